@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from distvae.config import Evolution, RandomSearch, Truncation
+from distvae.engines.pair_densities import has_pair_density
+from distvae.engines.state_scores import Scores
 from distvae.estep.operators import (
     MOST_ACTIVE,
     bernoulli_masked,
@@ -22,9 +24,7 @@ from distvae.estep.operators import (
 from distvae.estep.store import HeldPopulations, LocalStore
 from distvae.estep.survivors import parts_in_training
 from distvae.interface import Batch, Sums
-from distvae.models.pair_densities import has_pair_density
 from distvae.models.population import keys, one_bit, take, words_of
-from distvae.models.state_scores import Scores
 from distvae.models.truncated import KeptStates, with_numbers
 from distvae.models.tvae import TVAE
 from distvae.numerics.drawn import draw_ahead

@@ -5,8 +5,8 @@
 
 import numpy as np
 
+from distvae.engines.draw_kernels import GOLDEN, mix, unit
 from distvae.models.compiling import compiled, inlined
-from distvae.models.draw_kernels import GOLDEN, mix, unit
 from distvae.models.kernels import (
     Integers,
     Slots,

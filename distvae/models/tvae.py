@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distvae.config import TVAEModel
-from distvae.interface import AnyEStep, Batch, Engine, Sums
+from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models import least_squares
 from distvae.models.compiled import kernels
 from distvae.models.horizon import next_horizon, weight_left_out
@@ -28,7 +28,7 @@ from distvae.models.likelihoods import LIKELIHOODS, Gaussian, mean_variance
 from distvae.models.population import States, heaviest, padded, tabulate
 from distvae.models.registry import register
 from distvae.models.state_decoder import StateDecoder
-from distvae.models.truncated import LEFT_OUT, KeepsStates, Truncated, without_left_out
+from distvae.models.truncated import LEFT_OUT, Truncated, without_left_out
 from distvae.numerics.facts import Facts
 from distvae.numerics.figures import declare
 from distvae.numerics.lanes import HeldRows
@@ -120,21 +120,6 @@ class TVAE(nn.Module):
 
             self._table_decoders[thread] = TableDecoder(self.decoder)
         return self._table_decoders[thread]
-
-    def engine(self, estep: AnyEStep) -> Engine | None:
-        """Return the engine for an E-step that keeps states: on a device, or by compiled loops."""
-        if type(self) is not TVAE:  # whose objective may be another
-            return None
-        if self.pi.device.type != "cpu":
-            from distvae.models.device_engine import find_device_engine
-
-            return find_device_engine(self, estep)
-        decoder = self.table_decoder()
-        if decoder is None or not isinstance(estep, KeepsStates):
-            return None
-        from distvae.models.tvae_engine import TVAEEngine
-
-        return TVAEEngine(self, decoder, estep)
 
     @torch.no_grad()
     def posterior(self, batch: Batch, words: Tensor, part: Tensor | None = None) -> Truncated:

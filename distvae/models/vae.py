@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distvae.config import Decoder, VAEModel
-from distvae.interface import AnyEStep, Batch, Engine, Sums
-from distvae.models.compiled import kernels
+from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.likelihoods import LIKELIHOODS, mean_variance
 from distvae.models.nets import decoder
 from distvae.models.posteriors import Encoded, Encoder, GaussianHead
@@ -92,19 +91,6 @@ class VAE(nn.Module):
     def penalty(self, q: Encoded) -> Tensor:
         """Return nats per row, (B,) or one for all, that are subtracted in the objective alone."""
         return torch.zeros(())
-
-    def engine(self, estep: AnyEStep) -> Engine | None:
-        """Return gradients by hand: on a device, or by compiled loops. None for other nets."""
-        parameter = next(self.parameters())
-        if parameter.device.type != "cpu":
-            from distvae.models.device_encoder import find_device_engine
-
-            return find_device_engine(self, estep)
-        if kernels(parameter) is None:
-            return None
-        from distvae.models.encoder_engine import find_engine
-
-        return find_engine(self, estep)
 
     def at(self, step: float) -> None:
         """Set beta, which rises over its warm-up."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from distvae.config import Train
+from distvae.engines.protocols import Refreshes
 from distvae.files.refusal import Refusal
 from distvae.interface import AnyEStep, AnyModel, Batch, Sums
-from distvae.models.engines import Refreshes
 from distvae.models.truncated import KeepsStates, KeptStates, ShowsStates
 from distvae.numerics.given import Draw, Given, Watched, draw
 from distvae.numerics.noise import Noise

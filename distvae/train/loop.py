@@ -14,8 +14,9 @@ from torch import Tensor
 
 from distvae.config import Train
 from distvae.data.dataset import Rows
+from distvae.engines import choose_engine
+from distvae.engines.protocols import Request
 from distvae.interface import AnyEStep, AnyModel, Batch, ClosedForm, Scheduled, Searches, Sums
-from distvae.models.engines import Request
 from distvae.numerics.arithmetic import Arithmetic
 from distvae.numerics.bands import divide, share_of
 from distvae.numerics.lanes import RowNumbers
@@ -34,7 +35,6 @@ from distvae.train.step import (
     Step,
     add,
     add_step,
-    choose_engine,
     own_sums,
     sum_over,
     sums_by_worker,

@@ -9,18 +9,16 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from distvae.engines.protocols import Request, SumsLater
 from distvae.interface import (
-    AnyEStep,
     AnyModel,
     Batch,
     ClosedForm,
     Engine,
-    HasEngine,
     Posterior,
     Projects,
     Sums,
 )
-from distvae.models.engines import Request, SumsLater
 from distvae.numerics.measures import hoyer
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
@@ -30,13 +28,6 @@ Inference = Callable[[AnyModel, Batch], Posterior]
 """The part of an E-step that a step needs."""
 SettingsAfter = Callable[[int], tuple[object, ...]]
 """What a model's schedules set for the step that is so many after the next."""
-
-
-def choose_engine(gradients: str, model: AnyModel, estep: AnyEStep) -> Engine | None:
-    """Return the model's own way to its gradients, or None for autograd."""
-    if gradients == "autograd" or not isinstance(model, HasEngine):
-        return None
-    return model.engine(estep)
 
 
 class Ascent:

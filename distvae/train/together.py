@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from distvae.engines.protocols import Stack, Stackable
 from distvae.interface import Engine
-from distvae.models.engines import Stack, Stackable
 from distvae.train.step import Step
 
 

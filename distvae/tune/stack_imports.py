@@ -11,7 +11,7 @@ MODULES = (
     "distvae.train.session",
     "distvae.train.together",
     "distvae.models.kernels",
-    "distvae.models.encoder_stack",
+    "distvae.engines.encoder_engine",
     "distvae.data.speech.recordings",
     "distvae.data.tables.arrow",
     "distvae.tasks.evaluate",

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from distvae.cli import app
 from distvae.data.dataset import BUILT_IN
+from distvae.data.examples import PICTURE, SOUND
 from distvae.data.recognise import survey
-from distvae.data.windows.family import PICTURE, SOUND
 from distvae.files.refusal import Refusal
 from distvae.train.session import fit
 from tests import tiny

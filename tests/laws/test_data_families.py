@@ -22,9 +22,9 @@ from distvae.config import (
 )
 from distvae.config.registry import FAMILIES
 from distvae.data import DataFamily, Dataset
+from distvae.data.examples import PICTURE
 from distvae.data.family import DATA
 from distvae.data.tables.ingest import ingest
-from distvae.data.windows.family import PICTURE
 from distvae.testing.data import DATA_LAWS, values_are_as_promised
 
 

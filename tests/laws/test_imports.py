@@ -3,6 +3,7 @@ core needs torch and NumPy alone.
 """
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ LAYERS = [
     ("config",),
     ("data",),
     ("models",),
+    ("engines",),
     ("estep",),
     ("train",),
     ("share",),
@@ -52,27 +54,42 @@ HEAVY = (
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The modules of this package that a file imports, wherever it does so."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and node.module
-            and node.module.partition(".")[0] == "distvae"
-        ):
-            yield from (
-                [f"distvae.{alias.name}" for alias in node.names]
-                if node.module == "distvae"
-                else [node.module]
-            )
+def run(path: Path, within_functions: bool = True) -> Iterator[ast.AST]:
+    """The statements of a file, without imports for types alone."""
+    waiting: list[ast.AST] = [*ast.parse(path.read_text()).body]
+    while waiting:
+        node = waiting.pop()
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if not for_types and (within_functions or not is_function):
+            yield node
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The modules of this package, or names in them, that statements import."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("distvae."):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("distvae."))
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    dotted = {file.removesuffix(".py").replace("/", "."): file for file in FILES}
+    modules = {f"distvae.{name}".removesuffix(".__init__"): file for name, file in dotted.items()}
+    graph = {}
+    for module, file in modules.items():
+        names = set(imported(run(PACKAGE / file)))
+        graph[module] = {name if name in modules else name.rpartition(".")[0] for name in names}
+        graph[module].discard(module)
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != "__init__.py"])
 def test_imports_point_one_way(file: str) -> None:
     own = file.removesuffix(".py").partition("/")[0]
-    for module in imported(PACKAGE / file):
+    for module in imported(ast.walk(ast.parse((PACKAGE / file).read_text()))):
         other = module.split(".")[1]
         assert other == own or LEVEL[other] < LEVEL[own], f"{file} imports {module}"
 
@@ -98,24 +115,13 @@ def packages(nodes: Iterable[ast.AST]) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
 
 
-def at_the_top(path: Path) -> Iterator[ast.AST]:
-    """The statements of a file that run when it is imported, without those for types alone."""
-    waiting: list[ast.AST] = [*ast.parse(path.read_text()).body]
-    while waiting:
-        node = waiting.pop()
-        for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        if not for_types and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
-            waiting.extend(ast.iter_child_nodes(node))
-
-
 @pytest.mark.parametrize("file", FILES)
 def test_ray_and_mlflow_are_imported_in_their_rooms_and_inside_functions(file: str) -> None:
     home, path = file.partition("/")[0], PACKAGE / file
     for package in set(packages(ast.walk(ast.parse(path.read_text())))) & set(HOMES):
         assert home in HOMES[package], f"{file} imports {package}"
     if file not in SUBCLASSES:
-        top = list(at_the_top(path))
+        top = list(run(path, within_functions=False))
         assert not set(packages(top)) & set(HOMES), f"{file} imports them at its top"
         modules = [node.module for node in top if isinstance(node, ast.ImportFrom)]
         for home in SUBCLASSES:
@@ -208,26 +214,28 @@ LIGHT = [
     "config",
     "data",
     "models",
+    "engines",
     "estep",
     "train",
 ]
 WITH_COMPILER = {
+    "distvae.engines.dense_layers",
+    "distvae.engines.density_kernels",
+    "distvae.engines.draw_kernels",
+    "distvae.engines.elementary",
+    "distvae.engines.encoder_engine",
+    "distvae.engines.encoder_kernels",
+    "distvae.engines.encoder_latents",
+    "distvae.engines.encoder_pass",
+    "distvae.engines.encoder_stack",
+    "distvae.engines.latent_kernels",
+    "distvae.engines.tvae_engine",
     "distvae.estep.compact_kernels",
     "distvae.estep.kernels",
-    "distvae.models.dense_layers",
     "distvae.models.compiling",
-    "distvae.models.density_kernels",
-    "distvae.models.draw_kernels",
-    "distvae.models.elementary",
-    "distvae.models.encoder_engine",
-    "distvae.models.encoder_kernels",
-    "distvae.models.encoder_latents",
-    "distvae.models.encoder_stack",
     "distvae.models.kernels",
-    "distvae.models.latent_kernels",
     "distvae.models.table_decoder",
     "distvae.models.table_kernels",
-    "distvae.models.tvae_engine",
 }
 """Need Numba, and are imported inside functions where there is Numba."""
 

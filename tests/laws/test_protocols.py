@@ -19,7 +19,6 @@ from distvae.interface import (
     ClosedForm,
     EStep,
     Expects,
-    HasEngine,
     HasOutput,
     LatentModel,
     Persistent,
@@ -52,7 +51,6 @@ TRUNCATED_CLOSED_FORM: list[Callable[..., ClosedForm[Truncated]]] = [TVAE]
 SCHEDULED: list[Callable[..., Scheduled]] = [VAE, SDM, VSC, Gumbel, TVAE]
 HAVE_OUTPUT: list[Callable[..., HasOutput]] = [VAE, SDM, VSC, Gumbel, TVAE]
 PROJECT: list[Callable[..., Projects]] = [SDM]
-HAVE_ENGINES: list[Callable[..., HasEngine]] = [VAE, SDM, VSC, Gumbel]
 
 ENCODING: list[Callable[..., EStep[VAE, Encoded]]] = [Amortised]
 TRUNCATING: list[Callable[..., EStep[TVAE, Truncated]]] = [Evolution, RandomSearch, Exact]

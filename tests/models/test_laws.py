@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, distributions
 
 from distvae.config import SDMModel, VAEModel, VSCModel
+from distvae.engines import density_kernels
+from distvae.engines.device_encoder import PULLS
 from distvae.interface import Batch
-from distvae.models import density_kernels
-from distvae.models.device_encoder import PULLS
 from distvae.models.likelihoods import (
     LEAST_VARIANCE,
     Bernoulli,

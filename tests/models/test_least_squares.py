@@ -10,17 +10,17 @@ from torch import Tensor
 
 from distvae.config import Evolution as EvolutionConfig
 from distvae.config import Train, TVAEModel
+from distvae.engines.device_tvae import DeviceTVAEEngine
+from distvae.engines.tvae_engine import TVAEEngine
 from distvae.estep.truncated import Evolution
 from distvae.files.refusal import Refusal
-from distvae.models.device_engine import DeviceEngine
 from distvae.models.population import pack
 from distvae.models.truncated import KeptStates
 from distvae.models.tvae import TVAE
-from distvae.models.tvae_engine import TVAEEngine
 from distvae.numerics.lanes import Lanes
 from distvae.train.loop import Trainer
 from tests import dense
-from tests.models.test_tvae_engine import Keeps
+from tests.engines.test_tvae_engine import Keeps
 
 ROWS, KEPT, LATENT = 60, 9, 6
 WAYS = ["compiled", "autograd", "device"]
@@ -45,7 +45,7 @@ def linear_model(**fields: Any) -> TVAE:
 def sums_of(model: TVAE, batch: Any, words: Tensor, way: str) -> dict[str, Tensor]:
     """The sums of a step, by compiled loops, by what autograd uses, or by what a device uses."""
     if way == "device":
-        fixed = DeviceEngine(model, Keeps(KeptStates(words)))
+        fixed = DeviceTVAEEngine(model, Keeps(KeptStates(words)))
         return fixed.differentiate(batch, dense.noise(batch), 3) | fixed.sums()
     if way == "autograd":
         q = model.posterior(batch, words)

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distvae.config import Train
+from distvae.engines import choose_engine
 from distvae.interface import Batch
 from distvae.models.vsc import VSC
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 from distvae.train.schedule import rate
 from distvae.train.session import build_trainer
-from distvae.train.step import Ascent, choose_engine
+from distvae.train.step import Ascent
 from distvae.train.team import ALONE
 from tests import tiny
 

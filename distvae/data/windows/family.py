@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from distvae.config import CropData, PatchData
 from distvae.data.dataset import Dataset
+from distvae.data.examples import PICTURE, SOUND
 from distvae.data.family import DataFamily, Values, register
 from distvae.data.remote import fetch
 from distvae.data.survey import Survey
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
     from distvae.data.signals import Signal
     from distvae.data.windows.patches import Grid, Patches
-
-PICTURE, SOUND = "built-in picture", "built-in sound"
-"""The paths that stand for the picture and the sound of `data.examples`."""
 
 
 @register(PatchData)

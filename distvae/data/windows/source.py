@@ -6,9 +6,8 @@ import numpy as np
 
 from distvae.config import PatchData
 from distvae.data.audio import resample
-from distvae.data.examples import example
+from distvae.data.examples import PICTURE, SOUND, example
 from distvae.data.signals import Signal, read_signal
-from distvae.data.windows.family import PICTURE, SOUND
 from distvae.data.windows.missing import drop_at_random
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles

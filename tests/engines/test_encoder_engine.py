@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distvae.config import VAEModel
+from distvae.engines import choose_engine
+from distvae.engines.dense_layers import Buffer
+from distvae.engines.encoder_latents import fill_normal, fill_uniform
 from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
-from distvae.interface import Batch, HasEngine, Projects, Scheduled, Sums, prepare
-from distvae.models.dense_layers import Buffer
-from distvae.models.encoder_latents import fill_normal, fill_uniform
+from distvae.interface import AnyEStep, Batch, Engine, Projects, Scheduled, Sums, prepare
 from distvae.models.vae import VAE
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 from distvae.train.session import build_trainer
-from distvae.train.step import Ascent, choose_engine
+from distvae.train.step import Ascent
 from distvae.train.team import ALONE
 from tests import tiny
 from tests.models.test_kernels import without_numba
@@ -249,8 +250,39 @@ def test_convolutions_are_left_to_autograd() -> None:
 def test_derived_models_are_left_to_autograd() -> None:
     model = Derived(VAEModel(latent=4, hidden=(8,)), tiny.DIMS)
     estep = Amortised(tiny.config().estep, model)  # type: ignore[arg-type]
-    assert isinstance(model, HasEngine)
-    assert model.engine(estep) is None
+    assert choose_engine("auto", model, estep) is None
+
+
+class Still:
+    """An engine of someone else, whose gradients are zero."""
+
+    def __init__(self, model: VAE) -> None:
+        self.model = model
+
+    def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        for parameter in self.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        return {"objective": torch.zeros(())}
+
+
+class WithEngine(VAE):
+    """A model of someone else, which brings its engine."""
+
+    def engine(self, estep: AnyEStep) -> Engine:
+        return Still(self)
+
+
+def test_a_model_that_brings_an_engine_is_trained_with_it() -> None:
+    model = WithEngine(VAEModel(latent=4, hidden=(8,)), tiny.DIMS)
+    estep: AnyEStep = Amortised(tiny.config().estep, model)  # type: ignore[arg-type]
+    assert choose_engine("autograd", model, estep) is None
+    engine = choose_engine("auto", model, estep)
+    before = [parameter.clone() for parameter in model.parameters()]
+    adam = Adam(list(model.parameters()), ALONE)
+    adam.rate = 0.1
+    batch = Batch(torch.rand(6, tiny.DIMS), torch.arange(6))
+    Ascent(model, estep, adam, engine).step(batch, Noise(3, 1, batch.row), 6)
+    assert all(map(torch.equal, before, model.parameters()))
 
 
 def test_without_numba_autograd_serves() -> None:

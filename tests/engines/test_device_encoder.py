@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distvae.engines.device_encoder import DeviceEncoderEngine, find_device_encoder_engine
 from distvae.interface import Sums
-from distvae.models.device_encoder import DeviceEncoderEngine, find_device_engine
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
 from distvae.train.step import add
-from tests.models.test_encoder_engine import ACTIVATIONS, INPUTS, WIDTHS, Pair, Settings
+from tests.engines.test_encoder_engine import ACTIVATIONS, INPUTS, WIDTHS, Pair, Settings
 
 MODELS: list[Settings] = [
     {"kind": "vae"},
@@ -27,7 +27,7 @@ NEAR = 1e-8
 
 def engine_of(pair: Pair) -> DeviceEncoderEngine:
     assert isinstance(pair.model, VAE)
-    engine = find_device_engine(pair.model, pair.estep)
+    engine = find_device_encoder_engine(pair.model, pair.estep)
     assert engine is not None
     return engine
 
@@ -108,4 +108,4 @@ def test_the_steps_before_an_objective_that_is_not_finite_are_counted() -> None:
 def test_others_are_left_to_autograd(model: Settings) -> None:
     pair = Pair(model, {})
     assert isinstance(pair.model, VAE)
-    assert find_device_engine(pair.model, pair.estep) is None
+    assert find_device_encoder_engine(pair.model, pair.estep) is None

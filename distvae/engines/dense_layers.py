@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distvae.models import encoder_kernels as loops
+from distvae.engines import encoder_kernels as loops
 from distvae.numerics.array_types import Floats
 
 LINE = 64

@@ -8,7 +8,7 @@ import pytest
 from numba import njit
 from numpy.typing import NDArray
 
-from distvae.models import elementary
+from distvae.engines import elementary
 
 Values = NDArray[np.floating[Any]]
 EPSILON = 2.0**-24

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distvae.interface import Batch, Sums
-from distvae.models import stacked_products
-from distvae.models.engines import Request, Stack, Stackable
-from distvae.models.stacked_products import (
+from distvae.engines import choose_engine, stacked_products
+from distvae.engines.protocols import Request, Stack, Stackable
+from distvae.engines.stacked_products import (
     LINE,
     MatrixLayout,
     Precision,
@@ -20,11 +19,11 @@ from distvae.models.stacked_products import (
     keeps_bits,
     lay_out,
 )
+from distvae.interface import Batch, Sums
 from distvae.numerics.noise import Noise
-from distvae.train.step import choose_engine
 from distvae.train.together import stack_engines
 from tests import tiny
-from tests.models.test_encoder_engine import ACTIVATIONS, INPUTS, LIKELIHOODS, MODELS, Pair
+from tests.engines.test_encoder_engine import ACTIVATIONS, INPUTS, LIKELIHOODS, MODELS, Pair
 
 Settings = dict[str, Any]
 WIDTHS = st.lists(st.integers(1, 40), max_size=2)

@@ -11,45 +11,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distvae.engines.dense_layers import Buffer, FlatGradients, Layer, Layers, Weights
+from distvae.engines.encoder_pass import Net, Pass
+from distvae.engines.protocols import Request
+from distvae.engines.stacked_products import Product, lay_out
 from distvae.interface import Engine, Sums
-from distvae.models.dense_layers import Buffer, FlatGradients, Layer, Layers, Weights
-from distvae.models.encoder_engine import EncoderEngine, Net, Pass
-from distvae.models.engines import Request
-from distvae.models.stacked_products import Product, lay_out
-
-
-def stack_engines(engines: Sequence[Engine]) -> "EncoderStack | None":
-    """Return engines as one, or None if their layers differ."""
-    known = [engine for engine in engines if isinstance(engine, EncoderEngine)]
-    shapes = {shape_of(engine.net) for engine in known}
-    if len(known) < len(engines) or len(shapes) != 1:
-        return None
-    return EncoderStack(known)
-
-
-def shape_of(net: Net) -> tuple[object, ...]:
-    """Return what must be equal between trainings that compute products together.
-
-    These are the layers. Draws, activations, densities and divergences are each training's own.
-    """
-    layers = []
-    for each in [*net.encoder, *net.decoder]:
-        layers.append((*each.weight.shape, each.bias is None, each.weight.requires_grad))
-    return (net.dtype, len(net.encoder), *layers)
 
 
 class EncoderStack:
     """Engines of several trainings whose layers have the same shapes."""
 
-    def __init__(self, engines: Sequence[EncoderEngine]) -> None:
-        self.engines = engines
-        self.nets = [engine.net for engine in engines]
-        gradients = [net.gradients for net in self.nets]
-        self.encoder = _stack_nets([net.encoder for net in self.nets], gradients)
-        self.decoder = _stack_nets([net.decoder for net in self.nets], gradients)
+    def __init__(self, engines: Sequence[Engine], nets: Sequence[Net]) -> None:
+        self.engines, self.nets = engines, nets
+        gradients = [net.gradients for net in nets]
+        self.encoder = _stack_nets([net.encoder for net in nets], gradients)
+        self.decoder = _stack_nets([net.decoder for net in nets], gradients)
         self.passes: dict[int, StackedPass] = {}
-        for engine in engines:
-            engine.passes.clear()  # their gradients were elsewhere
 
     @torch.no_grad()
     def differentiate(self, requests: Sequence[Request]) -> list[Sums]:

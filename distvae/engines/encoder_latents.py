@@ -4,9 +4,9 @@ from typing import Protocol
 
 import torch
 
+from distvae.engines import draw_kernels, latent_kernels
+from distvae.engines.dense_layers import Buffer
 from distvae.interface import Sums
-from distvae.models import draw_kernels, latent_kernels
-from distvae.models.dense_layers import Buffer
 from distvae.models.sdm import SDM
 from distvae.models.vae import VAE
 from distvae.models.vsc import VSC

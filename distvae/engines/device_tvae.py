@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distvae.engines.layer_gradients import Errors, backward, can_differentiate
+from distvae.engines.pair_densities import has_pair_density
+from distvae.engines.state_scores import Decoded, Scores
+from distvae.engines.waiting import Waiting, finite_steps
 from distvae.interface import AnyEStep, Batch, Searches, Sums
-from distvae.models.layer_gradients import Errors, backward, can_differentiate
 from distvae.models.least_squares import Moments
-from distvae.models.pair_densities import has_pair_density
-from distvae.models.state_scores import Decoded, Scores
 from distvae.models.truncated import KeepsStates, with_numbers
 from distvae.models.tvae import TVAE
-from distvae.models.waiting import Waiting, finite_steps
 from distvae.numerics.noise import Noise
 
 
@@ -36,7 +36,7 @@ class Left(NamedTuple):
     mask: Tensor | None
 
 
-class DeviceEngine:
+class DeviceTVAEEngine:
     """Gradients by hand. The sums over rows of many steps are taken at once."""
 
     def __init__(self, model: TVAE, estep: KeepsStates) -> None:
@@ -129,10 +129,10 @@ class DeviceEngine:
         return self.ladder
 
 
-def find_device_engine(model: TVAE, estep: AnyEStep) -> DeviceEngine | None:
+def find_device_tvae_engine(model: TVAE, estep: AnyEStep) -> DeviceTVAEEngine | None:
     """Return an engine if it suits model and E-step; None leaves gradients to autograd."""
     if not isinstance(estep, Searches) or not isinstance(estep, KeepsStates):
         return None
     if not can_differentiate(list(model.decoder)) or not has_pair_density(model.likelihood):
         return None
-    return DeviceEngine(model, estep)
+    return DeviceTVAEEngine(model, estep)

@@ -7,8 +7,8 @@ head. Each inner loop fills one part: those that fill several are not compiled t
 instructions, and computing a value again costs less.
 """
 
+from distvae.engines.elementary import Real, exp, log
 from distvae.models.compiling import compiled, inlined
-from distvae.models.elementary import Real, exp, log
 from distvae.models.posteriors import LOG_VARIANCE
 from distvae.models.vsc import Spikes
 from distvae.numerics.array_types import Floats

@@ -8,8 +8,8 @@ gradient of the weighted sum.
 
 import math
 
+from distvae.engines.elementary import Mask, exp, log
 from distvae.models.compiling import compiled
-from distvae.models.elementary import Mask, exp, log
 from distvae.models.likelihoods import LEAST_LOG_POWER
 from distvae.numerics.array_types import Floats
 

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from distvae.config import Evolution as EvolutionConfig
 from distvae.config import Train
+from distvae.engines import choose_engine
+from distvae.engines.device_tvae import DeviceTVAEEngine
+from distvae.engines.tvae_engine import TVAEEngine
 from distvae.estep import assemble
 from distvae.estep.compact_store import CompactStore, as_words
 from distvae.estep.truncated import Evolution
 from distvae.interface import Batch
-from distvae.models.device_engine import DeviceEngine
 from distvae.models.population import pack
 from distvae.models.truncated import LEFT_OUT, NEAR, SAMPLED, KeptStates
 from distvae.models.tvae import TVAE
-from distvae.models.tvae_engine import TVAEEngine
 from distvae.numerics.lanes import Lanes
 from distvae.train.devices import CPU
 from distvae.train.loop import Trainer
-from distvae.train.step import choose_engine
 from tests import dense, tiny
 
 ROWS, KEPT = 40, 9
@@ -130,7 +130,7 @@ def test_completed_values_are_explained_like_observed_ones(
         engine = engine_of(model, KeptStates(words, part_words))
         sums = engine.differentiate(batch, dense.noise(batch), 1)
     else:
-        device_engine = DeviceEngine(model, Keeps(KeptStates(words, part_words)))
+        device_engine = DeviceTVAEEngine(model, Keeps(KeptStates(words, part_words)))
         device_engine.differentiate(batch, dense.noise(batch), 1)
         sums = device_engine.sums()
     for parameter, gradient in zip(model.parameters(), expected, strict=True):

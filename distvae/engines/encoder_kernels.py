@@ -4,8 +4,8 @@
 observation, K values of a layer.
 """
 
+from distvae.engines.elementary import Mask, log, tanh
 from distvae.models.compiling import compiled
-from distvae.models.elementary import Mask, log, tanh
 from distvae.numerics.array_types import Floats
 
 

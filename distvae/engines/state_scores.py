@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from distvae.engines.layer_gradients import forward
+from distvae.engines.pair_densities import PairDensity, pair_density
 from distvae.interface import Batch
-from distvae.models.layer_gradients import forward
-from distvae.models.pair_densities import PairDensity, pair_density
 from distvae.models.population import unpack_numbers, words_of
 from distvae.models.tvae import MIN_PI, TVAE
 

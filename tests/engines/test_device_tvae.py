@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from distvae.engines import state_scores
+from distvae.engines.device_tvae import DeviceTVAEEngine
+from distvae.engines.state_scores import Scores
 from distvae.interface import Batch, Sums
-from distvae.models import state_scores
-from distvae.models.device_engine import DeviceEngine
 from distvae.models.population import pack
-from distvae.models.state_scores import Scores
 from distvae.models.truncated import LEFT_OUT, NEAR, KeptStates
 from distvae.models.tvae import TVAE
 from distvae.train.step import add
 from tests import dense
-from tests.models.test_tvae_engine import parts
+from tests.engines.test_tvae_engine import parts
 
 ROWS, KEPT = 40, 9
 VARIANTS: list[dict[str, Any]] = [
@@ -75,7 +75,7 @@ def test_gradient_and_sums_are_those_of_the_dense_model(
     )
     part = parts() if leaves_out else torch.full((ROWS, KEPT), NEAR)
     kept = Kept(KeptStates(pack(z), part.byte() if leaves_out else None))
-    engine = DeviceEngine(model, kept)
+    engine = DeviceTVAEEngine(model, kept)
     assert engine.differentiate(batch, dense.noise(batch), 2 * ROWS) == {}, "sums wait"
     sums = engine.sums()
     assert sums.pop("finite") == 1
@@ -99,7 +99,7 @@ def test_sums_of_many_steps_are_those_of_each(model: TVAE, missing: float) -> No
     batch = dense.rows(ROWS, model, missing=missing)
     states = KeptStates(pack(dense.some_states(ROWS, KEPT, model.code_size)), parts().byte())
     kept = Kept(states)
-    together, single = DeviceEngine(model, kept), DeviceEngine(model, kept)
+    together, single = DeviceTVAEEngine(model, kept), DeviceTVAEEngine(model, kept)
     total: Sums = {}
     for rows in (slice(0, 16), slice(16, 32), slice(32, ROWS)):
         part, kept.kept = batch.part(rows), states.of_rows(rows)
@@ -117,7 +117,9 @@ def test_hidden_layers_that_do_not_learn_yet_get_no_gradient() -> None:
     model = dense.model(hidden=(6, 6), linear=3)
     model.at(0)
     batch, z = dense.rows(ROWS, model), dense.some_states(ROWS, KEPT, model.code_size)
-    DeviceEngine(model, Kept(KeptStates(pack(z)))).differentiate(batch, dense.noise(batch), ROWS)
+    DeviceTVAEEngine(model, Kept(KeptStates(pack(z)))).differentiate(
+        batch, dense.noise(batch), ROWS
+    )
     learning = [parameter.grad is not None for parameter in model.parameters()]
     assert learning == [parameter.requires_grad for parameter in model.parameters()]
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from distvae import config
+from distvae.engines.encoder_protocol import HasEncoder, has_encoder
+from distvae.engines.latent_gradients import can_draw, draw_codes
+from distvae.engines.layer_gradients import Errors, backward, can_differentiate, forward
+from distvae.engines.waiting import Waiting, finite_steps
 from distvae.interface import AnyEStep, Batch, Sums
-from distvae.models.encoder_protocol import HasEncoder, has_encoder
-from distvae.models.latent_gradients import can_draw, draw_codes
-from distvae.models.layer_gradients import Errors, backward, can_differentiate, forward
 from distvae.models.likelihoods import LEAST_LOG_POWER, Bernoulli, ItakuraSaito, Likelihood
 from distvae.models.sdm import SDM
 from distvae.models.vae import VAE
-from distvae.models.waiting import Waiting, finite_steps
 from distvae.numerics.noise import Noise
 
 
@@ -130,7 +130,7 @@ def _layers(net: nn.Module) -> list[nn.Module]:
     return list(net)
 
 
-def find_device_engine(model: VAE, estep: AnyEStep) -> DeviceEncoderEngine | None:
+def find_device_encoder_engine(model: VAE, estep: AnyEStep) -> DeviceEncoderEngine | None:
     """Return an engine for dense nets of known models; None leaves gradients to autograd."""
     if not has_encoder(estep) or type(estep.config) is not config.Amortised:
         return None

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
+from distvae.engines.elementary import cosine, log
 from distvae.models.compiling import compiled, inlined
-from distvae.models.elementary import cosine, log
 from distvae.models.kernels import Integers
 from distvae.numerics.array_types import Floats
 

@@ -1,31 +1,26 @@
-"""The gradients of models with an encoder, by hand: products of matrices into buffers that are
-kept, and compiled loops between them.
+"""A model with an encoder as dense layers, and the passes through them: products of matrices into
+buffers that are kept, and compiled loops between them.
 
-Autograd computes the same, up to rounding (`tests/models/test_encoder_engine.py`). One pass has the
-buffers for a number of rows; batches of the same size share it.
+A pass has the buffers for a number of rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain
 
 import torch
 from torch import Tensor
 
-from distvae import config
-from distvae.interface import AnyEStep, Batch, Engine, Sums
-from distvae.models import density_kernels, encoder_kernels
-from distvae.models.dense_layers import Buffer, FlatGradients, Layers, Weights, find_weights
-from distvae.models.elementary import Mask
-from distvae.models.encoder_latents import Latents, make_latents
-from distvae.models.encoder_protocol import HasEncoder, has_encoder
-from distvae.models.engines import Stack
+from distvae.engines import density_kernels, encoder_kernels
+from distvae.engines.dense_layers import Buffer, FlatGradients, Layers, Weights, find_weights
+from distvae.engines.elementary import Mask
+from distvae.engines.encoder_latents import Latents, make_latents
+from distvae.engines.encoder_protocol import HasEncoder
+from distvae.interface import Batch, Sums
 from distvae.models.likelihoods import Bernoulli, Gaussian, ItakuraSaito, Likelihood
 from distvae.models.sdm import SDM, coherence_gradient
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
 
-SIZES = 4
-"""Sizes of batches for which buffers are kept."""
 DENSITIES: dict[type[Likelihood], Callable[..., float]] = {
     ItakuraSaito: density_kernels.itakura_saito,
     Bernoulli: density_kernels.bernoulli,
@@ -46,35 +41,16 @@ class Net:
         self.gradients = FlatGradients(chain(model.parameters(), estep.parameters()))
         self.dtype = linear.weight.dtype
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What must be equal between trainings that compute products together.
 
-class EncoderEngine:
-    """Gradients of the objective of a model with an encoder."""
-
-    def __init__(self, net: Net) -> None:
-        self.net = net
-        self.passes: dict[int, Pass] = {}
-
-    @torch.no_grad()
-    def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Set the gradients of minus the mean objective over so many rows of all workers.
-
-        Return the sum of the objective over the batch, and what closed forms need.
+        These are the layers. Draws, activations, densities and divergences are each training's own.
         """
-        self.net.gradients.assign()
-        return self._pass(len(batch.x)).differentiate(batch, noise, rows)
-
-    def stack(self, others: Sequence[Engine]) -> Stack | None:
-        """Return this engine and others as one, or None if one of them has other layers."""
-        from distvae.models.encoder_stack import stack_engines
-
-        return stack_engines([self, *others])
-
-    def _pass(self, rows: int) -> "Pass":
-        if rows not in self.passes:
-            if len(self.passes) == SIZES:
-                self.passes.pop(next(iter(self.passes)))
-            self.passes[rows] = Pass(self.net, rows)
-        return self.passes[rows]
+        layers = []
+        for each in [*self.encoder, *self.decoder]:
+            layers.append((*each.weight.shape, each.bias is None, each.weight.requires_grad))
+        return (self.dtype, len(self.encoder), *layers)
 
 
 class Pass:
@@ -160,25 +136,6 @@ class Pass:
         weight = model.config.coherence
         self.net.gradients.of(model.dictionary).add_(gradient, alpha=weight * share)
         return weight * value
-
-
-def find_engine(model: VAE, estep: AnyEStep) -> EncoderEngine | None:
-    """Return an engine for dense nets of known models; None leaves gradients to autograd."""
-    if not has_encoder(estep) or not _serves(model, estep):
-        return None
-    encoder = find_weights(estep.trunk)
-    if encoder is None or find_weights(model.decoder) is None:
-        return None
-    return EncoderEngine(Net(model, estep, encoder))
-
-
-def _serves(model: VAE, estep: HasEncoder) -> bool:
-    """Return whether loops know the model, its likelihood, its numbers and its encoder's inputs."""
-    dtypes = {parameter.dtype for parameter in chain(model.parameters(), estep.parameters())}
-    if dtypes not in ({torch.float32}, {torch.float64}):
-        return False
-    known = type(estep.config) is config.Amortised and type(model.likelihood) in DENSITIES
-    return known and make_latents(model, 1, torch.float32) is not None
 
 
 def _mask(batch: Batch) -> Mask | None:

@@ -1,0 +1,46 @@
+"""The way to the gradient of a model: an engine where one serves, else autograd."""
+
+from distvae.interface import AnyEStep, AnyModel, Engine, HasEngine
+from distvae.models.compiled import kernels
+from distvae.models.truncated import KeepsStates
+from distvae.models.tvae import TVAE
+from distvae.models.vae import VAE
+
+
+def choose_engine(gradients: str, model: AnyModel, estep: AnyEStep) -> Engine | None:
+    """Return the engine for training a model with an E-step, or None for autograd."""
+    if gradients == "autograd":
+        return None
+    if isinstance(model, HasEngine):
+        return model.engine(estep)
+    if isinstance(model, VAE):
+        return _for_encoder(model, estep)
+    if type(model) is TVAE:  # a derived class may have another objective
+        return _for_states(model, estep)
+    return None
+
+
+def _for_encoder(model: VAE, estep: AnyEStep) -> Engine | None:
+    parameter = next(model.parameters())
+    if parameter.device.type != "cpu":
+        from distvae.engines.device_encoder import find_device_encoder_engine
+
+        return find_device_encoder_engine(model, estep)
+    if kernels(parameter) is None:
+        return None
+    from distvae.engines.encoder_engine import find_encoder_engine
+
+    return find_encoder_engine(model, estep)
+
+
+def _for_states(model: TVAE, estep: AnyEStep) -> Engine | None:
+    if model.pi.device.type != "cpu":
+        from distvae.engines.device_tvae import find_device_tvae_engine
+
+        return find_device_tvae_engine(model, estep)
+    decoder = model.table_decoder()
+    if decoder is None or not isinstance(estep, KeepsStates):
+        return None
+    from distvae.engines.tvae_engine import TVAEEngine
+
+    return TVAEEngine(model, decoder, estep)
