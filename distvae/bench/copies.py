@@ -10,11 +10,11 @@ import numpy as np
 from distvae.bench.output import Output
 from distvae.bench.timing import time_call, timed_call
 from distvae.estep.store import parts_of
-from distvae.machines.keeper import Extent, Places, Words, WorkerState
-from distvae.machines.keepers import SENT_BYTES, launch_keepers, machines_in_turn
+from distvae.machines.copies.keeper import Extent, Places, Words, WorkerState
+from distvae.machines.copies.keepers import SENT_BYTES, launch_keepers, machines_in_turn
+from distvae.machines.copies.sent_copy import answer
 from distvae.machines.ray_api import ActorHandle
-from distvae.machines.ray_session import ray_session
-from distvae.machines.sent_copy import answer
+from distvae.machines.session.ray_session import ray_session
 from distvae.models.population import words_of
 
 STATES, LATENT = 64, 512

@@ -23,7 +23,7 @@ from distvae.bench.output import Output
 from distvae.bench.timing import timed_call
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Dataset
-from distvae.machines.ray_head import free_port
+from distvae.machines.session.ray_head import free_port
 from distvae.numerics.bands import Bands
 from distvae.numerics.lanes import Lanes
 from distvae.system.loopback import HOST

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distvae.bench.output import Output
 from distvae.bench.timing import time_call
-from distvae.machines.ray_head import free_port
+from distvae.machines.session.ray_head import free_port
 from distvae.system.loopback import HOST
 from distvae.train.team import LocalTeam, join_team
 

@@ -81,7 +81,7 @@ def reproduce_table(name: str, options: ReproduceOptions, trial_options: TrialOp
     """
     from distvae.reproduce.compare import compare_rows, write_comparison
     from distvae.reproduce.run import ROWS, Reproduction, Work, describe_plan
-    from distvae.tune.stacked import parse_stack
+    from distvae.tune.stacks.stacked import parse_stack
     from distvae.tune.sweep import SweepOptions
 
     resources = trial_options.resources()

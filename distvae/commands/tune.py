@@ -50,12 +50,12 @@ def tune_space(
 ) -> None:
     """Sweep a space, print the results, and write their report; exit with the sweep's code."""
     if options.stack is not None:
-        from distvae.tune.forked import import_early
+        from distvae.tune.stacks.forked import import_early
 
         import_early()
     from distvae.report.logged import write_and_log
     from distvae.tune.space_files import load_space
-    from distvae.tune.stacked import parse_stack
+    from distvae.tune.stacks.stacked import parse_stack
     from distvae.tune.sweep import SweepOptions, run_sweep
     from distvae.tune.table import print_findings
 

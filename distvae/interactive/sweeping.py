@@ -20,7 +20,7 @@ from distvae.train.run import Run
 from distvae.tune.results import Findings, Result
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space
-from distvae.tune.stacked import AUTOMATIC
+from distvae.tune.stacks.stacked import AUTOMATIC
 from distvae.tune.sweep import SweepOptions, run_sweep
 from distvae.tune.table import html_table, ranking_table
 from distvae.tune.validation import validate_space

@@ -17,19 +17,19 @@ from distvae.data.tables.work import Task, Work
 from distvae.files.memory import gigabytes
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
-from distvae.machines.autoscaler import requested_resources
-from distvae.machines.cluster_check import check_cluster
-from distvae.machines.node_watch import Machines, NodeWatch
-from distvae.machines.nodes import (
+from distvae.machines.cluster.autoscaler import requested_resources
+from distvae.machines.cluster.cluster_check import check_cluster
+from distvae.machines.cluster.node_watch import Machines, NodeWatch
+from distvae.machines.cluster.nodes import (
     Machine,
     live_machines,
     live_nodes,
     node_addresses,
     run_on_nodes,
 )
-from distvae.machines.pings import Pings
+from distvae.machines.cluster.pings import Pings
 from distvae.machines.ray_api import ObjectRef, RayApi, RemoteMethod
-from distvae.machines.ray_messages import losses_in_a_file
+from distvae.machines.session.ray_messages import losses_in_a_file
 
 POLL_SECONDS = 0.5
 """Seconds between two looks at what was done, and at the machines."""

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.cluster_check import check_cluster
-from distvae.machines.driver import object_store_bytes
+from distvae.machines.cluster.cluster_check import check_cluster
 from distvae.machines.ray_api import RayApi
-from distvae.machines.ray_session import ray_session
+from distvae.machines.session.ray_session import ray_session
+from distvae.machines.workers.driver import object_store_bytes
 from distvae.system.processors import available_cores
 from distvae.tune.preparation import concurrent_trials, limit_concurrency, threads_per_trial
 from distvae.tune.recorder import Recorder
 from distvae.tune.resources import TrialResources, wait_for_capacity
 from distvae.tune.space import Space
-from distvae.tune.stacked import StackedSweep
+from distvae.tune.stacks.stacked import StackedSweep
 
 
 @dataclass(frozen=True)

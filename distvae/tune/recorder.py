@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from distvae.files.plain import Plain
 from distvae.files.storage import Folder
-from distvae.machines.stop_files import request_stop
+from distvae.machines.workers.stop_files import request_stop
 from distvae.track import Relay, Status
 from distvae.track.journal import Journal
 from distvae.tune.display import SweepDisplay

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from distvae.files.refusal import Refusal
-from distvae.machines.autoscaler import requested_resources
-from distvae.machines.capacity import (
+from distvae.machines.cluster.autoscaler import requested_resources
+from distvae.machines.cluster.capacity import (
     MachineResources,
     amounts,
     count_fitting,
@@ -16,7 +16,7 @@ from distvae.machines.capacity import (
     total,
 )
 from distvae.machines.ray_api import RayApi
-from distvae.machines.worker_group import (
+from distvae.machines.workers.worker_group import (
     POLL_SECONDS,
     WorkerGroup,
     checked_wait,

@@ -9,12 +9,11 @@ from distvae.config.recipes import refuse_place
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.machines.stop_files import STOP_FILE
+from distvae.machines.workers.stop_files import STOP_FILE
 from distvae.track import Relay, Status, Store, Tracker, refuse_missing_packages
 from distvae.train.progress import stop_signals
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import locked_folder, prepare_sweep_folder, refuse_folder
-from distvae.tune.forked import import_early
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.pictures import draw_pictures, undrawn_runs
 from distvae.tune.plan import Plan, plan_on_ray, plan_stacks
@@ -25,7 +24,8 @@ from distvae.tune.results import Findings, Left, Result, rank, write_findings
 from distvae.tune.same_data import refuse_other_data
 from distvae.tune.scheduler_check import check_scheduler, refuse_workers
 from distvae.tune.space import ROW, Space
-from distvae.tune.stacked import resources_of_stacks
+from distvae.tune.stacks.forked import import_early
+from distvae.tune.stacks.stacked import resources_of_stacks
 from distvae.tune.summary import describe_findings
 from distvae.tune.sweep_file import SWEEP_FILE, recorded_name, recorded_settings
 from distvae.tune.trial import FAILURE, Trials

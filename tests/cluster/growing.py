@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import Train
-from distvae.machines.capacity import machine_resources
-from distvae.machines.ray_session import SETTINGS, ray_session
-from distvae.machines.worker_group import WorkerGroup, wait_for_workers
+from distvae.machines.cluster.capacity import machine_resources
+from distvae.machines.session.ray_session import SETTINGS, ray_session
+from distvae.machines.workers.worker_group import WorkerGroup, wait_for_workers
 from distvae.tune.resources import TrialResources, wait_for_capacity
 
 HEAD, KIND = "f" * 51 + "00000", "ray.head.default"

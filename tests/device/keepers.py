@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distvae.machines.keeper import Keeper, LostCopy
+from distvae.machines.copies.keeper import Keeper, LostCopy
 
 
 @dataclass(frozen=True)

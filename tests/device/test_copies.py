@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from distvae.files.storage import Folder
-from distvae.machines import copies as module
-from distvae.machines import sent_copy
-from distvae.machines.copies import WorkerCopies, store_of
-from distvae.machines.keeper import Extent, WorkerState
-from distvae.machines.sent_copy import arrays
+from distvae.machines.copies import sent_copy
+from distvae.machines.copies import worker_copies as module
+from distvae.machines.copies.keeper import Extent, WorkerState
+from distvae.machines.copies.sent_copy import arrays
+from distvae.machines.copies.worker_copies import WorkerCopies, store_of
 from distvae.train import checkpoint, loop
 from distvae.train.loop import Trainer
 from distvae.train.run import read_epochs

@@ -29,7 +29,7 @@ from distvae.interface import (
     Scheduled,
     Searches,
 )
-from distvae.machines.copies import WorkerCopies
+from distvae.machines.copies.worker_copies import WorkerCopies
 from distvae.models.discrete import Binary, Categorical
 from distvae.models.gumbel import Gumbel
 from distvae.models.posteriors import Encoded, Gaussian, LearnedVariance, SpikeAndSlab

@@ -14,9 +14,9 @@ import pytest
 from distvae.data.tables.ingest import Division, Execution, ingest
 from distvae.data.tables.workers import LocalProcesses
 from distvae.files.refusal import Refusal
+from distvae.machines.cluster.nodes import Machine
 from distvae.machines.cluster_ingest import ClusterMachines, IngestOutlook
-from distvae.machines.nodes import Machine
-from distvae.machines.ray_session import ray_session
+from distvae.machines.session.ray_session import ray_session
 from tests.called import Called
 from tests.processes import started
 from tests.ray_cluster import HERE, cluster, cluster_in_two_folders
@@ -76,7 +76,7 @@ import sys
 from pathlib import Path
 from distvae.data.tables.ingest import Division, Execution, ingest
 from distvae.machines.cluster_ingest import ClusterMachines
-from distvae.machines.ray_session import ray_session
+from distvae.machines.session.ray_session import ray_session
 if __name__ == "__main__":
     source, address = Path(sys.argv[1]), sys.argv[2]
     with ray_session(address, 0) as ray:

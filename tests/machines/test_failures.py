@@ -25,7 +25,7 @@ from ray.train.v2.api.exceptions import (
 from ray.train.v2.api.preemption import PreemptionInfo
 
 from distvae.files.storage import Folder
-from distvae.machines.failures import RESTARTS_WITHOUT_PROGRESS, StopsWithoutProgress
+from distvae.machines.workers.failures import RESTARTS_WITHOUT_PROGRESS, StopsWithoutProgress
 from distvae.train.events import EVENTS
 from tests.train.commands import PLAIN, command
 from tests.train.processes import WORKER, below, titled

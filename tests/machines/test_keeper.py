@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.machines.keeper import KEPT_POINTS, Copy, Extent, Keeper, LostCopy, Words, WorkerState
+from distvae.machines.copies.keeper import (
+    KEPT_POINTS,
+    Copy,
+    Extent,
+    Keeper,
+    LostCopy,
+    Words,
+    WorkerState,
+)
 
 EXTENT = Extent(rank=1, size=3, rows=6, states=2, words=1)
 Puts = list[tuple[list[int], int]]
@@ -136,7 +144,7 @@ def test_mapped_states_are_in_a_file_without_a_name(tmp_path: Path) -> None:
 SMALL_DISK = """
 import subprocess, sys
 import numpy as np
-from distvae.machines.keeper import Extent, Keeper, LostCopy
+from distvae.machines.copies.keeper import Extent, Keeper, LostCopy
 mount = f"mount -t tmpfs -o size=8m small {sys.argv[1]}"
 if subprocess.run(mount.split(), check=False).returncode:
     sys.exit(77)

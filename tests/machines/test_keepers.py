@@ -5,13 +5,13 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.machines.assignment import (
+from distvae.machines.copies.assignment import (
     FormerCopies,
     assign_keepers,
     find_former_copies,
     machines_for_more,
 )
-from distvae.machines.keeper import KnownCopy
+from distvae.machines.copies.keeper import KnownCopy
 
 machines = st.sampled_from("ABC")
 

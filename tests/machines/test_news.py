@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from distvae.files.storage import Folder
-from distvae.machines import news
-from distvae.machines.news import RunFolderNews
+from distvae.machines.workers import news
+from distvae.machines.workers.news import RunFolderNews
 from distvae.train.documents import Event
 from distvae.train.epoch import Epoch
 from distvae.train.events import record_event

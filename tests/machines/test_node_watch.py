@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from distvae.machines import node_watch
-from distvae.machines.node_watch import NodeWatch, SilenceWatch
-from distvae.machines.nodes import Machine, declaration_seconds, live_machines
-from distvae.machines.outlook import TrainingOutlook, workers_that_fit
-from distvae.machines.pings import Pings
-from distvae.machines.ray_messages import RayMessages
-from distvae.machines.ray_session import ray_session
-from distvae.machines.worker_group import WorkerGroup
+from distvae.machines.cluster import node_watch
+from distvae.machines.cluster.node_watch import NodeWatch, SilenceWatch
+from distvae.machines.cluster.nodes import Machine, declaration_seconds, live_machines
+from distvae.machines.cluster.pings import Pings
+from distvae.machines.session.ray_messages import RayMessages
+from distvae.machines.session.ray_session import ray_session
+from distvae.machines.workers.outlook import TrainingOutlook, workers_that_fit
+from distvae.machines.workers.worker_group import WorkerGroup
 from distvae.train.documents import Event
 from tests.ray_cluster import cluster
 from tests.train.processes import stopped

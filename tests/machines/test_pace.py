@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distvae.machines.pace import Pace
+from distvae.machines.copies.pace import Pace
 from distvae.train.team import ALONE, LocalTeam, NetworkTeam, Team
 from tests.train.crew import crew_of
 

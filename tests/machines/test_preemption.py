@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.machines.preemption import PreemptionNotices
+from distvae.machines.workers.preemption import PreemptionNotices
 from distvae.train.documents import Event
 from distvae.train.events import EVENTS, describe_event, starts_of
 from distvae.train.run import read_epochs, read_records

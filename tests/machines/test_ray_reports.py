@@ -3,7 +3,7 @@
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.machines.ray_reports import VARIABLE, RayReports, report_seconds
+from distvae.machines.workers.ray_reports import VARIABLE, RayReports, report_seconds
 from distvae.train.team import ALONE, LocalTeam, Team
 from tests.train.crew import crew_of
 

@@ -9,7 +9,7 @@ import ray
 import torch.distributed as dist
 from ray.exceptions import GetTimeoutError
 
-from distvae.machines.rendezvous import ActorStore
+from distvae.machines.workers.rendezvous import ActorStore
 
 
 def test_torch_is_told_of_a_key_without_a_value_as_by_its_own_stores(

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.machines import ray_head
-from distvae.machines.local_ray import local_ray
-from distvae.machines.ray_session import OBJECT_STORE_BYTES, SETTINGS, never_stop
+from distvae.machines.session import ray_head
+from distvae.machines.session.local_ray import local_ray
+from distvae.machines.session.ray_session import OBJECT_STORE_BYTES, SETTINGS, never_stop
 from tests.processes import started
 from tests.train.commands import PLAIN, command
 from tests.train.processes import below, remaining
@@ -133,7 +133,7 @@ def test_a_program_may_import_ray_before_and_not_be_connected_to_another(place: 
     program = """
 import os, ray
 from distvae.files.refusal import Refusal
-from distvae.machines.ray_session import ray_session
+from distvae.machines.session.ray_session import ray_session
 with ray_session(None, 1) as session:
     print(len(session.nodes()))
     try:
@@ -157,7 +157,7 @@ def test_a_folder_is_removed_though_processes_of_the_group_write_into_it(tmp_pat
     folder = tmp_path / "ray"
     program = f"""
 import pathlib, subprocess, sys
-from distvae.machines.ray_head import end_group_and_remove
+from distvae.machines.session.ray_head import end_group_and_remove
 subprocess.Popen([sys.executable, "-c", {WRITER!r}, {str(folder)!r}], stdout=subprocess.DEVNULL)
 while not pathlib.Path({str(folder)!r}).exists(): pass
 end_group_and_remove(pathlib.Path({str(folder)!r}))
@@ -195,7 +195,7 @@ def test_sockets_have_paths_that_are_short_enough(
 
 
 def test_a_refusal_names_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distvae.machines.local_ray.PROGRAM", Path(os.devnull))
+    monkeypatch.setattr("distvae.machines.session.local_ray.PROGRAM", Path(os.devnull))
     with (
         pytest.raises(Refusal, match="--address of a Ray that runs"),
         local_ray(1, OBJECT_STORE_BYTES, never_stop),

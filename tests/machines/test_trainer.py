@@ -5,8 +5,8 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy, ResizeDecision
 
-from distvae.machines.no_more_machines import NoMoreMachines
-from distvae.machines.trainer import CLEANER, DATASETS, LightTrainer, PrivateTrainer
+from distvae.machines.workers.no_more_machines import NoMoreMachines
+from distvae.machines.workers.trainer import CLEANER, DATASETS, LightTrainer, PrivateTrainer
 
 
 def helpers(kind: type[TorchTrainer]) -> set[str]:

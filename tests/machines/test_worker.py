@@ -13,13 +13,13 @@ from ray.util import get_node_ip_address
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines import driver
-from distvae.machines.driver import _raise_outcome, _stop_workers
-from distvae.machines.ray_session import ray_session
-from distvae.machines.ray_train import remove_ray_folders, run_workers
-from distvae.machines.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
-from distvae.machines.worker import Job
-from distvae.machines.worker_group import WorkerGroup
+from distvae.machines.session.ray_session import ray_session
+from distvae.machines.workers import driver
+from distvae.machines.workers.driver import _raise_outcome, _stop_workers
+from distvae.machines.workers.ray_train import remove_ray_folders, run_workers
+from distvae.machines.workers.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
+from distvae.machines.workers.worker import Job
+from distvae.machines.workers.worker_group import WorkerGroup
 from distvae.train.stopping import Interrupted
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from subprocess import STDOUT, Popen, TimeoutExpired
 from typing import Any
 
-from distvae.machines.ray_reports import VARIABLE
+from distvae.machines.workers.ray_reports import VARIABLE
 from distvae.train.events import EVENTS
 from distvae.train.run import read_epochs, read_records
 from tests.ray_cluster import cluster

@@ -18,12 +18,12 @@ PHASES = {
     "report": ("ray/train/v2/api/train_fn_utils.py", {"report"}),
     "snapshot": ("distvae/train/saving.py", {"save"}),
     "record": ("distvae/train/session.py", {"_record_epoch"}),
-    "copy": ("distvae/machines/copies.py", {"_put", "reach"}),
+    "copy": ("distvae/machines/copies/worker_copies.py", {"_put", "reach"}),
     "E-step": ("distvae/train/loop.py", {"_search_block"}),
     "M-step": ("distvae/train/loop.py", {"step"}),
     "validation": ("distvae/train/loop.py", {"validate"}),
     "agreement": ("distvae/train/team.py", {"sum", "gather", "barrier"}),
-    "other": ("distvae/machines/worker.py", {"work"}),
+    "other": ("distvae/machines/workers/worker.py", {"work"}),
 }
 """The functions of each phase; of those on a stack the first phase counts."""
 NONE = "none"

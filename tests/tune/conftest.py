@@ -17,7 +17,7 @@ from distvae.tune.display import SweepDisplay
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.recorder import Recorder
 from distvae.tune.space_files import read_space
-from distvae.tune.stacked import Process, StackedSweep
+from distvae.tune.stacks.stacked import Process, StackedSweep
 from distvae.tune.trial import Trials
 from tests.tune.sweeps import STEADY, TREE, Sweep, figures
 

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 
 from distvae.files.plain import Plain
-from distvae.tune.stacked import Process, StackedSweep
+from distvae.tune.stacks.stacked import Process, StackedSweep
 
 TREE = {
     "base": "mnist-vae",

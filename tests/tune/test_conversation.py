@@ -14,8 +14,8 @@ import pytest
 
 from distvae.tune.optuna_study import NextTrial
 from distvae.tune.results import EndedEpoch
-from distvae.tune.stack_pictures import draw_in_processes
-from distvae.tune.stack_process import Conversation, Orders, StackReport, TrialStack
+from distvae.tune.stacks.pictures import draw_in_processes
+from distvae.tune.stacks.process import Conversation, Orders, StackReport, TrialStack
 from distvae.tune.trial import TrialRun, Trials
 
 
@@ -123,7 +123,7 @@ def test_what_a_dead_process_was_to_draw_is_left_out(
 ) -> None:
     drawn: list[str] = []
     monkeypatch.setattr(
-        "distvae.tune.stack_process.draw_and_log", lambda run: drawn.append(run.name)
+        "distvae.tune.stacks.process.draw_and_log", lambda run: drawn.append(run.name)
     )
     trials = cast(Trials, None)
     runs = [TrialRun(trials, tmp_path, str(number), {}) for number in range(6)]
@@ -143,7 +143,7 @@ def test_nothing_is_drawn_after_a_stop(tmp_path: Path) -> None:
 
 PROGRAM = """
 import sys
-from distvae.tune.forked import start_process
+from distvae.tune.stacks.forked import start_process
 def tell(word, connection):
     connection.send([word, *sorted(sys.modules)])
 if __name__ == "__main__":
@@ -174,7 +174,7 @@ def test_a_forked_process_has_imported_what_a_trial_needs(tmp_path: Path) -> Non
 KILLED = """
 import os, signal, threading, time
 from multiprocessing.forkserver import _forkserver
-from distvae.tune.forked import start_process
+from distvae.tune.stacks.forked import start_process
 def tell(number, connection):
     connection.send(number)
 def kill(server, at):

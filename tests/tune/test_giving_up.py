@@ -7,8 +7,8 @@ import pytest
 
 from distvae.tune.optuna_study import FAILURES_TO_GIVE_UP, OptunaStudy
 from distvae.tune.results import Result
-from distvae.tune.stack_process import StackReport
-from distvae.tune.stacked import AHEAD, Process, StackedSweep
+from distvae.tune.stacks.process import StackReport
+from distvae.tune.stacks.stacked import AHEAD, Process, StackedSweep
 from distvae.tune.trial import Report
 from tests.tune.sweeps import chosen
 from tests.tune.test_optuna_study import end, space, tried

@@ -23,10 +23,10 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.driver import lead_workers
-from distvae.machines.ray_reports import VARIABLE
-from distvae.machines.ray_session import ray_session
-from distvae.machines.worker_group import WorkerGroup
+from distvae.machines.session.ray_session import ray_session
+from distvae.machines.workers.driver import lead_workers
+from distvae.machines.workers.ray_reports import VARIABLE
+from distvae.machines.workers.worker_group import WorkerGroup
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import open_folder

@@ -11,17 +11,17 @@ import pytest
 
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.machines import stop_files
-from distvae.machines.stop_files import STOP_FILE
-from distvae.machines.worker_group import WorkerGroup
+from distvae.machines.workers import stop_files
+from distvae.machines.workers.stop_files import STOP_FILE
+from distvae.machines.workers.worker_group import WorkerGroup
 from distvae.train.checkpoint import load
 from distvae.tune.optuna_study import NextTrial
 from distvae.tune.resources import TrialResources
 from distvae.tune.space import Space
 from distvae.tune.space_files import read_space
-from distvae.tune.stack_process import Orders, StackReport, TrialStack, run_stack
-from distvae.tune.stack_shape import FREE, stack_shape
-from distvae.tune.stacked import (
+from distvae.tune.stacks.process import Orders, StackReport, TrialStack, run_stack
+from distvae.tune.stacks.shape import FREE, stack_shape
+from distvae.tune.stacks.stacked import (
     AUTOMATIC,
     parse_stack,
     resources_of_stacks,

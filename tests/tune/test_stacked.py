@@ -17,11 +17,11 @@ import pytest
 from distvae.data import open_dataset
 from distvae.track.journal import Journal
 from distvae.train.cost import DataSize, estimate_cost
-from distvae.tune import stack_shape
 from distvae.tune.optuna_study import NextTrial
 from distvae.tune.results import EndedEpoch
-from distvae.tune.stack_process import Conversation, Orders, StackReport, TrialStack
-from distvae.tune.stacked import StackedSweep
+from distvae.tune.stacks import shape
+from distvae.tune.stacks.process import Conversation, Orders, StackReport, TrialStack
+from distvae.tune.stacks.stacked import StackedSweep
 from tests.tune.sweeps import Sweep, assert_whole, chosen, figures, study_states
 
 
@@ -64,7 +64,7 @@ def test_a_stack_has_as_many_trials_as_have_room_in_memory(
     data = DataSize.of(open_dataset(config.data, quiet=True))
     needed = sum(cost.count for cost in estimate_cost(config, data))
     free = 2 * needed
-    monkeypatch.setattr(stack_shape, "available_memory", lambda: free)
+    monkeypatch.setattr(shape, "available_memory", lambda: free)
     assert chosen(sweep, process) == [2, 2]
     free = needed - 1
     process.members.popitem()

@@ -22,7 +22,7 @@ import yaml
 from distvae.config import from_dict
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.machines.stop_files import STOP_FILE
+from distvae.machines.workers.stop_files import STOP_FILE
 from distvae.track import Relay, Store
 from distvae.track.journal import Journal
 from distvae.track.records import list_records

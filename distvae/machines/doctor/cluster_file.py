@@ -15,12 +15,12 @@ from pathlib import Path
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_yaml
+from distvae.machines.cluster.shared_folder import FileStep, round_trip
 from distvae.machines.doctor import ssh_host
 from distvae.machines.doctor.diagnosis import HERE, Diagnosis, merge_machines
 from distvae.machines.doctor.network_checks import check_storage
 from distvae.machines.doctor.ssh_host import Answer, SshHost
-from distvae.machines.ray_session import SETTINGS
-from distvae.machines.shared_folder import FileStep, round_trip
+from distvae.machines.session.ray_session import SETTINGS
 
 PLACEHOLDERS = re.compile(
     r"<[a-z][a-z -]*[a-z]>|\b(?:ami|fs|subnet|sg|vpc)-0{6,}\b|\bCHANGE_?ME\b|\bmy-project\b"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from distvae.machines.assignment import assign_keepers, count_together, machines_for_more
+from distvae.machines.copies.assignment import assign_keepers, count_together, machines_for_more
 from distvae.machines.doctor.diagnosis import Diagnosis
 
 

@@ -11,7 +11,15 @@ from typing import TypeVar
 import distvae
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
-from distvae.machines.cluster_check import round_trip_on_nodes
+from distvae.machines.cluster.cluster_check import round_trip_on_nodes
+from distvae.machines.cluster.nodes import live_nodes, run_on_nodes
+from distvae.machines.cluster.shared_folder import (
+    FileStep,
+    delete_marker,
+    list_files,
+    round_trip,
+    write_marker,
+)
 from distvae.machines.doctor.copies_check import check_copies
 from distvae.machines.doctor.diagnosis import HERE, Diagnosis, merge_machines
 from distvae.machines.doctor.facts import Facts, disk_space, disk_space_at, gather_facts, read_clock
@@ -31,15 +39,7 @@ from distvae.machines.doctor.program_checks import (
     check_source,
     parse_lock,
 )
-from distvae.machines.nodes import live_nodes, run_on_nodes
 from distvae.machines.ray_api import NodeInfo, RayApi
-from distvae.machines.shared_folder import (
-    FileStep,
-    delete_marker,
-    list_files,
-    round_trip,
-    write_marker,
-)
 from distvae.track import Store, without_secrets
 
 LOCK = Path(distvae.__file__).parents[1] / "requirements.lock"
@@ -72,7 +72,7 @@ def examine_this_machine(root: Path, storage: str | None) -> list[Diagnosis]:
 
 def examine_cluster(address: str, root: Path, storage: str | None) -> list[Diagnosis]:
     """Return the diagnoses of the machines of a running Ray."""
-    from distvae.machines.ray_session import ray_session
+    from distvae.machines.session.ray_session import ray_session
 
     folder = Folder(storage) if storage else None
     try:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from distvae.machines.cluster.shared_folder import STORAGE_REMEDY, RoundTrip
 from distvae.machines.doctor.diagnosis import Diagnosis
 from distvae.machines.doctor.facts import Facts
 from distvae.machines.doctor.sockets import Listener, is_open
-from distvae.machines.shared_folder import STORAGE_REMEDY, RoundTrip
 
 DASHBOARD_PORT, MLFLOW_PORT = 8265, 5000
 MAX_LISTED = 6

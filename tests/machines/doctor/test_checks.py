@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.files.refusal import Refusal
+from distvae.machines.cluster.shared_folder import RoundTrip, round_trip
 from distvae.machines.doctor import hardware_checks, network_checks, program_checks
 from distvae.machines.doctor.copies_check import check_copies
 from distvae.machines.doctor.diagnosis import Diagnosis, count_states, merge_machines
 from distvae.machines.doctor.examination import clock_offset, machine_names
 from distvae.machines.doctor.facts import Facts, gather_facts
 from distvae.machines.ray_api import NodeInfo
-from distvae.machines.shared_folder import RoundTrip, round_trip
 
 GIB = 2**30
 FACTS: Facts = gather_facts() | {

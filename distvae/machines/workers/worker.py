@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from distvae.config import from_dict
 from distvae.files.storage import Folder
-from distvae.machines.preemption import PreemptionNotices, preempted_nodes
-from distvae.machines.ray_reports import REPORT_SECONDS, RayReports
-from distvae.machines.stop_files import has_worker_error, stop_requested, write_worker_error
+from distvae.machines.workers.preemption import PreemptionNotices, preempted_nodes
+from distvae.machines.workers.ray_reports import REPORT_SECONDS, RayReports
+from distvae.machines.workers.stop_files import has_worker_error, stop_requested, write_worker_error
 from distvae.train.documents import Event
 from distvae.train.events import record_event
 from distvae.train.run_folder import check_ownership, has_saved_state
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from distvae.config import Config
-    from distvae.machines.copies import WorkerCopies
+    from distvae.machines.copies.worker_copies import WorkerCopies
     from distvae.train.loop import Trainer
 
 
@@ -50,7 +50,7 @@ def work(settings: Mapping[str, Job]) -> bool:
 
     This is the function that Ray Train calls in each worker.
     """
-    from distvae.machines.rendezvous import process_group
+    from distvae.machines.workers.rendezvous import process_group
 
     job = settings["job"]
     if has_worker_error(Folder(job.place), job.owner):
@@ -68,8 +68,8 @@ def _train(job: Job) -> bool:
     """
     from ray.exceptions import RayError
 
-    from distvae.machines.keeper import LostCopy
-    from distvae.machines.placement import assigned_gpus
+    from distvae.machines.copies.keeper import LostCopy
+    from distvae.machines.workers.placement import assigned_gpus
     from distvae.train.devices import select_device
     from distvae.train.team import join_team
 
@@ -99,8 +99,8 @@ def _run_epochs(
     import ray.train
 
     from distvae.data import open_dataset
-    from distvae.machines.copies import WorkerCopies
-    from distvae.machines.keepers import KeeperRoll
+    from distvae.machines.copies.keepers import KeeperRoll
+    from distvae.machines.copies.worker_copies import WorkerCopies
     from distvae.train.bits import agree_on_arithmetic
     from distvae.train.cost import COPIES_OF_A_WORKER
     from distvae.train.session import RunOptions, build_trainer, train_in_folder

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 from distvae.files.checkout import PACKAGE
 from distvae.files.refusal import Refusal, cause
-from distvae.machines.local_ray import LocalRay, local_ray
 from distvae.machines.ray_api import RayApi
-from distvae.machines.ray_messages import shorten_ray_messages
-from distvae.machines.stop_signals import exit_on_stop_signals, kept_signal_handlers
+from distvae.machines.session.local_ray import LocalRay, local_ray
+from distvae.machines.session.ray_messages import shorten_ray_messages
+from distvae.machines.session.stop_signals import exit_on_stop_signals, kept_signal_handlers
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from distvae.estep.store import HeldPopulations, KeepsPopulations, parts_of
 from distvae.interface import Persistent
-from distvae.machines.assignment import FormerCopies, assign_keepers, find_former_copies
-from distvae.machines.keeper import Arrays, Extent, Point, Words, WorkerState
-from distvae.machines.keepers import Roll, ask_all, machine_name, rows_sent_together
-from distvae.machines.pace import POINT_SECONDS, Pace
+from distvae.machines.copies.assignment import FormerCopies, assign_keepers, find_former_copies
+from distvae.machines.copies.keeper import Arrays, Extent, Point, Words, WorkerState
+from distvae.machines.copies.keepers import Roll, ask_all, machine_name, rows_sent_together
+from distvae.machines.copies.pace import POINT_SECONDS, Pace
+from distvae.machines.copies.sent_copy import SentCopy, answer, arrays
 from distvae.machines.ray_api import ActorHandle
-from distvae.machines.sent_copy import SentCopy, answer, arrays
 from distvae.train.documents import PositionFacts
 from distvae.train.loop import Trainer
 from distvae.train.team import Team

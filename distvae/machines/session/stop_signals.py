@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from distvae.machines.local_ray import REMEDY
+from distvae.machines.session.local_ray import REMEDY
 
 GRACE_SECONDS = 5.0
 """Seconds from a signal until a process that is connecting to Ray is ended."""

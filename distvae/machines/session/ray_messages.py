@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from distvae.machines.ray_head import FOLDER_PREFIX
+from distvae.machines.session.ray_head import FOLDER_PREFIX
 
 WIDTH = 120
 """Characters of a message that are shown."""

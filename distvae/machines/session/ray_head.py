@@ -1,10 +1,10 @@
 """The program that holds the processes of a local Ray: on loopback, in a private folder.
 
-`distvae/machines/local_ray.py` starts it, and can therefore stop the start at any moment. The
-program writes one line of JSON when Ray has started or cannot start. It ends when its standard
-input is closed, however the process that started it ended, and when a main process of Ray ends; it
-then ends all other processes of Ray and removes the folder. It imports nothing of this package, so
-that it can be run by the path of its file.
+`local_ray.py` starts it, and can therefore stop the start at any moment. The program writes one
+line of JSON when Ray has started or cannot start. It ends when its standard input is closed,
+however the process that started it ended, and when a main process of Ray ends; it then ends all
+other processes of Ray and removes the folder. It imports nothing of this package, so that it can be
+run by the path of its file.
 """
 
 import contextlib

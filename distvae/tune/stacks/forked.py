@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-IMPORTS = "distvae.tune.stack_imports"
+IMPORTS = "distvae.tune.stacks.imports"
 """The module with all imports."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that the sweep's process alone follows."""

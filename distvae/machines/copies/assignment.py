@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from distvae.machines.keeper import KnownCopy, Point
+from distvae.machines.copies.keeper import KnownCopy, Point
 
 
 class FormerCopies(NamedTuple):

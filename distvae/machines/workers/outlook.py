@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from distvae.machines.capacity import count_fitting
-from distvae.machines.node_watch import Machines
-from distvae.machines.nodes import Machine
-from distvae.machines.worker_group import WorkerGroup
+from distvae.machines.cluster.capacity import count_fitting
+from distvae.machines.cluster.node_watch import Machines
+from distvae.machines.cluster.nodes import Machine
+from distvae.machines.workers.worker_group import WorkerGroup
 from distvae.numerics.numbers import counted
 from distvae.train.documents import Event
 

@@ -11,8 +11,8 @@ from distvae.config import Train
 from distvae.config.schema import check_value
 from distvae.config.values import NonNegative
 from distvae.files.refusal import Refusal
-from distvae.machines.autoscaler import requested_resources
-from distvae.machines.capacity import (
+from distvae.machines.cluster.autoscaler import requested_resources
+from distvae.machines.cluster.capacity import (
     MachineResources,
     amounts,
     count_fitting,

@@ -13,26 +13,26 @@ from pathlib import Path
 from distvae.config import Config, Truncation, to_dict
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.capacity import machine_resources
-from distvae.machines.keeper_moves import KeeperMoves
-from distvae.machines.news import RunFolderNews
-from distvae.machines.node_watch import NodeWatch
-from distvae.machines.nodes import declaration_seconds, live_machines
-from distvae.machines.outlook import TrainingOutlook, in_background
-from distvae.machines.pings import Pings
+from distvae.machines.cluster.capacity import machine_resources
+from distvae.machines.cluster.node_watch import NodeWatch
+from distvae.machines.cluster.nodes import declaration_seconds, live_machines
+from distvae.machines.cluster.pings import Pings
+from distvae.machines.copies.keeper_moves import KeeperMoves
 from distvae.machines.ray_api import RayApi
-from distvae.machines.ray_messages import losses_in_a_file
-from distvae.machines.ray_reports import report_seconds
-from distvae.machines.ray_train import remove_ray_folders, run_workers
-from distvae.machines.stop_files import (
+from distvae.machines.session.ray_messages import losses_in_a_file
+from distvae.machines.workers.news import RunFolderNews
+from distvae.machines.workers.outlook import TrainingOutlook, in_background
+from distvae.machines.workers.ray_reports import report_seconds
+from distvae.machines.workers.ray_train import remove_ray_folders, run_workers
+from distvae.machines.workers.stop_files import (
     cancel_stop,
     delete_stop_files,
     poll_seconds,
     raise_worker_error,
     request_stop,
 )
-from distvae.machines.worker import Job
-from distvae.machines.worker_group import WorkerGroup, describe_shortage, wait_for_workers
+from distvae.machines.workers.worker import Job
+from distvae.machines.workers.worker_group import WorkerGroup, describe_shortage, wait_for_workers
 from distvae.numerics.lanes import Lanes
 from distvae.train.epoch import Epoch
 from distvae.train.events import EVENTS, read_events
@@ -60,8 +60,8 @@ def train_with_workers(
     `open_folder` is called once Ray has room for the workers, so that a refusal before that leaves
     nothing in the folder.
     """
-    from distvae.machines.cluster_check import check_cluster
-    from distvae.machines.ray_session import ray_session
+    from distvae.machines.cluster.cluster_check import check_cluster
+    from distvae.machines.session.ray_session import ray_session
     from distvae.system.processors import available_cores
 
     memory = object_store_bytes(group.max_workers)
@@ -160,7 +160,7 @@ def _lanes(config: Config, rows: int, group: WorkerGroup) -> Lanes:
 
 def object_store_bytes(workers: int) -> int:
     """Return the bytes of Ray's object store for so many workers."""
-    from distvae.machines.ray_session import OBJECT_STORE_BYTES
+    from distvae.machines.session.ray_session import OBJECT_STORE_BYTES
 
     return OBJECT_STORE_BYTES + workers * BLOCK_BYTES
 
@@ -222,7 +222,7 @@ def _raise_outcome(outcome: Exception | bool, folder: Folder, owner: str) -> Non
 
 def _why_workers_ended(error: Exception) -> str:
     """Return a sentence about the error with which Ray Train gave up."""
-    from distvae.machines.failures import lost_workers
+    from distvae.machines.workers.failures import lost_workers
 
     if not lost_workers(error):
         return f"the workers could not continue: {error}"

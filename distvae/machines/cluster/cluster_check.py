@@ -8,9 +8,8 @@ from typing import TypeVar
 from distvae.files.provenance import program_version
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.nodes import node_addresses, run_on_nodes, run_on_nodes_or_refuse
-from distvae.machines.ray_api import RayApi
-from distvae.machines.shared_folder import (
+from distvae.machines.cluster.nodes import node_addresses, run_on_nodes, run_on_nodes_or_refuse
+from distvae.machines.cluster.shared_folder import (
     STORAGE_REMEDY,
     FileStep,
     RoundTrip,
@@ -19,6 +18,7 @@ from distvae.machines.shared_folder import (
     round_trip,
     write_marker,
 )
+from distvae.machines.ray_api import RayApi
 
 PACKAGES = ("torch", "numpy", "pyarrow", "safetensors")
 """Packages whose versions have to agree: those that compute and store."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distvae.machines.keeper import (
+from distvae.machines.copies.keeper import (
     Arrays,
     Extent,
     LostCopy,

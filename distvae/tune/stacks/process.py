@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NamedTuple
 
-from distvae.tune.forked import SIGNALS
 from distvae.tune.optuna_study import NextTrial
 from distvae.tune.pictures import draw_and_log
 from distvae.tune.results import REPORT_SECONDS, EndedEpoch
+from distvae.tune.stacks.forked import SIGNALS
 from distvae.tune.trial import Report, TrialRun, Trials, run_trial_in_steps
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
-from distvae.tune.stack_process import Orders
+from distvae.tune.stacks.process import Orders
 from distvae.tune.trial import TrialRun
 
 

@@ -1,8 +1,8 @@
 """A Ray on this machine for one job: started, watched while it starts, and ended.
 
 Ray's own start spends its time in calls that receive no signal, and waits for processes that have
-ended. It therefore runs in a program of its own (`distvae/machines/ray_head.py`), which is ended
-when it fails, takes too long, or is no longer wanted.
+ended. It therefore runs in a program of its own (`ray_head.py`), which is ended when it fails,
+takes too long, or is no longer wanted.
 """
 
 import json

@@ -18,8 +18,8 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig
 from torch._C._distributed_c10d import Store as TorchStore
 
-from distvae.machines.key_values import KeyValueActor
 from distvae.machines.ray_api import ActorHandle
+from distvae.machines.workers.key_values import KeyValueActor
 from distvae.system.interfaces import listen_on_interface_of
 from distvae.system.loopback import HOST, stay_on_loopback
 from distvae.train.network_team import TIMEOUT

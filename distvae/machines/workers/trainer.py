@@ -4,8 +4,8 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
 from distvae.files.storage import Folder
-from distvae.machines.failures import StopsWithoutProgress
-from distvae.machines.no_more_machines import NoMoreMachines
+from distvae.machines.workers.failures import StopsWithoutProgress
+from distvae.machines.workers.no_more_machines import NoMoreMachines
 from distvae.train.events import EVENTS
 
 DATASETS = "DatasetsCallback"

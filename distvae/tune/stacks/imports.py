@@ -6,8 +6,8 @@ from importlib import import_module
 from distvae.files.memory import collecting_later
 
 MODULES = (
-    "distvae.tune.stack_process",
-    "distvae.machines.driver",
+    "distvae.tune.stacks.process",
+    "distvae.machines.workers.driver",
     "distvae.train.session",
     "distvae.train.together",
     "distvae.models.kernels",

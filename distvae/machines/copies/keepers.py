@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
-from distvae.machines.keeper import Keeper, LostCopy
-from distvae.machines.nodes import live_machines
+from distvae.machines.cluster.nodes import live_machines
+from distvae.machines.copies.keeper import Keeper, LostCopy
 from distvae.machines.ray_api import ActorHandle, ObjectRef, RayApi
 
 T = TypeVar("T")

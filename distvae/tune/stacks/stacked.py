@@ -12,16 +12,16 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from distvae.files.refusal import Refusal, shown
-from distvae.tune.forked import start_process
 from distvae.tune.optuna_study import NextTrial
 from distvae.tune.pictures import undrawn_runs
 from distvae.tune.recorder import MAX_PROCESSES, Recorder
 from distvae.tune.resources import TrialResources
 from distvae.tune.results import rank
 from distvae.tune.space import Space
-from distvae.tune.stack_pictures import draw_in_processes
-from distvae.tune.stack_process import Orders, StackReport, run_stack
-from distvae.tune.stack_shape import Shape, count_fitting, stack_shape
+from distvae.tune.stacks.forked import start_process
+from distvae.tune.stacks.pictures import draw_in_processes
+from distvae.tune.stacks.process import Orders, StackReport, run_stack
+from distvae.tune.stacks.shape import Shape, count_fitting, stack_shape
 
 AUTOMATIC = 4
 """Trials of a stack, unless told: more of them gain nothing on a processor."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Protocol
 
-from distvae.machines.nodes import Machine
+from distvae.machines.cluster.nodes import Machine
 
 WATCH_INTERVAL = 2.0
 """Seconds between two looks at Ray's list of machines."""

@@ -4,8 +4,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from distvae.files.storage import Folder
-from distvae.machines.worker import Job, work
-from distvae.machines.worker_group import WorkerGroup
+from distvae.machines.workers.worker import Job, work
+from distvae.machines.workers.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
     from ray.train import ScalingConfig
@@ -22,8 +22,8 @@ def run_workers(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> E
     """Run the workers to their end; return whether they were asked to stop, or the error."""
     from ray.train import FailureConfig, RunConfig
 
-    from distvae.machines.rendezvous import NoGroupConfig
-    from distvae.machines.trainer import LightTrainer, PrivateTrainer
+    from distvae.machines.workers.rendezvous import NoGroupConfig
+    from distvae.machines.workers.trainer import LightTrainer, PrivateTrainer
 
     ray_folder = folder.subfolder(RAY_FOLDER + job.owner)
     kind = PrivateTrainer if group.address is None else LightTrainer

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from distvae.machines.assignment import machines_for_more
-from distvae.machines.keepers import KeeperRoll, ask_all, launch_keepers, machines_in_turn
-from distvae.machines.nodes import live_machines
+from distvae.machines.cluster.nodes import live_machines
+from distvae.machines.copies.assignment import machines_for_more
+from distvae.machines.copies.keepers import KeeperRoll, ask_all, launch_keepers, machines_in_turn
 from distvae.machines.ray_api import ActorHandle, RayApi
 from distvae.train.documents import Event
 

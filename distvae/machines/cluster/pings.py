@@ -6,7 +6,7 @@ Ray's head asks these processes too, but declares a machine lost only after half
 from collections.abc import Mapping
 from typing import Any
 
-from distvae.machines.nodes import Machine
+from distvae.machines.cluster.nodes import Machine
 
 PING_SECONDS = 2.0
 """Seconds in which a process has to answer a ping."""

@@ -1,0 +1,1 @@
+"""The machines of a Ray cluster: what they have, and whether they answer."""

@@ -1,0 +1,1 @@
+"""Workers of a training under Ray Train, and their driver."""

@@ -1,0 +1,1 @@
+"""Stacks: trials that train together in one process."""
