@@ -388,9 +388,17 @@ def test_what_cannot_be_written_is_refused_before_anything_is_done(
 
 
 def start_process(*words: str) -> "subprocess.Popen[str]":
-    """Start a command in a new process that a hang-up signal ends, unlike these tests."""
-    heard = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
-    command = [sys.executable, "-c", f"{heard}\nfrom distvae.cli import main; main()", *words]
+    """Start a command in a new process that Ctrl-C and a hang-up signal end, also where these tests
+    ignore them, as background jobs of a shell do.
+    """
+    program = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from distvae.cli import main
+main()
+"""
+    command = [sys.executable, "-c", program, *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
