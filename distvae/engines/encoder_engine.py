@@ -50,7 +50,7 @@ class EncoderEngine:
             engine.passes.clear()  # the gradients move
         return EncoderStack(engines, nets)
 
-    def _pass(self, rows: int) -> "Pass":
+    def _pass(self, rows: int) -> Pass:
         if rows not in self.passes:
             if len(self.passes) == SIZES:
                 self.passes.pop(next(iter(self.passes)))
