@@ -47,7 +47,7 @@ class EncoderEngine:
         if len(engines) <= len(others) or len({net.shape for net in nets}) > 1:
             return None
         for engine in engines:
-            engine.passes.clear()  # the gradients move
+            engine.passes.clear()  # they write to where the gradients were
         return EncoderStack(engines, nets)
 
     def _pass(self, rows: int) -> Pass:

@@ -54,7 +54,7 @@ HEAVY = (
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
-def run(path: Path, within_functions: bool = True) -> Iterator[ast.AST]:
+def statements(path: Path, within_functions: bool = True) -> Iterator[ast.AST]:
     """The statements of a file, without imports for types alone."""
     waiting: list[ast.AST] = [*ast.parse(path.read_text()).body]
     while waiting:
@@ -75,12 +75,12 @@ def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name.startswith("distvae."))
 
 
-def test_no_module_imports_itself_through_others() -> None:
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
     dotted = {file.removesuffix(".py").replace("/", "."): file for file in FILES}
     modules = {f"distvae.{name}".removesuffix(".__init__"): file for name, file in dotted.items()}
     graph = {}
     for module, file in modules.items():
-        names = set(imported(run(PACKAGE / file)))
+        names = set(imported(statements(PACKAGE / file)))
         graph[module] = {name if name in modules else name.rpartition(".")[0] for name in names}
         graph[module].discard(module)
     graphlib.TopologicalSorter(graph).prepare()
@@ -121,7 +121,7 @@ def test_ray_and_mlflow_are_imported_in_their_rooms_and_inside_functions(file: s
     for package in set(packages(ast.walk(ast.parse(path.read_text())))) & set(HOMES):
         assert home in HOMES[package], f"{file} imports {package}"
     if file not in SUBCLASSES:
-        top = list(run(path, within_functions=False))
+        top = list(statements(path, within_functions=False))
         assert not set(packages(top)) & set(HOMES), f"{file} imports them at its top"
         modules = [node.module for node in top if isinstance(node, ast.ImportFrom)]
         for home in SUBCLASSES:
