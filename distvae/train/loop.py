@@ -128,7 +128,7 @@ class Trainer:
                     raise Interrupted
                 if self.copies and self._every(together if self.searches else COPY_EVERY):
                     add(self.total, self.ascent.later_sums())
-                    self.copies.reach(self)
+                    self.copies.reach()
                 if self.searches:
                     block = batches.part(position.batch, position.batch + together)
                     self._search_block(self.searches, block)

@@ -5,6 +5,7 @@ last state.
 import json
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -41,6 +42,19 @@ from distvae.train.values import refuse_unfit
 from distvae.train.weights import weights
 
 
+class RestoringCopies(Copies, Protocol):
+    """Copies that a training can go on from."""
+
+    def recall(self, trainer: Trainer, saved: tuple[int, int] | None) -> bool:
+        """Restore the last point that was copied, if it is later than a saved epoch and batch.
+
+        Return whether it was.
+        """
+
+    def begin(self, trainer: Trainer) -> None:
+        """Copy everything that a trainer holds, and from now on what changes."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Options of how a training in a run folder starts and stops."""
@@ -54,7 +68,7 @@ class RunOptions:
     """Asked between batches by all workers, which get one answer; if true they save at once."""
     owner: str = ""
     """The owner of the run folder, if it is not this process."""
-    copies: Copies | None = None
+    copies: RestoringCopies | None = None
     """Copies of the workers' states, from which training goes on rather than from the folder."""
     save_every: int = 0
     """Epochs after each of which the state is saved whatever it costs; 0 for none."""

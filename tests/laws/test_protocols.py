@@ -39,7 +39,7 @@ from distvae.models.truncated import Truncated
 from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
 from distvae.models.vsc import VSC
-from distvae.train.copies import Copies
+from distvae.train.session import RestoringCopies
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ PREPARE: list[Callable[..., Prepares]] = [
 ]
 REPORT: list[Callable[..., Reports]] = [Gumbel, TVAE, Evolution, RandomSearch]
 PERSISTENT: list[Callable[..., Persistent[PopulationFile]]] = [Evolution, RandomSearch, LocalStore]
-COPIES: list[Callable[..., Copies]] = [WorkerCopies]
+COPIES: list[Callable[..., RestoringCopies]] = [WorkerCopies]
 
 ENCODED: list[Callable[..., Encoded]] = [
     Gaussian,

@@ -198,13 +198,13 @@ class WorkerCopies:
             if self.roll is not None:
                 self.roll.end(name)
 
-    def reach(self, trainer: Trainer) -> None:
+    def reach(self) -> None:
         """Send the state of a point, if this is one, after what was sent before it has arrived."""
-        if not self.pace.is_point():
+        if self.trainer is None or not self.pace.is_point():
             return
         began = time.perf_counter()
-        position = trainer.position
-        point, state = (position.epoch, position.batch), self._worker_state(trainer)
+        position = self.trainer.position
+        point, state = (position.epoch, position.batch), self._worker_state(self.trainer)
         for copy in self.sent.values():
             self.lost += copy.is_lost()
             if not copy.filled:
