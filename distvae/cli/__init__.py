@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli import bench, bench_scale, data, machines, models, records, restoration, sweeps
+from distvae.cli import (
+    bench,
+    bench_scale,
+    data,
+    machines,
+    models,
+    records,
+    reference,
+    restoration,
+    sharing,
+    sweeps,
+)
 from distvae.cli.errors import errors_reported
 from distvae.commands.completion import join_words
 from distvae.files.provenance import program_version
@@ -15,11 +26,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (models, restoration, sweeps, records, machines):
+for part in (models, restoration, sweeps, reference, data, records, sharing, machines):
     app.add_typer(part.app)
 bench.app.add_typer(bench_scale.app)
-app.add_typer(bench.app, name="bench")
-app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench", rich_help_panel=machines.app.rich_help_panel)
 
 
 def _print_version(wanted: bool) -> None:

@@ -19,6 +19,8 @@ Function = Callable[..., None]
 def command(app: typer.Typer) -> Callable[[Function], Function]:
     """Register a function as a command of the same name, whose errors are reported.
 
+    Help lists it in the panel of its app.
+
     Where a parameter of the function is annotated with a dataclass, the command line has an option
     for each field of that class, and the function receives an instance made of them.
     """
@@ -35,7 +37,8 @@ def command(app: typer.Typer) -> Callable[[Function], Function]:
         parameters = list(_parameters(function, hints))
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         vars(call)["__signature__"] = inspect.Signature(parameters)
-        app.command()(call)
+        words = (function.__doc__ or "").split()
+        app.command(help=" ".join(words), rich_help_panel=app.rich_help_panel)(call)
         return function
 
     return register

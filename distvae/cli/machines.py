@@ -10,11 +10,11 @@ from distvae.commands.cluster import init_cluster
 from distvae.commands.doctor import DoctorOptions, diagnose
 from distvae.commands.options import Force
 
-app = typer.Typer()
+app = typer.Typer(rich_help_panel="Machines")
 cluster = typer.Typer(
     no_args_is_help=True, help="Prepare a cluster of your own machines or a cloud."
 )
-app.add_typer(cluster, name="cluster")
+app.add_typer(cluster, name="cluster", rich_help_panel=app.rich_help_panel)
 
 
 @command(app)

@@ -22,7 +22,7 @@ from distvae.commands.show import show_run
 from distvae.commands.train import train_recipe
 from distvae.commands.training import TrainOptions
 
-app = typer.Typer()
+app = typer.Typer(rich_help_panel="Train a model and use it")
 
 
 @command(app)

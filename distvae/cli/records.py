@@ -1,4 +1,4 @@
-"""Commands for what MLflow has of runs and sweeps, and for models that others have."""
+"""Commands for what MLflow has of runs and sweeps."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,14 +6,13 @@ from typing import Annotated
 import typer
 
 from distvae.cli.command import command
-from distvae.commands.options import RUNS, Force, RunFolder
-from distvae.commands.push import load_model, push_run
+from distvae.commands.options import RUNS
 from distvae.commands.runs import RunsOptions, list_runs
 from distvae.commands.serve import serve_mlflow
 from distvae.commands.sync import sync_folders
 from distvae.commands.ui import open_ui
 
-app = typer.Typer()
+app = typer.Typer(rich_help_panel="Records in MLflow")
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")]
 
 
@@ -67,33 +66,3 @@ def serve(
 ) -> None:
     """Serve MLflow on the head of a cluster, on this machine alone; 'ray up' starts it."""
     serve_mlflow(storage, port, database, beside)
-
-
-@command(app)
-def push(
-    run: RunFolder,
-    destination: Annotated[
-        str,
-        typer.Argument(
-            metavar="DEST", help="A new folder, s3://bucket/NAME, or hf://OWNER/NAME for the hub."
-        ),
-    ],
-    force: Force = False,
-) -> None:
-    """Write a trained model with a card to a folder, an object store or the Hugging Face hub."""
-    push_run(run, destination, force)
-
-
-@command(app)
-def load(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Where 'distvae push' wrote a model.")
-    ],
-    folder: Annotated[
-        Path | None,
-        typer.Argument(metavar="[OUT]", help="The folder to make; default: one in the cache."),
-    ] = None,
-    force: Force = False,
-) -> None:
-    """Copy a pushed model here, verify its files, and print its folder."""
-    load_model(source, folder, force)

@@ -10,7 +10,7 @@ from distvae.commands.denoise import NoiseOptions, denoise_file
 from distvae.commands.inpaint import MissingOptions, inpaint_file
 from distvae.commands.options import Assignments, RestoreOptions
 
-app = typer.Typer()
+app = typer.Typer(rich_help_panel="Restore one picture or sound")
 
 Source = Annotated[
     Path,

@@ -1,4 +1,4 @@
-"""Commands for recipes, sweeps and results."""
+"""Commands that compare models: sweeps, reports, published tables and baselines."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,77 +6,19 @@ from typing import Annotated
 import typer
 
 from distvae.cli.command import command
-from distvae.commands.cite import Format, print_citation
 from distvae.commands.completion import (
-    complete_citable,
-    complete_key,
-    complete_recipe,
     complete_run,
     complete_setting,
     complete_space,
     complete_table,
 )
-from distvae.commands.ingest import IngestOptions, ingest_tables
 from distvae.commands.options import RUN_HELP, Assignments, Recipe, TrialOptions, run_callback
-from distvae.commands.recipes import print_recipes, print_spaces
 from distvae.commands.report import ReportOptions, write_report
 from distvae.commands.reproduce import ReproduceOptions, print_tables, reproduce_table
 from distvae.commands.results import PeerOptions, ResultsOptions, build_results, evaluate_baseline
-from distvae.commands.settings import print_settings
 from distvae.commands.tune import TuneOptions, tune_space
 
-app = typer.Typer()
-
-
-@command(app)
-def recipes(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="Print this recipe and all settings it resolves to.",
-            autocompletion=complete_recipe,
-        ),
-    ] = None,
-) -> None:
-    """List the recipes, or show one."""
-    print_recipes(name)
-
-
-@command(app)
-def settings(
-    key: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[SECTION|KEY]",
-            help="A section, such as model, or a key, such as model.latent; default: all.",
-            autocompletion=complete_key,
-        ),
-    ] = None,
-) -> None:
-    """Explain the settings: what each means, what it may be, and its default."""
-    print_settings(key)
-
-
-@command(app)
-def spaces() -> None:
-    """List the search spaces that 'distvae tune' knows by name."""
-    print_spaces()
-
-
-@command(app)
-def cite(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL|RECIPE",
-            help="Model or recipe whose papers to cite; default: this package.",
-            autocompletion=complete_citable,
-        ),
-    ] = None,
-    form: Annotated[Format, typer.Option("--format", help="BibTeX, or a line of text.")] = "bibtex",
-) -> None:
-    """Print how to cite this package, or the papers behind a model."""
-    print_citation(name, form)
+app = typer.Typer(rich_help_panel="Compare models")
 
 
 @command(app)
@@ -172,19 +114,3 @@ def peer(
 ) -> None:
     """Evaluate a baseline on the data of a recipe, in the same way as the models."""
     evaluate_baseline(name, recipe, assignments or [], options)
-
-
-@command(app)
-def ingest(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCE...", help="Tables: .npy, .parquet, .arrow or .feather."),
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
-    *,
-    options: IngestOptions,
-) -> None:
-    """Shuffle the rows of tables of numbers, however large, into a folder to train on with
-    data.kind=rows.
-    """
-    ingest_tables(sources, out, options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distvae.commands.options import Force, Quiet, Wait
+from distvae.commands.options import MACHINES, Force, Quiet, Wait
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class IngestOptions:
     address: Annotated[
         str | None,
         typer.Option(
-            help="Address of a running Ray, whose machines do the work; default: this machine."
+            help="Address of a running Ray, whose machines do the work; default: this machine.",
+            rich_help_panel=MACHINES,
         ),
     ] = None
     wait: Wait = 0.0

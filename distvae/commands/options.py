@@ -93,10 +93,13 @@ AsJson = Annotated[
 ]
 Split = Literal["train", "val", "test", "all"]
 WhichSplit = Annotated[Split, typer.Option(help="Which part of the data.")]
+MACHINES = "Workers, GPUs and machines"
+"""The panel of help that options for them are in."""
 GPUsPerWorker = Annotated[
     float | None,
     typer.Option(
         min=0,
+        rich_help_panel=MACHINES,
         help=(
             "GPUs for each worker; 0.25: four workers share one, 0: none. Default: one each, if Ray"
             " has GPUs."
@@ -104,7 +107,11 @@ GPUsPerWorker = Annotated[
     ),
 ]
 Address = Annotated[
-    str | None, typer.Option(help="Address of a running Ray; default: start one on this machine.")
+    str | None,
+    typer.Option(
+        help="Address of a running Ray; default: start one on this machine.",
+        rich_help_panel=MACHINES,
+    ),
 ]
 Stack = Annotated[
     str | None,
@@ -119,7 +126,10 @@ Stack = Annotated[
 Wait = Annotated[
     float,
     typer.Option(
-        min=0, metavar="SECONDS", help="How long to wait for machines that are still starting."
+        min=0,
+        metavar="SECONDS",
+        help="How long to wait for machines that are still starting.",
+        rich_help_panel=MACHINES,
     ),
 ]
 
@@ -132,6 +142,7 @@ class WorkerOptions:
         str,
         typer.Option(
             metavar="N|MIN:MAX",
+            rich_help_panel=MACHINES,
             help=(
                 "Number of processes that train together under Ray; a range such as 1:4 is elastic."
                 " 0: train in this process, without Ray."
@@ -161,6 +172,7 @@ class TrialOptions:
         str,
         typer.Option(
             metavar="N|MIN:MAX",
+            rich_help_panel=MACHINES,
             help=(
                 "Number of processes that train each model together; a range such as 1:4 is"
                 " elastic. 0: one process per model."
@@ -170,7 +182,11 @@ class TrialOptions:
     gpus_per_worker: GPUsPerWorker = None
     gpus_per_trial: Annotated[
         float | None,
-        typer.Option(min=0, help="GPUs for each model without --workers; 0.25: four share one."),
+        typer.Option(
+            min=0,
+            help="GPUs for each model without --workers; 0.25: four share one.",
+            rich_help_panel=MACHINES,
+        ),
     ] = None
     address: Address = None
     wait: Wait = 0.0
