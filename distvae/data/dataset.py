@@ -4,16 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import AnyArray
 from distvae.numerics.facts import Facts
 
 Array = NDArray[np.float32]
-AnyArray: TypeAlias = NDArray[Any]
 FileOrArray: TypeAlias = Path | AnyArray
 """A picture, a recording, or an array of rows, images or a signal."""
 Labels = NDArray[np.int64]

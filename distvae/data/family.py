@@ -26,7 +26,6 @@ from typing import (
 from distvae.config import DataConfig
 from distvae.config.registry import FAMILIES, Registry
 from distvae.data.dataset import (
-    AnyArray,
     Array,
     Combinations,
     Dataset,
@@ -37,7 +36,7 @@ from distvae.data.dataset import (
 )
 from distvae.data.remote import fetch
 from distvae.data.survey import Survey
-from distvae.numerics.array_types import Floats
+from distvae.numerics.array_types import AnyArray, Floats
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from distvae.config import DataConfig, Generated
 from distvae.data import open_dataset
-from distvae.data.dataset import AnyArray, Array, FileOrArray, LazyRows, Rows, stack
+from distvae.data.dataset import Array, FileOrArray, LazyRows, Rows, stack
 from distvae.data.elsewhere import data_at
 from distvae.data.family import ReadsMedia, family_of
 from distvae.data.remote import is_remote
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import AnyArray
 from distvae.numerics.plain_arrays import plain_array
 
 if TYPE_CHECKING:

@@ -1,12 +1,14 @@
 """Memory that is used again and again, so that the system need not clear it for each step."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from torch import Tensor
+
+from distvae.numerics.array_types import AnyArray
 
 VIEWS = 1024
 """How many views are kept: more than the sizes of a training's steps are."""
@@ -15,7 +17,7 @@ VIEWS = 1024
 class Memory(NamedTuple):
     """A buffer, as an array for compiled loops and as a tensor for torch."""
 
-    array: NDArray[Any]
+    array: AnyArray
     tensor: Tensor
 
 
@@ -23,10 +25,10 @@ class Scratch:
     """Buffers by name, which grow when more is asked for."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, NDArray[Any]] = {}
+        self._buffers: dict[str, AnyArray] = {}
         self._views: dict[tuple[str, DTypeLike, tuple[int, ...]], Memory] = {}
 
-    def take(self, name: str, dtype: DTypeLike, *shape: int) -> NDArray[Any]:
+    def take(self, name: str, dtype: DTypeLike, *shape: int) -> AnyArray:
         """Return an array whose values are left over from its last use."""
         return self.share(name, dtype, *shape).array
 
@@ -41,7 +43,7 @@ class Scratch:
                 found = self._views[key] = Memory(array, torch.from_numpy(array))
         return found
 
-    def _cut(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    def _cut(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> AnyArray:
         """Return the first part of a buffer, which is made anew if it is too small."""
         size = math.prod(shape)
         buffer = self._buffers.get(name)

@@ -1,8 +1,11 @@
-"""Short names for arrays of floating-point numbers."""
+"""Short names for types of arrays."""
+
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+AnyArray: TypeAlias = NDArray[Any]
 Floats = NDArray[np.floating]
 """Of any precision."""
 Doubles = NDArray[np.float64]

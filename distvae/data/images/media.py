@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from distvae.data.dataset import AnyArray, Array, FileOrArray
+from distvae.data.dataset import Array, FileOrArray
 from distvae.data.images.folder import read_to_form
 from distvae.data.picture_file import Form
 from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import AnyArray
 
 Shape = tuple[int, ...]
 """(channels, height, width)."""

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from distvae.config import DataConfig, SpeechData
-from distvae.data.dataset import BUILT_IN, AnyArray, Array, Dataset, FileOrArray, Recording
+from distvae.data.dataset import BUILT_IN, Array, Dataset, FileOrArray, Recording
 from distvae.data.family import DataFamily, Values, register, same_place
 from distvae.data.remote import fetch
 from distvae.data.survey import Survey
+from distvae.numerics.array_types import AnyArray
 from distvae.numerics.plain_arrays import without_mask
 
 
