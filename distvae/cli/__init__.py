@@ -4,12 +4,14 @@ import io
 import sys
 from typing import Annotated
 
-import typer
-
-from distvae.cli import bench, bench_scale, data, machines, models, records, restoration, sweeps
 from distvae.cli.errors import errors_reported
-from distvae.commands.completion import join_words
-from distvae.files.provenance import program_version
+
+with errors_reported():  # Ctrl-C while these are imported, which takes a third of a second
+    import typer
+
+    from distvae.cli import bench, bench_scale, data, machines, models, records, restoration, sweeps
+    from distvae.commands.completion import join_words
+    from distvae.files.provenance import program_version
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -454,6 +454,22 @@ def test_ctrl_c_in_a_command_that_keeps_nothing_is_told() -> None:
     assert (process.returncode, err) == (130, "distvae: interrupted\n")
 
 
+def test_ctrl_c_while_the_command_line_is_imported_is_told() -> None:
+    program = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from distvae.cli import main
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "distvae: interrupted\n")
+
+
 ENDS: dict[str, tuple[BaseException, str | None]] = {
     "a full disk": (Refusal("epochs.jsonl: no room left on the disk"), "FAILED"),
     "a storage out of reach": (OSError("timeout"), "FAILED"),
