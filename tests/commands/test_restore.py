@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from distvae.commands.options import RestoreOptions
@@ -18,6 +19,7 @@ from distvae.commands.restore import Task, write_result
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows.missing import masked_by, read_mask
+from distvae.models.tvae import TVAE
 from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.run import Run
 from distvae.train.stopping import Interrupted
@@ -226,6 +228,20 @@ def test_a_model_that_diverged_writes_nothing(call: Called) -> None:
     assert code == 1
     assert "no longer finite" in err
     assert not Path("out.png").exists()
+
+
+def test_a_restoration_that_runs_out_of_memory_says_what_to_lower(
+    call: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def objective(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(TVAE, "objective", objective)
+    code, _, err = call("denoise", "grey.png", "out.png", *BRIEF)
+    assert code == 2
+    assert "distvae: grey.png: training a tvae ran out of memory (CUDA out of memory. Tried" in err
+    assert "less of train.batch=32, estep.block=" in err
+    assert "estep.states=16, model.latent=8, model.hidden=[16] expected\n" in err
 
 
 def test_a_run_that_would_be_replaced_is_refused_before_the_time_is_estimated(call: Called) -> None:
