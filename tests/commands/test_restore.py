@@ -264,6 +264,7 @@ def prepare_bad_files() -> None:
     Path("empty.png").write_bytes(b"")
     Path("cut.png").write_bytes(Path("colour.png").read_bytes()[:700])
     Path("text.txt").write_text("text")
+    Path("deep.pgm").write_bytes(b"P5\n24 20\n65535\n" + bytes(range(240)) * 4)
     save("clear.png", np.concatenate([pixels(), pixels(channels=1)], -1))
     soundfile.write("silent.wav", np.zeros(400), 16000)
     soundfile.write("short.wav", np.sin(np.arange(400)), 16000)
@@ -288,9 +289,10 @@ REFUSED = {
         "slower.wav: a sampling rate of 8,000 Hz; 22,050 Hz expected"
     ),
     "denoise small.png out.png": "larger than the data's 3 x 24",
-    "denoise grey.png out.gif": "'.gif' is no kind of file written here",
-    "denoise grey.png out.wav": "'.wav' is no kind of file written here",
-    "denoise clear.png out.jpg": "'.jpg' is no kind of file written here",
+    "denoise grey.png out.gif": "'.gif' is no kind of file for this result",
+    "denoise grey.png out.wav": "'.wav' is no kind of file for this result",
+    "denoise deep.pgm out.pgm": "'.pgm' is no kind of file for this result; .png or .tif or",
+    "denoise clear.png out.jpg": "'.jpg' is no kind of file for this result",
     "denoise grey.png nowhere/out.png": "existing, writable folder",
     "denoise grey.png colour.png": "--force",
     "denoise grey.png out.png --figure out.txt": "'.txt'",
@@ -418,5 +420,5 @@ def test_a_sound_that_lost_something_is_denoised_into_one_that_loses_nothing(
     code, _, err = call("denoise", f"a.{suffix}", f"out.{suffix}", "--quiet", *SOUND)
     assert (
         code,
-        f"'.{suffix}' is no kind of file written here; .wav or .flac expected" in err,
+        f"'.{suffix}' is no kind of file for this result; .wav or .flac expected" in err,
     ) == (2, True)
