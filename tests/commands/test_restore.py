@@ -259,6 +259,7 @@ def prepare_bad_files() -> None:
     save("small.png", pixels(3, 24, 1))
     save("mask-small.png", pixels(8, 8, 1))
     save("mask-none.png", np.zeros((20, 24)))
+    Image.fromarray(np.full((20, 24), 90, np.uint8)).save("mask-dim.webp", lossless=True)
     save("mask-all.png", np.full((20, 24), 255))
     save("mask-some.png", np.where(np.arange(24) % 5, 0, 255) * np.ones((20, 1)))
     Path("empty.png").write_bytes(b"")
@@ -324,6 +325,7 @@ REFUSED = {
     "inpaint grey.png out.png --mask mask-none.png --drop 0": "exactly one of them",
     "inpaint grey.png out.png --mask mask-small.png": "8 x 8 pixels; 20 x 24 expected",
     "inpaint grey.png out.png --mask mask-none.png": "mask-none.png: nothing is missing",
+    "inpaint grey.png out.png --mask mask-dim.webp": "a JPEG or WebP by one brighter than half",
     "inpaint grey.png out.png --mask mask-all.png": "mask-all.png: everything is missing",
     "inpaint grey.png out.png --missing-value 256": "--missing-value: 256, and nothing is missing",
     "inpaint grey.png out.png --drop 1": "--drop: 1, and everything is missing",
