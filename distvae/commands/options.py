@@ -86,7 +86,13 @@ Data = Annotated[
     str | None,
     typer.Option(help="Where the data is; default $DISTVAE_DATA, for speech the built-in corpus."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace an output that exists; of a run or a sweep, delete all files in its folder.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line, for programs.")

@@ -250,7 +250,8 @@ def test_a_run_that_would_be_replaced_is_refused_before_the_time_is_estimated(ca
     code, _, err = call(*words[:2], "other.png", *words[3:])
     assert code == 2
     assert err.splitlines() == [
-        "distvae: kept: exists; --resume continues it, --force replaces it; or name another folder"
+        "distvae: kept: exists; --resume continues it, --force replaces it and deletes all files in"
+        " it; or name another folder"
     ]
 
 
