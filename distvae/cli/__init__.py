@@ -4,23 +4,25 @@ import io
 import sys
 from typing import Annotated
 
-import typer
-
-from distvae.cli import (
-    bench,
-    bench_scale,
-    data,
-    machines,
-    models,
-    records,
-    reference,
-    restoration,
-    sharing,
-    sweeps,
-)
 from distvae.cli.errors import errors_reported
-from distvae.commands.completion import join_words
-from distvae.files.provenance import program_version
+
+with errors_reported():  # Ctrl-C while these are imported, which takes a third of a second
+    import typer
+
+    from distvae.cli import (
+        bench,
+        bench_scale,
+        data,
+        machines,
+        models,
+        records,
+        reference,
+        restoration,
+        sharing,
+        sweeps,
+    )
+    from distvae.commands.completion import join_words
+    from distvae.files.provenance import program_version
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -42,7 +42,7 @@ class MissingOptions:
         if self.mask is not None:
             return Refusal(
                 f"{self.mask}: {wrong}; some of the pixels expected, which a mask marks by any"
-                " value but black or transparent"
+                " value but black or transparent, a JPEG or WebP by one brighter than half"
             )
         if self.missing_value is not None:
             return Refusal(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from distvae.commands.completion import complete_recipe, complete_run, complete_setting
-from distvae.files.paths import refusing_bad_paths
+from distvae.files.paths import given_path, refusing_bad_paths
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Style
 
@@ -35,7 +35,7 @@ def find_run(run: Path | str) -> Path:
     best:METRIC@SWEEP. A pushed model is copied from its URI to the cache.
     """
     with refusing_bad_paths(str(run), "the name or the folder of a run expected"):
-        folder = Path(run).expanduser()
+        folder = given_path(run, "run").expanduser()
     if folder.is_dir():  # MLflow is not asked
         return folder
     if URI.match(str(run)):
@@ -86,7 +86,13 @@ Data = Annotated[
     str | None,
     typer.Option(help="Where the data is; default $DISTVAE_DATA, for speech the built-in corpus."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace an output that exists; of a run or a sweep, delete all files in its folder.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line, for programs.")

@@ -123,6 +123,7 @@ def restore(task: Task) -> None:
     """Train on a file's windows and write the result; if interrupted, write the result so far."""
     from distvae.numerics.numbers import counted
     from distvae.tasks.restoration import Restoration, RunDestination
+    from distvae.train.cost import memory_refused
     from distvae.train.stopping import Diverged, Interrupted
 
     claim_outputs(task)
@@ -130,8 +131,8 @@ def restore(task: Task) -> None:
     cost = check_fits_in_memory(config, task)
     progress = Progress(options.style, "window")
     kept = RunDestination(task.folder, options.resume, options.force)
-    restoration = Restoration(config, task.observed.values, task.name, kept)
-    with stop_signals() as stop:
+    with memory_refused(config, task.name), stop_signals() as stop:
+        restoration = Restoration(config, task.observed.values, task.name, kept)
         try:
             epochs = config.train.epochs
             duration = format_duration(epochs * restoration.seconds_per_epoch())

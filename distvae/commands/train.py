@@ -74,13 +74,14 @@ def train_configured(
 
 def carry_out(training: Training, local: Path, beside: Helpers, progress: Progress) -> None:
     """Train, record the run and evaluate it."""
+    from distvae.train.cost import memory_refused
     from distvae.train.local_copy import update_local_copy
     from distvae.train.stopping import Diverged, Interrupted
     from distvae.train.team import WorkerLost
 
     options, is_chief = training.options, training.team.rank == 0
     tracker = open_tracker(training, local, beside) if options.track and is_chief else None
-    with stop_signals() as stop:
+    with memory_refused(training.config, training.recipe), stop_signals() as stop:
         try:
             news = training.epochs(stop)
             collect_from_now_on()

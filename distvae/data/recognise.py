@@ -1,5 +1,6 @@
 """Find the family of data that reads a path, and ask it for a survey."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from inspect import getattr_static
@@ -60,8 +61,14 @@ def _ask(path: str, ask: Callable[[type[AnyFamily], str], Survey | None]) -> Sur
 
 
 def _families() -> list[type[AnyFamily]]:
-    """Return the families to ask: those of other packages first, because they are more specific."""
-    load_extensions("data")
+    """Return the families to ask: those of other packages first, because they are more specific.
+
+    A package that cannot be imported is told of, and its data are not recognised.
+    """
+    try:
+        load_extensions("data")
+    except Refusal as error:
+        print(f"distvae: {error}; its data are not recognised", file=sys.stderr)
     others = [family for _, family in DATA.items() if family not in IN_THIS_ORDER]
     return [*others, *IN_THIS_ORDER]
 

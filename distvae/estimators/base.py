@@ -27,6 +27,7 @@ from distvae.estimators.settings import (
     with_short_warmup,
 )
 from distvae.estimators.trained import Trained, bounds, codes, train
+from distvae.files.paths import given_path
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.numerics.plain_arrays import plain_array
@@ -121,7 +122,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def save(self, folder: str | Path) -> None:
         """Write the run into a new folder, which commands and `distvae.load` open."""
-        self._fitted.save(Path(folder))
+        self._fitted.save(given_path(folder, "folder"))
 
     @property
     def history_(self) -> list[dict[str, float]]:

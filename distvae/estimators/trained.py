@@ -12,6 +12,7 @@ from torch import Tensor
 from distvae.config import Config
 from distvae.data.dataset import Array, Dataset, Rows
 from distvae.files.output import check_writable_folder, make_folder
+from distvae.files.paths import given_path
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch
@@ -137,7 +138,7 @@ def train(
         with temporary_folder() as path:
             return _train_in(path, config, dataset, options, progress)
     try:
-        return _train_in(Path(folder), config, dataset, options, progress)
+        return _train_in(given_path(folder, "folder"), config, dataset, options, progress)
     except KeyboardInterrupt as interrupt:
         if Folder(folder).has("best.json"):
             interrupt.add_note(f"distvae.load({str(folder)!r}) opens the run so far")

@@ -14,8 +14,8 @@ def check_new_file(path: Path, suffixes: tuple[str, ...], force: bool) -> None:
     """Raise `Refusal` if a file cannot be written, or has another suffix, or exists already."""
     if path.suffix.lower() not in suffixes:
         raise Refusal(
-            f"{path}: {shown(path.suffix)} is no kind of file written here; {' or '.join(suffixes)}"
-            " expected"
+            f"{path}: {shown(path.suffix)} is no kind of file for this result;"
+            f" {' or '.join(suffixes)} expected"
         )
     check_writable_file(path)
     if path.exists() and not force:

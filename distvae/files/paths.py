@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distvae.files.refusal import DISK_FULL, Refusal, cause
+from distvae.files.refusal import DISK_FULL, Refusal, cause, shown
 
 PATH_ERRORS = (
     errno.ENAMETOOLONG,
@@ -26,6 +26,13 @@ MARGIN_OF_PATH = 256
 """Bytes reserved for paths below a folder."""
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 """Bytes that the system allows in a name and in a path."""
+
+
+def given_path(value: object, named: str) -> Path:
+    """Return the path that a caller gives as an argument of this name."""
+    if not isinstance(value, str | os.PathLike):
+        raise Refusal(f"{named}: {shown(value)}; a path expected")
+    return Path(value)
 
 
 def resolve_path(path: str | Path, source: str = "") -> Path:

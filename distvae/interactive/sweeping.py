@@ -10,6 +10,7 @@ import torch
 from distvae.commands.options import RUNS
 from distvae.config.schema import whole_number
 from distvae.config.values import Trials
+from distvae.files.paths import given_path
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.interactive.given import Data, data_settings
@@ -82,7 +83,7 @@ def tune(
     if trials is not None:
         trials = whole_number("trials", Trials, trials)
     explored = _space(space)
-    folder = Path(out) if out is not None else RUNS / explored.name
+    folder = RUNS / explored.name if out is None else given_path(out, "out")
     options = SweepOptions(
         assignments=data_settings(explored.base, data),
         trials=trials,

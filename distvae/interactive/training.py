@@ -15,6 +15,7 @@ from distvae.config import Config, from_dict, to_dict
 from distvae.config.from_python import named_settings
 from distvae.config.recipes import load, override
 from distvae.files.output import check_writable_folder
+from distvae.files.paths import given_path
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, shown
 from distvae.interactive.given import Data, data_settings
@@ -63,7 +64,7 @@ def train(
     The run is recorded as by `distvae train`.
     """
     name, chosen = configured(config, data, named_settings(settings))
-    folder = Path(out) if out is not None else RUNS / name
+    folder = RUNS / name if out is None else given_path(out, "out")
     check_writable_folder(folder)
     options = TrainOptions(out=folder, resume=resume, force=force)
     try:

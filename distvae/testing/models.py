@@ -28,6 +28,8 @@ def shapes_are_those_of_the_interface(case: Case) -> None:
     missing = [name for name in ("code", "points", "log_ratio") if not hasattr(q, name)]
     assert not missing, f"a posterior of class {type(q).__name__} has no {' and no '.join(missing)}"
     _has_shape("code", q.code, rows, size)
+    if hasattr(q, "kl"):  # one divergence for all rows would be spread over their bounds
+        _has_shape("kl", q.kl(), rows)
     for draws in (0, 1, 3):
         z, weight = q.points(draws, case.noise)
         _has_shape("weights of points", weight, rows, weight.shape[1])

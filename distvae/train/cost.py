@@ -4,6 +4,7 @@ The estimate is a lower bound, so that nothing is refused that might work.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,11 +20,12 @@ from distvae.config import (
     Truncation,
     TVAEModel,
     VSCModel,
+    flatten,
 )
 from distvae.data.dataset import Dataset
 from distvae.estep.store import check_populations_fit
 from distvae.files.memory import gigabytes
-from distvae.files.refusal import Refusal, shown
+from distvae.files.refusal import Refusal, cause, shown
 from distvae.models.nets import Pyramid
 from distvae.models.population import words_of
 from distvae.system.memory import available_memory
@@ -38,6 +40,12 @@ COPIES_OF_A_WORKER = 2
 """Copies of the populations of a worker under Ray: its own, and that of its keeper."""
 DRAWS_A_STATE = 3
 """First states drawn for each that is kept."""
+
+LOWERED = (
+    *("train.batch", "estep.block", "estep.states"),
+    *("model.latent", "model.hidden", "estep.hidden"),
+)
+"""Settings that decide how much memory a training takes, those of its steps first."""
 
 Settings = Mapping[str, int | Sequence[int]]
 """Values by dotted keys."""
@@ -94,6 +102,23 @@ def check_fits_in_memory(
     if isinstance(estep, Truncation) and estep.mapped is None:
         rows, words = copies * data.rows // workers, words_of(config.model.latent)
         check_populations_fit(free, rows, estep.states, words)
+
+
+@contextmanager
+def memory_refused(config: Config, name: str) -> Iterator[None]:
+    """Raise `Refusal` where a training of this name runs out of memory, with the settings that may
+    be lowered.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        values = flatten(config)
+        lower = ", ".join(f"{key}={shown(values[key])}" for key in LOWERED if values.get(key))
+        reason = ". ".join(cause(error).split(". ")[:2])  # how much was asked for and not given
+        raise Refusal(
+            f"{name}: training a {config.model.kind} ran out of memory ({reason}); less of"
+            f" {lower} expected"
+        ) from error
 
 
 def estimate_cost(config: Config, data: DataSize, workers: int = 1) -> Iterator[MemoryCost]:

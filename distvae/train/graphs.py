@@ -218,6 +218,8 @@ class RecordedSteps:
         rates = self.ascent.adam.rate
         try:
             replay, sums = self.recorder(work)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise Refusal(
                 f"train.graphs: a step of this model cannot be recorded ({error});"

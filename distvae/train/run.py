@@ -18,6 +18,7 @@ from distvae.data.dataset import Array, Rows
 from distvae.data.media import Media, media_of, rows_of
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
+from distvae.files.memory import require_memory
 from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
@@ -26,7 +27,7 @@ from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
 from distvae.numerics.bands import divide
 from distvae.numerics.noise import EVALUATION, Noise, row_keys
 from distvae.train.checkpoint import Place, load, read_document, read_manifest
-from distvae.train.cost import DataSize
+from distvae.train.cost import NUMBER, DataSize
 from distvae.train.documents import RunInfo
 from distvae.train.inputs import InputFormat
 from distvae.train.weights import load_stored_weights, refuse_too_few
@@ -152,7 +153,10 @@ class Run:
     @torch.no_grad()
     def sample_codes(self, count: int, seed: int = 0) -> Array:
         """Return codes (count, H) drawn from the prior."""
-        rows = torch.arange(whole_number("count", Count, count))
+        count = whole_number("count", Count, count)
+        needed = count * self.model.code_size * NUMBER
+        require_memory("count", needed, f"{count:,} codes", "fewer")
+        rows = torch.arange(count)
         noise = Noise(whole_number("seed", int, seed), EVALUATION, rows)
         states: Array = self.model.prior(noise, self.estep)[:, 0].numpy()
         return states

@@ -76,7 +76,8 @@ def _check_replaceable(folder: Folder, force: bool) -> None:
     """Raise `Refusal` unless a folder holds a run that may be replaced."""
     if not force:
         raise Refusal(
-            f"{folder}: exists; --resume continues it, --force replaces it; or name another folder"
+            f"{folder}: exists; --resume continues it, --force replaces it and deletes all files in"
+            " it; or name another folder"
         )
     refuse_other_folder(folder)
     refuse_others_inside(folder)

@@ -91,8 +91,8 @@ def refuse_folder(
         if not is_sweep:
             raise Refusal(f"{out}: exists and holds no sweep; another name expected")
         raise Refusal(
-            f"{out}: exists; --resume continues a sweep, --force replaces it; or name another"
-            " folder"
+            f"{out}: exists; --resume continues a sweep, --force replaces it and deletes all files"
+            " in it; or name another folder"
         )
 
 

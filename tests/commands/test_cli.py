@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 import distvae
@@ -21,6 +22,7 @@ from distvae.commands.following import follow
 from distvae.config.recipes import recipe_names
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
+from distvae.models.vae import VAE
 from distvae.track import Tracker
 from distvae.track.journal import Journal
 from distvae.train.epoch import Epoch
@@ -452,6 +454,47 @@ def test_ctrl_c_in_a_command_that_keeps_nothing_is_told() -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert (process.returncode, err) == (130, "distvae: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+            "CUDA out of memory. Tried to allocate 2.00 GiB",
+        ),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_training_that_runs_out_of_memory_says_what_to_lower(
+    call: Called, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def objective(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(VAE, "objective", objective)
+    code, _, err = call("train", "speech-vae", "--out", "run", "--quiet", *SMALL, *LIGHT)
+    assert code == 2
+    assert err == (
+        f"distvae: speech-vae: training a vae ran out of memory ({reason}); less of"
+        " train.batch=128, model.latent=4, model.hidden=[8], estep.hidden=[8] expected\n"
+    )
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_told() -> None:
+    program = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from distvae.cli import main
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "distvae: interrupted\n")
 
 
 ENDS: dict[str, tuple[BaseException, str | None]] = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from distvae.commands.options import RestoreOptions
@@ -18,6 +19,7 @@ from distvae.commands.restore import Task, write_result
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows.missing import masked_by, read_mask
+from distvae.models.tvae import TVAE
 from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.run import Run
 from distvae.train.stopping import Interrupted
@@ -228,13 +230,28 @@ def test_a_model_that_diverged_writes_nothing(call: Called) -> None:
     assert not Path("out.png").exists()
 
 
+def test_a_restoration_that_runs_out_of_memory_says_what_to_lower(
+    call: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def objective(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(TVAE, "objective", objective)
+    code, _, err = call("denoise", "grey.png", "out.png", *BRIEF)
+    assert code == 2
+    assert "distvae: grey.png: training a tvae ran out of memory (CUDA out of memory. Tried" in err
+    assert "less of train.batch=32, estep.block=" in err
+    assert "estep.states=16, model.latent=8, model.hidden=[16] expected\n" in err
+
+
 def test_a_run_that_would_be_replaced_is_refused_before_the_time_is_estimated(call: Called) -> None:
     words = ("denoise", "grey.png", "out.png", *BRIEF, "--run", "kept")
     assert call(*words)[0] == 0
     code, _, err = call(*words[:2], "other.png", *words[3:])
     assert code == 2
     assert err.splitlines() == [
-        "distvae: kept: exists; --resume continues it, --force replaces it; or name another folder"
+        "distvae: kept: exists; --resume continues it, --force replaces it and deletes all files in"
+        " it; or name another folder"
     ]
 
 
@@ -243,11 +260,13 @@ def prepare_bad_files() -> None:
     save("small.png", pixels(3, 24, 1))
     save("mask-small.png", pixels(8, 8, 1))
     save("mask-none.png", np.zeros((20, 24)))
+    Image.fromarray(np.full((20, 24), 90, np.uint8)).save("mask-dim.webp", lossless=True)
     save("mask-all.png", np.full((20, 24), 255))
     save("mask-some.png", np.where(np.arange(24) % 5, 0, 255) * np.ones((20, 1)))
     Path("empty.png").write_bytes(b"")
     Path("cut.png").write_bytes(Path("colour.png").read_bytes()[:700])
     Path("text.txt").write_text("text")
+    Path("deep.pgm").write_bytes(b"P5\n24 20\n65535\n" + bytes(range(240)) * 4)
     save("clear.png", np.concatenate([pixels(), pixels(channels=1)], -1))
     soundfile.write("silent.wav", np.zeros(400), 16000)
     soundfile.write("short.wav", np.sin(np.arange(400)), 16000)
@@ -272,9 +291,10 @@ REFUSED = {
         "slower.wav: a sampling rate of 8,000 Hz; 22,050 Hz expected"
     ),
     "denoise small.png out.png": "larger than the data's 3 x 24",
-    "denoise grey.png out.gif": "'.gif' is no kind of file written here",
-    "denoise grey.png out.wav": "'.wav' is no kind of file written here",
-    "denoise clear.png out.jpg": "'.jpg' is no kind of file written here",
+    "denoise grey.png out.gif": "'.gif' is no kind of file for this result",
+    "denoise grey.png out.wav": "'.wav' is no kind of file for this result",
+    "denoise deep.pgm out.pgm": "'.pgm' is no kind of file for this result; .png or .tif or",
+    "denoise clear.png out.jpg": "'.jpg' is no kind of file for this result",
     "denoise grey.png nowhere/out.png": "existing, writable folder",
     "denoise grey.png colour.png": "--force",
     "denoise grey.png out.png --figure out.txt": "'.txt'",
@@ -306,6 +326,7 @@ REFUSED = {
     "inpaint grey.png out.png --mask mask-none.png --drop 0": "exactly one of them",
     "inpaint grey.png out.png --mask mask-small.png": "8 x 8 pixels; 20 x 24 expected",
     "inpaint grey.png out.png --mask mask-none.png": "mask-none.png: nothing is missing",
+    "inpaint grey.png out.png --mask mask-dim.webp": "a JPEG or WebP by one brighter than half",
     "inpaint grey.png out.png --mask mask-all.png": "mask-all.png: everything is missing",
     "inpaint grey.png out.png --missing-value 256": "--missing-value: 256, and nothing is missing",
     "inpaint grey.png out.png --drop 1": "--drop: 1, and everything is missing",
@@ -402,5 +423,5 @@ def test_a_sound_that_lost_something_is_denoised_into_one_that_loses_nothing(
     code, _, err = call("denoise", f"a.{suffix}", f"out.{suffix}", "--quiet", *SOUND)
     assert (
         code,
-        f"'.{suffix}' is no kind of file written here; .wav or .flac expected" in err,
+        f"'.{suffix}' is no kind of file for this result; .wav or .flac expected" in err,
     ) == (2, True)

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distvae.cli import app
+from distvae.config import registry
 from distvae.data.dataset import BUILT_IN
 from distvae.data.examples import PICTURE, SOUND
 from distvae.data.recognise import survey
@@ -35,6 +37,18 @@ def test_what_is_built_in_is_as_it_should_be(path: str) -> None:
     assert code == found["exit_code"] == 0
     assert (found["wrong"], found["unreadable"]) == ([], [])
     assert found["kind"] == ("speech" if "speech" in path else "patches")
+
+
+def test_data_that_need_no_package_are_recognised_beside_a_broken_one(
+    root: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a/1.wav", np.ones(8000) / 2, rate=8000)
+    point = EntryPoint("mine", "there_is_no_such_module", "distvae.data")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    done = CliRunner().invoke(app, ["data", "check", str(root)])
+    assert "speakers: " in done.stdout
+    assert "distvae: entry point 'mine = there_is_no_such_module' in [distvae.data]" in done.stderr
+    assert "its data are not recognised" in done.stderr
 
 
 def test_what_lies_elsewhere_is_brought_here_and_named_as_given(

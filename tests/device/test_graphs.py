@@ -90,6 +90,20 @@ def test_a_step_that_cannot_be_recorded_is_refused_by_the_setting(
         list(trainer.run())
 
 
+@pytest.mark.usefixtures("double")
+def test_a_step_that_runs_out_of_memory_while_it_is_recorded_says_so(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build_trainer(config_of("convolutions", train=GRAPHS), dataset("convolutions"))
+
+    def recorder(work: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer.steps, "recorder", recorder)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(trainer.run())
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", ["vae", "released"])

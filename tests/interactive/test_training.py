@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,21 @@ def test_numbers_of_numpy_are_numbers_and_what_is_no_configuration_is_refused() 
         train(5)  # type: ignore[arg-type]
     with pytest.raises(Refusal, match=r"settings: .* is no mapping of dotted keys"):
         train(TINY, settings=["train.epochs=1"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda value: distvae.load(value), "run"),
+        (lambda value: distvae.push(value, "there"), "run"),
+        (lambda value: distvae.train(TINY, out=value), "out"),
+        (lambda value: distvae.tune("demo", out=value), "out"),
+        (lambda value: distvae.VAE(latent=2, epochs=1, folder=value).fit(rows()), "folder"),
+    ],
+)
+def test_what_is_no_path_is_refused(call: Callable[[Any], object], named: str) -> None:
+    with pytest.raises(Refusal, match=f"{named}: 3; a path expected"):
+        call(3)
 
 
 @pytest.mark.parametrize("trials", [0, -1, 1.5, "2", True])

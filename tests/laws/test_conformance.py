@@ -102,3 +102,10 @@ def test_a_code_of_a_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         AssertionError, match=r"code: a tensor of shape \(6,\); \(6, \d+\) expected"
     ):
         check_model(settings_of({"model": {"kind": "vae"}}), tiny.SHAPE)
+
+
+def test_a_divergence_of_a_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Gaussian.kl
+    monkeypatch.setattr(Gaussian, "kl", lambda q: plain(q).sum())
+    with pytest.raises(AssertionError, match=r"kl: a tensor of shape \(\); \(6,\) expected"):
+        check_model(settings_of({"model": {"kind": "vae"}}), tiny.SHAPE)

@@ -99,7 +99,7 @@ def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_k
             {"drop": 0.5},
             "nlm: no method for a picture without some pixels; biharmonic expected",
         ),
-        ("nlm", {}, "the data is not damaged"),
+        ("nlm", {}, "the data is not damaged.* such as data.noise=25 for a picture"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -144,6 +144,7 @@ def test_weights_that_are_no_safetensors_are_refused(run: Path) -> None:
         (-1, 0, "count: -1 is out of range"),
         (2.5, 0, "count: 2.5 is not a whole number"),
         ("3", 0, "count: '3' is not a whole number"),
+        (10**12, 0, r"count: 1,000,000,000,000 codes need .* are free; fewer expected"),
         (3, None, "seed: None is not a whole number"),
     ],
 )

@@ -70,6 +70,7 @@ def _train(job: Job) -> bool:
 
     from distvae.machines.copies.keeper import LostCopy
     from distvae.machines.workers.placement import assigned_gpus
+    from distvae.train.cost import memory_refused
     from distvae.train.devices import select_device
     from distvae.train.team import join_team
 
@@ -79,7 +80,8 @@ def _train(job: Job) -> bool:
         config = from_dict(job.config)
         device = select_device(config.train.device, assigned_gpus())
         team = join_team(device)
-        _run_epochs(job, config, folder, team, device)
+        with memory_refused(config, job.recipe):
+            _run_epochs(job, config, folder, team, device)
     except Interrupted:
         return True
     except (WorkerLost, LostCopy, RayError, OSError):  # a restart may go better

@@ -34,7 +34,8 @@ def _restored(name: str, windows: HasWindows) -> dict[str, float]:
     if not windows.corruption:
         raise Refusal(
             "data.noise, data.snr, data.drop: the data is not damaged, so there is nothing to"
-            " restore; one of them expected"
+            " restore; one of them expected, such as data.noise=25 for a picture or data.snr=5 for"
+            " a sound"
         )
     clean = windows.clean()
     corrupted = windows.corrupt(clean)
