@@ -52,6 +52,31 @@ def without_waiting(connection: sqlite3.Connection, record: object) -> None:
     connection.execute("PRAGMA synchronous=OFF")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def migrations_read_once() -> Iterator[None]:
+    """Let Optuna and MLflow read the list of their migrations once, not for each database that they
+    open: it is tens of files, and the same as long as they are installed.
+    """
+    if not find_spec("alembic"):
+        yield
+        return
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    read, known = ScriptDirectory.from_config, dict[object, ScriptDirectory]()
+
+    def from_config(config: Config) -> ScriptDirectory:
+        names = ("script_location", "version_locations")
+        place = tuple(config.get_main_option(name) for name in names)
+        if place not in known:
+            known[place] = read(config)
+        return known[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the workers of pytest-xdist share."""

@@ -14,6 +14,15 @@ from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "leaky_relu": functional.leaky_relu}
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"hidden": ()},
+    {"hidden": (8, 4), "activation": "leaky_relu"},
+    {"activation": "tanh", "output": "sigmoid"},
+    {"likelihood": "bernoulli"},
+    {"latent": 10, "hidden": (300,), "activation": "tanh"},
+]
+"""Fields of models that differ in every kind of layer and of likelihood."""
 
 
 def model(seed: int = 0, dims: int = 7, **fields: Any) -> TVAE:

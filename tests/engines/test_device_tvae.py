@@ -1,7 +1,5 @@
 """Scores and gradients in fixed shapes, held to the dense model in double precision."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -18,18 +16,10 @@ from tests import dense
 from tests.engines.test_tvae_engine import parts
 
 ROWS, KEPT = 40, 9
-VARIANTS: list[dict[str, Any]] = [
-    {},
-    {"hidden": ()},
-    {"hidden": (8, 4), "activation": "leaky_relu"},
-    {"activation": "tanh", "output": "sigmoid"},
-    {"likelihood": "bernoulli"},
-    {"latent": 10, "hidden": (30,), "activation": "tanh"},
-]
 missing = pytest.mark.parametrize("missing", [0.0, 0.3])
 
 
-@pytest.fixture(params=VARIANTS, ids=str)
+@pytest.fixture(params=dense.VARIANTS, ids=str)
 def model(request: pytest.FixtureRequest) -> TVAE:
     return dense.model(**request.param)
 

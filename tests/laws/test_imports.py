@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,14 +55,20 @@ HEAVY = (
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
-def statements(path: Path, within_functions: bool = True) -> Iterator[ast.AST]:
-    """The statements of a file, without imports for types alone."""
-    waiting: list[ast.AST] = [*ast.parse(path.read_text()).body]
+@cache
+def parsed(file: str) -> ast.Module:
+    """A file of the package."""
+    return ast.parse((PACKAGE / file).read_text())
+
+
+def statements_at_import(file: str) -> Iterator[ast.AST]:
+    """What runs when a file is imported: no functions, and no imports for types alone."""
+    waiting: list[ast.AST] = [*parsed(file).body]
     while waiting:
         node = waiting.pop()
         for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        if not for_types and (within_functions or not is_function):
+        if not for_types and not is_function:
             yield node
             waiting.extend(ast.iter_child_nodes(node))
 
@@ -80,7 +87,7 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
     modules = {f"distvae.{name}".removesuffix(".__init__"): file for name, file in dotted.items()}
     graph = {}
     for module, file in modules.items():
-        names = set(imported(ast.walk(ast.parse((PACKAGE / file).read_text()))))
+        names = set(imported(ast.walk(parsed(file))))
         graph[module] = {name if name in modules else name.rpartition(".")[0] for name in names}
         graph[module].discard(module)
     graphlib.TopologicalSorter(graph).prepare()
@@ -89,7 +96,7 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize("file", [file for file in FILES if file != "__init__.py"])
 def test_imports_point_one_way(file: str) -> None:
     own = file.removesuffix(".py").partition("/")[0]
-    for module in imported(ast.walk(ast.parse((PACKAGE / file).read_text()))):
+    for module in imported(ast.walk(parsed(file))):
         other = module.split(".")[1]
         assert other == own or LEVEL[other] < LEVEL[own], f"{file} imports {module}"
 
@@ -117,11 +124,11 @@ def packages(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", FILES)
 def test_ray_and_mlflow_are_imported_in_their_rooms_and_inside_functions(file: str) -> None:
-    home, path = file.partition("/")[0], PACKAGE / file
-    for package in set(packages(ast.walk(ast.parse(path.read_text())))) & set(HOMES):
+    home = file.partition("/")[0]
+    for package in set(packages(ast.walk(parsed(file)))) & set(HOMES):
         assert home in HOMES[package], f"{file} imports {package}"
     if file not in SUBCLASSES:
-        top = list(statements(path, within_functions=False))
+        top = list(statements_at_import(file))
         assert not set(packages(top)) & set(HOMES), f"{file} imports them at its top"
         modules = [node.module for node in top if isinstance(node, ast.ImportFrom)]
         for home in SUBCLASSES:

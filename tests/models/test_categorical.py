@@ -1,6 +1,5 @@
 """Laws of categorical latents, against torch.distributions and enumeration."""
 
-import math
 from itertools import product
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +18,7 @@ from distvae.models.discrete import Binary, Categorical
 from distvae.models.gumbel import Gumbel
 from distvae.numerics.noise import Noise
 from distvae.testing import Case
+from tests.models.evidence import States, assert_bound_is_below_evidence
 
 SEED = st.integers(0, 2**31)
 ROWS, LATENT, CATEGORIES, DIMS = 5, 3, 4, 3
@@ -129,17 +129,9 @@ def test_the_bound_is_below_the_evidence_by_the_divergence_from_the_true_posteri
     q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
     batch = Batch(torch.rand(ROWS, DIMS, dtype=torch.float64).round(), torch.arange(ROWS))
     z = all_states()
-    density = distributions.Bernoulli(logits=made.output(z)).log_prob(batch.x[:, None]).sum(-1)
     prior = made.pi.unflatten(-1, (LATENT, CATEGORIES)).log()
-    joint, ours = density + log_mass(prior, z), log_mass(q.logits, z)
-    states = z.expand(ROWS, -1, -1)
-    bound = (ours.exp() * (made.log_likelihood(batch, states) + q.log_ratio(states))).sum(-1)
-    evidence = joint.logsumexp(1)
-    gap = (ours.exp() * (ours - (joint - evidence[:, None]))).sum(-1)
-    torch.testing.assert_close(bound, evidence - gap)
-    assert (bound <= evidence).all()
-    draws = torch.stack([made.bound(batch, q, noise(epoch)) for epoch in range(2000)])
-    assert ((draws.mean(0) - bound).abs() < 5 * draws.std(0) / math.sqrt(len(draws)) + 1e-9).all()
+    states = States(z, log_mass(prior, z), log_mass(q.logits, z))
+    assert_bound_is_below_evidence(made, batch, q, states)
 
 
 def test_the_learned_prior_has_the_least_divergence() -> None:

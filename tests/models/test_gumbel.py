@@ -16,6 +16,7 @@ from distvae.models.discrete import Binary
 from distvae.models.gumbel import Gumbel
 from distvae.numerics.noise import Noise
 from tests import dense
+from tests.models.evidence import States, assert_bound_is_below_evidence
 
 SEED = st.integers(0, 2**31)
 ROWS, LATENT, DIMS = 5, 4, 3
@@ -113,17 +114,10 @@ def test_the_bound_is_below_the_evidence_by_the_divergence_from_the_true_posteri
     made = model()
     q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
     batch = Batch(torch.rand(ROWS, DIMS, dtype=torch.float64).round(), torch.arange(ROWS))
-    z = dense.all_states(LATENT).expand(ROWS, -1, -1)
-    density = distributions.Bernoulli(logits=made.output(z)).log_prob(batch.x[:, None]).sum(-1)
-    joint = density + distributions.Bernoulli(made.pi).log_prob(z).sum(-1)
+    z = dense.all_states(LATENT)
+    prior = distributions.Bernoulli(made.pi).log_prob(z).sum(-1)
     ours = distributions.Bernoulli(logits=q.logits[:, None]).log_prob(z).sum(-1)
-    bound = (ours.exp() * (made.log_likelihood(batch, z) + q.log_ratio(z))).sum(-1)
-    evidence = joint.logsumexp(1)
-    gap = (ours.exp() * (ours - (joint - evidence[:, None]))).sum(-1)
-    torch.testing.assert_close(bound, evidence - gap)
-    assert (bound <= evidence).all()
-    draws = torch.stack([made.bound(batch, q, noise(epoch)) for epoch in range(2000)])
-    assert ((draws.mean(0) - bound).abs() < 5 * draws.std(0) / math.sqrt(len(draws)) + 1e-9).all()
+    assert_bound_is_below_evidence(made, batch, q, States(z, prior, ours))
 
 
 def test_the_learned_prior_has_the_least_divergence() -> None:

@@ -21,18 +21,10 @@ from tests import dense, tiny
 
 SEED = st.integers(0, 2**31)
 ROWS, KEPT = 40, 9
-VARIANTS: list[dict[str, Any]] = [
-    {},
-    {"hidden": ()},
-    {"hidden": (8, 4), "activation": "leaky_relu"},
-    {"activation": "tanh", "output": "sigmoid"},
-    {"likelihood": "bernoulli"},
-    {"latent": 10, "hidden": (300,), "activation": "tanh"},
-]
 missing = pytest.mark.parametrize("missing", [0.0, 0.3])
 
 
-@pytest.fixture(params=VARIANTS, ids=str)
+@pytest.fixture(params=dense.VARIANTS, ids=str)
 def model(request: pytest.FixtureRequest) -> TVAE:
     return dense.model(**request.param)
 

@@ -23,8 +23,7 @@ from tests.track.records import RECORD, tracker
 WORTH = {"1": 0.2, "2": 0.7, "3": 0.5}
 
 
-@pytest.fixture
-def sweep(root: Path) -> Path:
+def record_sweep(root: Path) -> Path:
     """Record a sweep of three trials, ranked by a metric to minimise.
 
     A failed one has no figure.
@@ -51,14 +50,38 @@ def sweep(root: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def sweep(root: Path) -> Path:
+    """The folder of a sweep that a test may change, in a store of its own."""
+    return record_sweep(root)
+
+
+@pytest.fixture(scope="module")
+def known_root(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with a store and the same sweep, which tests only read."""
+    root = tmp_path_factory.mktemp("known")
+    shutil.copy(empty_store, root / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        record_sweep(root)
+    return root
+
+
+@pytest.fixture
+def known_sweep(known_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of that sweep."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return known_root / "sweep"
+
+
 def test_the_best_is_the_least_or_the_largest_as_the_sweep_ranks_it(
-    root: Path, sweep: Path
+    known_root: Path, known_sweep: Path
 ) -> None:
-    store = Store.find(root)
-    assert find_folder("best:error@sweep", store) == sweep / "trials" / min(
+    store = Store.find(known_root)
+    assert find_folder("best:error@sweep", store) == known_sweep / "trials" / min(
         WORTH, key=WORTH.__getitem__
     )
-    assert find_folder("best:hoyer@sweep", store) == sweep / "trials" / max(
+    assert find_folder("best:hoyer@sweep", store) == known_sweep / "trials" / max(
         WORTH, key=WORTH.__getitem__
     )
 
@@ -77,12 +100,12 @@ def test_the_best_is_a_trial_that_finished(root: Path, sweep: Path) -> None:
 
 
 def test_a_sweep_is_found_by_any_path_to_its_folder(
-    root: Path, sweep: Path, monkeypatch: pytest.MonkeyPatch
+    known_root: Path, known_sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(root.parent)
-    known = list_records(Store.find(root))
+    monkeypatch.chdir(known_root.parent)
+    known = list_records(Store.find(known_root))
     by_name = find_sweep("sweep", known)
-    for path in (sweep, f"{root.name}/../{sweep.relative_to(root.parent)}"):
+    for path in (known_sweep, f"{known_root.name}/../{known_sweep.relative_to(known_root.parent)}"):
         assert find_sweep(str(path), known) == by_name
 
 
@@ -95,10 +118,10 @@ def test_a_sweep_is_found_by_any_path_to_its_folder(
     ],
 )
 def test_an_option_without_effect_is_refused(
-    root: Path, sweep: Path, options: RunsOptions, words: str
+    known_root: Path, known_sweep: Path, options: RunsOptions, words: str
 ) -> None:
     with pytest.raises(Refusal, match=words):
-        list_runs(root, options)
+        list_runs(known_root, options)
 
 
 def test_a_long_name_cuts_off_no_figure(
@@ -126,8 +149,10 @@ def test_many_figures_cut_off_neither_each_other_nor_a_name(
     assert line.split().count("-123456.789") == 30
 
 
-def test_every_record_is_found_by_its_folder_name_and_id(root: Path, sweep: Path) -> None:
-    store = Store.find(root)
+def test_every_record_is_found_by_its_folder_name_and_id(
+    known_root: Path, known_sweep: Path
+) -> None:
+    store = Store.find(known_root)
     found = list_records(store)
     assert {record.name for record in found} == {"sweep", "1", "2", "3", "4"}
     for record in found:
@@ -170,9 +195,11 @@ def test_a_run_begun_anew_in_its_folder_is_not_ambiguous(root: Path) -> None:
         ("best:error", "best:METRIC@SWEEP expected"),
     ],
 )
-def test_names_of_nothing_are_refused(root: Path, sweep: Path, text: str, said: str) -> None:
+def test_names_of_nothing_are_refused(
+    known_root: Path, known_sweep: Path, text: str, said: str
+) -> None:
     with pytest.raises(Refusal, match=said):
-        find_folder(text, Store.find(root))
+        find_folder(text, Store.find(known_root))
 
 
 def test_where_nothing_is_recorded_nothing_is_suggested(root: Path) -> None:
@@ -194,8 +221,8 @@ def test_a_folder_that_is_gone_is_refused(root: Path, sweep: Path) -> None:
         find_folder("best:error@sweep", Store.find(root))
 
 
-def test_filters_are_those_of_mlflow(root: Path, sweep: Path) -> None:
-    store = Store.find(root)
+def test_filters_are_those_of_mlflow(known_root: Path, known_sweep: Path) -> None:
+    store = Store.find(known_root)
     assert {record.name for record in list_records(store, "metrics.error > 0.3")} == {"2", "3"}
     with pytest.raises(Refusal, match="--where"):
         list_records(store, "metrics.error >")
@@ -222,21 +249,23 @@ def test_a_store_whose_driver_is_missing_is_refused(driver: str) -> None:
         Store(f"postgresql+{driver}://me:secret@host/db").open_client()
 
 
-def test_a_port_in_use_is_refused_before_anything_starts(root: Path, sweep: Path) -> None:
+def test_a_port_in_use_is_refused_before_anything_starts(
+    known_root: Path, known_sweep: Path
+) -> None:
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(Refusal, match=f"--port {port}: in use; "):
-            open_ui(root, port)
+            open_ui(known_root, port)
 
 
 def test_lists_are_sorted_filtered_and_cut(
-    root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
+    known_root: Path, known_sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def listed(**how: Any) -> list[dict[str, Any]]:
         asked: dict[str, Any] = {"kind": "trial", "limit": 10, "json": True}
-        list_runs(root, RunsOptions(**(asked | how)))
+        list_runs(known_root, RunsOptions(**(asked | how)))
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     assert [record["name"] for record in listed(kind=None)] == ["sweep"]
@@ -249,7 +278,9 @@ def test_lists_are_sorted_filtered_and_cut(
         record["name"] for record in listed(of="sweep", sort="error", ascending=False, limit=2)
     ] == ["2", "3"]
     assert [record["name"] for record in listed(of="sweep", sort="hoyer")] == ["2", "3", "1"]
-    assert {record["name"] for record in listed(of=str(sweep), where="metrics.hoyer < 0.6")} == {
+    assert {
+        record["name"] for record in listed(of=str(known_sweep), where="metrics.hoyer < 0.6")
+    } == {
         "1",
         "3",
     }
@@ -258,12 +289,12 @@ def test_lists_are_sorted_filtered_and_cut(
 
 
 def test_trials_are_listed_with_the_sweep_that_they_are_of(
-    root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
+    known_root: Path, known_sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kinds: tuple[Literal["sweep", "trial"], ...] = ("sweep", "trial")
     listed = []
     for kind in kinds:
-        list_runs(root, RunsOptions(kind=kind, limit=10))
+        list_runs(known_root, RunsOptions(kind=kind, limit=10))
         _, *lines = capsys.readouterr().out.splitlines()
         listed += [tuple(line.split()[1:4]) for line in lines]
     assert sorted(listed) == [

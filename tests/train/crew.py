@@ -17,6 +17,10 @@ PER_MACHINE: dict[type[Team], int] = {NetworkTeam: 1, MachinesTeam: 2}
 """Workers of a machine; workers that are not here are all on one."""
 
 
+IMPORTED = ("distvae.train.session", "pytest", "hypothesis.strategies")
+"""What the modules of tests import: once, before workers are forked, not in each of them."""
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -50,7 +54,7 @@ class Crew:
 
     def __init__(self, size: int, way: type[Team]) -> None:
         context, port = get_context("forkserver"), free_port()
-        context.set_forkserver_preload(["distvae.train.team", __name__])
+        context.set_forkserver_preload([*IMPORTED, __name__])
         self.size, ends = size, [context.Pipe() for _ in range(size)]
         self.pipes = [ours for ours, _ in ends]
         self.processes = [

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,24 @@ def assert_whole(out: Path, whole: dict[int, Any]) -> None:
     for trial in range(1, 6):
         epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in epochs] == list(range(1, 41))
+
+
+def assert_others_go_on(
+    steady: tuple[list[str], dict[int, Any]],
+    out: Path,
+    processes: Callable[[Sweep], list[int]],
+    *options: str,
+) -> None:
+    """Kill the processes in which a sweep trains. Others take their trials to the known end."""
+    words, whole = steady
+    running = Sweep(*words, str(out), "train.epochs=40", *options)
+    running.wait_for("trials/*/last.json", out)
+    killed = processes(running)
+    assert killed
+    for process in killed:
+        os.kill(process, signal.SIGKILL)
+    assert "; another continues it" in running.finish()
+    assert_whole(out, whole)
 
 
 def chosen(sweep: StackedSweep, process: Process) -> list[Plain]:

@@ -159,7 +159,13 @@ def test_a_sound_has_what_it_gained(
     assert best.figures["snr"] - best.figures["snr_gain"] == pytest.approx(before)
 
 
-def test_the_option_and_the_key_are_one_noise(
+@pytest.mark.parametrize(
+    ("command", "damage", "amount"), [("denoise", "noise", "30"), ("inpaint", "drop", "0.4")]
+)
+def test_the_option_and_the_key_are_one_damage(
+    command: str,
+    damage: str,
+    amount: str,
     picture: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -171,12 +177,12 @@ def test_the_option_and_the_key_are_one_noise(
         if not key.startswith("data.noise")
     }
     ways = [
-        ["data.noise=30", "data.noise_seed=3", "train.seed=3"],
-        ["--noise", "30", "--seed", "3"],
+        [f"data.{damage}={amount}", "data.noise_seed=3", "train.seed=3"],
+        [f"--{damage}", amount, "--seed", "3"],
     ]
     for number, words in enumerate(ways):
         out = str(tmp_path / f"{number}.png")
-        restored(monkeypatch, capsys, "denoise", str(picture), out, *assignments(rest), *words)
+        restored(monkeypatch, capsys, command, str(picture), out, *assignments(rest), *words)
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
 
 
@@ -242,32 +248,7 @@ def test_the_noise_is_what_the_seed_says(picture: Path) -> None:
     np.testing.assert_allclose((noisy - clean).ravel(), drawn.ravel(), atol=1e-4)
 
 
-def test_the_option_and_the_key_drop_the_same_pixels(
-    picture: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    rest = {
-        key: value
-        for key, value in (PICTURE | SETTINGS[0]).items()
-        if not key.startswith("data.noise")
-    }
-    ways = [
-        ["data.drop=0.4", "data.noise_seed=3", "train.seed=3"],
-        ["--drop", "0.4", "--seed", "3"],
-    ]
-    for number, words in enumerate(ways):
-        restored(
-            monkeypatch,
-            capsys,
-            "inpaint",
-            str(picture),
-            str(tmp_path / f"{number}.png"),
-            *assignments(rest),
-            *words,
-        )
-    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+def test_the_pixels_that_are_dropped_are_what_the_seed_says(picture: Path) -> None:
     config = load(
         "picture-fast", {"data.path": str(picture), "data.drop": 0.4, "data.noise_seed": 3}
     ).data

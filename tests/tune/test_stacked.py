@@ -1,8 +1,6 @@
 """Sweeps whose processes train stacks: who gets which trials, interruptions, deaths."""
 
 import json
-import os
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +20,14 @@ from distvae.tune.results import EndedEpoch
 from distvae.tune.stacks import shape
 from distvae.tune.stacks.process import Conversation, Orders, StackReport, TrialStack
 from distvae.tune.stacks.stacked import StackedSweep
-from tests.tune.sweeps import Sweep, assert_whole, chosen, figures, study_states
+from tests.tune.sweeps import (
+    Sweep,
+    assert_others_go_on,
+    assert_whole,
+    chosen,
+    figures,
+    study_states,
+)
 
 
 def test_a_process_has_trials_of_one_shape_and_then_those_of_another(
@@ -206,17 +211,7 @@ def stack_processes(running: Sweep) -> list[int]:
 def test_trials_of_a_stack_whose_process_is_killed_go_on_in_others(
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:
-    words, whole = steady
-    out = tmp_path / "sweep"
-    running = Sweep(*words, str(out), "train.epochs=40", "stack=3")
-    running.wait_for("trials/*/last.json", out)
-    killed = stack_processes(running)
-    assert killed
-    for process in killed:
-        os.kill(process, signal.SIGKILL)
-    said = running.finish()
-    assert "; another continues it" in said
-    assert_whole(out, whole)
+    assert_others_go_on(steady, tmp_path / "sweep", stack_processes, "stack=3")
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space
 from distvae.tune.sweep import SweepOptions, _close_records, run_sweep
 from distvae.tune.trial import Trials, run_trial
-from tests.tune.sweeps import TREE, Sweep, assert_whole, study_states
+from tests.tune.sweeps import TREE, Sweep, assert_others_go_on, assert_whole, study_states
 
 
 @pytest.fixture
@@ -608,17 +608,7 @@ def trial_processes(running: Sweep) -> list[int]:
 def test_a_trial_whose_process_is_killed_goes_on_in_another(
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:
-    words, whole = steady
-    out = tmp_path / "sweep"
-    running = Sweep(*words, str(out), "train.epochs=40")
-    running.wait_for("trials/*/last.json", out)
-    killed = trial_processes(running)
-    assert killed
-    for process in killed:
-        os.kill(process, signal.SIGKILL)
-    said = running.finish()
-    assert "; another continues it" in said
-    assert_whole(out, whole)
+    assert_others_go_on(steady, tmp_path / "sweep", trial_processes)
 
 
 @pytest.mark.long
