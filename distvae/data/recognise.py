@@ -63,7 +63,7 @@ def _ask(path: str, ask: Callable[[type[AnyFamily], str], Survey | None]) -> Sur
 def _families() -> list[type[AnyFamily]]:
     """Return the families to ask: those of other packages first, because they are more specific.
 
-    A package that cannot be imported is told of, and its data are not recognised.
+    A package that cannot be imported is reported, and its data are not recognised.
     """
     try:
         load_extensions("data")

@@ -42,8 +42,12 @@ DRAWS_A_STATE = 3
 """First states drawn for each that is kept."""
 
 LOWERED = (
-    *("train.batch", "estep.block", "estep.states"),
-    *("model.latent", "model.hidden", "estep.hidden"),
+    "train.batch",
+    "estep.block",
+    "estep.states",
+    "model.latent",
+    "model.hidden",
+    "estep.hidden",
 )
 """Settings that decide how much memory a training takes, those of its steps first."""
 

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, distributions
 
 from distvae.interface import Batch
+from distvae.models.discrete import Binary, Categorical
 from distvae.models.gumbel import Gumbel
 from distvae.numerics.noise import Noise
 
@@ -23,7 +23,9 @@ class States:
     posterior: Tensor
 
 
-def assert_bound_is_below_evidence(made: Gumbel, batch: Batch, q: Any, states: States) -> None:
+def assert_bound_is_below_evidence(
+    made: Gumbel, batch: Batch, q: Binary | Categorical, states: States
+) -> None:
     """Below it by the divergence from the true posterior, and estimated without bias by draws.
     Likelihoods of rows of zeros and ones are torch's.
     """
