@@ -19,10 +19,6 @@ Source = Annotated[
         help="A picture (PNG, TIFF, JPEG, BMP, WebP, PGM, PPM) or a sound (wav, flac, ogg, mp3).",
     ),
 ]
-Picture = Annotated[
-    Path,
-    typer.Argument(metavar="IN", help="A picture: PNG, TIFF, JPEG, BMP, WebP, PGM or PPM."),
-]
 Target = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")]
 
 
@@ -43,14 +39,14 @@ def denoise(
 
 @command(app)
 def inpaint(
-    source: Picture,
+    source: Source,
     target: Target,
     assignments: Assignments = None,
     *,
     missing: MissingOptions,
     options: RestoreOptions,
 ) -> None:
-    """Fill in the missing pixels of one picture, by training on that picture alone. The observed
-    pixels are kept.
+    """Fill in the missing pixels of one picture, or the gaps of one sound, by training on that file
+    alone. What was observed is kept.
     """
     inpaint_file(source, target, assignments or [], options, missing)

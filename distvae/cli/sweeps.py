@@ -96,7 +96,7 @@ def peer(
             metavar="NAME",
             help=(
                 "For speech: identity, pca-COUNT, nmf-COUNT; for a picture: nlm, wavelet, tv,"
-                " bm3d, biharmonic; for a sound: zero, local, wiener, stsa."
+                " bm3d, biharmonic; for a sound: zero, local, wiener, stsa, linear, ar."
             ),
         ),
     ],

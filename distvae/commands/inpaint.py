@@ -1,4 +1,4 @@
-"""`distvae inpaint`: fill in the missing pixels of one picture."""
+"""`distvae inpaint`: fill in what is missing of one picture or sound."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,29 +16,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MissingOptions:
-    """The three ways to say which pixels are missing."""
+    """The three ways to say what is missing."""
 
     mask: Annotated[
         Path | None,
         typer.Option(
             help=(
-                "A picture of the same size; pixels that are neither black nor transparent mark"
-                " what is missing, in a JPEG or WebP those brighter than half."
+                "Of a picture, a picture of the same size; pixels that are neither black nor"
+                " transparent mark what is missing, in a JPEG or WebP those brighter than half. Of"
+                " a sound, a text with the start and the end of a gap in seconds in each line, as"
+                " Audacity exports labels."
             )
         ),
     ] = None
     missing_value: Annotated[
-        float | None, typer.Option(help="Pixels with this value in all channels are missing.")
+        float | None,
+        typer.Option(help="Pixels or samples with this value in all channels are missing."),
     ] = None
     drop: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="First drop this share of the pixels; the same as data.drop."
+            min=0,
+            max=1,
+            help="First drop this share of the pixels or samples; the same as data.drop.",
         ),
     ] = None
 
-    def refusal(self, source: Path, wrong: str) -> Refusal:
-        """Return the refusal of options by which all or none of the pixels are missing."""
+    def refusal(self, source: Path, places: str, wrong: str) -> Refusal:
+        """Return the refusal of options by which all or none of the pixels or samples are
+        missing.
+        """
+        if self.mask is not None and places == "samples":
+            return Refusal(f"{self.mask}: {wrong}; gaps with some of the samples expected")
         if self.mask is not None:
             return Refusal(
                 f"{self.mask}: {wrong}; some of the pixels expected, which a mask marks by any"
@@ -47,13 +56,13 @@ class MissingOptions:
         if self.missing_value is not None:
             return Refusal(
                 f"--missing-value: {self.missing_value:g}, and {wrong} in {source}; a value that"
-                " some of the pixels have in all channels expected"
+                f" some of the {places} have in all channels expected"
             )
         share = "" if self.drop is None else f" {self.drop:g}, and"
-        return Refusal(f"--drop:{share} {wrong} in {source}; a share of some pixels expected")
+        return Refusal(f"--drop:{share} {wrong} in {source}; a share of some {places} expected")
 
     def finder(self, config: "Config") -> "Finder":
-        """Return a function that finds the missing pixels; refuse more or less than one way."""
+        """Return a function that finds the missing values; refuse more or less than one way."""
         from distvae.data.windows.missing import marked_by, masked_by
         from distvae.tasks.presets import corrupted_windows
 
@@ -61,8 +70,8 @@ class MissingOptions:
         ways = (self.mask, self.missing_value, self.drop if windows is None else windows)
         if sum(way is not None for way in ways) != 1:
             raise Refusal(
-                "--mask, --missing-value, --drop: exactly one of them expected, to know which"
-                " pixels are missing"
+                "--mask, --missing-value, --drop: exactly one of them expected, to know what is"
+                " missing"
             )
         if self.mask is not None:
             return masked_by(self.mask)
@@ -80,28 +89,37 @@ def inpaint_file(
     options: RestoreOptions,
     missing_options: MissingOptions,
 ) -> None:
-    """Fill in the missing pixels of a picture, and keep the observed ones.
+    """Fill in what is missing of a picture or sound, and keep what was observed.
 
-    With `--drop`, some pixels are dropped first, to measure how well they are filled in.
+    With `--drop`, some values are dropped first, to measure how well they are filled in.
     """
     import numpy as np
 
     from distvae.commands.restore import Task, find_reference, restore
     from distvae.data import signals
-    from distvae.tasks.presets import corrupted_windows, preset_config, refuse_corruption
+    from distvae.tasks.presets import (
+        corrupted_windows,
+        preset_config,
+        refuse_changed_sound,
+        refuse_corruption,
+    )
 
     overrides = options.overrides(assignments, drop=missing_options.drop)
     signal = signals.read_signal(source)
-    if signal.rate is not None:
-        raise Refusal(f"{source}: a sound; a picture expected")
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=True)
-    config = refuse_corruption(config, "noise", "snr")
-    missing = missing_options.finder(config)(signal)
+    config = refuse_corruption(config, "noise", "snr").with_("data", path=str(source))
+    find = missing_options.finder(config)
+    if windows := corrupted_windows(config):
+        signal = windows.clean()
+    else:
+        refuse_changed_sound(config)
+    missing = find(signal)
     if missing.all() or not missing.any():
         amount = "everything" if missing.any() else "nothing"
-        raise missing_options.refusal(source, f"{amount} is missing")
+        places = "pixels" if signal.rate is None else "samples"
+        raise missing_options.refusal(source, places, f"{amount} is missing")
     holed = signal.with_values(np.where(missing, np.nan, signal.values))
-    reference = find_reference(options, signal if corrupted_windows(config) else None)
+    reference = find_reference(options, signal if windows else None)
     damage = f" with {missing.mean():.0%} missing"
     mask = missing_options.mask
     restore(Task(source, target, damage, holed, reference, options, overrides, mask))

@@ -125,7 +125,7 @@ Stack = Annotated[
         metavar="auto|N",
         help=(
             "Train up to N models of equal shapes at once in each process, on the CPU and without"
-            " Ray; auto: as many as are fastest. --concurrent then counts processes."
+            " Ray; auto: 4. --concurrent then counts processes."
         ),
     ),
 ]
@@ -245,10 +245,15 @@ class RestoreOptions:
         Path | None,
         typer.Option(help="Draw before, after and reference into a .png, .pdf or .svg."),
     ] = None
-    run: Annotated[Path | None, typer.Option(help="Keep the run in this folder, for --resume.")] = (
-        None
-    )
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in that folder.")] = False
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the run in this folder; default: OUT.run, deleted after the last epoch."
+        ),
+    ] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was stopped or killed.")
+    ] = False
     force: Force = False
     quiet: Quiet = False
     json: AsJson = False

@@ -16,12 +16,13 @@ from distvae.commands.options import RestoreOptions
 from distvae.config import Config
 from distvae.data import signals
 from distvae.data.signals import Signal
-from distvae.data.windows.missing import Missing, keep_observed
+from distvae.data.windows.missing import Missing, keep_observed, silenced
 from distvae.files.memory import gigabytes
 from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats
+from distvae.numerics.numbers import counted
 from distvae.system.memory import available_memory
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import corrupted_windows, preset_config
@@ -49,7 +50,7 @@ class Task:
     overrides: Mapping[str, Plain] = field(default_factory=dict)
     """Settings by dotted key, instead of those of the recipe."""
     mask: Path | None = None
-    """The picture that says which pixels are missing."""
+    """The file that says what is missing."""
 
     @property
     def missing(self) -> Missing:
@@ -99,7 +100,7 @@ class Task:
         """Return how close a sound was to the reference before it was restored."""
         if self.reference is None or self.reference.rate is None:
             return {}
-        return fidelity(self.reference, self.observed.values)
+        return fidelity(self.reference, silenced(self.observed.values))
 
 
 def find_reference(
@@ -121,7 +122,6 @@ def find_reference(
 
 def restore(task: Task) -> None:
     """Train on a file's windows and write the result; if interrupted, write the result so far."""
-    from distvae.numerics.numbers import counted
     from distvae.tasks.restoration import Restoration, RunDestination
     from distvae.train.cost import memory_refused
     from distvae.train.stopping import Diverged, Interrupted
@@ -137,6 +137,8 @@ def restore(task: Task) -> None:
             epochs = config.train.epochs
             duration = format_duration(epochs * restoration.seconds_per_epoch())
             progress.say(f"{task.name}: {cost}, {counted(epochs, 'epoch')} in about {duration}")
+            if unreached := restoration.patches.unreached:
+                progress.say(f"{task.name}: {describe_unreached(unreached, task.observed)}")
             for stage in restoration.run(stop):
                 if task.reference:
                     stage = replace(stage, close=task.scores(restoration.restored()))
@@ -154,6 +156,15 @@ def restore(task: Task) -> None:
     progress.say(write_result(task, restoration))
     if options.run is None:
         shutil.rmtree(task.folder)
+
+
+def describe_unreached(count: int, observed: Signal) -> str:
+    """Say what is to be expected of values that share no window with an observed one."""
+    guessed = counted(count, "pixel" if observed.rate is None else "sample")
+    return (
+        f"the model can only guess {guessed}, too far from any observed one for a window"
+        " (data.window) to hold both"
+    )
 
 
 def append_stage(run: Path, stage: "Stage") -> None:
@@ -252,10 +263,10 @@ def draw_comparison(path: Path, task: Task, result: Floats) -> None:
     from distvae.tasks.comparison import compare_pictures, compare_sounds
     from distvae.tasks.pictures import save
 
-    panels = {"before": task.observed.values, "after": result}
+    observed, rate = task.observed.values, task.observed.rate
+    panels = {"before": observed if rate is None else silenced(observed), "after": result}
     if task.reference is not None:
         panels["reference"] = task.reference.values
-    rate = task.observed.rate
     save(compare_pictures(panels) if rate is None else compare_sounds(panels, rate), path)
 
 

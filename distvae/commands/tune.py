@@ -28,7 +28,11 @@ class TuneOptions:
     ] = None
     concurrent: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000, help="Trials that run at once; default: as many as fit."),
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Trials that run at once; default: as the space says, otherwise as many as fit.",
+        ),
     ] = None
     stack: Stack = None
     resume: Annotated[bool, typer.Option("--resume", help="Resume the sweep in that folder.")] = (

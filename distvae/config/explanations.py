@@ -13,8 +13,11 @@ from distvae.config.registry import FAMILIES, load_extensions
 from distvae.config.schema import DEFAULT_KINDS, field_types
 
 KINDS = {
-    "data": "What is read, or generated.",
-    "model": "The model.",
+    "data": "What is read, or generated: recordings (`speech`), images (`idx`, `images`), windows"
+    " of one picture or sound (`patches`) or of many pictures (`crops`), tables (`rows`), or"
+    " generated images.",
+    "model": "A VAE; with a dictionary (`sdm`), spike and slab (`vsc`) or discrete latents"
+    " (`gumbel`); or a `tvae`, with binary latents and no encoder.",
     "estep": "How posteriors are found: by an encoder (`amortised`), or for a `tvae` by a search or"
     " exactly. The default of a `tvae` is `evolution`.",
 }

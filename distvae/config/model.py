@@ -7,11 +7,12 @@ from distvae.config.net import Net
 from distvae.config.registry import Family, family
 from distvae.config.schema import Range
 from distvae.config.values import (
-    Activation,
     Count,
     NonNegative,
     Positive,
     Probability,
+    Restoring,
+    TVAEActivation,
     Whole,
     Widths,
 )
@@ -42,12 +43,12 @@ class Decoder(Net):
     estep: ClassVar[tuple[str, ...]] = ("amortised",)
     codes: ClassVar[tuple[str, ...]] = ("mean",)
     latent: Count = 32
-    """Values of the latent state."""
+    """Number of latents."""
     likelihood: Literal["itakura_saito", "gaussian", "gaussian_learned", "bernoulli"] = (
         "itakura_saito"
     )
     """The density of a value. `gaussian` has one variance for all values. With `gaussian_learned`
-    the decoder puts out a variance for each value too.
+    the decoder outputs a mean and a variance for each value.
     """
     variance: Positive | None = None
     """sigma^2 of the `gaussian` likelihood at the start of training; null takes the variance of the
@@ -57,6 +58,14 @@ class Decoder(Net):
     """Weight of the KL divergence in the objective. The reported bound always has weight one."""
     beta_warmup: Whole = 0
     """Steps over which beta rises from zero."""
+    draws: Count = 1
+    """Draws of z for each data point in a step. The objective is the mean over them: more make its
+    gradient less noisy, and a step longer.
+    """
+    restored: Restoring = "mean"
+    """What `denoise` and `inpaint` decode: the mean of a posterior, or states drawn from it. With
+    `draws` each value is the mean of about 256 decoded states, those of all windows that cover it.
+    """
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
@@ -96,10 +105,11 @@ class SDMModel(Decoder):
     """Sparse dictionary model: z = D a, one learnable variance per value of a."""
 
     kind: ClassVar[str] = "sdm"
+    restored: Restoring = "draws"
     dictionary: Literal["identity", "dct", "learned"] = "identity"
-    """D of z = D a: the identity, cosines, or columns that are trained."""
+    """The dictionary D of z = D a: the identity, cosines (DCT), or columns that are trained."""
     atoms: Count | None = None
-    """Columns of the dictionary; null gives model.latent."""
+    """Number of columns of the dictionary, and of values of a code; null gives model.latent."""
     coherence: NonNegative = 0.0
     """Weight of the penalty on the coherence of a learned dictionary, in nats per row."""
 
@@ -129,6 +139,7 @@ class VSCModel(Decoder):
 
     kind: ClassVar[str] = "vsc"
     codes: ClassVar[tuple[str, ...]] = ("mean", "gated", "binary")
+    restored: Restoring = "draws"
     alpha: Probability = 0.5
     """Prior probability that a latent is active."""
     sharpness: Positive = 200.0
@@ -140,7 +151,7 @@ class VSCModel(Decoder):
     pseudo_inputs: Count = 10
     """Number of learned pseudo-inputs of the pseudo prior."""
     slab_warmup: tuple[Whole, Whole] = (0, 0)
-    """The steps between which the slabs begin to carry information."""
+    """First and last step of a warmup, before which only the spikes carry information."""
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
@@ -158,20 +169,25 @@ class GumbelModel(Decoder):
 
     kind: ClassVar[str] = "gumbel"
     codes: ClassVar[tuple[str, ...]] = ("mean", "binary")
+    restored: Restoring = "draws"
     categories: Annotated[int, Range(2)] | None = None
-    """Categories of each latent, of which exactly one is active: a code then has as many values for
-    each latent. null makes each latent a bit.
+    """Number of categories of each latent; a code then has a value for each of them. null makes
+    each latent a bit.
     """
     alpha: Probability = 0.5
     """Prior probability that a bit is active."""
     prior: Literal["fixed", "learned"] = "fixed"
-    """Keep alpha, or all categories as probable, or start so and learn a probability for each."""
+    """`fixed`: every bit is active with probability alpha, or all categories are equally probable.
+    `learned` starts there and learns a probability for each.
+    """
     temperature: Positive = 0.5
     """Temperature of the relaxed latents. Towards zero they become binary and gradients noisy."""
     hot: Positive = 1.0
-    """Temperature at the start of cooling, if there is any."""
+    """Temperature at the first step, if `cooling` is above 0."""
     cooling: Whole = 0
-    """Steps over which the temperature falls; 0 keeps it constant."""
+    """Steps over which the temperature falls from `hot` to `temperature`, by the same factor in
+    each. 0 keeps it constant.
+    """
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
@@ -204,10 +220,10 @@ class TVAEModel:
     estep: ClassVar[tuple[str, ...]] = ("evolution", "random", "exact")
     codes: ClassVar[tuple[str, ...]] = ("mean", "binary")
     latent: Count = 64
-    """Bits of the latent state."""
+    """Number of binary latents."""
     hidden: Widths = (64,)
     """Widths of the decoder's hidden layers; an empty list makes it linear."""
-    activation: Activation = "relu"
+    activation: TVAEActivation = "relu"
     """Nonlinearity of the hidden layers."""
     output: Literal["linear", "sigmoid"] = "linear"
     """Function of the last layer."""
@@ -217,12 +233,12 @@ class TVAEModel:
     """sigma^2 at the start of training; null takes the variance of the data."""
     horizon: Positive | None = 24.0
     """A step takes those of a row's kept states whose log p(x, z) was within so many nats of the
-    best one when the row was searched; null takes all. The weight left out is measured on sampled
-    rows. Where it exceeds 1e-5 the horizon widens, and it narrows again when it may.
+    best one when the row was searched; null takes all. The posterior weight left out is measured on
+    sampled rows. If it exceeds 1e-5 the horizon widens; later it may narrow again.
     """
     missing: Literal["masked", "completed"] = "masked"
-    """How a step takes missing values. `masked`: it leaves them out. `completed`: it takes those
-    that the model expects, as the paper and the released code do. The bound then does not rank
+    """What a step does with missing values. `masked` leaves them out. `completed` fills them with
+    their posterior mean, as the paper and the released code do. The bound then does not rank
     epochs, and the last weights count as the best.
     """
     linear: Whole = 0

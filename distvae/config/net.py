@@ -14,7 +14,7 @@ class Net:
     hidden: Widths = (128,)
     """Widths of the hidden layers."""
     activation: Activation = "tanh"
-    """Nonlinearity of the hidden layers."""
+    """Nonlinearity of the hidden layers. `silu` is slower on a CPU."""
     net: Literal["flat", "conv"] = "flat"
     """`conv` puts convolutions of stride 2 between an image and the hidden layers, and transposed
     convolutions where a decoder produces the image.

@@ -41,18 +41,18 @@ class Train:
     rate: Positive = 3e-3
     """Largest learning rate."""
     scale_rate: Scaling = "none"
-    """What a batch other than base_batch does to all learning rates: nothing, or they are
-    multiplied by the root of batch / base_batch, or by batch / base_batch itself. The factor grows
-    from 1 over the first epoch.
+    """`none` keeps the learning rates. `root` multiplies them by the square root of
+    batch / base_batch, `linear` by batch / base_batch. The factor grows from 1 over the first
+    epoch.
     """
     base_batch: Count | None = None
     """Batch that the rates and all warmups are meant for. With another batch, warmups take as many
     rows. null: `batch`, or the batch of the recipe where scale_rate is set.
     """
     schedule: Literal["constant", "cosine", "cyclical"] = "cosine"
-    """Course of the learning rate after the warmup."""
+    """Course of the learning rate, which begins at the first step, as the warmup does."""
     warmup: Whole = 500
-    """Steps over which the learning rate rises from zero."""
+    """Steps over which the learning rate rises from zero to that of the schedule."""
     cycle: Count = 20
     """Epochs of one cycle of the cyclical schedule, a triangle between rate_low and rate."""
     rate_low: NonNegative = 0.0
@@ -68,8 +68,8 @@ class Train:
     the result depends on the number of workers.
     """
     val_rows: Count | None = 65536
-    """The most rows that are looked at after each epoch: a sample, fixed by the seed, of the
-    validation rows, or of the training rows where states are kept for them. null looks at all.
+    """Largest number of rows that are scored after each epoch: a sample, fixed by the seed, of the
+    validation rows, or of the training rows if a search keeps states for them. null scores all.
     """
     patience: Count | None = None
     """Stop after this many epochs without a better validation objective; null never stops early."""
@@ -86,19 +86,18 @@ class Train:
     suits the processor.
     """
     gradients: Literal["auto", "autograd"] = "auto"
-    """`auto` computes gradients by hand where the model can; `autograd` never does.
-    """
+    """`auto` uses hand-written gradients where a model has them; `autograd` never does."""
     graphs: bool = True
-    """Record steps on a GPU once and replay them after that, up to 64 with one launch instead of
-    one for each operation. Several workers do without.
+    """Record steps on a GPU as CUDA graphs and replay them, up to 64 with one launch instead of one
+    for each operation. Not used with several workers.
     """
     tf32: bool = False
-    """Have a GPU multiply in TF32, with 10 instead of 23 bits behind the point: faster for layers
-    of some hundred units, and less precise.
+    """Let a GPU multiply in TF32, with 10 mantissa bits instead of 23: faster for layers of some
+    hundred units, and less precise.
     """
     bits: Literal["same", "any"] = "same"
-    """Resume a run, and let workers train together, only on machines that compute the same bits, or
-    on any machines.
+    """`same` refuses to resume a run on a machine that would compute other last digits than before,
+    and workers that would differ from each other. `any` accepts the difference.
     """
 
     sinks: tuple[SinkName, ...] = ()
@@ -124,7 +123,9 @@ class Eval:
     latent: Literal["mean", "sample"] = "mean"
     """Resynthesise from the posterior mean (VSC: gamma * mu) or from a sample of the posterior."""
     recordings: Literal["trimmed", "whole"] = "trimmed"
-    """Score recordings as training sees them, or with the ends that `data.trim_db` cuts off."""
+    """`trimmed` scores recordings as training sees them, `whole` with the ends that `data.trim_db`
+    cuts off.
+    """
     metrics: tuple[Literal[RecordingMeasure, ModelMeasure], ...] = (
         "pesq_wb",
         "pesq_nb",
@@ -139,13 +140,13 @@ class Eval:
     importance: Annotated[int, Range(1, 100_000)] = 100
     """Draws for each row in the importance-weighted bound."""
     codes: Literal["mean", "gated", "binary"] = "mean"
-    """Codes that probes and measures of factors use: means, means times gate probabilities, or the
-    active values.
+    """Codes that probes and measures of factors use. `mean`: the mean of the posterior (VSC: of its
+    slabs). `gated`: that times the gate probabilities of VSC. `binary`: which latents are active.
     """
     frequencies: FrequencyScale = "linear"
     """The scale of frequencies in spectrograms."""
     labels: Count = 5000
-    """The most training rows whose classes probes may use."""
+    """Largest number of training rows whose classes probes may use."""
     probe_hidden: Widths = ()
     """Widths of the hidden layers of `probe_sgd`; an empty list makes it linear."""
     processes: Processes | None = None

@@ -21,5 +21,8 @@ POWER_FLOOR = 1e-10
 """The smallest power of a frequency bin. Without it, the density of a zero is unbounded as its mean
 falls.
 """
-Activation = Literal["tanh", "relu", "leaky_relu"]
+Activation = Literal["tanh", "relu", "leaky_relu", "silu"]
+TVAEActivation = Literal["tanh", "relu", "leaky_relu"]
+Restoring = Literal["mean", "draws"]
+"""What a restoration decodes of a posterior."""
 FrequencyScale = Literal["linear", "log", "mel"]

@@ -21,6 +21,8 @@ def choose_engine(gradients: str, model: AnyModel, estep: AnyEStep) -> Engine | 
 
 
 def _for_encoder(model: VAE, estep: AnyEStep) -> Engine | None:
+    if model.config.draws > 1:
+        return None  # engines draw once for a data point
     parameter = next(model.parameters())
     if parameter.device.type != "cpu":
         from distvae.engines.device_encoder import find_device_encoder_engine

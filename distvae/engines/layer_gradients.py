@@ -25,6 +25,7 @@ SLOPES: dict[type[nn.Module], Slope] = {
     nn.LeakyReLU: lambda gradient, before, _: aten.leaky_relu_backward(
         gradient, before, nn.LeakyReLU().negative_slope, False, grad_input=gradient
     ),
+    nn.SiLU: lambda gradient, before, _: aten.silu_backward(gradient, before, grad_input=gradient),
 }
 
 

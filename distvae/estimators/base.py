@@ -54,11 +54,11 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     """The fewest rows that it can be fitted to."""
 
     latent: int = 32
-    """Values of the latent state."""
+    """Number of latents."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the hidden layers."""
     activation: str = "tanh"
-    """Nonlinearity of the hidden layers: tanh, relu or leaky_relu."""
+    """Nonlinearity of the hidden layers: tanh, relu, leaky_relu or silu."""
     likelihood: str = "gaussian"
     """The density of a value."""
     epochs: int = 30

@@ -108,7 +108,7 @@ class TVAE(Estimator):
     least_rows: ClassVar[int] = 2
 
     latent: int = 64
-    """Bits of the latent state."""
+    """Number of binary latents."""
     hidden: tuple[int, ...] = (64,)
     """Widths of the hidden layers."""
     activation: str = "relu"

@@ -32,12 +32,12 @@ class Binary:
         )
         return z, equal_weights(z)
 
-    def sample(self, noise: Noise) -> Tensor:
-        """Return one relaxed draw (B, 1, H).
+    def sample(self, draws: int, noise: Noise) -> Tensor:
+        """Return relaxed draws (B, S, H).
 
-        It tends to the binary draw of the same noise as the temperature falls.
+        They tend to the binary draws of the same noise as the temperature falls.
         """
-        return (self._gate(1, noise) / self.temperature).sigmoid()
+        return (self._gate(draws, noise) / self.temperature).sigmoid()
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:
         """Return a number for each value that is positive with the probability of a one."""
@@ -81,12 +81,12 @@ class Categorical:
         z = torch.zeros_like(perturbed).scatter_(-1, largest, 1.0).flatten(2)
         return z, equal_weights(z)
 
-    def sample(self, noise: Noise) -> Tensor:
-        """Return one relaxed draw (B, 1, H K).
+    def sample(self, draws: int, noise: Noise) -> Tensor:
+        """Return relaxed draws (B, S, H K).
 
-        It tends to the unit vectors of the same noise as the temperature falls.
+        They tend to the unit vectors of the same noise as the temperature falls.
         """
-        return (self._perturbed(1, noise) / self.temperature).softmax(-1).flatten(2)
+        return (self._perturbed(draws, noise) / self.temperature).softmax(-1).flatten(2)
 
     def _perturbed(self, draws: int, noise: Noise) -> Tensor:
         """Return numbers (B, S, H, K), of which each category's is the largest of its latent with

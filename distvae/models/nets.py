@@ -12,6 +12,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
+    "silu": nn.SiLU,
 }
 STRIDE = 2
 

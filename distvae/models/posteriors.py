@@ -22,8 +22,8 @@ class Encoded(Posterior, Protocol):
     def kl(self) -> Tensor:
         """Return the divergence from the prior, (B,), in closed form."""
 
-    def sample(self, noise: Noise) -> Tensor:
-        """Return one reparametrised draw (B, 1, H), for the objective."""
+    def sample(self, draws: int, noise: Noise) -> Tensor:
+        """Return reparametrised draws (B, S, H), for the objective."""
 
 
 @runtime_checkable
@@ -93,14 +93,11 @@ class Gaussian:
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Return draws with equal weights, or the mean."""
-        z = self.mean[:, None] if draws == 0 or noise is None else self._draw(draws, noise)
+        z = self.mean[:, None] if draws == 0 or noise is None else self.sample(draws, noise)
         return z, equal_weights(z)
 
-    def sample(self, noise: Noise) -> Tensor:
-        """Return one reparametrised draw (B, 1, H)."""
-        return self._draw(1, noise)
-
-    def _draw(self, draws: int, noise: Noise) -> Tensor:
+    def sample(self, draws: int, noise: Noise) -> Tensor:
+        """Return reparametrised draws (B, S, H)."""
         return draw_normal(self.mean, self.log_variance, draws, noise)
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
@@ -165,9 +162,9 @@ class SpikeAndSlab:
         z = self._gate(draws, noise).gt(0) * self._slab(draws, noise)
         return z, equal_weights(z)
 
-    def sample(self, noise: Noise) -> Tensor:
-        """Return one draw (B, 1, H) with relaxed gates, for the objective; it has no density."""
-        return (self.sharpness * self._gate(1, noise)).sigmoid() * self._slab(1, noise)
+    def sample(self, draws: int, noise: Noise) -> Tensor:
+        """Return draws (B, S, H) with relaxed gates, for the objective; they have no density."""
+        return (self.sharpness * self._gate(draws, noise)).sigmoid() * self._slab(draws, noise)
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
         """Return the prior's slabs (B, S, H) where a slab is more probable than none."""

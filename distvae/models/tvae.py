@@ -216,8 +216,8 @@ class TVAE(nn.Module):
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> Sums:
         """Return the sums for pi and sigma^2, and the number of rows by their active latents."""
         code = q.code
-        # A diverged run has NaN here until it is refused.
-        active = code.sum(1).round().nan_to_num(0).long().clamp(0, self.code_size)
+        # In a diverged run NaN becomes some integer here, until the run is refused.
+        active = code.sum(1).round().long().clamp(0, self.code_size)
         explained, density = self._explained(batch, q), q.log_likelihood
         if explained is not batch:
             density = self.likelihood.pairs(explained.x, q.output, q.place, None)

@@ -84,8 +84,11 @@ class VAE(nn.Module):
         return self.log_likelihood(batch, q.points(1, noise)[0])[:, 0] - q.kl()
 
     def objective(self, batch: Batch, q: Encoded, noise: Noise) -> Tensor:
-        """Return the bound with the divergence weighted by beta, minus the penalty."""
-        fit = self.log_likelihood(batch, q.sample(noise))[:, 0]
+        """Return the bound with the divergence weighted by beta, minus the penalty.
+
+        The likelihood is the mean over the configured number of draws.
+        """
+        fit = self.log_likelihood(batch, q.sample(self.config.draws, noise)).mean(-1)
         return fit - self.beta * q.kl() - self.penalty(q)
 
     def penalty(self, q: Encoded) -> Tensor:

@@ -16,6 +16,7 @@ Stream = Literal["slab", "spike", "order", "choice", "state", "parent", "child",
 STREAMS = {name: i for i, name in enumerate(get_args(Stream), 1)}
 VALIDATION = -1  # stands for an epoch: validation uses the same draws every time
 EVALUATION = -2  # stands for an epoch in encoding, sampling and resynthesis
+RESTORATION = -1000  # and the numbers below stand for an epoch each, in the draws of a restoration
 SHORT = 65536  # draws of a row whose counters are kept
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer

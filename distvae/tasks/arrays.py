@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distvae.config import Config, PatchData
 from distvae.config.from_python import named_settings, python_value
 from distvae.config.schema import whole_number
-from distvae.data.signals import read_signal
-from distvae.data.windows.missing import read_mask
+from distvae.data.signals import Signal, read_signal
+from distvae.data.windows.missing import masked_by, read_mask
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, shown
 from distvae.numerics.array_types import Doubles
 from distvae.numerics.plain_arrays import plain_array
-from distvae.tasks.presets import Preset, preset_config, refuse_corruption
+from distvae.tasks.presets import (
+    Preset,
+    preset_config,
+    refuse_changed_sound,
+    refuse_corruption,
+)
 from distvae.tasks.restoration import Restoration, Stage
 
 Watch = Callable[[Stage], object]
@@ -53,8 +57,7 @@ def denoise(
     {"train.epochs": 40}. `watch` is called after each epoch. If it returns False, that epoch is the
     last one. The recipes of preset 'paper' expect values from 0 to 255.
     """
-    image, channel_axis = _opened(image, channel_axis)
-    array = _channels_last(image, channel_axis)
+    array, channel_axis = _channels_last(_opened(image), channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
     options = _Options(preset, recipe, settings, seed, watch)
@@ -72,17 +75,18 @@ def inpaint(
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Doubles:
-    """Fill in the missing values of an image: where the mask is true, or else where it is NaN, or
-    masked in an array of `numpy.ma`.
+    """Fill in the missing values of an image (2-D) or a sound (1-D): where the mask is true, or
+    else where it is NaN, or masked in an array of `numpy.ma`.
 
-    The mask has the image's shape, with or without the channel axis, or is a picture whose pixels
-    are black where the image was observed. Observed values stay as they are. The options are those
-    of `denoise`.
+    The mask has the image's shape, with or without the channel axis. It may be the path of a
+    picture whose pixels are black where the image was observed. For the file of a sound it may be
+    the path of a text with the start and the end of a gap in seconds in each line. Observed values
+    stay as they are. The options are those of `denoise`.
     """
-    image, channel_axis = _opened(image, channel_axis)
-    array = _channels_last(image, channel_axis)
+    content = _opened(image)
+    array, channel_axis = _channels_last(content, channel_axis)
     if isinstance(mask, str | Path):
-        mask = read_mask(Path(mask).expanduser())[..., 0]
+        mask = _read_mask(Path(mask).expanduser(), content)
     if mask is None:
         missing = np.isnan(array)
     else:
@@ -112,7 +116,9 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
     preset = options.preset or "fast"
     recipe = None if options.recipe is None else str(options.recipe)
     config = preset_config(array, preset, recipe, settings, inpainting)
-    restoration = Restoration(_used_as_it_is(config), array)
+    refuse_changed_sound(config)
+    refuse_corruption(config, "noise", "snr", "drop")
+    restoration = Restoration(config, array)
     for stage in restoration.run():
         if options.watch is not None and _is_false(options.watch(stage)):
             break
@@ -124,25 +130,22 @@ def _is_false(answer: object) -> bool:
     return isinstance(answer, bool | np.bool_) and not answer
 
 
-def _opened(image: ArrayLike | str | Path, axis: int | None) -> tuple[ArrayLike, int | None]:
-    """Return an array with its channel axis; that of a file if a path was given."""
-    if not isinstance(image, str | Path):
-        return image, axis
-    values = read_signal(Path(image).expanduser()).values
-    return (values[..., 0], None) if values.shape[-1] == 1 else (values, -1)
+def _opened(image: ArrayLike | str | Path) -> ArrayLike | Signal:
+    """Return an array, or the content of a file if a path was given."""
+    return read_signal(Path(image).expanduser()) if isinstance(image, str | Path) else image
 
 
-def _used_as_it_is(config: Config) -> Config:
-    """Return the configuration; refuse one that corrupts or cuts the data first."""
-    if isinstance(config.data, PatchData):
-        for name in ("rate", "excerpt"):
-            if (value := getattr(config.data, name)) is not None:
-                raise Refusal(f"data.{name}: {value}, but the array is used as it is; omit it")
-    return refuse_corruption(config, "noise", "snr", "drop")
+def _read_mask(path: Path, image: ArrayLike | Signal) -> NDArray[np.bool_]:
+    """Return the mask in a file, of one value for all channels."""
+    return (masked_by(path)(image) if isinstance(image, Signal) else read_mask(path))[..., 0]
 
 
-def _channels_last(image: ArrayLike, axis: int | None) -> Doubles:
-    """Return a checked array whose last axis has the channels."""
+def _channels_last(image: ArrayLike | Signal, axis: int | None) -> tuple[Doubles, int | None]:
+    """Return a checked array whose last axis has the channels, and the axis that they had; None if
+    they had none.
+    """
+    if isinstance(image, Signal):
+        return image.values, None if image.values.shape[-1] == 1 else -1
     array = _numbers(image, "image")
     if axis is not None:
         axis = whole_number("channel_axis", int, axis)
@@ -160,7 +163,7 @@ def _channels_last(image: ArrayLike, axis: int | None) -> Doubles:
             f"channel_axis: {axis} of an image of {array.ndim} axes; one that it has expected"
         )
     values = array.astype(np.float64)
-    return values[..., None] if axis is None else np.moveaxis(values, axis, -1)
+    return (values[..., None] if axis is None else np.moveaxis(values, axis, -1)), axis
 
 
 def _numbers(array: ArrayLike, name: str) -> NDArray[np.generic]:

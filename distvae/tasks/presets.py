@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from distvae.config import Config
+from distvae.config import Config, PatchData
 from distvae.config.recipes import load
 from distvae.config.schema import check_value
 from distvae.data.family import HasWindows, windows_of
@@ -57,12 +57,20 @@ def refuse_corruption(config: Config, *ways: Literal["noise", "snr", "drop"]) ->
     return config
 
 
+def refuse_changed_sound(config: Config) -> None:
+    """Refuse a configuration that resamples or cuts a sound first."""
+    if isinstance(config.data, PatchData):
+        for name in ("rate", "excerpt"):
+            if (value := getattr(config.data, name)) is not None:
+                raise Refusal(f"data.{name}: {value}, but the data is used as it is; omit it")
+
+
 def preset_recipe(array: Floats, preset: Preset, inpainting: bool) -> str:
     """Return the recipe of a preset for an array."""
     check_value("preset", Preset, preset)
     kind = _kind(array)
     if preset != "paper":
-        return f"{kind}-{preset}"
+        return f"gaps-{preset}" if kind == "sound" and inpainting else f"{kind}-{preset}"
     if kind == "sound":
         return "audio"
     if inpainting:

@@ -1,7 +1,7 @@
 """Restoration of one picture or sound by a model that is trained on its own windows.
 
-Each restored value is the mean of E_q[mu(z)] over the windows that cover it. The model treats as
-noise what no state explains, and ignores missing values until this last step.
+Each restored value is the mean of E_q[mu(z)] (`window_decoder.py`) over the windows that cover it.
+The model treats as noise what no state explains, and ignores missing values until this last step.
 """
 
 import math
@@ -16,17 +16,18 @@ import torch
 from distvae.config import Config
 from distvae.config.schema import TINY
 from distvae.data.family import HasWindows
-from distvae.data.windows.missing import keep_observed
+from distvae.data.windows.missing import keep_observed, silenced
 from distvae.data.windows.patches import Patches, distinct_channels, refuse_constant
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.interface import AnyEStep, AnyModel, Batch, Posterior, expect
+from distvae.interface import AnyEStep, AnyModel, Batch, Posterior
 from distvae.models.likelihoods import SQUARABLE
 from distvae.models.population import words_of
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.lanes import RowNumbers
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import RESTORING, corrupted_windows, restored_windows
+from distvae.tasks.window_decoder import WindowDecoder
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
@@ -104,6 +105,7 @@ class Restoration:
         with self.arithmetic.applied():
             self.trainer = build_trainer(config, self.dataset)
         self.trainer.watch = self._restore_windows
+        self._decode = WindowDecoder.of(config, self.patches.grid)
         self._restored = np.empty_like(self.patches.rows)
         self._restored_at: tuple[int, int] | None = None
 
@@ -116,7 +118,7 @@ class Restoration:
 
     def _restore_windows(self, rows: RowNumbers, q: Posterior) -> None:
         """Restore some windows at the end of an epoch, when validation has decoded their states."""
-        self._restored[rows] = expect(q, self.trainer.model.decode).cpu().numpy()
+        self._restored[rows] = self._decode(self.trainer.model, q, rows)
 
     def _epochs(self, stop: Callable[[], object]) -> Iterator[Epoch]:
         if self.destination is None:
@@ -174,18 +176,24 @@ class Restoration:
             return self.patches.merged(self._restored)
         trainer = self.trainer
         with self.arithmetic.applied():
-            return restore_array(self.patches, trainer.model, trainer.estep, trainer.device)
+            return restore_array(
+                self.patches, trainer.model, trainer.estep, self._decode, trainer.device
+            )
 
 
 @torch.inference_mode()
 def restore_array(
-    patches: Patches, model: AnyModel, estep: AnyEStep, device: torch.device | str = "cpu"
+    patches: Patches,
+    model: AnyModel,
+    estep: AnyEStep,
+    decode: WindowDecoder,
+    device: torch.device | str = "cpu",
 ) -> Doubles:
     """Return the array as a model restores it with the states kept for its windows."""
     rows = np.empty_like(patches.rows)
     for place in torch.arange(len(rows)).split(BLOCK):
         batch = Batch.of(torch.from_numpy(patches.rows)[place].to(device), place)
-        rows[place] = expect(estep.infer(model, batch, 0), model.decode).cpu().numpy()
+        rows[place] = decode(model, estep.infer(model, batch, 0), place.numpy())
     return patches.merged(rows)
 
 
@@ -202,11 +210,12 @@ def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
     if windows.dataset("", patches).digest != run.info["data_digest"]:
         return {}, ["trained on other data, so it is not scored against the clean reference"]
     last = Run.left(run.path)
-    restored = keep_observed(corrupted, restore_array(patches, last.model, last.estep))
+    decode = WindowDecoder.of(run.config, patches.grid)
+    restored = keep_observed(corrupted, restore_array(patches, last.model, last.estep, decode))
     after = fidelity(clean, restored)
     if clean.rate is None:
         return after, []
-    return after | fidelity_gains(fidelity(clean, corrupted), after), []
+    return after | fidelity_gains(fidelity(clean, silenced(corrupted)), after), []
 
 
 def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:

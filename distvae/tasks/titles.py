@@ -26,12 +26,16 @@ def run_title(run: Run) -> str:
 def _changed_settings(config: Config, recipe: Config) -> dict[str, Plain]:
     """Return the settings of the model that differ from the recipe's.
 
-    Settings that the recipe's model does not have are compared with their defaults.
+    Settings that the recipe's model does not have, or has by default, are compared with their
+    defaults.
     """
-    model, usual = config.model, recipe.model
-    changed: dict[str, Plain] = {}
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if value != getattr(usual, field.name, field.default):
-            changed[f"model.{field.name}"] = value
-    return changed
+    given = {
+        field.name: value
+        for field in dataclasses.fields(recipe.model)
+        if (value := getattr(recipe.model, field.name)) != field.default
+    }
+    return {
+        f"model.{field.name}": value
+        for field in dataclasses.fields(config.model)
+        if (value := getattr(config.model, field.name)) != given.get(field.name, field.default)
+    }

@@ -191,9 +191,10 @@ def _linear(widths: Sequence[int]) -> int:
 def _batch_cost(config: Config, data: DataSize, workers: int) -> MemoryCost:
     """Return the memory of a batch for its gradient: the output of each layer."""
     batch = min(config.train.batch, data.rows) // workers
-    hidden = [getattr(part, "hidden", ()) for part in (config.model, config.estep)]
-    widths = 2 * data.dims + sum(map(sum, hidden)) + config.model.latent
-    settings = {"train.batch": batch, **_model_settings(config, data)}
+    draws = getattr(config.model, "draws", 1)
+    encoder, decoder = (sum(getattr(part, "hidden", ())) for part in (config.estep, config.model))
+    widths = data.dims + encoder + draws * (config.model.latent + decoder + data.dims)
+    settings = {"train.batch": batch, "model.draws": draws, **_model_settings(config, data)}
     return MemoryCost(f"batches of {batch:,} rows", batch * widths * NUMBER, settings)
 
 

@@ -10,10 +10,11 @@ BEGIN = """# Settings
 
 Every setting is a dotted key that follows the recipe: `distvae train speech-sdm model.latent=64`.
 `distvae settings` prints what is below, `distvae settings model` a section of it and `distvae
-settings model.latent` a key. The defaults are those of the kind. A recipe may have others, which
-`distvae recipes NAME` prints.
+settings model.latent` a key. A recipe may have other values than these defaults; `distvae recipes
+NAME` prints them.
 
-A key of several kinds that mean the same by it is listed once, otherwise once for each.
+A section may have several kinds, such as `vae` and `tvae`; the column *kinds* names those that have
+a key. A key that means something else for another kind is listed again.
 """
 TITLES = {
     "data": "data: what is read",

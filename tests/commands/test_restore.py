@@ -209,6 +209,42 @@ def test_missing_pixels_are_filled_in_and_observed_ones_kept(call: Called, way: 
         assert (result[gone] != 0).all()
 
 
+@pytest.mark.parametrize("way", ["mask", "value", "drop"])
+def test_missing_samples_are_filled_in_and_observed_ones_kept(call: Called, way: str) -> None:
+    rate, gone = 8000, np.zeros(400, bool)
+    gone[80:88] = gone[200:260] = True
+    sound = pixels(1, 400, 2)[0] / 255 - 0.5
+    soundfile.write("holed.wav", np.where(gone[:, None], 0, sound), rate)
+    Path("gaps.txt").write_text(f"{80 / rate}\t{88 / rate}\tclick\n{200 / rate} {260 / rate}\n")
+    words = {
+        "mask": ["--mask", "gaps.txt"],
+        "value": ["--missing-value", "0"],
+        "drop": ["--drop", "0.3"],
+    }[way]
+    source = "stereo.wav" if way == "drop" else "holed.wav"
+    code, _, err = call("inpaint", source, "out.wav", *words, "--figure", "f.png", *SOUND)
+    assert code == 0
+    assert Path("f.png").stat().st_size > 1000
+    result, given = (signals.read_signal(Path(name)).values for name in ("out.wav", source))
+    if way == "drop":
+        assert re.search(r"SNR -?\d+\.\d+  SNR_GAIN -?\d", err.upper())
+        assert 0.2 < (result != given).any(-1).mean() <= 0.4
+    else:
+        np.testing.assert_array_equal(result[~gone], given[~gone])
+        assert (result[gone] != 0).any(-1).mean() > 0.9
+        assert "the model can only guess 30 samples, too far from any observed one" in err
+
+
+def test_samples_of_an_excerpt_can_be_dropped(call: Called) -> None:
+    excerpt = ["data.rate=11025", "data.excerpt=[0.01, 0.005]"]
+    code, out, _ = call(
+        "inpaint", "stereo.wav", "o.wav", "--drop", "0.3", "--json", *excerpt, *SOUND
+    )
+    assert code == 0
+    assert {"snr", "snr_gain"} <= json.loads(out.splitlines()[-1]).keys()
+    assert signals.read_signal(Path("o.wav")).values.shape == (55, 2)
+
+
 def test_the_same_command_gives_the_same_file(call: Called) -> None:
     for name in ("a.png", "b.png"):
         assert (
@@ -266,6 +302,8 @@ def prepare_bad_files() -> None:
     Path("empty.png").write_bytes(b"")
     Path("cut.png").write_bytes(Path("colour.png").read_bytes()[:700])
     Path("text.txt").write_text("text")
+    Path("none.txt").write_text("# no gap\n")
+    Path("late.txt").write_text("0 0.001\n0.5 0.6 beyond the end\n")
     Path("deep.pgm").write_bytes(b"P5\n24 20\n65535\n" + bytes(range(240)) * 4)
     save("clear.png", np.concatenate([pixels(), pixels(channels=1)], -1))
     soundfile.write("silent.wav", np.zeros(400), 16000)
@@ -330,7 +368,24 @@ REFUSED = {
     "inpaint grey.png out.png --mask mask-all.png": "mask-all.png: everything is missing",
     "inpaint grey.png out.png --missing-value 256": "--missing-value: 256, and nothing is missing",
     "inpaint grey.png out.png --drop 1": "--drop: 1, and everything is missing",
-    "inpaint stereo.wav out.wav --drop 0.5": "a picture expected",
+    "inpaint stereo.wav out.wav --drop 0.5": "[samples] expected for this data",
+    "inpaint stereo.wav out.wav data.window=[16] --mask none.txt": (
+        "none.txt: nothing is missing; gaps with some of the samples expected"
+    ),
+    "inpaint stereo.wav out.wav data.window=[16] --mask late.txt": (
+        "late.txt, line 2: a gap from 0.5 s on in a sound of 0.0181406 s; gaps within the sound"
+    ),
+    "inpaint stereo.wav out.wav data.window=[16] --mask text.txt": (
+        "text.txt, line 1: 'text'; the start and the end of a gap in seconds, such as '0.5 0.52'"
+    ),
+    "inpaint stereo.wav out.wav data.window=[16] --mask grey.png": "grey.png: cannot be read (",
+    "inpaint grey.png out.png --mask none.txt": "none.txt: not a picture",
+    "inpaint stereo.wav out.wav data.window=[16] --missing-value 2": (
+        "--missing-value: 2, and nothing is missing in stereo.wav; a value that some of the samples"
+    ),
+    "inpaint stereo.wav out.wav data.window=[16] --mask none.txt data.rate=8000": (
+        "data.rate: 8000, but the data is used as it is"
+    ),
     "inpaint grey.png out.png --drop 0.5 data.noise=5": (
         "data.drop: 0.5 with data.noise = 5; one of the two expected"
     ),
@@ -341,7 +396,7 @@ REFUSED = {
     "denoise grey.png out.png --snr 5": "data.snr: 5.0 for a picture, but it is for sounds",
     "denoise grey.png out.png data.drop=0.5": "data.drop: 0.5, but nothing is dropped here",
     "denoise stereo.wav out.wav data.window=[16] data.drop=0.5": (
-        "data.drop: 0.5 with windows of a sound"
+        "data.drop: 0.5, but nothing is dropped here"
     ),
     "denoise grey.png out.png data.noise=5 --clean grey.png": "omit --clean",
     "denoise grey.png out.png --noise 25 data.noise=30": (

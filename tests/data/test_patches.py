@@ -120,6 +120,21 @@ def test_values_in_units_of_the_largest_possible_one_are_from_0_to_1(
     assert (rows.min(), rows.max()) == (0, 1)
 
 
+def test_the_unit_of_a_sound_is_its_largest_sample_of_either_sign() -> None:
+    array = np.linspace(-0.5, 0.25, 9)[:, None]
+    rows = Patches.of(array, PatchData(window=(3,), scale="unit", level="keep")).rows
+    assert (rows.min(), rows.max()) == (-1, 0.5)
+
+
+def test_a_grey_picture_in_colour_has_windows_of_one_channel_though_pixels_are_missing() -> None:
+    """Otherwise each value would count three times."""
+    grey = values((6, 7, 1))
+    grey[2, 3] = np.nan
+    patches = Patches.of(grey.repeat(3, -1), PatchData(window=(2, 2)))
+    assert patches.grid.channels == 1
+    assert patches.merged(np.nan_to_num(patches.rows)).shape == (6, 7, 3)
+
+
 def test_the_level_of_a_window_is_the_mean_of_what_was_observed_in_it() -> None:
     array = values((12, 1))
     array[[0, 3, 4]] = np.nan
@@ -140,6 +155,17 @@ def test_a_window_of_which_nothing_was_observed_takes_the_mean_of_everything(
     np.testing.assert_allclose(
         patches.merged(np.nan_to_num(patches.rows))[:4], array[4:].mean(), rtol=1e-6
     )
+
+
+@given(gap=st.integers(1, 40), samples=st.integers(2, 9))
+def test_a_long_gap_has_samples_that_no_window_shares_with_an_observed_one(
+    gap: int, samples: int
+) -> None:
+    array = values((60, 2))
+    array[10 : 10 + gap] = np.nan
+    patches = Patches.of(array, PatchData(window=(samples,), level="keep"))
+    # a window that holds the last observed sample ends samples - 1 behind it, and so before
+    assert patches.unreached == max(0, gap - 2 * (samples - 1))
 
 
 def test_little_contrast_at_a_high_level_is_kept() -> None:

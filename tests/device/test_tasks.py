@@ -15,6 +15,7 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset, signals
 from distvae.data.signals import Signal
 from distvae.tasks.restoration import Restoration, RunDestination, restore_array
+from distvae.tasks.window_decoder import WindowDecoder
 from distvae.train.run import Run
 from distvae.train.session import fit
 from distvae.tune.space_files import load_space
@@ -76,8 +77,10 @@ def test_a_restoration_is_what_the_cpu_makes_of_the_same_states(
         found = restoration.restored()
     assert counts.kernels["_fused_adam_"]
     left = Run.left(tmp_path / "run")
+    patches = restoration.patches
+    decode = WindowDecoder.of(config, patches.grid)
     np.testing.assert_allclose(
-        found, restore_array(restoration.patches, left.model, left.estep), **CLOSE
+        found, restore_array(patches, left.model, left.estep, decode), **CLOSE
     )
 
 

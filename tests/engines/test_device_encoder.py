@@ -37,7 +37,7 @@ def engine_of(pair: Pair) -> DeviceEncoderEngine:
     st.sampled_from(MODELS),
     st.sampled_from(["itakura_saito", "bernoulli"]),
     st.sampled_from(INPUTS),
-    st.sampled_from(ACTIVATIONS),
+    st.sampled_from([*ACTIVATIONS, "silu"]),
     WIDTHS,
     st.sampled_from([0.0, 0.3]),
 )

@@ -16,6 +16,7 @@ from distvae.estep import assemble
 from distvae.estep.compact_store import CompactStore, as_words
 from distvae.estep.truncated import Evolution
 from distvae.interface import Batch
+from distvae.models.horizon import weight_left_out
 from distvae.models.population import pack
 from distvae.models.truncated import LEFT_OUT, NEAR, SAMPLED, KeptStates
 from distvae.models.tvae import TVAE
@@ -232,12 +233,18 @@ def test_the_horizon_shrinks_when_less_than_a_trace_would_be_left_out(
     assert model.horizon.item() == pytest.approx(then)
 
 
+def test_without_sampled_rows_nothing_is_known_to_be_left_out() -> None:
+    none = torch.zeros((), dtype=torch.float64)
+    assert weight_left_out({"sampled_weight": none, "sampled_rows": none}) == 0
+
+
 def test_what_is_left_out_is_what_states_beyond_the_horizon_weigh() -> None:
     """With all rows sampled, by the weights of the kept states before the first step."""
     trainer = trained("auto", 1.0)
     model, estep = trainer.model, trainer.estep
     assert isinstance(model, TVAE)
     assert isinstance(estep, Evolution)
+    model.horizon.fill_(5.0)
     batch = dense.rows(300, model)
     noise = dense.noise(batch, 7)
     estep.search_block(model, batch, noise)
@@ -247,6 +254,8 @@ def test_what_is_left_out_is_what_states_beyond_the_horizon_weigh() -> None:
     gap = exact.log_joint.amax(1, keepdim=True) - exact.log_joint
     sampled = (noise.uniform("sample", 1) < 1 / 64).expand_as(gap)
     beyond = gap > model.horizon
+    assert (beyond & (gap < 6)).any(), "states little beyond it"
+    assert (~beyond & (gap > 4)).any(), "and states little within it"
     assert torch.equal(kept.part == LEFT_OUT, beyond & ~sampled)
     assert torch.equal(kept.part == SAMPLED, beyond & sampled)
     sums = engine_of(model, kept).differentiate(batch, noise, 300)

@@ -74,3 +74,18 @@ def test_standardised_inputs_do_not_depend_on_the_units_of_the_data() -> None:
         y = slope * x + offset
         found = prepared([y], "standard").transform(batch._replace(x=y))
         torch.testing.assert_close(math.copysign(1, slope) * found, seen, rtol=1e-4, atol=1e-4)
+
+
+def test_facts_about_logarithms_above_another_floor_do_not_suffice() -> None:
+    section = {"input": "log_standard", "floor": 1e-3}
+    _, estep = assemble(from_dict({"estep": section}), 5)
+    assert isinstance(estep, Amortised)
+    assert not estep.prepare_from(Facts.of(with_gaps()))
+
+
+@pytest.mark.parametrize("inputs", ["standard", "log_standard"])
+def test_a_missing_value_looks_like_the_mean(inputs: str) -> None:
+    x = torch.from_numpy(with_gaps()[:, :4])
+    u = prepared([x], inputs).transform(Batch.of(x, torch.arange(len(x))))
+    assert (u[x.isnan()] == 0).all()
+    torch.testing.assert_close(u.sum(0), torch.zeros(4), atol=1e-2, rtol=0)

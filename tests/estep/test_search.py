@@ -202,3 +202,15 @@ def test_a_run_stopped_within_an_epoch_equals_one_never_stopped_bit_for_bit(
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert one_facts["populations"][0]["sha256"] == other_facts["populations"][0]["sha256"]
+
+
+def test_populations_that_were_read_take_the_place_of_those_just_searched(tmp_path: Path) -> None:
+    model = dense.model()
+    batch = dense.rows(20, model)
+    estep = begun({}, model, batch)
+    saved = estep.populations().get(batch.row).clone()
+    files = estep.save(tmp_path, "a")
+    estep.search_block(model, batch, dense.noise(batch))
+    assert not torch.equal(estep.kept_states(batch).words, saved)
+    estep.load(tmp_path, files)
+    assert torch.equal(estep.kept_states(batch).words, saved)

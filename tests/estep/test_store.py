@@ -74,6 +74,14 @@ def test_any_number_of_holders_reads_what_any_number_saved(before: int, after: i
             assert torch.equal(store.get(own), words()[own])
 
 
+@pytest.mark.parametrize("lanes", [1, 3, 8])
+def test_holders_of_other_lanes_read_what_was_saved(tmp_path: Path, lanes: int) -> None:
+    kept = whole().save(tmp_path, "a")
+    again = LocalStore(empty_populations(10, 4, 3), Lanes(10, lanes).held())
+    again.load(tmp_path, kept)
+    assert torch.equal(again.get(torch.arange(10)), words())
+
+
 def test_rows_that_nobody_saved_are_missed(tmp_path: Path) -> None:
     (facts,) = empty(1, 3).save(tmp_path, "a")
     with pytest.raises(Refusal, match="7 rows are in no file"):

@@ -22,20 +22,26 @@ from distvae.machines.session.local_ray import local_ray
 from distvae.machines.session.ray_session import OBJECT_STORE_BYTES, SETTINGS, never_stop
 from tests.processes import started
 from tests.train.commands import PLAIN, command
-from tests.train.processes import below, remaining
+from tests.train.processes import below, remaining, titled
 
 FATE = """
-import os, pathlib, time
+import os, pathlib, socket, time
 here, words = pathlib.Path(__file__).parent, pathlib.Path("/proc/self/cmdline").read_text()
 if (here / "fate").exists():
     name, what, times = (here / "fate").read_text().split()
     if name in words:
         (here / f"met-{os.getpid()}").touch()
         if len(list(here.glob("met-*"))) <= int(times):
-            os._exit(7) if what == "dies" else time.sleep(float(what))
+            if what == "dies":
+                os._exit(7)
+            if what == "robbed":
+                port = int(words.partition("--runtime-env-agent-port=")[2].partition("\\0")[0])
+                taken = socket.create_server(("127.0.0.1", port))
+                what = "3"
+            time.sleep(float(what))
 """
-"""What each Python process imports at its start: one of Ray's dies, or is late, the first times
-that it is started.
+"""What each Python process imports at its start: one of Ray's dies, is late, or finds its port
+taken, the first times that it is started.
 """
 AGENTS = ["dashboard/agent.py", "runtime_env/agent/main.py"]
 
@@ -80,6 +86,14 @@ def test_a_node_process_that_dies_is_started_again(place: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_port_that_another_program_takes_meanwhile_is_replaced(place: Path) -> None:
+    (place / "fate").write_text(f"{AGENTS[1]} robbed 1")
+    with local_ray(1, OBJECT_STORE_BYTES, never_stop) as local:
+        assert len(list(place.glob("met-*"))) == 2, "the second attempt stands"
+        assert not local.has_ended()
+
+
+@pytest.mark.slow
 def test_a_ray_that_cannot_start_is_told_of_in_a_sentence(place: Path, tmp_path: Path) -> None:
     (place / "fate").write_text(f"{AGENTS[1]} dies 9")
     words = command(PLAIN, ["bars", "data.rows=200"], tmp_path / "run", "--workers", "1")
@@ -120,6 +134,35 @@ def test_ray_ends_with_a_process_that_is_killed(place: Path, tmp_path: Path) -> 
         processes = below(training.pid)
         training.kill()
     assert remaining(processes, 30) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ray::RuntimeEnvAgent", "Ray's raylet ended"),
+        (f"{sys.executable}\0-P", "Ray was killed"),  # the program that holds Ray's processes
+    ],
+)
+def test_a_ray_that_ends_is_told_of_and_the_training_can_go_on(
+    name: str, message: str, place: Path, tmp_path: Path
+) -> None:
+    words = command(PLAIN, ["bars", "data.rows=200"], tmp_path / "run", "--workers", "1")
+    endless = [*words, "train.epochs=100000"]
+    with started(endless, stderr=subprocess.PIPE, text=True, start_new_session=True) as training:
+        while not (tmp_path / "run/last.json").exists():
+            assert training.poll() is None, training.communicate()
+            time.sleep(0.1)
+        processes = below(training.pid)
+        (victim,) = titled(name, processes)
+        os.kill(victim, signal.SIGKILL)
+        _, errors = training.communicate(timeout=120)
+    assert training.returncode == 1
+    told = f"distvae: {message}; run the same command again, with --resume if it had saved anything"
+    assert errors.splitlines().count(told) == 1, errors
+    assert remaining(processes, 30) == []
+    done = subprocess.run([*words, "--resume"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

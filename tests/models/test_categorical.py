@@ -71,7 +71,7 @@ def test_a_relaxed_draw_is_torchs_of_the_same_uniform_noise(seed: int, temperatu
     uniform = noise().uniform("spike", 1, LATENT * CATEGORIES).double()
     with patch("torch.rand", return_value=uniform.unflatten(-1, (LATENT, CATEGORIES))):
         expected = theirs.rsample().flatten(2)
-    torch.testing.assert_close(q.sample(noise()), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(q.sample(1, noise()), expected, rtol=1e-5, atol=1e-6)
 
 
 @given(SEED)
@@ -81,7 +81,7 @@ def test_gradients_are_those_of_finite_differences(seed: int) -> None:
 
     def sample_and_divergence(logits: Tensor) -> tuple[Tensor, Tensor]:
         moved = Categorical(logits, q.prior_logits, q.temperature)
-        return moved.sample(noise()), moved.kl()
+        return moved.sample(1, noise()), moved.kl()
 
     logits = q.logits.clone().requires_grad_()
     assert torch.autograd.gradcheck(sample_and_divergence, (logits,))
@@ -89,7 +89,7 @@ def test_gradients_are_those_of_finite_differences(seed: int) -> None:
 
 def test_relaxed_draws_become_the_unit_vectors() -> None:
     q = posterior(0, temperature=1e-4)
-    torch.testing.assert_close(q.sample(noise()), q.points(1, noise())[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(q.sample(1, noise()), q.points(1, noise())[0], atol=1e-3, rtol=0)
 
 
 def test_draws_are_unit_vectors_with_the_mean_of_the_posterior() -> None:

@@ -69,12 +69,12 @@ def test_a_relaxed_draw_is_torchs_of_the_same_uniform_noise(seed: int, temperatu
     )
     uniform = noise().uniform("spike", 1, LATENT).double()
     with patch("torch.rand", return_value=uniform):  # which torch's draws begin with
-        torch.testing.assert_close(q.sample(noise()), theirs.rsample(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(q.sample(1, noise()), theirs.rsample(), rtol=1e-5, atol=1e-6)
 
 
 def test_relaxed_draws_are_distributed_as_torchs() -> None:
     logits = torch.tensor([[1.0, -0.5]]).expand(40_000, 2)
-    z = Binary(logits, torch.zeros_like(logits), 0.7).sample(Noise(0, 0, torch.arange(40_000)))[
+    z = Binary(logits, torch.zeros_like(logits), 0.7).sample(1, Noise(0, 0, torch.arange(40_000)))[
         :, 0
     ]
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def test_relaxed_draws_are_distributed_as_torchs() -> None:
 
 def test_relaxed_draws_become_the_binary_ones() -> None:
     q = posterior(0, temperature=1e-4)
-    torch.testing.assert_close(q.sample(noise()), q.points(1, noise())[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(q.sample(1, noise()), q.points(1, noise())[0], atol=1e-3, rtol=0)
 
 
 def test_binary_draws_have_the_mean_of_the_posterior() -> None:
@@ -161,3 +161,19 @@ def test_without_cooling_the_temperature_is_constant() -> None:
     made = model(temperature=0.25, hot=4.0)
     made.at(0)
     assert made.temperature == 0.25
+
+
+def test_latents_that_were_always_or_never_active_can_become_otherwise() -> None:
+    """The learned prior gives neither value a probability of zero."""
+    made = model(prior="learned")
+    rows = torch.tensor(10.0, dtype=torch.float64)
+    made.maximise({"active": torch.tensor([0.0, 10.0, 5.0, 5.0]), "rows": rows})
+    q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
+    assert q.kl().isfinite().all()
+
+
+def test_the_reported_activity_is_that_of_a_row() -> None:
+    made, q = model(), posterior(3)
+    batch = Batch(torch.rand(ROWS, DIMS).double(), torch.arange(ROWS))
+    found = made.telemetry(made.statistics(batch, q, noise()), ROWS)["active"]
+    assert found == pytest.approx(float(q.logits.sigmoid().sum(1).mean()))

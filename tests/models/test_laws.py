@@ -43,8 +43,8 @@ def moments(seed: int, rows: int = 4, latent: int = 6) -> tuple[Tensor, Tensor]:
 def spike_and_slab(seed: int, alpha: float = 0.3) -> SpikeAndSlab:
     mean, log_variance = moments(seed)
     gamma = torch.sigmoid(moments(seed + 1)[0])
-    zero = torch.zeros_like(mean)
-    return SpikeAndSlab(gamma, mean, log_variance, 200.0, torch.full_like(mean, alpha), zero, zero)
+    prior_gamma, prior = torch.full_like(mean, alpha), moments(seed + 2)
+    return SpikeAndSlab(gamma, mean, log_variance, 200.0, prior_gamma, *prior)
 
 
 @given(SEED)
@@ -212,15 +212,17 @@ def test_the_closed_form_variance_maximises_the_expected_log_likelihood() -> Non
 
 @pytest.mark.parametrize("scale", [1e2, 1e-2, 1e-4, 1e-7, 0.0])
 def test_the_variance_finds_errors_far_smaller_than_itself(scale: float) -> None:
-    """In single precision as well: it approaches them in a few epochs, and never turns negative."""
+    """In single precision as well: it approaches them in a few epochs, and never falls below."""
     x, output = (scale * t.float() for t in moments(5))
+    least = max((x.double() - output.double()).square().mean().item(), LEAST_VARIANCE)
     gaussian, weight = Gaussian(), x.new_ones(len(x), 1)
+    gaussian.variance.fill_(0.1)  # rounding hides small errors behind less than nothing
     for _ in range(8):
         density = gaussian(x, output[:, None], None)
         sums = gaussian.statistics(x, density, weight, None)
         gaussian.maximise({name: value.double() for name, value in sums.items()})
-    expected = (x.double() - output.double()).square().mean().item()
-    assert gaussian.variance.item() == pytest.approx(max(expected, LEAST_VARIANCE), rel=1e-5)
+        assert gaussian.variance.item() >= 0.999 * least
+    assert gaussian.variance.item() == pytest.approx(least, rel=1e-5, abs=0)
 
 
 @pytest.mark.parametrize("likelihood", [ItakuraSaito(), Bernoulli(), Gaussian(), GaussianLearned()])
@@ -315,7 +317,7 @@ def test_relaxed_gates_approach_hard_ones_as_they_sharpen(gamma: float, seed: in
         return SpikeAndSlab(zero + gamma, mean, log_variance, sharpness, zero + 0.5, zero, zero)
 
     hard = gated(1.0).points(1, noise)[0]
-    far = [float((gated(c).sample(noise) - hard).abs().mean()) for c in (20.0, 200.0, 20000.0)]
+    far = [float((gated(c).sample(1, noise) - hard).abs().mean()) for c in (20.0, 200.0, 20000.0)]
     assert far[0] > far[1] > far[2]
     assert far[2] < 0.01
 

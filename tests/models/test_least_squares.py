@@ -14,6 +14,7 @@ from distvae.engines.device_tvae import DeviceTVAEEngine
 from distvae.engines.tvae_engine import TVAEEngine
 from distvae.estep.truncated import Evolution
 from distvae.files.refusal import Refusal
+from distvae.models.least_squares import Moments
 from distvae.models.population import pack
 from distvae.models.truncated import KeptStates
 from distvae.models.tvae import TVAE
@@ -99,6 +100,22 @@ def test_bits_that_are_never_active_keep_their_weights(way: str) -> None:
     after = dense.layers(model)[-1][0].detach()
     torch.testing.assert_close(after[2], before[2])
     assert (after[3] - before[3]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_bits_that_the_data_do_not_tell_apart_change_as_little_as_they_can(way: str) -> None:
+    """In single precision as well, whose rounding would otherwise decide on their weights."""
+    model = linear_model(hidden=()).float()
+    batch, z = dense.rows(ROWS, model), dense.some_states(ROWS, KEPT, LATENT)
+    z[..., 3] = 1 - z[..., 2]
+    states, x, weight = weighted_rows(model, batch, z)
+    before = np.vstack([part.detach().double() for part in dense.layers(model)[-1]])
+    total = sums_of(model, batch, pack(z), way)
+    model.maximise({name: value.double() for name, value in total.items()})
+    after = np.vstack([part.detach().double() for part in dense.layers(model)[-1]])
+    root = np.sqrt(weight)[:, None]
+    least, *_ = np.linalg.lstsq(root * states, root * (x - states @ before), rcond=1e-6)
+    np.testing.assert_allclose(after - before, least, atol=1e-4)
 
 
 def trainer_of(epochs: int, gradients: str, **fields: Any) -> Trainer:
@@ -187,3 +204,17 @@ def test_missing_values_that_are_left_out_are_refused() -> None:
 def test_a_decoder_without_a_closed_form_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(Refusal, match="linear_fit"):
         TVAEModel(linear_fit="closed_form", **fields)
+
+
+def test_sums_that_were_taken_are_not_in_those_of_the_next_epoch() -> None:
+    model = linear_model(hidden=())
+    rows = dense.rows(ROWS, model)
+    bits = dense.some_states(ROWS, KEPT, LATENT)
+    error, weight = dense.decode(model, bits) - rows.x[:, None], torch.rand(ROWS, KEPT).double()
+    sums, epochs = Moments(), []
+    for _ in range(2):
+        sums.add(rows, bits, weight, error.detach())
+        epochs.append(sums.take())
+        assert sums.take() == {}
+    torch.testing.assert_close(epochs[1], epochs[0])
+    assert epochs[1]["fitted_rows"] == ROWS

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, distributions
 
 from distvae.estep import assemble
 from distvae.interface import Batch, expect, prepare
@@ -237,3 +237,26 @@ def test_a_worker_without_rows_to_validate_adds_nothing(filled: str, estep: dict
     with torch.no_grad():
         sums = assess(model, search.infer(model, batch, 0), batch, Noise(0, VALIDATION, none))
     assert not any(value.any() for value in sums.values())
+
+
+def test_a_bit_that_was_always_or_never_active_is_improbable_otherwise_and_not_impossible() -> None:
+    model = dense.model()
+    model.pi[:2] = torch.tensor([0.0, 1.0])
+    batch, z = dense.rows(1, model), dense.all_states(model.code_size)
+    expected = distributions.Bernoulli(model.pi.double().clamp(1e-5, 1 - 1e-5)).log_prob(z).sum(-1)
+    found = model.posterior(batch, pack(z)[None]).log_prior[0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_log_ratio_is_that_of_prior_and_weight_and_minus_infinity_beyond_the_kept() -> None:
+    model = dense.model()
+    batch, z = dense.rows(ROWS, model), dense.some_states(ROWS, KEPT, model.code_size)
+    prior = distributions.Bernoulli(model.pi.double()).log_prob(z).sum(-1)
+    expected = prior - dense.log_joint(model, batch, z).log_softmax(1)
+    every = dense.all_states(model.code_size).expand(ROWS, -1, -1)
+    found = model.posterior(batch, pack(z)).log_ratio(every.float()).double()
+    same = (every[:, :, None] == z[:, None]).all(-1)
+    kept = same.any(-1)
+    at_kept = (expected[:, None] * same).sum(-1)[kept]
+    torch.testing.assert_close(found[kept], at_kept, rtol=1e-4, atol=1e-4)
+    assert (found[~kept] == -torch.inf).all()

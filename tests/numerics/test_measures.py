@@ -45,5 +45,7 @@ def test_gaussian_and_half_silent_codes_have_the_values_known_of_them() -> None:
     assert float(hoyer(code).mean()) == pytest.approx(0.519, abs=0.01)
 
 
-def test_a_column_lives_above_a_tenth_of_the_strongest() -> None:
-    assert live_atoms(torch.tensor([[1.0, 0.11, 0.09, 0.0]])).tolist() == [True, True, False, False]
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_column_lives_above_a_tenth_of_the_strongest(scale: float) -> None:
+    code = scale * torch.tensor([[1.0, 0.11, 0.09, 0.0]])
+    assert live_atoms(code).tolist() == [True, True, False, False]

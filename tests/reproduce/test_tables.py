@@ -333,7 +333,7 @@ def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: P
 
 def test_a_plan_says_what_it_takes() -> None:
     described = "\n".join(describe_plan(read_table("house", "full")))
-    assert "7 models, 3 seeds each, 12 baselines" in described
+    assert "10 models, 3 seeds each, 12 baselines" in described
     assert "on one core" in described
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import special_ortho_group
+from scipy.stats import pearsonr, special_ortho_group
 
 from distvae.config import from_dict
 from distvae.data import factors_of, open_dataset
@@ -106,6 +106,13 @@ def test_the_gap_of_a_small_example_is_that_worked_out_by_hand() -> None:
     assert information_gap(codes, bit[:, None]) == pytest.approx(
         (math.log(2) - second) / math.log(2)
     )
+
+
+def test_the_predictability_gap_of_an_ordered_factor_is_one_of_squared_correlations() -> None:
+    level = np.arange(8)
+    codes = np.stack([level, level % 4, np.ones(8)], -1).astype(np.float32)
+    second = float(pearsonr(level % 4, level).statistic)
+    assert predictability_gap(codes, level[:, None], (True,)) == pytest.approx(1 - second**2)
 
 
 @settings(max_examples=10)

@@ -231,6 +231,19 @@ def test_files_are_restored_as_arrays_are(tmp_path: Path) -> None:
     )
 
 
+def test_the_file_of_a_sound_is_filled_in_as_its_samples_are(tmp_path: Path) -> None:
+    sound = np.sin(np.arange(400, dtype=np.float32) / 5) / 2
+    soundfile.write(tmp_path / "in.wav", sound, 8000, subtype="FLOAT")
+    missing = np.zeros(400, bool)
+    missing[80:120] = True
+    (tmp_path / "gaps.txt").write_text("0.01 0.015 a gap\n")
+    short: dict[str, Any] = {"settings": {"train.epochs": 1, "train.device": "cpu"}}
+    np.testing.assert_array_equal(
+        distvae.inpaint(tmp_path / "in.wav", tmp_path / "gaps.txt", **short),
+        distvae.inpaint(sound, missing, **short),
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

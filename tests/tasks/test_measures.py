@@ -18,8 +18,9 @@ from distvae import cli
 from distvae.config import from_dict
 from distvae.config.train import ModelMeasure, RecordingMeasure
 from distvae.files.refusal import Refusal
+from distvae.models.posteriors import SpikeAndSlab
 from distvae.tasks.measures import MEASURES, measure_run, refuse_impossible_measures
-from distvae.tasks.measures.subject import Labelled, Subject
+from distvae.tasks.measures.subject import Labelled, Subject, code
 from distvae.tasks.recording_scores import recording_metrics
 from distvae.tasks.scoring import score_run
 from distvae.train.run import Run
@@ -99,6 +100,22 @@ def test_a_probe_tells_clusters_apart(image_run: Run, name: str) -> None:
     assert MEASURES[name].measure(subject)[name] > 0.99
 
 
+@pytest.mark.parametrize("name", ["probe_linear", "probe_mlp"])
+def test_the_scale_of_a_code_does_not_matter_to_a_probe(image_run: Run, name: str) -> None:
+    random, subject = np.random.default_rng(0), Subject(image_run, "test")
+    labels = random.integers(0, CLASSES, 900)
+    codes = np.eye(CLASSES)[labels] + random.normal(size=(900, CLASSES)) / 2
+    found = []
+    for scales in (np.ones(CLASSES), 2.0 ** np.arange(-6, CLASSES - 6)):
+        scaled = (codes * scales).astype(np.float32)
+        vars(subject)["probed"] = (
+            Labelled(scaled[:600], labels[:600]),
+            Labelled(scaled[600:], labels[600:]),
+        )
+        found.append(MEASURES[name].measure(subject)[name])
+    assert found[0] == found[1] < 1
+
+
 def probe_by_torch(known: Labelled, held: Labelled, hidden: tuple[int, ...]) -> float:
     """Return the accuracy of the net of `probe_sgd`, trained by torch.
 
@@ -172,6 +189,12 @@ def test_codes_are_what_was_asked_for(image_run: Run, bars_run: Run) -> None:
             np.testing.assert_allclose(
                 found["gated"], found["mean"] * gamma.detach().numpy(), rtol=1e-6
             )
+
+
+def test_a_sparse_value_is_active_in_a_binary_code_if_its_gate_probably_is() -> None:
+    gamma, other = torch.tensor([[0.0, 0.4, 0.6, 1.0]]), torch.zeros(1, 4)
+    q = SpikeAndSlab(gamma, other, other, 200.0, gamma, other, other)
+    assert code(q, "binary").tolist() == [[0, 0, 1, 1]]
 
 
 BARS = {"data": {"kind": "bars"}}

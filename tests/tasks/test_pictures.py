@@ -1,4 +1,6 @@
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,6 +68,7 @@ def all_figures(title: str) -> list[Figure]:
         pictures.telemetry(TOLD, "image", title),
         pictures.code_histograms(random.normal(size=(20, 3)), live, title),
         pictures.learning_curves([{"epoch": 1.0, "val_bound": -2.0, "rate": 1e-3}], "frame", title),
+        pictures.quality_by_batch([pictures.QualityPoint("held", "long", 8, 1.0)], title, "bound"),
         pictures.tradeoff([{"hoyer": 0.1, "stoi": 0.9, "model": "vae"}], "hoyer", "stoi", "model"),
         pictures.pairs(random.uniform(size=(5, 9, 2)), random.uniform(size=(5, 9, 2)), title),
         pictures.grid(random.uniform(size=(5, 3, 3, 3)), title),
@@ -86,8 +89,16 @@ def test_every_picture_can_be_written_and_no_title_leaves_it(tmp_path: Path) -> 
             assert extent.x0 >= 0
             assert extent.x1 <= figure.bbox.x1
     untitled = [figure for figure in figures if not figure.get_suptitle()]
-    assert len(untitled) == 1, "the trade-off has no title"
+    assert len(untitled) == 2, "the trade-off and the quality by batch have no title"
     assert len(list(tmp_path.iterdir())) == len(figures)
+
+
+def test_no_picture_searches_for_room_for_its_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matplotlib warns if its search takes more than a second of its clock; a warning fails."""
+    clock = SimpleNamespace(perf_counter=count(step=2).__next__)
+    monkeypatch.setattr("matplotlib.legend.time", clock)
+    for figure in all_figures("a"):
+        figure.draw_without_rendering()
 
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

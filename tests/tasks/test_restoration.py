@@ -22,6 +22,7 @@ from distvae.tasks.restoration import (
     Stage,
     restore_array,
 )
+from distvae.tasks.window_decoder import WindowDecoder
 from distvae.train.stopping import Interrupted
 from tests.slowly import slow
 
@@ -35,6 +36,16 @@ SMALL: dict[str, Any] = {
     "train.batch": 16,
     "train.rate": 0.02,
     "train.cycle": 4,
+    "train.threads": 1,
+    "train.device": "cpu",
+}
+
+SMALL_ENCODER: dict[str, Any] = {
+    "data.window": [4, 4],
+    "model.latent": 6,
+    "model.hidden": [16],
+    "estep.hidden": [16],
+    "train.epochs": 8,
     "train.threads": 1,
     "train.device": "cpu",
 }
@@ -85,12 +96,20 @@ def test_a_stopped_restoration_knows_whether_it_is_within_an_epoch() -> None:
     assert restoration.progress == "in epoch 2"
 
 
-def test_what_validation_restores_is_what_the_model_restores() -> None:
-    restoration = Restoration(config(**{"estep.block": 64}), noisy())
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [("picture-fast", SMALL | {"estep.block": 64}), ("house-gumbel", SMALL_ENCODER)],
+    ids=["populations", "encoder"],
+)
+def test_what_validation_restores_is_what_the_model_restores(
+    recipe: str, changes: dict[str, Any]
+) -> None:
+    restoration = Restoration(load(recipe, changes), noisy())
     trainer = restoration.trainer
+    decode = WindowDecoder.of(restoration.config, restoration.patches.grid)
 
     def decoded() -> Floats:
-        return restore_array(restoration.patches, trainer.model, trainer.estep)
+        return restore_array(restoration.patches, trainer.model, trainer.estep, decode)
 
     stages = restoration.run()
     for _ in range(3):
@@ -228,6 +247,7 @@ def test_a_preset_names_a_recipe_that_suits_the_data() -> None:
     assert preset_recipe(picture, "fast", False) == "picture-fast"
     assert preset_recipe(noisy(channels=3), "fast", True) == "colour-fast"
     assert preset_recipe(sound, "balanced", False) == "sound-balanced"
+    assert preset_recipe(sound, "balanced", True) == "gaps-balanced"
     assert preset_recipe(sound, "paper", False) == "audio"
     assert preset_recipe(picture, "paper", True) == "house-inpaint"
     assert preset_recipe(noisy(channels=3), "paper", True) == "house-inpaint"

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,9 +21,10 @@ def test_strength_does_not_depend_on_where_the_data_is_cut(seed: int, cut: int) 
     assert strength.count_atoms() == {"live_atoms": live, "dead_atoms": 6 - live}
 
 
-def test_quiet_frames_do_not_count_as_active() -> None:
+@pytest.mark.parametrize("loudest", [1e-4, 1.0, 1e4])
+def test_quiet_frames_do_not_count_as_active(loudest: float) -> None:
     code = torch.tensor([[1.0, 0, 0, 0], [1.0, 1, 1, 1], [0, 0, 0, 0]])
-    means = frame_means(code, torch.tensor([1.0, 0.9e-3, 1.0]))
+    means = frame_means(code, loudest * torch.tensor([1.0, 0.9e-3, 1.0]))
     assert means == {"hoyer": 0.5, "hoyer_active": 1.0, "effective_atoms": 2.5}
 
 

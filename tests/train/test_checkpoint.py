@@ -88,6 +88,29 @@ def test_going_back_makes_the_previous_state_the_last(tmp_path: Path) -> None:
     assert checkpoint.load(folder, "previous")[0]["w"].item() == 1
 
 
+def test_a_damaged_state_is_not_gone_back_to(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    advance(folder, 1)
+    advance(folder, 2)
+    tensors = checkpoint.read_manifest(folder, "previous.json")["tensors"]
+    folder.write(tensors, folder.read(tensors)[:-1])
+    with pytest.raises(Refusal, match="altered or damaged"):
+        checkpoint.restore_previous(folder)
+    assert checkpoint.load(folder, "last")[0]["w"].item() == 2
+
+
+def test_a_state_that_does_not_say_which_weights_were_best_leaves_them(tmp_path: Path) -> None:
+    """As one of version 0.1.0."""
+    folder = Folder(tmp_path)
+    advance(folder, 1)
+    state = json.loads(folder.read("last.json"))
+    checkpoint.save(folder, "best", {"w": torch.ones(1)}, state["facts"])
+    del state["facts"]["best"]
+    folder.write("last.json", json.dumps(state).encode())
+    checkpoint.restore_best(folder)
+    assert checkpoint.load(folder, "best")[0]["w"].item() == 1
+
+
 def test_what_one_goes_back_to_is_earlier_than_the_last_state(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     for epoch, batch in ((1, 0), (2, 0), (2, 0)):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from distvae.config import from_dict
+from distvae.config import GumbelModel, from_dict
 from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
@@ -50,6 +50,19 @@ def test_exactly_what_is_needed_is_enough(recipe: str) -> None:
     check_fits_in_memory(config, IMAGES, free=needed)
     with pytest.raises(Refusal, match="GB"):
         check_fits_in_memory(config, IMAGES, free=needed - 1)
+
+
+def test_each_draw_is_decoded_in_memory_of_its_own() -> None:
+    one, many = (
+        from_dict({"model": {"kind": "gumbel", "draws": draws}, "train": {"device": "cpu"}})
+        for draws in (1, 4000)
+    )
+    needed = [sum(demand.count for demand in estimate_cost(c, IMAGES)) for c in (one, many)]
+    assert isinstance(one.model, GumbelModel)
+    decoded = one.model.latent + sum(one.model.hidden) + IMAGES.dims
+    assert needed[1] - needed[0] == one.train.batch * 3999 * decoded * 4
+    with pytest.raises(Refusal, match=r"model\.draws: 4000: batches of"):
+        check_fits_in_memory(many, IMAGES, free=needed[0])
 
 
 def test_workers_share_a_batch_and_a_block() -> None:

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from distvae.config import Train
-from distvae.train.schedule import rate
+from distvae.train.schedule import Rates, rate
 from distvae.train.session import build_trainer
 from tests import tiny
 
@@ -68,3 +69,10 @@ def test_the_warmups_of_a_model_take_as_many_rows_too() -> None:
     assert beta(batch=8) == pytest.approx(8 / 20)
     assert beta(batch=32, base_batch=8) == pytest.approx(8 / 20)
     assert beta(batch=32) == pytest.approx(2 / 20)
+
+
+def test_the_rate_of_several_steps_at_once_is_recorded_as_that_of_the_last() -> None:
+    config = Train(epochs=EPOCHS, batch=BASE, warmup=0)
+    rates = Rates(config, STEPS, torch.device("cpu"))
+    rates.at(3, steps=4)
+    assert rates.last == rate(config, 6, STEPS)

@@ -19,6 +19,7 @@ from distvae.train.schedule import rate
 from distvae.train.session import build_trainer
 from distvae.train.step import Ascent
 from distvae.train.team import ALONE
+from distvae.train.validation import means
 from tests import tiny
 
 KINDS: list[dict[str, Any]] = [
@@ -79,3 +80,9 @@ def test_slabs_that_warm_up_within_no_step_are_cold_before_it_and_warm_from_then
     for step, warmth in ((0, 0), (4, 0), (5, 1), (math.inf, 1)):
         model.at(step)
         assert model.warmth == warmth
+
+
+def test_the_sparsity_of_an_epoch_is_the_mean_over_rows_that_have_one() -> None:
+    sums = {"bound": 12.0, "hoyer": 1.5, "sparse_rows": 3.0}
+    found = means({name: torch.tensor(value) for name, value in sums.items()}, 4)
+    assert (found["bound"], found["hoyer"]) == (3.0, 0.5)

@@ -61,6 +61,7 @@ def test_most_rows_lie_around_the_mean() -> None:
         assert epoch.metrics()["active_p50"] == reported["active_p50"]
 
 
-def test_a_search_that_diverges_says_so() -> None:
+@pytest.mark.parametrize("gradients", ["auto", "autograd"])
+def test_a_search_that_diverges_says_so(gradients: str) -> None:
     with pytest.raises(Diverged, match="in epoch 1"):
-        epochs(rate=1e30)
+        epochs(rate=1e30, gradients=gradients)

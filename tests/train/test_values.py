@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from distvae.data.dataset import Dataset
+from distvae.estep import assemble
 from distvae.files.refusal import Refusal
+from distvae.interface import prepare
 from distvae.models.likelihoods import Gaussian
 from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
+from distvae.numerics.facts import Facts, Values
+from distvae.numerics.lanes import Lanes
 from distvae.train.batches import split_rows
 from distvae.train.run import Run
 from distvae.train.session import build_trainer, fit
@@ -140,3 +145,26 @@ def test_a_value_that_was_never_seen_in_training_makes_nothing_infinite(
     assert math.isfinite(last.val_bound)
     assert math.isfinite(last.train_objective)
     assert math.isfinite(Run.open(tmp_path / "run").encode(data.splits["test"][:]).sum())
+
+
+def first_variance(sections: dict[str, Any], x: Values, facts: Facts | None) -> float:
+    """The variance that a model begins with, shown the rows or told the facts about them."""
+    section = {**sections["model"], "likelihood": "gaussian", "variance": None}
+    model, _ = assemble(tiny.config(**sections | {"model": section}), tiny.DIMS)
+    prepare(model, [torch.from_numpy(x)], Lanes(len(x), 1).held(), 0, facts)
+    assert isinstance(model, VAE | TVAE)
+    assert isinstance(model.likelihood, Gaussian)
+    return float(model.likelihood.variance)
+
+
+@pytest.mark.parametrize("sections", MODELS)
+def test_recorded_facts_give_the_first_variance_that_the_rows_give(
+    sections: dict[str, Any],
+) -> None:
+    x = tiny.dataset().splits["train"][:].copy()
+    x[:, 2] = math.nan
+    told = first_variance(sections, x, Facts.of(x))
+    assert told == pytest.approx(first_variance(sections, x, None), rel=1e-6)
+    x[:] = x[0]
+    if sections["model"]["kind"] != "tvae":
+        assert first_variance(sections, x, Facts.of(x)) == 1

@@ -172,6 +172,7 @@ def test_the_median_of_finished_trials_stops_those_whose_best_is_below() -> None
     assert below_median({2: 1.9}, finished, 2)
     assert not below_median({2: 2.0}, finished, 2)
     assert not below_median({1: 2.0, 2: 1.0}, finished, 2)
+    assert below_median({2: 1.9, 3: 2.0}, finished, 2), "what came later, as after a resume"
     assert not below_median({2: 0.0}, dict(list(finished.items())[:4]), 2)
 
 

@@ -19,7 +19,8 @@ class ImageData(ImageShaped):
     kind: ClassVar[str] = "images"
     path: str = ""
     """CIFAR-10's folder (python or binary version), an .npz file with x_train or x, or a folder of
-    pictures. Folders named train, val and test give the split, other folders the classes.
+    pictures. Folders named train, val and test give the split, other folders the classes. Empty:
+    $DISTVAE_DATA.
     """
     size: tuple[Count, Count] | None = None
     """Height and width. Pictures are cropped around their centre to these proportions and resized;

@@ -29,12 +29,18 @@ class PatchData:
     added first.
     """
     drop: Annotated[float, Range(0, 1)] = 0.0
-    """Share of a picture's pixels that are dropped first, to measure how well they are filled in.
+    """Share of a picture's pixels, or of a sound's samples, that are dropped first, to measure how
+    well they are filled in.
     """
     dropped: Literal["pixels", "values"] = "pixels"
-    """Drop whole pixels of a colour picture, or each colour value by itself."""
+    """Drop whole pixels of a colour picture and samples of all channels, or each value by itself.
+    """
+    gap: Count = 1
+    """Least size of what is dropped: samples of a sound in a row, or a square of a picture with
+    sides of so many pixels.
+    """
     noise_seed: Whole = 0
-    """Seed of the noise and of the choice of dropped pixels."""
+    """Seed of the noise and of the choice of dropped values."""
     rate: Count | None = None
     """Sampling rate in Hz that a sound is resampled to first; null keeps its own."""
     excerpt: tuple[NonNegative, NonNegative] | None = None
@@ -67,10 +73,6 @@ class PatchData:
             (first, one), (second, other) = list(self.corruption.items())[:2]
             raise Refusal(
                 f"data.{second}: {other:g} with data.{first} = {one:g}; one of the two expected"
-            )
-        if self.drop and len(self.window) == 1:
-            raise Refusal(
-                f"data.drop: {self.drop:g} with windows of a sound; 0, or [height, width] expected"
             )
         if len(self.window) == 2:
             self._refuse_fields_of_sounds()

@@ -73,7 +73,7 @@ class PatchFamily(DataFamily[PatchData]):
         """Return which values of a signal `corrupt` drops."""
         from distvae.data.windows.missing import drop_at_random
 
-        return drop_at_random(self.config.drop, self.noise_seed, self.config.dropped)(signal)
+        return drop_at_random(self.config)(signal)
 
     def grid(self, shape: tuple[int, ...]) -> "Grid":
         """Return the places of the windows on an array (..., channels)."""

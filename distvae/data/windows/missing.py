@@ -1,31 +1,35 @@
-"""Find the missing values of a picture: by a mask, by a value that marks them, or at random for a
-benchmark.
+"""Find the missing values of a picture or sound: by a mask or a list of gaps, by a value that marks
+them, or at random for a benchmark.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distvae.config import PatchData
 from distvae.data.picture_file import PHOTOGRAPH, opened
 from distvae.data.signals import PEAK, Signal, read_picture
+from distvae.data.windows.gaps import read_gaps
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats
 
 Missing = NDArray[np.bool_]
 Finder = Callable[[Signal], Missing]
-"""A function of a picture; returns which of its values (height, width, channels) are missing."""
+"""A function of a picture or sound; returns which of its values (..., channels) are missing."""
 
 
 def masked_by(path: Path) -> Finder:
     """Return a finder of values where a mask, a picture of the same size, is neither black nor
     transparent. In a JPEG or WebP, whose compression brightens what is black, it is to be brighter
-    than half.
+    than half. The missing samples of a sound are in a list of its gaps.
     """
 
     def find(signal: Signal) -> Missing:
+        if signal.rate is not None:
+            gaps = read_gaps(path, signal.rate, len(signal.values))
+            return np.broadcast_to(gaps[:, None], signal.values.shape)
         mask = read_mask(path)
         if mask.shape[:2] != signal.values.shape[:2]:
             sizes = [" x ".join(map(str, shape[:2])) for shape in (mask.shape, signal.values.shape)]
@@ -52,12 +56,13 @@ def _is_lossy(path: Path) -> bool:
 
 
 def marked_by(value: float) -> Finder:
-    """Return a finder of pixels of which all channels have a value, in the units of the file."""
+    """Return a finder of pixels of which all channels have a value, in the units of the file, or of
+    samples that have it.
+    """
 
     def find(signal: Signal) -> Missing:
-        same = np.isclose(signal.values, value * signal.step, atol=signal.step / 4).all(
-            -1, keepdims=True
-        )
+        unit, tolerance = (signal.step, signal.step / 4) if signal.rate is None else (1.0, 0.0)
+        same = np.isclose(signal.values, value * unit, atol=tolerance).all(-1, keepdims=True)
         return np.broadcast_to(same, signal.values.shape)
 
     return find
@@ -69,17 +74,28 @@ def keep_observed(observed: Floats, restored: Floats) -> Floats:
     return np.where(missing, restored, observed) if missing.any() else restored
 
 
-def drop_at_random(share: float, seed: int, what: Literal["pixels", "values"]) -> Finder:
-    """Return a finder that drops values at random: all channels of a pixel together, or each value
-    by itself.
+def silenced(sound: Floats) -> Floats:
+    """Return a sound as it is heard: silent where samples are missing."""
+    return np.nan_to_num(sound, nan=0.0)
+
+
+def drop_at_random(config: PatchData) -> Finder:
+    """Return a finder that drops values at random: all channels of a pixel or sample together, or
+    each value by itself, in gaps of some size that may overlap.
     """
 
     def find(signal: Signal) -> Missing:
-        height, width, channels = signal.values.shape
-        gone = (
-            np.random.default_rng(seed).random((height, width, channels if what == "values" else 1))
-            < share
-        )
+        from scipy.ndimage import maximum_filter1d
+
+        *places, channels = signal.values.shape
+        shape = (*places, channels if config.dropped == "values" else 1)
+        begins = config.drop
+        if config.gap > 1:  # a value is kept if no gap begins at any of gap^axes places
+            begins = 1 - (1 - config.drop) ** (config.gap ** -len(places))
+        gone = np.random.default_rng(config.noise_seed).random(shape) < begins
+        behind = (config.gap - 1) // 2  # so that a value looks back at where gaps begin
+        for axis in range(len(places)):
+            gone = maximum_filter1d(gone, config.gap, axis, mode="constant", origin=behind)
         return np.broadcast_to(gone, signal.values.shape)
 
     return find

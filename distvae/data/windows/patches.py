@@ -21,7 +21,7 @@ from distvae.data.windows.source import corrupt, read_source
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles, Floats
 
-BEFORE_CUTTING = ("noise", "snr", "drop", "dropped", "noise_seed", "rate", "excerpt")
+BEFORE_CUTTING = ("noise", "snr", "drop", "dropped", "gap", "noise_seed", "rate", "excerpt")
 """Fields of a configuration that change the values before they are cut, so that the rows tell."""
 
 
@@ -162,6 +162,16 @@ class Patches:
             shift,
             copies,
         )
+
+    @property
+    def unreached(self) -> int:
+        """The number of pixels or samples that share no window with an observed value."""
+        observed = np.isfinite(self.rows).any(1, keepdims=True)
+        if observed.all():
+            return 0
+        windows = np.broadcast_to(observed.astype(np.float32), self.rows.shape)
+        reached = self.grid.merge(windows, np.ones(self.grid.window)) > 0
+        return int((~reached).any(-1).sum())
 
     def merged(self, rows: Array) -> Doubles:
         """Return the array of rows in the model's units."""

@@ -49,7 +49,7 @@ def corrupt(signal: Signal, config: PatchData) -> Signal:
     configuration asks for it.
     """
     if config.drop:
-        gone = drop_at_random(config.drop, config.noise_seed, config.dropped)(signal)
+        gone = drop_at_random(config)(signal)
         return signal.with_values(np.where(gone, np.nan, signal.values))
     level = noise_level(signal, config)
     return signal.noisy(level, config.noise_seed) if level else signal

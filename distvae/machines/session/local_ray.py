@@ -1,4 +1,4 @@
-"""A Ray on this machine for one job: started, watched while it starts, and ended.
+"""A Ray on this machine for one job: started, watched, and ended.
 
 Ray's own start spends its time in calls that receive no signal, and waits for processes that have
 ended. It therefore runs in a program of its own (`ray_head.py`), which is ended when it fails,
@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from distvae.files.refusal import Refusal
+from distvae.machines.session.ray_head import CONTINUATION
 
 PROGRAM = Path(__file__).with_name("ray_head.py")
 ATTEMPTS = 3
@@ -65,6 +67,34 @@ def local_ray(cpus: int, object_store_bytes: int, stop: Callable[[], object]) ->
         _end(local.program)
 
 
+@contextmanager
+def exit_when_it_ends(local: LocalRay) -> Iterator[None]:
+    """End this process if a private Ray ends before the context is left.
+
+    Ray's own client would end it too, but without saying so or only after a minute.
+    """
+    left = threading.Event()
+    watch = threading.Thread(target=_exit_at_end, args=(local, left), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watch.join()
+
+
+def _exit_at_end(local: LocalRay, left: threading.Event) -> None:
+    """End this process when Ray has ended, unless the context is left before."""
+    output = local.program.stdout
+    assert output
+    while not left.wait(POLL_SECONDS):
+        if local.has_ended():
+            if not select.select([output], [], [], 0)[0] or not os.read(output.fileno(), 1):
+                print(f"distvae: Ray was killed; {CONTINUATION}", file=sys.stderr, flush=True)
+                _kill_session(local.program)
+            os._exit(1)
+
+
 def _start(cpus: int, object_store_bytes: int, stop: Callable[[], object]) -> LocalRay:
     """Start Ray in at most `ATTEMPTS` attempts; raise a Refusal if all of them fail."""
     deadline = time.monotonic() + START_SECONDS
@@ -85,13 +115,15 @@ def _start(cpus: int, object_store_bytes: int, stop: Callable[[], object]) -> Lo
 
 
 def _launch(cpus: int, object_store_bytes: int) -> "subprocess.Popen[bytes]":
-    """Start the program in a session of its own, so that a terminal's signals do not reach it."""
+    """Start the program in a session of its own, so that a terminal's signals do not reach it.
+
+    It writes to this process's standard error if Ray ends unexpectedly.
+    """
     command = [sys.executable, "-P", str(PROGRAM), str(cpus), str(object_store_bytes)]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
 
@@ -123,16 +155,22 @@ def _end(program: "subprocess.Popen[bytes]") -> None:
     assert program.stdin
     assert program.stdout
     with suppress(OSError):
+        program.stdin.write(b"end")
         program.stdin.close()
     try:
         program.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(program.pid, signal.SIGKILL)
+        _kill_session(program)
         program.wait()
     finally:
         _wait_for_end_of_output(program.stdout)
         program.stdout.close()
+
+
+def _kill_session(program: "subprocess.Popen[bytes]") -> None:
+    """Kill the program and Ray's processes."""
+    with suppress(ProcessLookupError):
+        os.killpg(program.pid, signal.SIGKILL)
 
 
 def _wait_for_end_of_output(pipe: IO[bytes]) -> None:

@@ -1,10 +1,10 @@
 """The program that holds the processes of a local Ray: on loopback, in a private folder.
 
 `local_ray.py` starts it, and can therefore stop the start at any moment. The program writes one
-line of JSON when Ray has started or cannot start. It ends when its standard input is closed,
-however the process that started it ended, and when a main process of Ray ends; it then ends all
-other processes of Ray and removes the folder. It imports nothing of this package, so that it can be
-run by the path of its file.
+line of JSON when Ray has started or cannot start. It ends when anything is written to its standard
+input, when that is closed, however the process that started it ended, and when a main process of
+Ray ends, which it says on standard error. It then ends all other processes of Ray and removes the
+folder. It imports nothing of this package, so that it can be run by the path of its file.
 """
 
 import contextlib
@@ -34,6 +34,10 @@ most.
 """
 POLL_SECONDS = 0.1
 """Seconds between two looks at what has ended."""
+FOLLOWING_SECONDS = 0.5
+"""Seconds to wait for Ray's processes to end when the process that uses Ray has ended: Ray's client
+ends it if Ray is ending.
+"""
 REMOVAL_SECONDS = 10.0
 """Seconds in which the private folder can be removed after Ray's processes were killed."""
 TIMEOUTS = {
@@ -45,6 +49,8 @@ TIMEOUTS = {
 
 The process that started this program sets the limit.
 """
+CONTINUATION = "run the same command again, with --resume if it had saved anything"
+"""What to do if Ray ends unexpectedly."""
 UNUSED_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 """Ports of Ray's agent for metrics, which is started without metrics.
 
@@ -59,18 +65,31 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.environ.update(TIMEOUTS)
+    terminal = take_standard_error()
     parent = temporary_folder()
     remove_abandoned_folders(parent)
     folder, lock = make_private_folder(parent)
-    holder = RayHolder(folder)
+    holder = RayHolder(folder, terminal)
     threading.Thread(target=holder.watch, daemon=True).start()
     try:
         address = holder.start(cpus, object_store_bytes)
     except Exception as error:
         holder.end(f"{type(error).__name__}: {error}")
+    holder.has_started = True
     _report(address=address, folder=str(folder))
     threading.Event().wait()
     os.close(lock)
+
+
+def take_standard_error() -> int:
+    """Return a descriptor of standard error that Ray's processes do not inherit; what they write to
+    theirs is discarded.
+    """
+    taken = os.dup(sys.stderr.fileno())
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, sys.stderr.fileno())
+    os.close(silence)
+    return taken
 
 
 def temporary_folder() -> Path:
@@ -114,9 +133,12 @@ def _is_unlocked(lock: Path) -> bool:
 class RayHolder:
     """The processes of a Ray that is starting or has started, and the watch over them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, terminal: int) -> None:
         self.folder = folder
+        self.terminal = terminal
+        """The descriptor for what the user reads."""
         self.node: Any = None
+        self.has_started = False
         self.ending = threading.Lock()
 
     def start(self, cpus: int, object_store_bytes: int) -> str:
@@ -140,33 +162,56 @@ class RayHolder:
         self.node = kind.__new__(kind)  # the watch sees it while it is being started
         self.node.__init__(parameters, head=True, shutdown_at_exit=False, ray_init_cluster=True)
         # If the agent dies, Ray's node process ends too, which the watch sees.
-        wait_for_listener(agent_port)
+        self._wait_for_agent()
         return str(self.node.address)
+
+    def _wait_for_agent(self) -> None:
+        """Wait for the file that Ray's agent writes once it has its port.
+
+        An answer on the port proves nothing: another program may have taken it.
+        """
+        ray = importlib.import_module("ray._raylet")
+        file = ray.get_port_filename(self.node._node_id, ray.RUNTIME_ENV_AGENT_PORT_NAME)
+        while not Path(self.node._session_dir, file).exists():
+            time.sleep(POLL_SECONDS)
 
     def watch(self) -> None:
         """End everything when nobody wants Ray any more, or when a main process has ended."""
         while True:
-            if _is_closed(sys.stdin.fileno(), POLL_SECONDS):
+            request = _request(sys.stdin.fileno(), POLL_SECONDS)
+            if request:
                 self.end("")
-            if name := self._ended_process():
-                self.end(f"Ray's {name} ended{_last_error(self.folder, name)}")
+            if request == b"":  # the process that uses Ray has ended
+                time.sleep(FOLLOWING_SECONDS)
+                self.end(self._reason_of_end())
+            if reason := self._reason_of_end():
+                self.end(reason)
 
-    def _ended_process(self) -> str:
-        """Return the name of a main process of Ray that has ended, or ''."""
+    def _reason_of_end(self) -> str:
+        """Return which main process of Ray has ended, and its error, or ''."""
         running = getattr(self.node, "all_processes", {}).copy()
         for name, processes in running.items():
             if any(process.process.poll() is not None for process in processes):
-                return str(name)
+                return f"Ray's {name} ended{_last_error(self.folder, name)}"
         return ""
 
     def end(self, reason: str) -> NoReturn:
         """End all processes of Ray and this one, which are a group, and remove the folder."""
         with self.ending:
             if reason:
-                _report(failed=reason)
+                self._say_why(reason)
             with contextlib.suppress(Exception):
                 self.node.kill_all_processes(check_alive=False, allow_graceful=not reason)
             end_group_and_remove(self.folder)
+
+    def _say_why(self, reason: str) -> None:
+        """Report why Ray ends. Once Ray has started, tell the user too: the process that started
+        this one may end before it can.
+        """
+        _report(failed=reason)
+        if self.has_started:
+            with contextlib.suppress(OSError):
+                os.write(self.terminal, f"distvae: {reason}; {CONTINUATION}\n".encode())
 
 
 def end_group_and_remove(folder: Path) -> NoReturn:
@@ -215,18 +260,10 @@ def free_port() -> int:
         return int(opened.getsockname()[1])
 
 
-def wait_for_listener(port: int) -> None:
-    """Wait until somebody listens on a port of loopback."""
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1.0):
-            return
-        time.sleep(POLL_SECONDS)
-
-
-def _is_closed(pipe: int, seconds: float) -> bool:
-    """Return whether the other end of a pipe is closed, after at most so many seconds."""
+def _request(pipe: int, seconds: float) -> bytes | None:
+    """Return what is written into a pipe within some seconds, b"" if it was closed, or None."""
     readable, _, _ = select.select([pipe], [], [], seconds)
-    return bool(readable) and not os.read(pipe, 1)
+    return os.read(pipe, 8) if readable else None
 
 
 def _last_error(folder: Path, name: str) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from distvae.files.checkout import PACKAGE
 from distvae.files.refusal import Refusal, cause
 from distvae.machines.ray_api import RayApi
-from distvae.machines.session.local_ray import LocalRay, local_ray
+from distvae.machines.session.local_ray import LocalRay, exit_when_it_ends, local_ray
 from distvae.machines.session.ray_messages import shorten_ray_messages
 from distvae.machines.session.stop_signals import exit_on_stop_signals, kept_signal_handlers
 
@@ -59,21 +59,22 @@ def ray_session(
 ) -> Iterator[RayApi]:
     """Connect to the Ray at an address, or start a private one with `cpus` processors.
 
-    A private Ray is closed to others and ends with the session. Raise KeyboardInterrupt if `stop`
-    returns true before the connection stands.
+    A private Ray is closed to others and ends with the session; if it ends before, so does this
+    process. Raise KeyboardInterrupt if `stop` returns true before the connection stands.
     """
     _refuse_connected_program()
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if address is not None:
-        with _connection(lambda: _connect(address), stop, never_stop) as ray:
+        with _connection(lambda: _connect(address), stop) as ray:
             yield ray
         return
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with (
         _environment(WITHOUT_DASHBOARD | ON_ONE_MACHINE),
         local_ray(cpus, object_store_bytes, stop) as local,
-        _connection(lambda: _connect_locally(local), stop, local.has_ended) as ray,
+        exit_when_it_ends(local),
+        _connection(lambda: _connect_locally(local), stop) as ray,
     ):
         yield ray
 
@@ -100,15 +101,13 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _connection(
-    connect: Callable[[], None], stop: Callable[[], object], ray_ended: Callable[[], bool]
-) -> Iterator[RayApi]:
+def _connection(connect: Callable[[], None], stop: Callable[[], object]) -> Iterator[RayApi]:
     """Connect to Ray, and disconnect at the end."""
     import ray
 
     # A program that imported Ray before had it read its variables without those of SETTINGS.
     importlib.import_module("ray._raylet").Config.initialize("")
-    with kept_signal_handlers(), exit_on_stop_signals(ray_ended):
+    with kept_signal_handlers(), exit_on_stop_signals():
         connect()
     shorten_ray_messages()
     try:

@@ -7,21 +7,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-
-from distvae.machines.session.local_ray import REMEDY
 
 GRACE_SECONDS = 5.0
 """Seconds from a signal until a process that is connecting to Ray is ended."""
 POLL_SECONDS = 0.2
-"""Seconds between two looks at whether Ray has ended."""
+"""Seconds between two looks at the clock."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def exit_on_stop_signals(ray_ended: Callable[[], bool]) -> Iterator[None]:
-    """End this process a few seconds after a signal, at the second signal, or when Ray has ended.
+def exit_on_stop_signals() -> Iterator[None]:
+    """End this process a few seconds after a signal, or at the second signal.
 
     Connecting to Ray can take minutes in a call that lets no signal handler of Python run. A thread
     receives the signals in the meantime.
@@ -33,7 +31,7 @@ def exit_on_stop_signals(ray_ended: Callable[[], bool]) -> Iterator[None]:
     sender.setblocking(False)
     closed = threading.Event()
     earlier = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    watch = threading.Thread(target=_exit_when_asked, args=(receiver, closed, ray_ended))
+    watch = threading.Thread(target=_exit_when_asked, args=(receiver, closed))
     watch.daemon = True
     watch.start()
     try:
@@ -44,10 +42,8 @@ def exit_on_stop_signals(ray_ended: Callable[[], bool]) -> Iterator[None]:
         sender.close()
 
 
-def _exit_when_asked(
-    receiver: socket.socket, closed: threading.Event, ray_ended: Callable[[], bool]
-) -> None:
-    """Wait for signals and for the end of Ray until closed."""
+def _exit_when_asked(receiver: socket.socket, closed: threading.Event) -> None:
+    """Wait for signals until closed."""
     receiver.settimeout(POLL_SECONDS)
     received: list[int] = []
     deadline = math.inf
@@ -57,16 +53,9 @@ def _exit_when_asked(
         if received:
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if len(received) > 1 or time.monotonic() > deadline:
-            _exit("interrupted", 128 + received[0])
-        if ray_ended() and not closed.wait(GRACE_SECONDS):
-            _exit(f"Ray: ended during the connection to it; {REMEDY}", 2)
+            print("distvae: interrupted", file=sys.stderr, flush=True)
+            os._exit(128 + received[0])
     receiver.close()
-
-
-def _exit(message: str, code: int) -> None:
-    """End this process from a thread."""
-    print(f"distvae: {message}", file=sys.stderr, flush=True)
-    os._exit(code)
 
 
 @contextmanager

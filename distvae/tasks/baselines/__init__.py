@@ -6,6 +6,7 @@ sounds are given it.
 
 from distvae.config import Config
 from distvae.data.family import HasWindows, recordings_of, windows_of
+from distvae.data.windows.missing import silenced
 from distvae.files.refusal import Refusal
 from distvae.tasks.baselines import pictures, sounds, speech
 from distvae.tasks.fidelity import fidelity, fidelity_gains
@@ -42,4 +43,4 @@ def _restored(name: str, windows: HasWindows) -> dict[str, float]:
     if corrupted.rate is None:
         return fidelity(clean, pictures.restore(name, corrupted))
     after = fidelity(clean, sounds.restore(name, corrupted, windows.noise_level(clean)))
-    return after | fidelity_gains(fidelity(clean, corrupted.values), after)
+    return after | fidelity_gains(fidelity(clean, silenced(corrupted.values)), after)

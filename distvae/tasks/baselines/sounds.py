@@ -1,11 +1,15 @@
-"""Baselines for sounds under white noise; unlike models they are given the noise level."""
+"""Baselines for sounds under white noise, whose level they are given unlike models, and for sounds
+with missing samples.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from distvae.data.signals import Signal
+from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats
+from distvae.tasks.baselines.gaps import FILLERS
 from distvae.tasks.baselines.names import find_method
 
 Denoiser = Callable[[Floats, float, int], Floats]
@@ -22,10 +26,17 @@ NEIGHBOURS = 5
 
 
 def restore(name: str, corrupted: Signal, sigma: float) -> Floats:
-    """Denoise a sound, channel by channel."""
+    """Denoise a sound, or fill in its missing samples, channel by channel."""
     assert corrupted.rate is not None
+    rate, channels = corrupted.rate, corrupted.values.T
+    missing = np.isnan(channels)
+    if missing.all(1).any():
+        raise Refusal(f"{name}: a channel without a sample to go by; one or more expected")
+    if missing.any():
+        fill = find_method(name, FILLERS, "a sound without some samples")
+        return np.stack([fill(channel, rate) for channel in channels], -1)
     denoise = find_method(name, DENOISERS, "a sound under noise")
-    return np.stack([denoise(channel, sigma, corrupted.rate) for channel in corrupted.values.T], -1)
+    return np.stack([denoise(channel, sigma, rate) for channel in channels], -1)
 
 
 def zero(noisy: Floats, sigma: float, rate: int) -> Floats:

@@ -31,9 +31,11 @@ def quality_by_batch(points: Sequence[QualityPoint], title: str, label: str) -> 
     panels = figure.subplots(1, len(lastings), sharey=True, squeeze=False)[0]
     for axes, lasting in zip(panels, lastings, strict=True):
         _draw_ways(axes, [point for point in points if point.lasting == lasting])
-        axes.set(title=f"{title}, after {lasting}", xlabel="batch")
+        axes.set_title(f"{title}, after {lasting}", parse_math=False)
+        axes.set_xlabel("batch")
     panels[0].set_ylabel(label)
-    panels[-1].legend(frameon=False, title="rate")
+    ways = panels[0].get_legend_handles_labels()
+    figure.legend(*ways, loc="outside right upper", title="rate", frameon=False)
     return figure
 
 

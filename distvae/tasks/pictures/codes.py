@@ -129,7 +129,7 @@ def active_latents(codes: Floats, pi: Floats, title: str) -> "Figure":
         xlabel="rank of the latent, most frequent first", ylabel="active in a share of data points"
     )
     right.set(yscale="log", ylim=(10 ** math.floor(math.log10(max(pi.min(), 1e-6))), 1))
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="upper right")
     entitle(figure, title)
     return figure
 
@@ -138,9 +138,7 @@ def _counts(axes: "Axes", active: Floats) -> None:
     """Draw the share of rows by their expected number of active latents, rounded."""
     shares = np.bincount(active.round().astype(np.int64)) / len(active)
     axes.bar(np.arange(len(shares)), shares, width=0.9, color=PALETTE[0])
-    axes.axvline(
-        float(active.mean()), color=PALETTE[5], linewidth=1.5, label=f"mean {active.mean():.2f}"
-    )
+    axes.axvline(float(active.mean()), color=PALETTE[5], linewidth=1.5)
+    axes.set_title(f"mean {active.mean():.2f}", color=PALETTE[5], fontsize="medium")
     axes.set(xlabel="active latents of a data point", ylabel="share of data points")
     axes.locator_params(axis="x", integer=True)
-    axes.legend(frameon=False)

@@ -78,7 +78,7 @@ def _bound(axes: "Axes", epochs: Records, unit: str) -> None:
         axes.plot(_curve(epochs, "epoch"), _curve(epochs, name), style, color=colour, label=label)
     limit_to_later_epochs(axes, [_curve(epochs, name) for name in names])
     axes.set(title="bound", ylabel=f"nats per {unit}")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
 
 
 def _sigma(axes: "Axes", epochs: Records, unit: str) -> None:
