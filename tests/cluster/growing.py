@@ -8,7 +8,6 @@ workers, those found by a training of four, and those left once neither asks for
 import json
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from distvae.machines.cluster.capacity import machine_resources
 from distvae.machines.session.ray_session import SETTINGS, ray_session
 from distvae.machines.workers.worker_group import WorkerGroup, wait_for_workers
 from distvae.tune.resources import TrialResources, wait_for_capacity
+from tests.ports import free_port
 
 HEAD, KIND = "f" * 51 + "00000", "ray.head.default"
 """What the provider of such processes calls its head."""
@@ -41,9 +41,7 @@ def growing(folder: Path, cpus: int, max_machines: int) -> Iterator[str]:
     os.environ.update(SETTINGS | ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)})
     from ray.cluster_utils import Cluster
 
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "autoscaling.json").write_text(json.dumps(_config(port, cpus, max_machines)))
     names = {
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,

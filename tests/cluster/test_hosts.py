@@ -25,6 +25,7 @@ import yaml
 from distvae.train.run import read_epochs, read_records
 from tests.cluster.hosts import SSH, Host, lacking, left, wait_for
 from tests.cluster.lab import MEMBERS, SHARED, Lab, download, lab
+from tests.ports import free_port
 from tests.train.commands import PLAIN, command
 
 pytestmark = pytest.mark.cluster
@@ -104,10 +105,8 @@ def epochs(folder: Path) -> int:
 @contextmanager
 def forwarded(cluster: Lab, port: int) -> Iterator[int]:
     """A port of the head's loopback, brought here as `ray dashboard` and `ray attach -p` do."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        local_port = int(free.getsockname()[1])
     head = cluster.hosts["head"]
+    local_port = free_port()
     words = [
         "ssh",
         "-N",

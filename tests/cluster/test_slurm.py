@@ -17,7 +17,7 @@ import pytest
 from distvae.train.run import read_epochs
 from tests.cluster.hosts import wait_for
 from tests.cluster.pins import ROOT
-from tests.track.ports import free_port
+from tests.ports import free_port
 from tests.train.commands import TORCHRUN, run, same
 
 SCRIPT = ROOT / "cluster" / "slurm.sh"
@@ -26,6 +26,7 @@ PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch")
 NODES = (socket.gethostname(), f"{socket.gethostname()}-2")  # workers meet at the first one
 TRAINING = ["bars", "data.rows=2000", "train.epochs=40"]
 PATIENCE = 120.0
+ATTEMPTS = 3
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -51,10 +52,71 @@ PartitionName=main Nodes=ALL Default=YES State=UP
 
 
 class Slurm:
-    """A Slurm that runs jobs on this machine."""
+    """A Slurm that runs jobs on this machine, from `with` to the end of its block."""
 
-    def __init__(self, environment: dict[str, str], folder: Path) -> None:
-        self.environment, self.folder = environment, folder
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a short path, as sockets need
+        self.user = subprocess.check_output(["id", "-un"], text=True).strip()
+        self.environment = os.environ | {
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PATH": PATHS,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        }
+        self.programs: list[Popen[bytes]] = []
+
+    def __enter__(self) -> "Slurm":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for program in reversed(self.programs):
+            program.terminate()
+        for program in self.programs:
+            program.wait(PATIENCE)
+        shutil.rmtree(self.folder)
+
+    def start(self) -> bool:
+        """Start the programs; return True once both nodes are idle, False if a program ended, as
+        it does if its port is taken.
+        """
+        self._configure()
+        self.call("mungekey", "--create", f"--keyfile={self.folder / 'munge.key'}")
+        files = {name: f"munged.{name}" for name in ("log-file", "pid-file", "seed-file")}
+        files |= {"socket": "munge", "key-file": "munge.key"}
+        options = [f"--{name}={self.folder / file}" for name, file in files.items()]
+        self._start("munged", "--foreground", "--force", *options)
+        wait_for((self.folder / "munge").exists, PATIENCE, "munge has not started")
+        self._start("slurmctld", "-D")
+        for node in NODES:
+            self._start("slurmd", "-D", "-N", node)
+        wait_for(lambda: self._ended() or self._idle(), PATIENCE, "the nodes have not started")
+        return not self._ended()
+
+    def _configure(self) -> None:
+        host = socket.gethostname()
+        nodes = [
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1"
+            f" Port={free_port()} CPUs={os.cpu_count()}"
+            for node in NODES
+        ]
+        text = CONFIGURATION.format(
+            host=host,
+            controller=free_port(),
+            user=self.user,
+            folder=self.folder,
+            nodes="\n".join(nodes),
+        )
+        (self.folder / "slurm.conf").write_text(text)
+
+    def _start(self, *words: str) -> None:
+        started = Popen(words, env=self.environment, stdout=DEVNULL, stderr=DEVNULL)
+        self.programs.append(started)
+
+    def _ended(self) -> bool:
+        return any(program.poll() is not None for program in self.programs)
+
+    def _idle(self) -> bool:
+        return self.attempt("sinfo", "--noheader", "--format=%D", "--states=idle") == "2"
 
     def call(self, *words: str) -> str:
         """Return what one of Slurm's commands prints."""
@@ -88,55 +150,19 @@ class Slurm:
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Slurm]:
-    """A Slurm, its programs ended afterwards."""
     for name in PROGRAMS:
         if not shutil.which(name, path=PATHS):
             pytest.skip(f"{name} is not installed: apt install slurm-wlm munge")
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a short path, as sockets need
-    user = subprocess.check_output(["id", "-un"], text=True).strip()
-    text = CONFIGURATION.format(
-        host=socket.gethostname(),
-        controller=free_port(),
-        user=user,
-        folder=folder,
-        nodes="\n".join(
-            f"NodeName={node} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1"
-            f" Port={free_port()} CPUs={os.cpu_count()}"
-            for node in NODES
-        ),
-    )
-    (folder / "slurm.conf").write_text(text)
-    environment = os.environ | {
-        "SLURM_CONF": str(folder / "slurm.conf"),
-        "PATH": PATHS,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    here = Slurm(environment, folder)
-    key, place = folder / "munge.key", folder / "munge"
-    here.call("mungekey", "--create", f"--keyfile={key}")
-    programs = [
-        ["munged", "--foreground", "--force", f"--socket={place}", f"--key-file={key}"]
-        + [f"--{name}={folder}/munged.{name}" for name in ("log-file", "pid-file", "seed-file")],
-        ["slurmctld", "-D"],
-        *(["slurmd", "-D", "-N", node] for node in NODES),
-    ]
-    started = []
-    try:
-        for words in programs:
-            started.append(Popen(words, env=environment, stdout=DEVNULL, stderr=DEVNULL))
-            wait_for(place.exists, PATIENCE, "munge has not started")
-        nodes = ["sinfo", "--noheader", "--format=%D", "--states=idle"]
-        wait_for(lambda: here.attempt(*nodes) == "2", PATIENCE, "the nodes have not started")
-        yield here
-        here.call("scancel", "--user", user)
-        wait_for(lambda: here.attempt("squeue", "--noheader") == "", PATIENCE, "a job goes on")
-    finally:
-        for program in reversed(started):
-            program.terminate()
-        for program in started:
-            program.wait(PATIENCE)
-        shutil.rmtree(folder)
+    for _ in range(ATTEMPTS):
+        with Slurm() as here:
+            if here.start():
+                yield here
+                here.call("scancel", "--user", here.user)
+                wait_for(
+                    lambda: here.attempt("squeue", "--noheader") == "", PATIENCE, "a job goes on"
+                )
+                return
+    pytest.fail(f"a program of Slurm ended in each of {ATTEMPTS} starts")
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ from distvae.train.team import LocalTeam, NetworkTeam, Team
 from tests import tiny
 from tests.device.cases import CASES, ENCODED, ROWS, config_of, dataset
 from tests.device.training import agree, trained
-from tests.train.crew import crew_of, free_port
+from tests.ports import free_port
+from tests.train.crew import crew_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 SEARCHED: Any = {"rtol": 1e-5, "atol": 1e-7}

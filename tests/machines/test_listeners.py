@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import distvae
+from tests.ports import free_port
 from tests.processes import started
 from tests.train.commands import PLAIN, TORCHRUN, command
-from tests.train.crew import free_port
 from tests.train.processes import below
 
 BARS = ["bars", "data.rows=200", "train.epochs=2"]

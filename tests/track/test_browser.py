@@ -13,8 +13,8 @@ import pytest
 from distvae.tasks import pictures
 from distvae.track import Store, Tracker
 from tests.browser import needs_browser, opened
+from tests.ports import answers, free_port
 from tests.processes import started
-from tests.track.ports import answers, free_port
 from tests.track.records import RECORD, tracker
 
 pytestmark = [pytest.mark.slow, needs_browser]

@@ -27,8 +27,8 @@ from distvae.track.server import (
     restore_database,
     serve,
 )
+from tests.ports import free_port
 from tests.processes import started
-from tests.track.ports import free_port
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.ports import answers, free_port
 from tests.processes import started
-from tests.track.ports import answers, free_port
 from tests.track.records import history, runs
 
 

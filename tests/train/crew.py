@@ -1,7 +1,6 @@
 """Processes that each hold one worker of a team and do what a test tells them."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
@@ -12,6 +11,7 @@ import torch
 
 from distvae.system import sharing
 from distvae.train.team import MachinesTeam, NetworkTeam, Team, WorkerLost, join_team
+from tests.ports import free_port
 
 PER_MACHINE: dict[type[Team], int] = {NetworkTeam: 1, MachinesTeam: 2}
 """Workers of a machine; workers that are not here are all on one."""
@@ -19,12 +19,6 @@ PER_MACHINE: dict[type[Team], int] = {NetworkTeam: 1, MachinesTeam: 2}
 
 IMPORTED = ("distvae.train.session", "pytest", "hypothesis.strategies")
 """What the modules of tests import: once, before workers are forked, not in each of them."""
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) -> None:

@@ -1,7 +1,6 @@
 """The file of trials that a sweep keeps, read by Optuna and served by its dashboard."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.results import Result
+from tests.ports import answers, free_port
 from tests.processes import started
 from tests.tune.sweeps import opened_study
 from tests.tune.test_optuna_study import end, space
@@ -65,9 +65,7 @@ def test_optuna_loads_the_study(ended: tuple[str, dict[int, dict[str, Any]]]) ->
 def served(ended: tuple[str, dict[int, dict[str, Any]]]) -> Iterator[str]:
     """The address of a dashboard of the file, on this machine alone."""
     pytest.importorskip("optuna_dashboard", reason="no optuna-dashboard here")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     program = Path(sys.executable).with_name("optuna-dashboard")
     words = [str(program), ended[0], "--port", str(port), "--server", "wsgiref", "--quiet"]
     with started(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -79,9 +77,8 @@ def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     """Wait until something listens at a port, while the process lives."""
     while True:
         assert process.poll() is None, process.communicate()[1].decode()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if answers(port):
+            return
         time.sleep(0.1)
 
 

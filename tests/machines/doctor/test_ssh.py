@@ -18,6 +18,7 @@ import yaml
 
 from distvae.machines.doctor.cluster_file import examine_cluster_file
 from distvae.machines.doctor.diagnosis import Diagnosis
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -83,12 +84,6 @@ class Lab:
 
 def key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def equip(home: Path, without: tuple[str, ...] = ()) -> None:
