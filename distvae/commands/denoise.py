@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from distvae.commands.options import RestoreOptions
+from distvae.files.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class NoiseOptions:
         typer.Option(
             min=0,
             help=(
-                "First add white noise of this standard deviation, for pixel values up to 255 or"
-                " samples from -1 to 1; the same as data.noise."
+                "First add white noise of this standard deviation, for pixel values up to 255 (of"
+                " a picture of floats, its own) or samples from -1 to 1; the same as data.noise."
             ),
         ),
     ] = None
@@ -41,12 +42,16 @@ def denoise_file(
     """Remove the noise from a picture or a sound, or first add noise to measure how well it is
     removed.
     """
+    import numpy as np
+
     from distvae.commands.restore import Task, find_reference, restore
     from distvae.data import signals
     from distvae.tasks.presets import preset_config, refuse_corruption, restored_windows
 
     overrides = options.overrides(assignments, noise=noise.noise, snr=noise.snr)
     signal = signals.read_signal(source)
+    if np.isnan(signal.values).any():
+        raise Refusal(f"{source}: holds missing values (NaN); 'distvae inpaint' fills them in")
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=False)
     config = refuse_corruption(config, "drop").with_("data", path=str(source))
 

@@ -1,5 +1,6 @@
 """`distvae inpaint`: fill in what is missing of one picture or sound."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MissingOptions:
-    """The three ways to say what is missing."""
+    """The three ways to say what is missing, besides the NaN of a picture of floats."""
 
     mask: Annotated[
         Path | None,
@@ -61,14 +62,19 @@ class MissingOptions:
         share = "" if self.drop is None else f" {self.drop:g}, and"
         return Refusal(f"--drop:{share} {wrong} in {source}; a share of some {places} expected")
 
-    def finder(self, config: "Config") -> "Finder":
-        """Return a function that finds the missing values; refuse more or less than one way."""
+    def finder(self, config: "Config", has_nan: bool) -> "Finder":
+        """Return a function that finds the missing values; refuse more or less than one way, unless
+        some of the values are NaN.
+        """
         from distvae.data.windows.missing import marked_by, masked_by
         from distvae.tasks.presets import corrupted_windows
 
         windows = corrupted_windows(config)
         ways = (self.mask, self.missing_value, self.drop if windows is None else windows)
-        if sum(way is not None for way in ways) != 1:
+        chosen = sum(way is not None for way in ways)
+        if has_nan and not chosen:
+            return marked_by(math.nan)
+        if chosen != 1:
             raise Refusal(
                 "--mask, --missing-value, --drop: exactly one of them expected, to know what is"
                 " missing"
@@ -108,12 +114,12 @@ def inpaint_file(
     signal = signals.read_signal(source)
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=True)
     config = refuse_corruption(config, "noise", "snr").with_("data", path=str(source))
-    find = missing_options.finder(config)
+    find = missing_options.finder(config, bool(np.isnan(signal.values).any()))
     if windows := corrupted_windows(config):
         signal = windows.clean()
     else:
         refuse_changed_sound(config)
-    missing = find(signal)
+    missing = find(signal) | np.isnan(signal.values)
     if missing.all() or not missing.any():
         amount = "everything" if missing.any() else "nothing"
         places = "pixels" if signal.rate is None else "samples"

@@ -202,7 +202,7 @@ def refuse_own_input(task: Task, output: Path) -> None:
 
 
 def refuse_unlike_reference(task: Task) -> None:
-    """Refuse a reference of another rate or shape, or one that is silent."""
+    """Refuse a reference of another rate or shape, with missing values, or one that is silent."""
     reference, rate = task.reference, task.observed.rate
     if reference is None:
         return
@@ -217,6 +217,8 @@ def refuse_unlike_reference(task: Task) -> None:
             " x ".join(map(str, signal.values.shape)) for signal in (reference, task.observed)
         )
         raise Refusal(f"{file}: {found} values; {expected} expected, as what is restored has")
+    if np.isnan(reference.values).any():
+        raise Refusal(f"{file}: holds missing values (NaN); a reference without any expected")
     if reference.rate is not None and not reference.values.any():
         raise Refusal(
             f"{file}: silent, so that nothing is close to it; a reference with sound expected"
@@ -263,11 +265,17 @@ def draw_comparison(path: Path, task: Task, result: Floats) -> None:
     from distvae.tasks.comparison import compare_pictures, compare_sounds
     from distvae.tasks.pictures import save
 
-    observed, rate = task.observed.values, task.observed.rate
-    panels = {"before": observed if rate is None else silenced(observed), "after": result}
-    if task.reference is not None:
-        panels["reference"] = task.reference.values
-    save(compare_pictures(panels) if rate is None else compare_sounds(panels, rate), path)
+    observed, reference = task.observed, task.reference
+    panels = {"before": observed.values, "after": result}
+    if reference is not None:
+        panels["reference"] = reference.values
+    if observed.rate is None:
+        scale = reference or observed  # noise may reach beyond the values of a clean picture
+        shown = {name: (values - scale.black) / scale.peak for name, values in panels.items()}
+        save(compare_pictures(shown), path)
+    else:
+        heard = {name: silenced(values) for name, values in panels.items()}
+        save(compare_sounds(heard, observed.rate), path)
 
 
 def describe_stage(stage: "Stage", seconds_left: float) -> str:

@@ -18,7 +18,9 @@ from distvae.numerics.array_types import Doubles, Floats
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DEEP_PICTURES = (".png", ".tif", ".tiff")
+TIFF = (".tif", ".tiff")
+"""The kinds of picture that are written with floats."""
+DEEP_PICTURES = (".png", *TIFF)
 """The kinds of picture that are written with transparency, or with 16 bits."""
 PICTURES = (*DEEP_PICTURES, ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm")
 UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".pfm", ".exr", ".dng")
@@ -35,14 +37,16 @@ more.
 """
 CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 """Ways of telling colours that are not kept, nor the profile that goes with them."""
-Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+FLOATS = 32
+"""Bits of the values of a picture of floats."""
+Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 """Values of pixels as files hold them."""
 
 
 @dataclass(frozen=True)
 class Signal:
-    """The content of a picture or sound file. Pictures have values from 0 to 255 at any depth,
-    sounds from -1 to 1.
+    """The content of a picture or sound file. Pictures have values from 0 to 255 at any depth, or
+    floats as they are in the file; sounds have values from -1 to 1.
     """
 
     values: Doubles
@@ -59,14 +63,26 @@ class Signal:
     """Encoding of a sound's samples in its file, in libsndfile's words."""
 
     @property
+    def has_floats(self) -> bool:
+        """True for a picture of floats."""
+        return self.bits == FLOATS
+
+    @property
+    def black(self) -> float:
+        """The value that is drawn as black, of floats the smallest."""
+        return float(np.nanmin(self.values)) if self.has_floats else 0.0
+
+    @property
     def peak(self) -> float:
-        """The largest value there can be."""
+        """The largest value there can be; of floats, which have no limit, the range they span."""
+        if self.has_floats:
+            return float(np.nanmax(self.values)) - self.black
         return PEAK if self.rate is None else 1.0
 
     @property
     def step(self) -> float:
-        """The difference between neighbouring values of a picture's file."""
-        return PEAK / ((1 << self.bits) - 1)
+        """The difference between neighbouring values of a picture's file, 0 of floats."""
+        return 0.0 if self.has_floats else PEAK / ((1 << self.bits) - 1)
 
     def with_values(self, values: Floats, rate: int | None = None) -> "Signal":
         """Return this signal with other values, at another rate if one is given."""
@@ -95,11 +111,13 @@ def read_signal(path: Path) -> Signal:
 
 
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
-    """Return the kinds of file that can hold a signal. Transparency and 16 bits limit the kinds of
-    picture, PGM is grey, WebP and PPM are coloured, and FLAC limits channels and rates.
+    """Return the kinds of file that can hold a signal. Transparency, 16 bits and floats limit the
+    kinds of picture, PGM is grey, WebP and PPM are coloured, and FLAC limits channels and rates.
     """
     if signal.rate is not None:
         return WRITTEN if _fits_flac(signal.values.shape[-1], signal.rate) else WRITTEN[:1]
+    if signal.has_floats:
+        return TIFF
     if signal.alpha is not None or signal.bits > 8:
         return DEEP_PICTURES
     unfit = (".webp", ".ppm") if signal.values.shape[-1] == 1 else (".pgm",)
@@ -161,12 +179,9 @@ def read_picture(path: Path) -> Signal:
     with opened(path) as image:
         deep = read_deep(path, image)
         values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
-        if is_negative(image) and values.dtype == np.uint16:  # of 8 bits, Pillow turns it itself
-            values = np.iinfo(np.uint16).max - values
-        bits = 16 if values.dtype == np.uint16 else 8
-        return _picture(
-            values, bits, None if image.mode in CONVERTED else image.info.get("icc_profile")
-        )
+        if is_negative(image) and values.dtype != np.uint8:  # which Pillow turns itself
+            values = _turned(path, values)
+        return _picture(values, None if image.mode in CONVERTED else image.info.get("icc_profile"))
 
 
 def read_plain_picture(path: Path) -> "Signal":
@@ -175,8 +190,10 @@ def read_plain_picture(path: Path) -> "Signal":
     return read_picture(path)
 
 
-def _picture(values: Stored, bits: int, profile: bytes | None) -> Signal:
-    channels = values[..., None] if values.ndim == 2 else values
+def _picture(values: Stored, profile: bytes | None) -> Signal:
+    channels, bits = values[..., None] if values.ndim == 2 else values, 8 * values.itemsize
+    if bits == FLOATS:
+        return Signal(channels.astype(np.float64), bits, profile=profile)
     alpha = channels[..., -1].astype(np.uint16) if channels.shape[-1] in (2, 4) else None
     colours = channels[..., :-1] if alpha is not None else channels
     return Signal(colours * (255 / (2**bits - 1)), bits, alpha, profile)
@@ -187,9 +204,12 @@ def _pixels(path: Path, image: "Image") -> Stored:
     if image.mode.startswith("I;16"):
         refuse_transparency(path, image)
         return np.asarray(image).astype(np.uint16)
-    if image.mode in ("I", "F"):
+    if image.mode == "F":
+        return _floats(path, image)
+    if image.mode == "I":
         raise Refusal(
-            f"{path}: values of 32 bits, or signed ones; 8 or 16 bits without sign expected"
+            f"{path}: whole numbers of 32 bits, or signed ones; 8 or 16 bits without sign, or"
+            " floats in a TIFF, expected"
         )
     mode = "L" if image.mode in GREY else "RGB"
     if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
@@ -197,25 +217,52 @@ def _pixels(path: Path, image: "Image") -> Stored:
     return np.asarray(image.convert(mode))
 
 
+def _turned(path: Path, values: Stored) -> Stored:
+    """Return the values of a picture in which zero is white, so that it is black."""
+    if values.dtype != np.uint16:
+        raise Refusal(
+            f"{path}: floats of which zero is white; a TIFF in which it is black expected"
+        )
+    return np.iinfo(np.uint16).max - values
+
+
+def _floats(path: Path, image: "Image") -> NDArray[np.float32]:
+    """Return the values of a grey picture of floats, NaN where they are missing."""
+    values = np.asarray(image).astype(np.float32)
+    observed = values[~np.isnan(values)]
+    if not observed.size or np.isinf(observed).any() or observed.min() == observed.max():
+        raise Refusal(
+            f"{path}: floats that are all alike, all missing or infinite; a picture of different,"
+            " finite ones expected"
+        )
+    return values
+
+
 def write_picture(path: Path, signal: Signal) -> None:
     """Write pixels in the depth they came in."""
-    largest = 2**signal.bits - 1
-    values = (signal.values / signal.step).round().clip(0, largest).astype(np.uint16)
-    if signal.alpha is not None:
-        values = np.concatenate([values, signal.alpha[..., None]], -1)
+    values = _stored(signal)
     with atomic_file(path) as temporary:
         if signal.bits == 16 and values.shape[-1] > 1:
-            write_deep(temporary, values, signal.profile)
+            write_deep(temporary, values.astype(np.uint16), signal.profile)
         else:
-            _save(temporary, values, signal)
+            _save(temporary, values, signal.profile)
 
 
-def _save(path: Path, values: NDArray[np.uint16], signal: Signal) -> None:
+def _stored(signal: Signal) -> Stored:
+    """Return the values of a picture as its file is to hold them, with its transparency."""
+    if signal.has_floats:
+        return signal.values.astype(np.float32)
+    values = (signal.values / signal.step).round().clip(0, 2**signal.bits - 1)
+    if signal.alpha is not None:
+        values = np.concatenate([values, signal.alpha[..., None]], -1)
+    return values.astype(np.uint16) if signal.bits == 16 else values.astype(np.uint8)
+
+
+def _save(path: Path, values: Stored, profile: bytes | None) -> None:
     from PIL import Image
 
-    pixels = values if signal.bits == 16 else values.astype(np.uint8)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
     if path.suffix.lower() in LOSSY_PICTURES:
-        image.save(path, icc_profile=signal.profile, quality=95)
+        image.save(path, icc_profile=profile, quality=95)
     else:
-        image.save(path, icc_profile=signal.profile, lossless=True)  # an option of WebP alone
+        image.save(path, icc_profile=profile, lossless=True)  # an option of WebP alone

@@ -52,10 +52,10 @@ def denoise(
 
     It is an array or the path of a file. A channel axis may come beside these dimensions, and is
     the last one of a file with several channels. The result is in the units of the array; of a
-    picture's file it has values from 0 to 255, whatever its bits. The preset is 'fast' unless
-    another, or a recipe, is named. `settings` sets dotted keys of the recipe, such as
-    {"train.epochs": 40}. `watch` is called after each epoch. If it returns False, that epoch is the
-    last one. The recipes of preset 'paper' expect values from 0 to 255.
+    picture's file it has values from 0 to 255, whatever its bits, or those of its floats. The
+    preset is 'fast' unless another, or a recipe, is named. `settings` sets dotted keys of the
+    recipe, such as {"train.epochs": 40}. `watch` is called after each epoch. If it returns False,
+    that epoch is the last one. The recipes of preset 'paper' expect values from 0 to 255.
     """
     array, channel_axis = _channels_last(_opened(image), channel_axis)
     if np.isnan(array).any():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def compare_pictures(panels: Mapping[str, Floats]) -> "Figure":
-    """Draw pictures (height, width, channels) of values up to 255 under their titles.
+    """Draw pictures (height, width, channels) of values from 0 to 1 under their titles.
 
     Missing pixels are red.
     """
@@ -31,7 +31,7 @@ def compare_pictures(panels: Mapping[str, Floats]) -> "Figure":
 
 def _to_colours(values: Floats) -> Floats:
     """Return red, green and blue from 0 to 1."""
-    colours = np.broadcast_to(values, (*values.shape[:2], 3)) / 255
+    colours = np.broadcast_to(values, (*values.shape[:2], 3))
     missing = np.isnan(colours).all(-1, keepdims=True)
     return np.where(missing, (0.84, 0.37, 0.0), np.nan_to_num(colours).clip(0, 1))
 

@@ -205,6 +205,8 @@ def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
     clean = windows.clean()
     if clean.rate is not None and not clean.values.any():
         return {}, ["the clean sound is silent: a restoration of it has no scores"]
+    if np.isnan(clean.values).any():
+        return {}, ["the clean picture has missing values: a restoration of it has no scores"]
     corrupted = windows.corrupt(clean).values
     patches = windows.cut(corrupted)
     if windows.dataset("", patches).digest != run.info["data_digest"]:

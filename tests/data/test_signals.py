@@ -323,11 +323,11 @@ def test_what_is_no_file_or_no_known_kind_is_refused_by_name(tmp_path: Path, nam
         signals.read_signal(tmp_path / name)
 
 
-def test_several_pictures_and_values_of_32_bits_are_refused(tmp_path: Path) -> None:
+def test_several_pictures_and_whole_numbers_of_32_bits_are_refused(tmp_path: Path) -> None:
     page = Image.fromarray(np.zeros((8, 8), np.uint8))
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
-    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "floats.tif")
+    Image.fromarray(np.zeros((8, 8), np.int32)).save(tmp_path / "whole.tif")
     with pytest.raises(Refusal, match="holds 2 pictures; one expected"):
         signals.read_signal(tmp_path / "pages.tif")
-    with pytest.raises(Refusal, match="values of 32 bits"):
-        signals.read_signal(tmp_path / "floats.tif")
+    with pytest.raises(Refusal, match="whole numbers of 32 bits"):
+        signals.read_signal(tmp_path / "whole.tif")

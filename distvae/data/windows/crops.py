@@ -165,6 +165,8 @@ def _contrast(path: Path, grey: Doubles) -> float:
 
 def _grey(path: Path, clamped: float) -> Doubles:
     values: Doubles = read_picture(path).values.mean(-1)
+    if np.isnan(values).any():
+        raise Refusal(f"{path}: holds missing values (NaN); a picture without any expected")
     return np.minimum(values, np.quantile(values, 1 - clamped, method="lower"))
 
 

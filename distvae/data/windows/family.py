@@ -7,6 +7,7 @@ from distvae.data.dataset import Dataset
 from distvae.data.examples import PICTURE, SOUND
 from distvae.data.family import DataFamily, Values, register
 from distvae.data.remote import fetch
+from distvae.data.signals import FLOATS
 from distvae.data.survey import Survey
 from distvae.numerics.array_types import Floats
 
@@ -100,13 +101,18 @@ class PatchFamily(DataFamily[PatchData]):
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:
-        """Return the command that trains on a built-in signal or denoises a file."""
+        """Return the command that trains on a built-in signal, or restores a file."""
         path = survey.quoted_path
         if survey.path in cls.built_in:
             recipe = "picture-fast" if survey.path == PICTURE else "sound-fast"
             return f"distvae train {recipe} --data {path}"
-        suffix = ".png" if "width" in survey.facts else ".wav"
-        return f"distvae denoise {path} clean{suffix}"
+        suffix = "png" if "width" in survey.facts else "wav"
+        if survey.facts.get("bits") == FLOATS:
+            suffix = "tif"
+        command, result = (
+            ("inpaint", "whole") if "missing" in survey.facts else ("denoise", "clean")
+        )
+        return f"distvae {command} {path} {result}.{suffix}"
 
 
 @register(CropData)

@@ -61,9 +61,10 @@ def marked_by(value: float) -> Finder:
     """
 
     def find(signal: Signal) -> Missing:
-        unit, tolerance = (signal.step, signal.step / 4) if signal.rate is None else (1.0, 0.0)
-        same = np.isclose(signal.values, value * unit, atol=tolerance).all(-1, keepdims=True)
-        return np.broadcast_to(same, signal.values.shape)
+        step = signal.step if signal.rate is None else 0.0
+        wanted = value * (step or 1.0)
+        same = np.isclose(signal.values, wanted, atol=step / 4, equal_nan=True)
+        return np.broadcast_to(same.all(-1, keepdims=True), signal.values.shape)
 
     return find
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from distvae.data.examples import example
 from distvae.data.signals import read_signal
 from distvae.data.survey import Survey
@@ -22,4 +24,6 @@ def survey_signal(path: str) -> Survey | None:
         return Survey(path, "a sound", "patches", {}, facts)
     height, width = sides
     size = {"height": height, "width": width, "channels": channels, "bits": signal.bits}
+    if missing := int(np.isnan(signal.values).sum()):
+        size["missing"] = missing
     return Survey(path, "a picture", "patches", {}, size)
