@@ -23,6 +23,8 @@ ORIENTATION = 0x0112
 """The tag by which a camera notes how it was held."""
 QUARTERS = range(5, 9)
 """Its values for pictures to be turned by a quarter."""
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of a TIFF in either order of bytes, and of one beyond 4 GB."""
 PHOTOGRAPH = "MPO"
 """A JPEG that other pictures follow, as cameras add a preview; the first one is read."""
 
@@ -42,9 +44,7 @@ def opened(path: Path) -> Iterator["Image"]:
         try:
             file = Image.open(stream)
         except UnidentifiedImageError as error:
-            raise Refusal(
-                f"{path}: not a picture, or its beginning is damaged; an undamaged file expected"
-            ) from error
+            raise Refusal(f"{path}: {_why_unknown(path)}") from error
         with file as image:
             _refuse_vast(path, image)
             refuse_deep_planes(path, image)
@@ -53,6 +53,17 @@ def opened(path: Path) -> Iterator["Image"]:
             if frames > 1 and image.format != PHOTOGRAPH:
                 raise Refusal(f"{path}: holds {frames} pictures; one expected")
             yield image
+
+
+def _why_unknown(path: Path) -> str:
+    """Return why Pillow may not know a file, and what is expected."""
+    with path.open("rb") as stream:
+        if stream.read(4) not in TIFF:
+            return "not a picture, or its beginning is damaged; an undamaged file expected"
+    return (
+        "a TIFF of a kind that is not read here, or its beginning is damaged; 8 or 16 bits, or one"
+        " channel of 32-bit floats, expected"
+    )
 
 
 def _refuse_vast(path: Path, image: "Image") -> None:

@@ -164,6 +164,7 @@ REFUSED = {
     "denoise flat.tif out.tif": "flat.tif: floats that are all alike, all missing or infinite",
     "denoise none.tif out.tif": "none.tif: floats that are all alike, all missing or infinite",
     "denoise vast.tif out.tif": "vast.tif: floats that are all alike, all missing or infinite",
+    "denoise double.tif out.tif": "double.tif: a TIFF of a kind that is not read here, or its",
     "denoise whole.tif out.tif": "whole.tif: whole numbers of 32 bits, or signed ones; 8 or 16",
     "train natural-linear data.path=holed.tif data.window=[4,4] data.sizes=[20,5,5]": (
         "holed.tif: holds missing values (NaN); a picture"
@@ -180,6 +181,10 @@ def test_what_cannot_be_restored_is_refused(
     save("none.tif", np.full((20, 24), np.nan))
     save("vast.tif", np.where(floats > floats.mean(), np.inf, floats))
     Image.fromarray((1e6 * floats).astype(np.int32)).save("whole.tif")
+    of_32_bits, of_64_bits = (struct.pack("<HHII", 258, 3, 1, bits) for bits in (32, 64))
+    content = Path("floats.tif").read_bytes()
+    assert content.count(of_32_bits) == 1
+    Path("double.tif").write_bytes(content.replace(of_32_bits, of_64_bits))
     command = words.split()
     brief = BRIEF if command[0] != "train" else []
     code, _, err = call(*command[:3], *brief, *command[3:])
