@@ -30,8 +30,8 @@ TABLES = PACKAGE / "reproduce" / "tables"
 
 
 def complete_recipe(incomplete: str) -> list[str]:
-    """Return the recipes that begin as a word does."""
-    return _beginning(incomplete, recipe_names())
+    """Return the recipes, and the folders of runs here, that begin as a word does."""
+    return _beginning(incomplete, [*recipe_names(), *_runs()])
 
 
 def complete_space(incomplete: str) -> list[str]:
@@ -72,8 +72,7 @@ def complete_key(incomplete: str) -> list[str]:
 
 def complete_run(incomplete: str) -> list[str]:
     """Return the folders of runs and sweeps that begin as a word does, and the best of sweeps."""
-    runs = (str(file.parent) for file in RUNS.glob("*/run.json"))
-    return _beginning(incomplete, [*runs, *map(str, _sweeps()), *_bests()])
+    return _beginning(incomplete, [*_runs(), *map(str, _sweeps()), *_bests()])
 
 
 def complete_metric(incomplete: str) -> list[str]:
@@ -152,6 +151,11 @@ def _choices(hint: object, field: "Field[object]") -> set[str]:
         return {f"[{each}]" for each in get_args(element)}
     default = default_of(field).replace(" ", "")
     return {default} if default else set()
+
+
+def _runs() -> Iterator[str]:
+    """Return the folders of the runs here."""
+    return (str(file.parent) for file in RUNS.glob("*/run.json"))
 
 
 def _sweeps() -> dict[Path, list[str]]:

@@ -73,7 +73,9 @@ Assignments = Annotated[
 Recipe = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE|FILE.yaml", help="See 'distvae recipes'.", autocompletion=complete_recipe
+        metavar="RECIPE|FILE.yaml|RUN",
+        help="See 'distvae recipes'. The folder of a run stands for its settings.",
+        autocompletion=complete_recipe,
     ),
 ]
 RunFolder = Annotated[

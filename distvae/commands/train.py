@@ -11,6 +11,7 @@ from distvae.commands.following import evaluate_trained, exit_early, finish, fol
 from distvae.commands.options import RUNS, WorkerOptions
 from distvae.commands.stretching import suggest_batch
 from distvae.commands.training import Training, TrainOptions
+from distvae.config.recipes import STORED, recipe_path
 from distvae.files.memory import collect_from_now_on, collecting_later
 from distvae.files.output import check_writable_folder
 from distvae.train.progress import Progress, Style, stop_signals
@@ -31,7 +32,7 @@ def train_recipe(
     config = configure_for(recipe, assignments, options.data, options.seed)
     group = workers.group()
     name = run_name(recipe)
-    local = options.out or RUNS / name
+    local = options.out or default_folder(recipe, name, options.resumes)
     check_writable_folder(local)
     is_first = os.environ.get("RANK", "0") == "0"
     recorded, evaluated = options.track and is_first, options.evaluate and is_first
@@ -107,15 +108,25 @@ def open_tracker(training: Training, local: Path, beside: Helpers) -> "Tracker":
 
 
 def run_name(recipe: str) -> str:
-    """Return the name of a run: its recipe's, or that of the run whose stored configuration is
-    trained again.
-    """
-    path = Path(recipe)
-    if path.name == "config.yaml" and (path.parent / "run.json").is_file():
-        from distvae.train.run import read_info
+    """Return the name of a run: its recipe's, or that of the run whose settings are the recipe."""
+    folder = folder_of_settings(recipe)
+    if folder is None:
+        return Path(recipe).stem
+    from distvae.train.run import read_info
 
-        return str(read_info(path.parent)["recipe"]) or path.stem
-    return path.stem
+    return str(read_info(folder)["recipe"]) or folder.name
+
+
+def default_folder(recipe: str, name: str, resumes: bool) -> Path:
+    """Return the folder to train into: that of the run that a recipe names, if it is resumed."""
+    folder = folder_of_settings(recipe) if resumes else None
+    return folder or RUNS / name
+
+
+def folder_of_settings(recipe: str) -> Path | None:
+    """Return the folder of the run whose settings a recipe is, or None."""
+    path = recipe_path(recipe)
+    return path.parent if path.name == STORED and (path.parent / "run.json").is_file() else None
 
 
 def open_once(config: "Config", team: "Team", quiet: bool) -> "Dataset":

@@ -9,7 +9,7 @@ from pathlib import Path
 from distvae.commands.beside import helpers
 from distvae.commands.following import judged_folder
 from distvae.commands.options import RUNS
-from distvae.commands.train import run_name, train_configured
+from distvae.commands.train import default_folder, run_name, train_configured
 from distvae.commands.training import TrainOptions
 from distvae.config import Config, from_dict, to_dict
 from distvae.config.from_python import named_settings
@@ -23,7 +23,7 @@ from distvae.interactive.pages import exhibits, figures_table
 from distvae.train.run import Run
 
 Recipe = str | Path | Mapping[str, object] | Config
-"""The name of a recipe, the file of one, its sections, or a configuration."""
+"""The name of a recipe, the file of one, the folder of a run, sections, or a configuration."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,10 +61,16 @@ def train(
     """Train a model into a folder, by default runs/RECIPE, evaluate it, and return both.
 
     The data is a path, whose kind is recognised, or an array of rows. `settings` sets dotted keys.
-    The run is recorded as by `distvae train`.
+    The folder of a run stands for its settings; with `resume`, that run is continued. The run is
+    recorded as by `distvae train`.
     """
     name, chosen = configured(config, data, named_settings(settings))
-    folder = RUNS / name if out is None else given_path(out, "out")
+    if out is not None:
+        folder = given_path(out, "out")
+    elif isinstance(config, str | Path):
+        folder = default_folder(str(config), name, resume)
+    else:
+        folder = RUNS / name
     check_writable_folder(folder)
     options = TrainOptions(out=folder, resume=resume, force=force)
     try:

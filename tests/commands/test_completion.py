@@ -59,7 +59,8 @@ def stems(folder: str) -> list[str]:
 
 @pytest.mark.slow
 def test_names_of_files_are_completed(here: Path) -> None:
-    assert completed("train", "") == sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    recipes = [path.stem for path in RECIPES.glob("*.yaml")]
+    assert completed("train", "") == sorted([*recipes, "runs/one"])
     assert completed("train", "sprites-v") == ["sprites-vae", "sprites-vsc"]
     assert completed("tune", "") == stems("tune_spaces")
     assert completed("reproduce", "") == stems("distvae/reproduce/tables")

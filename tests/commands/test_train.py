@@ -1,4 +1,4 @@
-"""What `distvae train` says first."""
+"""What `distvae train` says first, and where it trains."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import pytest
 
 from distvae.commands.train import describe_rows
 from distvae.data.dataset import Dataset
+from distvae.train.run import read_epochs
+from tests.called import Called
 
 
 @pytest.mark.parametrize(
@@ -19,3 +21,45 @@ def test_splits_that_are_the_same_rows_are_counted_once(tables: str, counts: str
         split: rows[name] for split, name in zip(("train", "val", "test"), tables, strict=True)
     }
     assert describe_rows(Dataset("some", "image", "", splits, Path())) == f"some, {counts}"
+
+
+QUICK = ["--no-evaluate", "--no-track"]
+BARS = ["data.rows=200", "train.epochs=2", "estep.sweeps=1", "train.seed=3", *QUICK]
+
+
+@pytest.fixture
+def trained(call: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run in a folder below the one to run in."""
+    monkeypatch.chdir(tmp_path)
+    assert call("train", "bars", "--out", "some/run", *BARS)[0] == 0
+    return Path("some", "run")
+
+
+def test_a_run_is_continued_by_its_folder_alone(call: Called, trained: Path) -> None:
+    before = read_epochs(trained)
+    assert call("train", "some/run", "train.epochs=4", "--resume", *QUICK)[0] == 0
+    assert call("train", "bars", "--out", "whole", *BARS, "train.epochs=4")[0] == 0
+    assert read_epochs(trained)[:2] == before
+    bounds = [
+        [epoch["val_bound"] for epoch in read_epochs(folder)] for folder in (trained, Path("whole"))
+    ]
+    assert bounds[0] == bounds[1]
+    assert len(bounds[0]) == 4
+    assert not Path("runs").exists()
+
+
+def test_the_settings_of_a_run_are_trained_again_elsewhere(call: Called, trained: Path) -> None:
+    before = trained.joinpath("epochs.jsonl").read_bytes()
+    code, _, err = call("train", "some/run/", *QUICK)
+    assert code == 0, err
+    assert err.startswith("bars: bars, 200 train")
+    assert "; into runs/bars\n" in err
+    again, first = read_epochs(Path("runs/bars")), read_epochs(trained)
+    assert [epoch["val_bound"] for epoch in again] == [epoch["val_bound"] for epoch in first]
+    assert trained.joinpath("epochs.jsonl").read_bytes() == before
+
+
+def test_a_folder_without_a_run_is_no_recipe(call: Called, tmp_path: Path) -> None:
+    code, _, err = call("train", str(tmp_path), *QUICK)
+    assert code == 2
+    assert f"{tmp_path}: no such recipe" in err

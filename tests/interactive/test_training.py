@@ -26,7 +26,7 @@ from distvae.interactive.given import data_settings, kept_rows
 from distvae.interactive.pages import exhibits, figures_table
 from distvae.interactive.sweeping import Sweep
 from distvae.interactive.training import Training, configured
-from distvae.train.run import Run
+from distvae.train.run import Run, read_epochs
 from distvae.train.session import fit
 from distvae.tune.results import Findings, Result
 
@@ -270,3 +270,10 @@ def test_deviations_stand_beside_their_figures() -> None:
     table = figures_table({"stoi": 0.9, "stoi_std": 0.012, "alone_std": 1.0})
     cells = re.findall("<td>(.*?)</td>", table)
     assert cells == ["stoi", "0.9 &plusmn; 0.012", "alone_std", "1"]
+
+
+def test_a_run_is_continued_by_its_folder_alone() -> None:
+    interactive.train(TINY, settings={"train.schedule": "constant"}, out="one")
+    again = interactive.train("one", settings={"train.epochs": 3}, resume=True)
+    assert again.folder == Path("one")
+    assert [epoch["epoch"] for epoch in read_epochs(Path("one"))] == [1, 2, 3]

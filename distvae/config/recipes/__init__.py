@@ -12,6 +12,8 @@ from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import one_line, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent
+STORED = "config.yaml"
+"""The file of a run folder with its settings."""
 
 
 def recipe_names() -> list[str]:
@@ -25,12 +27,14 @@ def recipe_name(recipe: str) -> str:
 
 
 def recipe_path(name: str) -> Path:
-    """Return the file of a recipe, given by its name or as a file."""
+    """Return the file of a recipe, given by its name, as a file, or as the folder of a run."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
-    if name not in recipe_names():
-        raise Refusal(f"{name}: no such recipe; {nearest(name, recipe_names())}")
-    return RECIPES / f"{name}.yaml"
+    if name in recipe_names():
+        return RECIPES / f"{name}.yaml"
+    if (stored := Path(name, STORED)).is_file():
+        return stored
+    raise Refusal(f"{name}: no such recipe; {nearest(name, recipe_names())}")
 
 
 def read_tree(path: Path, expected: str = f"sections {', '.join(SECTIONS)}") -> Tree:
