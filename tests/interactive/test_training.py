@@ -272,6 +272,7 @@ def test_deviations_stand_beside_their_figures() -> None:
     assert cells == ["stoi", "0.9 &plusmn; 0.012", "alone_std", "1"]
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_by_its_folder_alone() -> None:
     interactive.train(TINY, settings={"train.schedule": "constant"}, out="one")
     again = interactive.train("one", settings={"train.epochs": 3}, resume=True)
