@@ -224,6 +224,7 @@ def test_training_shows_json_to_programs_and_nothing_when_quiet(
     assert (code, "train.seed" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_training_that_has_nothing_to_go_on_from_says_so(call: Called) -> None:
     outcomes = [call("train", "speech-vae", "--resume", *SMALL, *LIGHT) for _ in range(2)]
     assert [

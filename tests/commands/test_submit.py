@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from distvae.cli.submit import STORAGE, Command, complete_words
 from distvae.files.refusal import Refusal
-from tests.slowly import slow
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
@@ -104,7 +103,8 @@ def test_without_a_storage_the_option_that_names_one_is_asked_for(
         complete_words(command, ["bars"])
 
 
-@pytest.mark.parametrize("script", ["sweep.py", *slow("train.py")])
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["sweep.py", "train.py"])
 def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_path: Path) -> None:
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         environment = os.environ | {

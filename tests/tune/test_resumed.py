@@ -133,6 +133,7 @@ def test_a_sweep_whose_trials_have_ended_has_nothing_left_wherever_its_data_lies
     assert (root / "sweep" / SWEEP_FILE).read_bytes() == facts
 
 
+@pytest.mark.slow
 def test_a_signal_while_pictures_are_drawn_leaves_only_pictures(
     root: Path, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_renamed_space_goes_on_under_its_first_name(root: Path, space: Space) 
     assert set(figures(root / "sweep")) == {1, 2, 3}
 
 
+@pytest.mark.slow
 def test_each_row_is_compared_with_its_own_data(space: Space, tmp_path: Path) -> None:
     rows = {}
     for name in ("one", "two"):
