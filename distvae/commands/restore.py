@@ -202,7 +202,7 @@ def refuse_own_input(task: Task, output: Path) -> None:
 
 
 def refuse_unlike_reference(task: Task) -> None:
-    """Refuse a reference of another rate or shape, with missing values, or one that is silent."""
+    """Refuse a reference of other units, rate or shape, with missing values, or a silent one."""
     reference, rate = task.reference, task.observed.rate
     if reference is None:
         return
@@ -219,10 +219,11 @@ def refuse_unlike_reference(task: Task) -> None:
         raise Refusal(f"{file}: {found} values; {expected} expected, as what is restored has")
     if np.isnan(reference.values).any():
         raise Refusal(f"{file}: holds missing values (NaN); a reference without any expected")
+    if reference.has_floats != task.observed.has_floats:
+        kinds = ("floats", "values from 0 to 255")[:: 1 if reference.has_floats else -1]
+        raise Refusal(f"{file}: holds {kinds[0]}; {kinds[1]} expected, as what is restored has")
     if reference.rate is not None and not reference.values.any():
-        raise Refusal(
-            f"{file}: silent, so that nothing is close to it; a reference with sound expected"
-        )
+        raise Refusal(f"{file}: silent, so that nothing is close to it; one with sound expected")
 
 
 def check_fits_in_memory(config: Config, task: Task) -> "Cost":

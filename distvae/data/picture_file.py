@@ -23,7 +23,7 @@ ORIENTATION = 0x0112
 """The tag by which a camera notes how it was held."""
 QUARTERS = range(5, 9)
 """Its values for pictures to be turned by a quarter."""
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of a TIFF in either order of bytes, and of one beyond 4 GB."""
 PHOTOGRAPH = "MPO"
 """A JPEG that other pictures follow, as cameras add a preview; the first one is read."""
@@ -58,7 +58,7 @@ def opened(path: Path) -> Iterator["Image"]:
 def _why_unknown(path: Path) -> str:
     """Return why Pillow may not know a file, and what is expected."""
     with path.open("rb") as stream:
-        if stream.read(4) not in TIFF:
+        if stream.read(4) not in TIFF_STARTS:
             return "not a picture, or its beginning is damaged; an undamaged file expected"
     return (
         "a TIFF of a kind that is not read here, or its beginning is damaged; 8 or 16 bits, or one"

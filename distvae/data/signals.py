@@ -180,7 +180,7 @@ def read_picture(path: Path) -> Signal:
         deep = read_deep(path, image)
         values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
         if is_negative(image) and values.dtype != np.uint8:  # which Pillow turns itself
-            values = _turned(path, values)
+            values = _inverted(path, values)
         return _picture(values, None if image.mode in CONVERTED else image.info.get("icc_profile"))
 
 
@@ -217,7 +217,7 @@ def _pixels(path: Path, image: "Image") -> Stored:
     return np.asarray(image.convert(mode))
 
 
-def _turned(path: Path, values: Stored) -> Stored:
+def _inverted(path: Path, values: Stored) -> Stored:
     """Return the values of a picture in which zero is white, so that it is black."""
     if values.dtype != np.uint16:
         raise Refusal(

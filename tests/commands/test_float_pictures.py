@@ -159,6 +159,12 @@ REFUSED = {
     "denoise floats.tif out.png": "'.png' is no kind of file for this result; .tif or .tiff",
     "denoise holed.tif out.tif": "holed.tif: holds missing values (NaN); 'distvae inpaint' fills",
     "denoise floats.tif out.tif --clean holed.tif": "holed.tif: holds missing values (NaN); a ref",
+    "denoise floats.tif out.tif --clean grey.png": (
+        "grey.png: holds values from 0 to 255; floats expected, as what is restored has"
+    ),
+    "denoise grey.png out.png --clean floats.tif": (
+        "floats.tif: holds floats; values from 0 to 255 expected, as what is restored has"
+    ),
     "inpaint holed.tif out.tif --drop 0.3": "holed.tif: holds missing values (NaN); a reference",
     "inpaint floats.tif out.tif": "exactly one of them",
     "denoise flat.tif out.tif": "flat.tif: floats that are all alike, all missing or infinite",
@@ -181,6 +187,7 @@ def test_what_cannot_be_restored_is_refused(
     save("none.tif", np.full((20, 24), np.nan))
     save("vast.tif", np.where(floats > floats.mean(), np.inf, floats))
     Image.fromarray((1e6 * floats).astype(np.int32)).save("whole.tif")
+    Image.fromarray(pixels(channels=1)[..., 0].astype(np.uint8)).save("grey.png")
     of_32_bits, of_64_bits = (struct.pack("<HHII", 258, 3, 1, bits) for bits in (32, 64))
     content = Path("floats.tif").read_bytes()
     assert content.count(of_32_bits) == 1
