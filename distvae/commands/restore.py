@@ -220,8 +220,8 @@ def refuse_unlike_reference(task: Task) -> None:
     if np.isnan(reference.values).any():
         raise Refusal(f"{file}: holds missing values (NaN); a reference without any expected")
     if reference.has_floats != task.observed.has_floats:
-        kinds = ("floats", "values from 0 to 255")[:: 1 if reference.has_floats else -1]
-        raise Refusal(f"{file}: holds {kinds[0]}; {kinds[1]} expected, as what is restored has")
+        found = "floats" if reference.has_floats else "values from 0 to 255"
+        raise Refusal(f"{file}: holds {found}; the units of what is restored expected")
     if reference.rate is not None and not reference.values.any():
         raise Refusal(f"{file}: silent, so that nothing is close to it; one with sound expected")
 

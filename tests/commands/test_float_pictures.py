@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import distvae
+from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows.missing import marked_by, read_mask
 from distvae.files.plain import Plain
@@ -22,16 +23,7 @@ from distvae.tasks.fidelity import fidelity
 from tests.called import Called
 from tests.commands.test_restore import BRIEF, pixels
 
-SETTINGS: dict[str, Plain] = {
-    "data.window": [4, 4],
-    "model.latent": 8,
-    "model.hidden": [16],
-    "estep.states": 16,
-    "train.batch": 32,
-    "train.epochs": 2,
-    "train.threads": 1,
-    "train.device": "cpu",
-}
+SETTINGS: dict[str, Plain] = parse_assignments(BRIEF)
 
 
 def save(name: str, values: Floats) -> None:
@@ -160,10 +152,10 @@ REFUSED = {
     "denoise holed.tif out.tif": "holed.tif: holds missing values (NaN); 'distvae inpaint' fills",
     "denoise floats.tif out.tif --clean holed.tif": "holed.tif: holds missing values (NaN); a ref",
     "denoise floats.tif out.tif --clean grey.png": (
-        "grey.png: holds values from 0 to 255; floats expected, as what is restored has"
+        "grey.png: holds values from 0 to 255; the units of what is restored expected"
     ),
     "denoise grey.png out.png --clean floats.tif": (
-        "floats.tif: holds floats; values from 0 to 255 expected, as what is restored has"
+        "floats.tif: holds floats; the units of what is restored expected"
     ),
     "inpaint holed.tif out.tif --drop 0.3": "holed.tif: holds missing values (NaN); a reference",
     "inpaint floats.tif out.tif": "exactly one of them",
