@@ -1,7 +1,6 @@
 """Restore one file: what `distvae denoise` and `distvae inpaint` have in common."""
 
 import json
-import math
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distvae.commands.options import RestoreOptions
+from distvae.commands.restore_lines import describe_data, describe_stage, format_scores
 from distvae.config import Config
 from distvae.data import signals
 from distvae.data.signals import Signal
@@ -137,8 +137,8 @@ def restore(task: Task) -> None:
             epochs = config.train.epochs
             duration = format_duration(epochs * restoration.seconds_per_epoch())
             progress.say(f"{task.name}: {cost}, {counted(epochs, 'epoch')} in about {duration}")
-            if unreached := restoration.patches.unreached:
-                progress.say(f"{task.name}: {describe_unreached(unreached, task.observed)}")
+            for remark in describe_data(restoration, task.observed):
+                progress.say(f"{task.name}: {remark}")
             for stage in restoration.run(stop):
                 if task.reference:
                     stage = replace(stage, close=task.scores(restoration.restored()))
@@ -156,15 +156,6 @@ def restore(task: Task) -> None:
     progress.say(write_result(task, restoration))
     if options.run is None:
         shutil.rmtree(task.folder)
-
-
-def describe_unreached(count: int, observed: Signal) -> str:
-    """Say what is to be expected of values that share no window with an observed one."""
-    guessed = counted(count, "pixel" if observed.rate is None else "sample")
-    return (
-        f"the model can only guess {guessed}, too far from any observed one for a window"
-        " (data.window) to hold both"
-    )
 
 
 def append_stage(run: Path, stage: "Stage") -> None:
@@ -277,23 +268,3 @@ def draw_comparison(path: Path, task: Task, result: Floats) -> None:
     else:
         heard = {name: silenced(values) for name, values in panels.items()}
         save(compare_sounds(heard, observed.rate), path)
-
-
-def describe_stage(stage: "Stage", seconds_left: float) -> str:
-    """Return one line about the progress of a restoration."""
-    return (
-        f"epoch {stage.epoch}/{stage.epochs}  nats/window {stage.bound:.2f}{format_found(stage)}"
-        f"{format_scores(stage.close)}  {format_duration(seconds_left)} left"
-    )
-
-
-def format_found(stage: "Stage") -> str:
-    """Return the noise level and the number of active latents that a TVAE has found."""
-    if math.isnan(stage.sigma):
-        return ""
-    return f"  sigma {stage.sigma:.4g}  active {stage.active:.2f}"
-
-
-def format_scores(scores: Mapping[str, float]) -> str:
-    """Return scores as they follow in a line of text."""
-    return "".join(f"  {name.upper()} {value:.3f}" for name, value in scores.items())

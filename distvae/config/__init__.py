@@ -98,6 +98,12 @@ class Config:
             )
         if isinstance(self.estep, Truncation | Exact):
             self.estep.check_code_size(self.model.latent)
+        finds_noise = (self.model.kind, self.model.likelihood) == ("tvae", "gaussian")
+        if self.train.stop_at_noise and not finds_noise:
+            raise Refusal(
+                f"train.stop_at_noise: true with model.kind '{self.model.kind}' and"
+                f" model.likelihood '{self.model.likelihood}'; tvae and gaussian expected"
+            )
         if self.eval.codes not in self.model.codes:
             wanted = " or ".join(self.model.codes)
             raise Refusal(

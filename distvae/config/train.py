@@ -73,6 +73,11 @@ class Train:
     """
     patience: Count | None = None
     """Stop after this many epochs without a better validation objective; null never stops early."""
+    stop_at_noise: bool = False
+    """Stop when the noise that a Gaussian TVAE finds, its sigma, falls 1 % below the white noise in
+    the training rows, which their covariance shows. A model that explains more learns the noise
+    itself. Has no effect where values are missing.
+    """
     seed: Whole = 0
     """Seed of the first weights, of the order of rows and of all noise."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -92,7 +92,8 @@ class Trained:
         epoch = position["epoch"]
         batches = math.ceil(self.run.info["rows"]["train"] / self.run.config.train.batch)
         position["shift"] = position.get("shift", 0) + epoch * (batches - trainer.batches)
-        trainer.restore(tensors, {**position, "best": -math.inf, "best_epoch": epoch})
+        position |= {"best": -math.inf, "best_epoch": epoch, "sigma": math.inf}
+        trainer.restore(tensors, position)
         known = (*trainer.range, *self.run.info.get("range", ()))
         trainer.range = (min(known), max(known))
 

@@ -133,7 +133,7 @@ class Restoration:
         rows = self.patches.rows[:: math.ceil(count / TIMED_ROWS)]
         few = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
         # On a GPU, the last step of an epoch is recorded in the third one.
-        config = self.config.with_("train", epochs=4, patience=None)
+        config = self.config.with_("train", epochs=4, patience=None, stop_at_noise=False)
         with self.arithmetic.applied():
             *_, first, second = build_trainer(config, few).run()
         return (second.seconds - first.seconds) * count / len(rows)
@@ -152,10 +152,19 @@ class Restoration:
         )
 
     @property
+    def noise(self) -> float:
+        """The noise in the windows below which training ends, in the units of the data; or 0."""
+        return self.patches.scale * self.trainer.ending.noise
+
+    @property
     def _place(self) -> tuple[int, int]:
         """The epochs and the batches that the model has been trained on."""
         position = self.trainer.position
         return position.epoch, position.batch
+
+    @property
+    def _is_below_noise(self) -> bool:
+        return self.trainer.ending.is_below_noise(self.trainer.position)
 
     @property
     def has_started(self) -> bool:
@@ -168,7 +177,8 @@ class Restoration:
         position = self.trainer.position
         if position.batch:
             return f"in epoch {position.epoch + 1}"
-        return f"after epoch {position.epoch}"
+        reason = ", with sigma below the noise" if self._is_below_noise else ""
+        return f"after epoch {position.epoch}{reason}"
 
     def restored(self) -> Doubles:
         """Return the array as the model restores it now, missing values included."""

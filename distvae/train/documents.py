@@ -15,6 +15,7 @@ class PositionFacts(TypedDict):
     best: float
     best_epoch: int
     seconds: float
+    sigma: NotRequired[float]
     shift: NotRequired[int]
 
 

@@ -23,6 +23,8 @@ class Position:
     best: float = -math.inf
     best_epoch: int = 0
     seconds: float = 0.0
+    sigma: float = math.inf
+    """The noise that the model found in the last epoch, if it finds any."""
     shift: int = 0
     """Steps that epochs on other rows had beyond the number of batches of an epoch now."""
 

@@ -40,7 +40,7 @@ from distvae.train.step import (
     sums_by_worker,
     take_steps,
 )
-from distvae.train.stopping import Interrupted, diverged
+from distvae.train.stopping import Ending, Interrupted, diverged
 from distvae.train.team import ALONE, Team
 from distvae.train.validation import Sample, Watch, assess_rows, means, ranks_epochs, telemetry
 from distvae.train.weights import load_weights, tensors_below, weights
@@ -73,6 +73,7 @@ class Trainer:
         may_be_missing = has_missing(train) or has_missing(val)
         self.ranks = ranks_epochs(self.model, may_be_missing)
         """Whether a larger validation objective means a better epoch."""
+        self.ending = Ending.of(config, train, may_be_missing)
         lanes = divide(len(train), config.batch)
         keeps = self.searches is not None
         self.share = share_of(lanes, config.batch, team.rank, team.size, keeps)
@@ -103,15 +104,10 @@ class Trainer:
 
     def events(self, stop: Callable[[], object]) -> Generator[Epoch | Step, None, None]:
         """Train, and yield each step, which is to be taken then, and a record after each epoch."""
-        while self.position.epoch < self.config.epochs and not self.out_of_patience():
+        while not self.ending.is_reached(self.position):
             start, first = time.perf_counter(), self.position.batch
             yield from self._finish_epoch(stop)
             yield self._record(start, len(self.train) - first * self.config.batch)
-
-    def out_of_patience(self) -> bool:
-        """Return whether validation has not improved for too long."""
-        patience = self.config.patience
-        return patience is not None and self.position.epoch - self.position.best_epoch >= patience
 
     def _finish_epoch(self, stop: Callable[[], object]) -> Iterator[Step]:
         start, position = time.perf_counter(), self.position
@@ -249,6 +245,7 @@ class Trainer:
             raise diverged(f"of the validation rows is no longer finite after {where}")
         best = val["objective"] > position.best or not self.ranks
         position.epoch, position.batch = position.epoch + 1, 0
+        position.sigma = details.get("sigma", math.inf)
         self.total, self.search_seconds, self.data_seconds = {}, 0.0, 0.0
         position.seconds += time.perf_counter() - start
         if best:

@@ -1,4 +1,43 @@
-"""The exceptions that end a training early."""
+"""What ends a training: a rule, or an exception that ends it early."""
+
+from dataclasses import dataclass
+
+from distvae.config import Train
+from distvae.data.dataset import Rows
+from distvae.data.noise_floor import noise_floor
+from distvae.train.epoch import Position
+
+BELOW = 0.99
+"""The share of the noise in the rows that a model's sigma falls to before training ends: the noise
+is known to about 1 %.
+"""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The rule by which a training ends after an epoch."""
+
+    epochs: int
+    patience: int | None
+    """Epochs without a better validation objective after which it ends; None if it does not."""
+    noise: float
+    """The noise in the rows, below which it ends; 0 if it does not."""
+
+    @classmethod
+    def of(cls, config: Train, rows: Rows, may_be_missing: bool) -> "Ending":
+        """Return the rule of a configuration for the rows to train on."""
+        ends_at_noise = config.stop_at_noise and not may_be_missing
+        return cls(config.epochs, config.patience, noise_floor(rows) if ends_at_noise else 0.0)
+
+    def is_reached(self, position: Position) -> bool:
+        """Return whether a training ends here."""
+        worse = position.epoch - position.best_epoch
+        out_of_patience = self.patience is not None and worse >= self.patience
+        return position.epoch >= self.epochs or out_of_patience or self.is_below_noise(position)
+
+    def is_below_noise(self, position: Position) -> bool:
+        """Return whether the model leaves less unexplained than the noise."""
+        return position.sigma <= BELOW * self.noise
 
 
 class Interrupted(Exception):

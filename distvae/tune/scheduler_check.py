@@ -70,11 +70,13 @@ def _check_population(space: Space) -> None:
     least = max(SHARE, sum(1 for _ in space.branches()))
     if space.trials < least:
         raise Refusal(f"trials: a population of {space.trials}; at least {least} expected")
-    if space.base.train.patience is not None:
-        raise Refusal(
-            f"train.patience: {space.base.train.patience}, but the trials of a population train"
-            " equally long; null expected"
-        )
+    train = space.base.train
+    for name in ("patience", "stop_at_noise"):
+        if value := getattr(train, name):
+            raise Refusal(
+                f"train.{name}: {str(value).lower()}, but the trials of a population train equally"
+                " long; omit it"
+            )
     for axis in space.axes:
         is_buffer = axis.key == "model.alpha" and space.base.model.kind == "gumbel"
         if axis.key not in (*CHANGEABLE, *INHERITED) or is_buffer:

@@ -128,6 +128,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no random search": ({"search": "tpe"}, "search: tpe"),
     "too few": ({"trials": 3}, "a population of 3; at least 4"),
     "patience": ({"fixed": {"train.patience": 3}}, "train.patience: 3"),
+    "noise": ({"fixed": {"train.stop_at_noise": True}}, "train.stop_at_noise: true"),
     "seeds": ({"seeds": 2, "axes": TREE["axes"][:1]}, "a trial is judged by one run"),
     "nothing to change": (
         {"axes": [{"key": "train.seed", "choice": [1, 2]}]},

@@ -1,0 +1,92 @@
+"""Training that ends once a TVAE explains all but the noise."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distvae.config import Config, from_dict
+from distvae.config.recipes import load
+from distvae.files.refusal import Refusal
+from distvae.tasks.restoration import Restoration, RunDestination
+from distvae.train.stopping import BELOW
+from tests.tasks.test_restoration import SMALL, Floats, noisy, rmse, stopped_after, stripes
+
+EPOCHS = 30
+
+
+def config(**changes: Any) -> Config:
+    return load("picture-fast", SMALL | {"train.epochs": EPOCHS, "train.cycle": EPOCHS} | changes)
+
+
+@pytest.fixture(scope="module")
+def array() -> Floats:
+    return noisy(height=40, width=40)
+
+
+@pytest.fixture(scope="module")
+def ended(array: Floats) -> Restoration:
+    restoration = Restoration(config(), array)
+    list(restoration.run())
+    return restoration
+
+
+def test_training_ends_in_the_first_epoch_with_sigma_below_the_noise(array: Floats) -> None:
+    restoration = Restoration(config(), array)
+    *earlier, last = restoration.run()
+    assert restoration.noise == pytest.approx(30, rel=0.05)
+    assert last.epoch < EPOCHS
+    assert last.sigma <= BELOW * restoration.noise < min(stage.sigma for stage in earlier)
+    assert restoration.progress == f"after epoch {last.epoch}, with sigma below the noise"
+
+
+def test_what_it_restores_is_what_so_many_epochs_restore(array: Floats, ended: Restoration) -> None:
+    epochs = ended.trainer.position.epoch
+    shorter = Restoration(config(**{"train.epochs": epochs, "train.stop_at_noise": False}), array)
+    list(shorter.run())
+    np.testing.assert_array_equal(ended.restored(), shorter.restored())
+
+
+def test_it_restores_better_than_a_training_that_learns_the_noise(
+    array: Floats, ended: Restoration
+) -> None:
+    longer = Restoration(config(**{"train.stop_at_noise": False}), array)
+    *_, last = longer.run()
+    assert last.epoch == EPOCHS
+    assert last.sigma < BELOW * ended.noise
+    clean = stripes(40, 40)
+    assert rmse(ended.restored(), clean) < rmse(longer.restored(), clean)
+
+
+def test_a_resumed_training_ends_in_the_same_epoch(
+    array: Floats, ended: Restoration, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stopped_after(Restoration(config(), array, destination=RunDestination(run)), 2)
+    resumed = Restoration(config(), array, destination=RunDestination(run, resume=True))
+    *_, last = resumed.run()
+    assert last.epoch == ended.trainer.position.epoch
+    np.testing.assert_array_equal(resumed.restored(), ended.restored())
+    again = Restoration(config(), array, destination=RunDestination(run, resume=True))
+    assert not list(again.run())
+    np.testing.assert_array_equal(again.restored(), ended.restored())
+
+
+def test_without_the_setting_or_with_missing_values_all_epochs_are_trained(array: Floats) -> None:
+    missing = array.copy()
+    missing[::3] = np.nan
+    for changes, values in ({"train.stop_at_noise": False}, array), ({}, missing):
+        restoration = Restoration(config(**{"train.epochs": 4} | changes), values)
+        assert restoration.noise == 0
+        assert [stage.epoch for stage in restoration.run()] == [1, 2, 3, 4]
+        assert restoration.progress == "after epoch 4"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{"kind": "vae", "likelihood": "gaussian"}, {"kind": "tvae", "likelihood": "bernoulli"}],
+)
+def test_a_model_that_finds_no_noise_is_refused(model: dict[str, str]) -> None:
+    with pytest.raises(Refusal, match=r"train.stop_at_noise: true .*; tvae and gaussian expected"):
+        from_dict({"model": model, "train": {"stop_at_noise": True}})
