@@ -221,10 +221,7 @@ class RestoreOptions:
     preset: Annotated[
         Literal["fast", "balanced", "paper"] | None,
         typer.Option(
-            help=(
-                "How much time to spend; default fast. 'balanced' can overfit strong noise; 'paper'"
-                " uses the published settings."
-            )
+            help="How much time to spend; default fast. 'paper' uses the published settings."
         ),
     ] = None
     recipe: Annotated[
