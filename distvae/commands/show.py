@@ -31,6 +31,8 @@ def show_run(run: Path) -> None:
         print(f"trained for {length}; best at epoch {best['epoch']:.0f}:")
         bound = f"{best['val_bound']:.2f} nats per {info['unit']}"
         print(f"validation bound {bound}, {_describe_codes(best)}")
+        if noise := info.get("noise"):
+            print(f"white noise in the rows: {noise:.3g}; training ends early if sigma is below it")
     for line in _describe_workers(run, epochs):
         print(line)
     for line in _describe_scores(run):

@@ -63,6 +63,8 @@ class RunInfo(TypedDict, total=False):
     rows: Mapping[str, int]
     val_rows: int
     """The rows that validation looks at after each epoch."""
+    noise: float
+    """The white noise in the rows, if training ends once sigma is below it."""
     recordings: Sequence[Plain]
     config_sha256: str
     config_sha256_before: str

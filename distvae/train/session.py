@@ -159,6 +159,8 @@ def _begin_or_resume(
         check_ownership(folder, owner)
         _note_arithmetic(folder, trainer)
         update_info(folder, val_rows=trainer.val_rows)
+        if noise := trainer.ending.noise:
+            update_info(folder, noise=noise)
         drop_later_epochs(folder, trainer.position.epoch)
         if not recalled:
             checkpoint.restore_best(folder)

@@ -10,6 +10,7 @@ from distvae.config import Config, from_dict
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
 from distvae.tasks.restoration import Restoration, RunDestination
+from distvae.train.run import read_info
 from distvae.train.stopping import BELOW
 from tests.tasks.test_restoration import SMALL, Floats, noisy, rmse, stopped_after, stripes
 
@@ -66,6 +67,8 @@ def test_a_resumed_training_ends_in_the_same_epoch(
     stopped_after(Restoration(config(), array, destination=RunDestination(run)), 2)
     resumed = Restoration(config(), array, destination=RunDestination(run, resume=True))
     *_, last = resumed.run()
+    scale = resumed.patches.scale
+    assert scale * read_info(run)["noise"] == resumed.noise
     assert last.epoch == ended.trainer.position.epoch
     np.testing.assert_array_equal(resumed.restored(), ended.restored())
     again = Restoration(config(), array, destination=RunDestination(run, resume=True))
