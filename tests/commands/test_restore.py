@@ -31,10 +31,11 @@ SMALL = [
     "model.latent=8",
     "model.hidden=[16]",
     "estep.states=16",
+    "estep.children=4",
     "train.batch=32",
 ]
 BRIEF = [*SMALL, "train.epochs=2", "train.threads=1", "train.device=cpu"]
-SOUND = ["data.window=[16]", *BRIEF[1:]]
+SOUND = ["data.window=[16]", *BRIEF[1:], "train.rate=0.01"]
 
 
 def pixels(height: int = 20, width: int = 24, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -421,7 +422,14 @@ def test_bad_input_is_refused_before_training_with_exit_code_two(call: Called, w
 @pytest.mark.slow
 def test_an_interrupted_restoration_is_written_and_resumed() -> None:
     epochs = 200
-    words = [*BRIEF, f"train.epochs={epochs}", "--noise", "20", "--json"]
+    words = [
+        *BRIEF,
+        f"train.epochs={epochs}",
+        "train.stop_at_noise=false",
+        "--noise",
+        "20",
+        "--json",
+    ]
     command = [
         sys.executable,
         "-c",
