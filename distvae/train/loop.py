@@ -73,7 +73,7 @@ class Trainer:
         may_be_missing = has_missing(train) or has_missing(val)
         self.ranks = ranks_epochs(self.model, may_be_missing)
         """Whether a larger validation objective means a better epoch."""
-        self.ending = Ending.of(config, train, may_be_missing)
+        self.ending = Ending.of(config, train, may_be_missing, team)
         lanes = divide(len(train), config.batch)
         keeps = self.searches is not None
         self.share = share_of(lanes, config.batch, team.rank, team.size, keeps)

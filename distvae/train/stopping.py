@@ -6,6 +6,7 @@ from distvae.config import Train
 from distvae.data.dataset import Rows
 from distvae.data.noise_floor import noise_floor
 from distvae.train.epoch import Position
+from distvae.train.team import Team
 
 BELOW = 0.99
 """The share of the noise in the rows that a model's sigma falls to before training ends: the noise
@@ -24,10 +25,12 @@ class Ending:
     """The noise in the rows, below which it ends; 0 if it does not."""
 
     @classmethod
-    def of(cls, config: Train, rows: Rows, may_be_missing: bool) -> "Ending":
-        """Return the rule of a configuration for the rows to train on."""
-        ends_at_noise = config.stop_at_noise and not may_be_missing
-        return cls(config.epochs, config.patience, noise_floor(rows) if ends_at_noise else 0.0)
+    def of(cls, config: Train, rows: Rows, may_be_missing: bool, team: Team) -> "Ending":
+        """Return the rule of a configuration for the rows to train on: the same on all workers."""
+        noise = 0.0
+        if config.stop_at_noise and not may_be_missing and team.rank == 0:
+            noise = noise_floor(rows)
+        return cls(config.epochs, config.patience, team.gather(noise)[0])
 
     def is_reached(self, position: Position) -> bool:
         """Return whether a training ends here."""

@@ -9,10 +9,13 @@ import pytest
 from distvae.config import Config, from_dict
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
-from distvae.tasks.restoration import Restoration, RunDestination
+from distvae.tasks.restoration import Restoration, RunDestination, check_restorable
 from distvae.train.run import read_info
+from distvae.train.session import build_trainer
 from distvae.train.stopping import BELOW
+from distvae.train.team import LocalTeam, Team
 from tests.tasks.test_restoration import SMALL, Floats, noisy, rmse, stopped_after, stripes
+from tests.train.crew import crew_of
 
 EPOCHS = 30
 
@@ -74,6 +77,22 @@ def test_a_resumed_training_ends_in_the_same_epoch(
     again = Restoration(config(), array, destination=RunDestination(run, resume=True))
     assert not list(again.run())
     np.testing.assert_array_equal(again.restored(), ended.restored())
+
+
+def train_together(team: Team, array: Floats) -> tuple[int, float]:
+    """Train as a restoration does; return the epochs and the noise at which it ends."""
+    wanted = config()
+    windows = check_restorable(wanted, array, "picture")
+    trainer = build_trainer(wanted, windows.dataset("picture", windows.cut(array)), team)
+    *_, last = trainer.run()
+    return last.epoch, trainer.ending.noise
+
+
+def test_two_workers_end_where_one_does(array: Floats, ended: Restoration) -> None:
+    alone = ended.trainer
+    with crew_of(2, LocalTeam) as crew:
+        found = crew.all(train_together, [array, array])
+    assert found == [(alone.position.epoch, alone.ending.noise)] * 2
 
 
 def test_without_the_setting_or_with_missing_values_all_epochs_are_trained(array: Floats) -> None:
