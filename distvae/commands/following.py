@@ -17,18 +17,22 @@ if TYPE_CHECKING:
 
 
 def follow(news: "Iterator[Epoch | str]", tracker: "Tracker | None", progress: Progress) -> None:
-    """Show and record the epochs and messages of a training."""
+    """Show and record the epochs and messages of a training, and say if it ended early."""
+    last = None
     with closed_on_failure(tracker, progress):
         try:
             for item in news:
                 if isinstance(item, str):
                     progress.say(item)
                     continue
-                progress.epoch(item)
+                progress.epoch(last := item)
                 if tracker:
                     tracker.epoch(item)
         finally:
             progress.end()
+    if last and last.epoch < last.epochs:
+        rules = "train.patience or train.stop_at_noise"
+        progress.say(f"ended early, after epoch {last.epoch} of {last.epochs} ({rules})")
 
 
 @contextmanager

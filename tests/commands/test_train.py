@@ -63,3 +63,15 @@ def test_a_folder_without_a_run_is_no_recipe(call: Called, tmp_path: Path) -> No
     code, _, err = call("train", str(tmp_path), *QUICK)
     assert code == 2
     assert f"{tmp_path}: no such recipe" in err
+
+
+def test_a_training_that_ends_early_says_so(
+    call: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["data.rows=200", "train.epochs=50", "train.patience=1", "train.rate=0.3", *QUICK]
+    code, _, err = call("train", "bars", "--out", "run", *words)
+    epochs = len(read_epochs(Path("run")))
+    assert code == 0
+    assert epochs < 50
+    assert f"\nended early, after epoch {epochs} of 50 (train.patience" in err
