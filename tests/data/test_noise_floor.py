@@ -13,11 +13,11 @@ Array = NDArray[np.float32]
 DIMS = 24
 
 
-def white(rows: int = 4000, dims: int = DIMS, seed: int = 0) -> Array:
+def white(rows: int = 8000, dims: int = DIMS, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((rows, dims)).astype(np.float32)
 
 
-def of_few_causes(causes: int, rows: int = 4000, seed: int = 1) -> Array:
+def of_few_causes(causes: int, rows: int = 8000, seed: int = 1) -> Array:
     """Rows that vary in few directions."""
     draws = np.random.default_rng(seed)
     states, means = draws.standard_normal((rows, causes)), draws.standard_normal((causes, DIMS))

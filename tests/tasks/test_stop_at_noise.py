@@ -17,16 +17,17 @@ from distvae.train.team import LocalTeam, Team
 from tests.tasks.test_restoration import SMALL, Floats, noisy, rmse, stopped_after, stripes
 from tests.train.crew import crew_of
 
-EPOCHS = 30
+EPOCHS, NOISE = 40, 60.0
+LEARNS_NOISE = {"model.latent": 16, "model.hidden": [64], "train.cycle": EPOCHS}
 
 
 def config(**changes: Any) -> Config:
-    return load("picture-fast", SMALL | {"train.epochs": EPOCHS, "train.cycle": EPOCHS} | changes)
+    return load("picture-fast", SMALL | LEARNS_NOISE | {"train.epochs": EPOCHS} | changes)
 
 
 @pytest.fixture(scope="module")
 def array() -> Floats:
-    return noisy(height=40, width=40)
+    return noisy(NOISE, height=40, width=40)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def ended(array: Floats) -> Restoration:
 def test_training_ends_in_the_first_epoch_with_sigma_below_the_noise(array: Floats) -> None:
     restoration = Restoration(config(), array)
     *earlier, last = restoration.run()
-    assert restoration.noise == pytest.approx(30, rel=0.05)
+    assert restoration.noise == pytest.approx(NOISE, rel=0.05)
     assert last.epoch < EPOCHS
     assert last.sigma <= BELOW * restoration.noise < min(stage.sigma for stage in earlier)
     assert restoration.progress == f"after epoch {last.epoch}, with sigma below the noise"
@@ -60,7 +61,7 @@ def test_it_restores_better_than_a_training_that_learns_the_noise(
     assert last.epoch == EPOCHS
     assert last.sigma < BELOW * ended.noise
     clean = stripes(40, 40)
-    assert rmse(ended.restored(), clean) < rmse(longer.restored(), clean)
+    assert rmse(ended.restored(), clean) < 0.9 * rmse(longer.restored(), clean)
 
 
 def test_a_resumed_training_ends_in_the_same_epoch(
