@@ -64,7 +64,7 @@ class RunInfo(TypedDict, total=False):
     val_rows: int
     """The rows that validation looks at after each epoch."""
     noise: float
-    """The white noise in the rows, if training ends once sigma is below it."""
+    """The white noise in the rows, if training ends once sigma is below it; otherwise 0."""
     recordings: Sequence[Plain]
     config_sha256: str
     config_sha256_before: str

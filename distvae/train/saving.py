@@ -34,10 +34,9 @@ class Savings:
 
     def after(self, epoch: Epoch, every: int = 0) -> None:
         """Save after an epoch, if it is the last, or one in so many, or enough time went by."""
-        due = self.trainer.ending.is_reached(self.trainer.position) or bool(
-            every and epoch.epoch % every == 0
-        )
-        if due or self.trainer.team.gather(time.monotonic() >= self.due)[0]:
+        over = self.trainer.ending.is_reached(self.trainer.position)
+        over = over or bool(every and epoch.epoch % every == 0)
+        if over or self.trainer.team.gather(time.monotonic() >= self.due)[0]:
             self.save()
 
     def save(self) -> None:

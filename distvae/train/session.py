@@ -158,9 +158,7 @@ def _begin_or_resume(
         owner = owner or take_ownership(folder)
         check_ownership(folder, owner)
         _note_arithmetic(folder, trainer)
-        update_info(folder, val_rows=trainer.val_rows)
-        if noise := trainer.ending.noise:
-            update_info(folder, noise=noise)
+        update_info(folder, val_rows=trainer.val_rows, noise=trainer.ending.noise)
         drop_later_epochs(folder, trainer.position.epoch)
         if not recalled:
             checkpoint.restore_best(folder)
