@@ -3,9 +3,9 @@
 The shell starts the program at each press of Tab, so nothing heavy is imported.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -16,6 +16,8 @@ from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
 from distvae.files.checkout import PACKAGE, SPACES
 from distvae.files.plain import Tree
+from distvae.files.refusal import Refusal
+from distvae.files.untrusted import read_json
 
 RUNS = Path("runs")
 BREAKS = ("=", ":", "@")
@@ -170,8 +172,6 @@ def _bests() -> Iterator[str]:
 
 def _read(file: Path) -> Tree:
     """Return the mapping in a JSON file, or nothing if it holds none or is being written."""
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    with suppress(OSError, Refusal):
+        return read_json(file)
+    return {}

@@ -15,6 +15,7 @@ from distvae.config import Config, from_dict, to_dict
 from distvae.config.recipes import override, parse_assignments, refuse_place
 from distvae.files.plain import finite
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import printable
 from distvae.train.progress import Style
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def print_judgement(judgement: "Evaluation", style: Style) -> None:
     if style != "line":
         return
     for refused in judgement.refused:
-        print(f"{refused.file}: no {refused.metric}: {refused.reason}")
+        print(printable(f"{refused.file}: no {refused.metric}: {refused.reason}"))
     for note in judgement.notes:
         print(note)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from distvae.config import changed_settings
-from distvae.files.untrusted import read_figures
+from distvae.files.untrusted import one_line, read_figures
 
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
 """The figures shown for the best epoch of a model without an encoder."""
@@ -82,4 +82,4 @@ def _describe_scores(run: Path) -> Iterator[str]:
         figures = read_figures(file)
         known = [(name, figures[name]) for name in without_spreads(figures)]
         scores = [f"{name} {shown(value)}" for name, value in known if value is not None]
-        yield f"evaluated on {file.parent.name}: {', '.join(scores)}"
+        yield f"evaluated on {one_line(file.parent.name)}: {', '.join(scores)}"

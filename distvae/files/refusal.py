@@ -15,8 +15,8 @@ VALUE = 60
 """Characters that a value in a message may have."""
 DIGITS = 40
 """Digits of a whole number that is written out."""
-CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-"""Characters that a terminal obeys instead of showing them."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
+"""Characters that a terminal obeys instead of showing them, and those that turn text around."""
 PASSWORD = re.compile(r"(:/{1,2})[^\s/@:]*:[^\s@]*@")
 """The user and password of a URI. A URI that became a path has lost one of its two slashes."""
 

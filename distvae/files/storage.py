@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from distvae.files.atomic import partial_name, replaced_file
 from distvae.files.refusal import Refusal, cause, refusing_full_disk
-from distvae.files.untrusted import WRITTEN_FILE, require_regular_file
+from distvae.files.untrusted import WRITTEN_FILE, check_plain, path_inside, require_regular_file
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -258,7 +258,10 @@ class Folder:
         return path
 
     def path_of(self, name: str) -> str:
-        """Return the path of a file in its file system."""
+        """Return the path of a file in its file system. The name may be that of a stranger."""
+        check_plain(name, str(self))
+        if self.system.type_name == "local":
+            return str(path_inside(Path(self.path), name))
         return f"{self.path.rstrip('/')}/{name}"
 
 

@@ -5,15 +5,16 @@ decoder raises becomes a `Refusal` that names the file.
 """
 
 import json
+import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from distvae.files.plain import Tree
-from distvae.files.refusal import Refusal, shortened
+from distvae.files.refusal import CONTROL, Refusal, shortened, shown
 
 if TYPE_CHECKING:
     from yaml.events import Event
@@ -34,8 +35,69 @@ KINDS = {
     stat.S_IFDIR: "a folder",
 }
 """Kinds of directory entries that are no regular file."""
+SNAPSHOTS, BLOBS = "snapshots", "blobs"
+"""Folders of the Hugging Face hub's cache: links for each revision, and the files they lead to."""
 WRITTEN_FILE = "the file that was written there"
 YAML_FILE = "a readable YAML file"
+
+
+def path_inside(folder: Path, name: object) -> Path:
+    """Return the path in a folder that a file of this folder names.
+
+    Refuse a name that leads out of the folder, by its parts or through a link.
+    """
+    path = folder / check_relative(name, str(folder))
+    _refuse_link_out(folder, path)
+    return path
+
+
+def check_relative(name: object, named_in: str) -> str:
+    """Return the name of a file below a folder. Refuse one that is absolute or climbs out."""
+    if isinstance(name, str) and name and not CONTROL.search(name):
+        path = PurePosixPath(name)
+        if path.parts and not path.is_absolute() and ".." not in path.parts and _is_text(name):
+            return name
+    raise Refusal(f"{named_in}: {shown(name)} is no name of a file in this folder; one expected")
+
+
+def check_plain(name: object, named_in: str) -> str:
+    """Return the name of a file directly in a folder. Refuse every other name."""
+    if "/" in (checked := check_relative(name, named_in)):
+        raise Refusal(f"{named_in}: {shown(name)} names a file elsewhere; a plain name expected")
+    return checked
+
+
+def _is_text(name: str) -> bool:
+    with suppress(UnicodeEncodeError):
+        return bool(name.encode())
+    return False
+
+
+def refuse_strange_entries(folder: Path) -> None:
+    """Refuse a folder with a link out of it, or with an entry that is neither file nor folder.
+
+    Such a folder may come from anyone, and whatever is read or written below it stays below it.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            with suppress(FileNotFoundError):  # another process may be writing here
+                kind = stat.S_IFMT(path.lstat().st_mode)
+                if kind == stat.S_IFLNK:
+                    _refuse_link_out(folder, path)
+                elif kind not in (stat.S_IFREG, stat.S_IFDIR):
+                    raise Refusal(f"{path}: {KINDS.get(kind, 'no regular file')}; a file expected")
+
+
+def _refuse_link_out(folder: Path, path: Path) -> None:
+    """Refuse a path that a link takes out of its folder, except to the files of the hub's cache."""
+    try:
+        root, found = folder.resolve(), path.resolve()
+    except (RuntimeError, OSError) as error:  # links that form a circle
+        raise Refusal(f"{path}: a link to itself; a file expected") from error
+    caches = [above.parent / BLOBS for above in root.parents if above.name == SNAPSHOTS]
+    if not any(found.is_relative_to(place) for place in (root, *caches)):
+        raise Refusal(f"{path}: a link out of {folder}; a file in it expected")
 
 
 def require_regular_file(path: Path, expected: str) -> None:
@@ -194,7 +256,16 @@ def parse_json(content: bytes | str, name: str) -> Tree:
         raise Refusal(message) from error
     if not isinstance(tree, dict) or _is_too_deep(tree):
         raise Refusal(message)
-    return tree
+    return {printable(key): printable(value) for key, value in tree.items()}
+
+
+def printable(value: Any) -> Any:
+    """Return a value without the characters in its texts that a terminal obeys, but with lines."""
+    if isinstance(value, str):
+        return "\n".join(CONTROL.sub(" ", line) for line in value.split("\n"))
+    if isinstance(value, dict):
+        return {printable(key): printable(item) for key, item in value.items()}
+    return [printable(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_too_deep(tree: object) -> bool:

@@ -6,9 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distvae.config.schema import check_value, field_types
 from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import read_figures, read_json
+from distvae.files.untrusted import (
+    path_inside,
+    read_figures,
+    read_json,
+    refuse_strange_entries,
+)
 from distvae.tune.results import Directions, Result, rank
 
 if TYPE_CHECKING:
@@ -148,6 +154,7 @@ def read_results(folder: Path) -> Sweep | RunResults:
     """Read a folder. Raise `Refusal` if it is neither a sweep's nor a run's."""
     from distvae.tune.sweep_file import SWEEP_FILE
 
+    refuse_strange_entries(folder)
     if (folder / SWEEP_FILE).is_file():
         return read_sweep(folder)
     if (folder / "run.json").is_file():
@@ -175,7 +182,8 @@ def read_sweep(folder: Path) -> Sweep:
     results = _merge(written, in_ledger)
     if results != written:
         results = rank(results, facts["metrics"])
-    trials = [_read_trial(folder / "trials" / str(each.number), each) for each in results]
+    folders = [path_inside(folder, f"trials/{result.number}") for result in results]
+    trials = [_read_trial(*each) for each in zip(folders, results, strict=True)]
     concluded = (folder / "results.json").is_file() and results == written
     return Sweep(folder, facts, trials, concluded, sampled)
 
@@ -231,6 +239,11 @@ def _read_results(path: Path) -> list[Result]:
     if not path.is_file():
         return []
     try:
-        return [Result(**trial) for trial in read_json(path)["trials"]]
+        results = [Result(**trial) for trial in read_json(path)["trials"]]
     except (KeyError, TypeError) as error:
         raise Refusal(f"{path}: not a list of trials as distvae writes it") from error
+    kinds = field_types(Result)
+    for result in results:
+        for name in ("number", "state"):
+            check_value(f"{path}: {name}", kinds[name], getattr(result, name))
+    return results

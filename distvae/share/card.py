@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from distvae.config import Config, changed_settings, from_stored
 from distvae.config.recipes import recipe_name
-from distvae.files.markdown import markdown_table
+from distvae.files.markdown import MOST, markdown_table, plain_text
 from distvae.files.plain import Plain
 from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
 from distvae.numerics.figures import SPREAD, without_spreads
@@ -52,6 +52,11 @@ class Card:
     def name(self) -> str:
         """The model and its data, in a few words."""
         return f"{self.config.model.kind} on {one_line(self.info['data'])}"
+
+    @cached_property
+    def unit(self) -> str:
+        """The name of a row, as Markdown."""
+        return plain_text(self.info["unit"])
 
     @cached_property
     def figures(self) -> dict[str, dict[str, float]]:
@@ -96,18 +101,18 @@ class Card:
             "How to load it": self._loading(),
             "Licence": iter([WITHOUT_LICENCE]),
         }
-        lines = [f"# {self.name}", "", *self._summary(), ""]
+        lines = [f"# {plain_text(self.name)}", "", *self._summary(), ""]
         for title, body in sections.items():
             lines += [f"## {title}", "", *body, ""]
         return "\n".join(lines)
 
     def _summary(self) -> Iterator[str]:
-        kind, program = type(self.config.model), self.info["versions"]["distvae"]
+        kind, program = type(self.config.model), plain_text(self.info["versions"]["distvae"])
         first = " ".join((kind.__doc__ or kind.kind).split()).partition(". ")[0].rstrip(".")
         yield f"{first}. It was trained by distvae {program}."
 
     def _purpose(self) -> Iterator[str]:
-        unit, dims, size = self.info["unit"], self.info["dims"], code_size(self.config)
+        unit, dims, size = self.unit, self.info["dims"], code_size(self.config)
         yield f"It turns {unit}s of {dims:,} values into codes of {size:,} values, and codes back."
         yield "Codes can be compared and stored, and serve as features."
         yield f"The model can also draw new {unit}s."
@@ -119,15 +124,15 @@ class Card:
         for place in PLACES:
             settings.pop(place, None)
         yield from ("", "Settings that differ from the defaults:", "", "```")
-        yield from (f"{name}={value}" for name, value in settings.items())
+        yield from (f"{name}={one_line(str(value), MOST)}" for name, value in settings.items())
         yield "```"
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         info = self.info
-        counts = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
-        yield "recipe", recipe_name(info["recipe"]) or "none"
-        yield "data", f"{one_line(info['data'])}, {counts} {info['unit']}s"
-        yield "digest of the data", f"`{info['data_digest']}`"
+        counts = [f"{count:,} {plain_text(split)}" for split, count in info["rows"].items()]
+        yield "recipe", plain_text(recipe_name(info["recipe"]) or "none")
+        yield "data", f"{plain_text(info['data'])}, {', '.join(counts)} {self.unit}s"
+        yield "digest of the data", plain_text(info["data_digest"])
         if shape := info.get("shape"):
             yield "shape of a row", " x ".join(map(str, shape))
         if "range" in info:
@@ -137,16 +142,16 @@ class Card:
             yield "epochs", f"{info['epochs']}; the weights are those of epoch {self._best_epoch()}"
             yield "seconds", f"{info['seconds']:.0f}"
         yield "seed", str(self.config.train.seed)
-        yield "begun", info["begun"]
-        yield "commit", str(info["commit"])
-        versions = info["versions"].items()
-        yield "versions", ", ".join(f"{name} {version}" for name, version in versions)
+        yield "begun", plain_text(info["begun"])
+        yield "commit", plain_text(info["commit"])
+        versions = [f"{name} {version}" for name, version in info["versions"].items()]
+        yield "versions", plain_text(", ".join(versions))
 
     def _best_epoch(self) -> int:
         return int(read_json(self.run / "best.json")["facts"]["epoch"])
 
     def _figures(self) -> Iterator[str]:
-        yield f"Bound on validation data: {self._bound()} nats per {self.info['unit']}."
+        yield f"Bound on validation data: {self._bound()} nats per {self.unit}."
         if not self.figures:
             yield "It was not evaluated further."
         for split, figures in self.figures.items():
@@ -154,7 +159,7 @@ class Card:
             names = without_spreads(figures)
             rows = [
                 (
-                    name,
+                    plain_text(name),
                     with_spread(figures[name], figures.get(name + SPREAD) or None),
                     meaning(name),
                 )

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 from distvae.files.output import check_writable_folder
-from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
+from distvae.files.untrusted import path_inside
 from distvae.share.hub import HUB, Repository
 from distvae.share.names import CARD, LISTED, SUMS
-
-SNAPSHOTS, BLOBS = "snapshots", "blobs"
-"""Folders of the Hugging Face hub's cache: links for each revision, and the files they lead to."""
 
 
 class Place(Protocol):
@@ -48,7 +45,8 @@ class ModelFolder:
         """Return the content of a file."""
         folder, file = self._holder(name)
         with self._reached("a model that 'distvae push' wrote expected", name):
-            self._refuse_link(name)
+            if not self.folder.remote:
+                path_inside(Path(self.folder.path), name)
             return folder.read(file)
 
     def write(self, files: Mapping[str, bytes], force: bool) -> None:
@@ -61,16 +59,6 @@ class ModelFolder:
             for name in sorted(files, key=lambda name: name != SUMS):
                 folder, file = self._holder(name)
                 folder.write(file, files[name])
-
-    def _refuse_link(self, name: str) -> None:
-        """Refuse a file of this machine that a symbolic link takes from outside of the folder."""
-        if self.folder.system.type_name != "local":
-            return
-        found = resolve_path(self.folder.path_of(name))
-        folder = resolve_path(self.folder.path)
-        in_hub = folder.parent.name == SNAPSHOTS and found.is_relative_to(folder.parents[1] / BLOBS)
-        if not in_hub and not found.is_relative_to(folder):
-            raise Refusal(f"{self}/{name}: a link out of the folder; a file in it expected")
 
     def _clear(self, force: bool) -> None:
         """Delete the files of the model that is there."""

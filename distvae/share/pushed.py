@@ -67,7 +67,7 @@ def export(run: Path) -> dict[str, bytes]:
     manifest = read_manifest(run, "best.json")
     config = _without_places(read_config(run, info))
     settings = config_yaml(config)
-    with Folder(run).open_verified(Path(manifest["tensors"]).name, manifest["sha256"]) as stream:
+    with Folder(run).open_verified(manifest["tensors"], manifest["sha256"]) as stream:
         weights = bytes(stream.read())
     files = {
         "best.json": _json(cast(Manifest, {**manifest, "tensors": WEIGHTS})),

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from distvae.files.untrusted import read_json
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 def run_info(folder: Path) -> "RunInfo | None":
     """Return the facts in run.json, or None in the folder of a sweep."""
     file = folder / "run.json"
-    return cast("RunInfo", json.loads(file.read_bytes())) if file.exists() else None
+    return cast("RunInfo", read_json(file)) if file.exists() else None
 
 
 def provenance_tags(info: "RunInfo | None") -> dict[str, str]:

@@ -10,6 +10,12 @@ from typing import TypedDict, Unpack, cast
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.files.untrusted import (
+    WRITTEN_FILE,
+    parse_json,
+    refuse_strange_entries,
+    require_regular_file,
+)
 
 LINES = "mlflow.jsonl"
 """The file of a folder with its entries, one a line. Trackers append to it, and senders read it."""
@@ -71,14 +77,13 @@ class Journal:
         """Return the head, or {} if nothing was written yet."""
         file = self.folder / HEAD
         try:
-            return cast(Head, dict(json.loads(file.read_bytes())))
+            content = Folder(self.folder).read(HEAD)
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError) as error:
-            raise Refusal(
-                f"{file}: altered or damaged: not the JSON that was written there; without it and"
-                f" {LINES} a new record begins"
-            ) from error
+        try:
+            return cast(Head, parse_json(content, str(file)))
+        except Refusal as error:
+            raise Refusal(f"{error}; without it and {LINES} a new record begins") from error
 
     def write_head(self, head: Head) -> None:
         """Write the head, replacing the one before."""
@@ -143,6 +148,7 @@ class Journal:
         file, end = self.folder / LINES, start
         if not file.exists():
             return
+        require_regular_file(file, WRITTEN_FILE)
         with file.open("rb") as lines:
             lines.seek(start)
             for line in lines:
@@ -182,8 +188,10 @@ def unsent_folders(root: Path, on_damage: Callable[[Path, Exception], None]) -> 
     found = []
     for name, _, files in os.walk(root):  # which skips folders that vanish meanwhile
         try:
-            if LINES in files and Journal(Path(name)).pending():
-                found.append(Path(name))
+            if LINES in files:
+                refuse_strange_entries(Path(name))
+                if Journal(Path(name)).pending():
+                    found.append(Path(name))
         except FileNotFoundError:
             continue
         except (Refusal, OSError) as error:

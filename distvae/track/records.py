@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from distvae.files.refusal import Refusal, nearest
+from distvae.files.untrusted import printable
 from distvae.track.journal import Journal
 from distvae.track.naming import METRIC, figure_name, grouped_filter
 from distvae.track.store import Store, error_summary, without_secrets
@@ -89,16 +90,16 @@ def _record(run: "Run", experiment: str) -> Record:
     return Record(
         id=info.run_id,
         kind=data.tags["kind"],
-        name=info.run_name,
-        experiment=experiment,
+        name=printable(info.run_name),
+        experiment=printable(experiment),
         experiment_id=info.experiment_id,
         status=info.status.lower(),
         began=info.start_time / 1000,
         seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
-        folder=Path(data.tags.get("folder", "")),
+        folder=Path(printable(data.tags.get("folder", ""))),
         parent=data.tags.get("mlflow.parentRunId"),
         metrics={figure_name(name): value for name, value in data.metrics.items()},
-        params=dict(data.params),
+        params=printable(dict(data.params)),
     )
 
 

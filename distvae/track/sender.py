@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal, shortened
+from distvae.files.untrusted import check_relative, path_inside
 from distvae.share.card import Card
 from distvae.track.facts import describe_data, provenance_tags, run_info
 from distvae.track.journal import AFTERWARDS, HEAD, LINES, Entry, Head, Journal
@@ -93,11 +94,15 @@ class Sender:
         return self._client is not None and self.journal.head().get("id") == self.id
 
     def _parent_record(self) -> str | None:
-        """Return the record of the sweep that this trial belongs to. Create it if necessary."""
-        folder = self.journal.head().get("parent")
-        if not folder or not Journal(Path(folder)).head():
+        """Return the record of the sweep that this trial belongs to. Create it if necessary.
+
+        A trial whose folder is not in that of the sweep has been moved, or was made up.
+        """
+        folder = Path(self.journal.head().get("parent") or "")
+        is_above = folder.is_absolute() and self.folder.resolve().is_relative_to(folder.resolve())
+        if not is_above or not Journal(folder).head():
             return None
-        return Sender(self.store, Path(folder)).create_record()
+        return Sender(self.store, folder).create_record()
 
     def _find_or_create(self, parent: str | None) -> str:
         """Return the record that the folder names, if this store has it, or a new one."""
@@ -143,7 +148,8 @@ class Sender:
         self, client: "MlflowClient", experiment: str, head: Head, parent: str | None
     ) -> str:
         """Create the record and note its id at once, so that another attempt finds it."""
-        tags = head["tags"] | provenance_tags(run_info(self.folder))
+        tags = head["tags"] | {"folder": str(self.folder.absolute())}
+        tags |= provenance_tags(run_info(self.folder))
         if parent:
             tags["mlflow.parentRunId"] = parent
         run = client.create_run(experiment, head["began"], tags, head["name"])
@@ -179,9 +185,11 @@ class Sender:
     def files(self, entries: Sequence[Entry]) -> None:
         """Send files of the folder that still exist."""
         for entry in entries:
-            for path in entry["paths"]:
-                if (self.folder / path).is_file():
-                    self.client.log_artifact(self.id, str(self.folder / path), entry["below"])
+            below = check_relative(entry["below"], str(self.folder / LINES))
+            for name in entry["paths"]:
+                path = path_inside(self.folder, name)
+                if path.is_file():
+                    self.client.log_artifact(self.id, str(path), below)
 
     def findings(self, entries: Sequence[Entry]) -> None:
         """Send what a sweep found: its description, its data, and a view of its trials."""
@@ -195,14 +203,14 @@ class Sender:
         text = f"{entry['text']}\n\n{links}"
         self.client.set_tag(sweep, NOTE, text)
         self.client.set_experiment_tag(experiment, NOTE, text)
-        best = self.folder / entry["folder"]
-        if entry["folder"] and (info := run_info(best)):
-            params = Journal(best).head().get("params", {})
-            describe_data(self.client, sweep, info, params)
+        if entry["folder"]:
+            best = path_inside(self.folder, entry["folder"])
+            if info := run_info(best):
+                describe_data(self.client, sweep, info, Journal(best).head().get("params", {}))
 
     def report(self, entries: Sequence[Entry]) -> None:
         """Send the report as it is now, if it still exists."""
-        page = self.folder / entries[-1]["path"]
+        page = path_inside(self.folder, entries[-1]["path"])
         if page.is_file():
             self.client.log_artifact(self.id, str(page), "report")
 
@@ -233,7 +241,7 @@ class Sender:
         from mlflow.exceptions import MlflowException
 
         name = model_name(entries[-1]["name"])
-        best = Sender(self.store, self.folder / entries[-1]["folder"])
+        best = Sender(self.store, path_inside(self.folder, entries[-1]["folder"]))
         run = best.send()
         try:
             self.client.create_registered_model(name)

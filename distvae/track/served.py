@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from distvae.config.schema import check_value
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import read_json
+from distvae.files.untrusted import check_plain, read_json, refuse_strange_entries
 from distvae.share.card import Card, summaries
 from distvae.share.names import CARD
 from distvae.share.wheel import write_wheel
@@ -82,7 +82,8 @@ def pack(run: Path, folder: Path) -> Path:
 
 def _copy_run(run: Path, data: Path) -> None:
     """Copy the files of a run that open it, and those that say how good it is."""
-    names = [*NEEDED, str(read_json(run / "best.json")["tensors"])]
+    refuse_strange_entries(run)
+    names = [*NEEDED, check_plain(read_json(run / "best.json")["tensors"], str(run / "best.json"))]
     names += [*(name for name in HISTORY if (run / name).is_file()), *summaries(run)]
     for name in names:
         (data / name).parent.mkdir(parents=True, exist_ok=True)

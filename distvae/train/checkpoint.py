@@ -137,7 +137,7 @@ def load(place: Place, name: str) -> tuple[dict[str, Tensor], CheckpointFacts]:
 
     folder = Folder.of(place)
     manifest = read_manifest(folder, f"{name}.json")
-    file = Path(manifest["tensors"]).name
+    file = manifest["tensors"]
     try:
         content = folder.read(file)
     except OSError as error:

@@ -19,12 +19,14 @@ COPIED_CHECKPOINTS = ("best", "last")
 
 
 def state_folder(local: Path, storage: str | None, resume: bool, force: bool) -> Folder:
-    """Return the folder of a run's state: the local one, or one below a storage.
+    """Return the folder of a run's state: the local one, or the one below a storage.
 
-    The storage is the one that is named, or the one that a resumed run began with.
+    A storage that only `run.json` names is refused: the file may be a stranger's.
     """
     if storage is None:
-        return _recorded_folder(local) if resume else Folder(local)
+        if resume:
+            _refuse_recorded_storage(local)
+        return Folder(local)
     folder = Folder(storage).subfolder(local.name)
     _check_storage(folder)
     if not resume and not Folder(local).is_empty():
@@ -33,14 +35,12 @@ def state_folder(local: Path, storage: str | None, resume: bool, force: bool) ->
     return folder
 
 
-def _recorded_folder(local: Path) -> Folder:
-    """Return the folder of a run's state, as its `run.json` names it."""
+def _refuse_recorded_storage(local: Path) -> None:
+    """Refuse to resume a copy of a run whose state is on a storage."""
     recorded = read_info(local).get("storage") if (local / "run.json").is_file() else None
-    if not recorded:
-        return Folder(local)
-    folder = Folder(recorded)
-    _check_storage(folder)
-    return folder
+    if recorded:
+        above = str(recorded).partition("?")[0].rstrip("/").rpartition("/")[0]
+        raise Refusal(f"{local}: its state is in {recorded}; --resume --storage {above} expected")
 
 
 def _check_storage(folder: Folder) -> None:

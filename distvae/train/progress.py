@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from distvae.files.plain import finite
+from distvae.files.untrusted import printable
 from distvae.train.notebook import NotebookOutput, in_notebook, progress_bar
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Progress:
 
     def _write(self, text: str, stay: bool) -> None:
         """Write a line. One that stays is cut to the terminal and overwritten by the next."""
+        text = printable(text)
         if stay:
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write(f"\r\033[K{text[:width]}")

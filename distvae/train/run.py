@@ -22,7 +22,7 @@ from distvae.files.memory import require_memory
 from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.files.untrusted import parse_json, parse_yaml
+from distvae.files.untrusted import parse_json, parse_yaml, refuse_strange_entries
 from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
 from distvae.numerics.bands import divide
 from distvae.numerics.noise import EVALUATION, Noise, row_keys
@@ -90,7 +90,7 @@ class Run:
             lanes = divide(run.info["rows"]["train"], run.config.train.batch)
             run.estep.allocate(lanes.held())
         if isinstance(run.estep, Persistent):
-            run.estep.load(run.info.get("storage", path), run.facts["populations"])
+            run.estep.load(path, run.facts["populations"])
         return run
 
     @property
@@ -209,7 +209,12 @@ def read_info(place: Place) -> RunInfo:
 
 
 def refuse_other_folder(folder: Folder) -> Tree:
-    """Refuse a folder that is no run folder; return what its run.json holds, damaged or not."""
+    """Refuse a folder that is no run folder, or that leads to files outside of it.
+
+    Return what its run.json holds, damaged or not.
+    """
+    if not folder.remote:
+        refuse_strange_entries(Path(folder.path))
     if folder.has("sweep.json"):
         raise Refusal(
             f"{folder}: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP,"

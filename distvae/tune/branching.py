@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from distvae.config import Config
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import check_plain
 
 if TYPE_CHECKING:
     from distvae.train.documents import CheckpointFacts, Lineage
@@ -71,6 +72,7 @@ def _write_state(origin: Path, target: Path) -> None:
     manifest = checkpoint.read_manifest(origin, "last.json")
     facts = manifest["facts"]
     for name in _files(manifest["tensors"], facts):
+        check_plain(name, str(origin / "last.json"))
         _link(origin / name, target / name)
     position = facts["position"]
     position["best"], position["best_epoch"] = -math.inf, position["epoch"]

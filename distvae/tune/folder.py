@@ -9,6 +9,7 @@ from pathlib import Path
 from distvae.files.output import atomic_file, prepare_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.files.untrusted import refuse_strange_entries
 from distvae.train.run_folder import refuse_others_inside
 from distvae.tune.resources import TrialResources
 from distvae.tune.space import Space
@@ -37,6 +38,7 @@ def locked_folder(out: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     created = not out.exists()
+    refuse_strange_entries(out)
     prepare_folder(out, force=True)
     lock = FileLock(out / LOCK, timeout=0)
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distvae.files.plain import Plain
+from distvae.files.untrusted import path_inside
 from distvae.tune.branching import branch
 from distvae.tune.judgments import LEAST_WORTH, read_worths
 from distvae.tune.population import choose_replacements, perturb
@@ -175,7 +176,7 @@ class Generations:
         if lineage is None or (target / "run.json").exists():
             return
         config = self.space.config(self.values(number))
-        branch(self.trials / str(lineage["parent"]), target, config, lineage)
+        branch(path_inside(self.trials, str(lineage["parent"])), target, config, lineage)
 
 
 def _begins_at(trial: "FrozenTrial", epoch: int) -> bool:

@@ -17,7 +17,7 @@ from distvae.config.recipes import describe
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
-from distvae.files.untrusted import read_figures
+from distvae.files.untrusted import path_inside, read_figures
 from distvae.track import Tracker, run_tags
 from distvae.tune.branching import lineage_tags, saved_epoch
 from distvae.tune.figures import average_figures, compare_with_published
@@ -73,7 +73,7 @@ class Trials:
 
     def folder_of(self, number: int) -> Path:
         """Return the folder of a trial."""
-        return self.folder / str(number)
+        return path_inside(self.folder, str(number))
 
     def runs(
         self, number: int, values: Mapping[str, Plain], until: int | None = None

@@ -197,7 +197,7 @@ def test_a_snapshot_in_the_hubs_cache_is_loaded(run: Path, pushed: Path, tmp_pat
     assert contents(tmp_path / "copy") == contents(pushed)
     blobs.rename(tmp_path / "elsewhere")
     blobs.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Refusal, match="a link out of the folder; a file in it"):
+    with pytest.raises(Refusal, match=r"a link out of .*; a file in it"):
         load_into(str(snapshot), tmp_path / "another")
 
 
@@ -205,7 +205,7 @@ def test_a_link_out_of_the_folder_is_refused(pushed: Path, tmp_path: Path) -> No
     (tmp_path / "secret").write_text("key")
     (pushed / "README.md").unlink()
     (pushed / "README.md").symlink_to(tmp_path / "secret")
-    with pytest.raises(Refusal, match=r"README\.md: a link out of the folder; a file in it"):
+    with pytest.raises(Refusal, match=r"README\.md: a link out of .*; a file in it"):
         load_into(str(pushed), tmp_path / "copy")
     (pushed / "README.md").unlink()
     (pushed / "README.md").symlink_to("README.md")

@@ -123,8 +123,7 @@ def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(
 
 def test_the_folder_of_a_sweep_cannot_be_fetched(root: Path) -> None:
     (root / "sweep").mkdir()
-    Tracker(
-        Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep", "folder": "/gone"}
-    ).create()
+    Tracker(Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).create()
+    shutil.rmtree(root / "sweep")
     with pytest.raises(Refusal, match="MLflow keeps only the results and the report of a sweep"):
         find_folder("sweep", Store.find(root))

@@ -136,7 +136,7 @@ def test_trials_are_children_of_their_sweep(root: Path) -> None:
     )
     sweep.create()
     for name in ("0", "1"):
-        tracker(root, name, root / "sweep").close("FAILED")
+        tracker(root, f"sweep/{name}", root / "sweep").close("FAILED")
     children = {
         run.info.run_name
         for run in runs(root)

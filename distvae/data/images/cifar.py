@@ -7,7 +7,9 @@ is refused.
 """
 
 import hashlib
+import io
 import pickle
+import pickletools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -144,6 +146,23 @@ _KNOWN = {
 }
 
 
+TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"}
+MAX_TUPLES = 12
+"""Tuples of a batch. Tuples of one another, as a key, take time that doubles with each."""
+MAX_MEMO = 2**20
+"""The place of a remembered value. The memory for all places before it is reserved."""
+
+
+def _refuse_bombs(path: Path, content: bytes) -> None:
+    """Refuse a pickle that would take more time or memory than its size says."""
+    tuples = 0
+    for operation, argument, _ in pickletools.genops(content):
+        tuples += operation.name in TUPLES
+        in_memo = operation.name in ("PUT", "LONG_BINPUT") and (argument or 0) > MAX_MEMO
+        if tuples > MAX_TUPLES or in_memo:
+            raise Refusal(f"{path}: holds other things than a batch of CIFAR-10; one expected")
+
+
 class _Inert(pickle.Unpickler):
     """An unpickler of numbers, text and containers. Arrays become records."""
 
@@ -163,8 +182,9 @@ class _Inert(pickle.Unpickler):
 
 def _unpickled(path: Path) -> dict[object, object]:
     try:
-        with path.open("rb") as stream:
-            batch = _Inert(stream, path).load()
+        content = path.read_bytes()
+        _refuse_bombs(path, content)
+        batch = _Inert(io.BytesIO(content), path).load()
     except Refusal:
         raise
     except OSError as error:

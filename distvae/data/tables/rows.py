@@ -16,7 +16,7 @@ from distvae.data.dataset import Array, Dataset, LazyRows, Rows, Stacked
 from distvae.data.tables import arrow
 from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal, shown
-from distvae.files.untrusted import read_json
+from distvae.files.untrusted import read_json, refuse_strange_entries
 from distvae.numerics.facts import Facts
 
 MANIFEST = "rows.json"
@@ -49,6 +49,7 @@ def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
             "data.path: empty, and $DISTVAE_DATA is not set; a folder that 'distvae ingest' made"
             " expected"
         )
+    refuse_strange_entries(root)
     manifest = read_manifest(root)
     named: dict[str, list[FileEntry]] = manifest["splits"]
     every = [entry for part in named.values() for entry in part]
