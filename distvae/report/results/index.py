@@ -183,7 +183,7 @@ class Index:
 LEGEND = (
     "In the tables below, ours is the mean over seeds, with its difference from the published "
     "figure in brackets. The spread is half the range. A dagger † marks scale `day`: fewer epochs, "
-    "less data or other settings than were published. `distvae reproduce` needs `--data FOLDER`."
+    "less data or other settings than at `full`. `distvae reproduce` needs `--data FOLDER`."
 )
 
 
