@@ -6,8 +6,9 @@
 gamma belongs to the data point and is mu^2 + sigma^2 in closed form (see `LearnedVariance`), so it
 is neither stored nor alternated over. The code of x is `a`, one value for each atom of D. The
 paper's D is the identity or a DCT. Its equation 11 has r = 1..k with all columns centred, of rank
-m - 1; that of `dct` starts at r = 0 and keeps the constant, which is ours, as are learned ones. Paper and release differ in what they resynthesise from: the paper says the
-posterior mean, the release draws a sample (`eval.latent`).
+m - 1 if k >= m. Ours starts at r = 0 and keeps the constant atom; learned dictionaries are ours
+too. Paper and release differ in what they resynthesise from: the paper says the posterior mean, the
+release draws a sample (`eval.latent`).
 """
 
 import math

@@ -37,8 +37,8 @@ def linear(subject: Subject) -> dict[str, float]:
 def sgd(subject: Subject) -> dict[str, float]:
     """Return the accuracy of a net on plain codes after 20 epochs of gradient descent.
 
-    Without hidden layers this is the linear layer of the code of [Re] Variational Sparse Coding. Its
-    notebook puts a ReLU before the cross-entropy, which is left out here. Its report says that there
+    Without hidden layers this is the linear layer of the code of [Re] Variational Sparse Coding,
+    without the ReLU that its notebook puts before the cross-entropy. Its report says that there
     are two layers.
     """
     from sklearn.neural_network import MLPClassifier
