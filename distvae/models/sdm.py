@@ -5,9 +5,10 @@
 
 gamma belongs to the data point and is mu^2 + sigma^2 in closed form (see `LearnedVariance`), so it
 is neither stored nor alternated over. The code of x is `a`, one value for each atom of D. The
-paper's D is the identity or a DCT whose constant atom keeps its mean, else it would vanish; learned
-dictionaries are ours. Paper and release differ in what they resynthesise from: the paper says the
-posterior mean, the release draws a sample (`eval.latent`).
+paper's D is the identity or a DCT. Its equation 11 has r = 1..k with all columns centred, of rank
+m - 1 if k >= m. Ours starts at r = 0 and keeps the constant atom; learned dictionaries are ours
+too. Paper and release differ in what they resynthesise from: the paper says the posterior mean, the
+release draws a sample (`eval.latent`).
 """
 
 import math
@@ -24,7 +25,7 @@ from distvae.numerics.noise import Noise
 
 
 def dct(rows: int, atoms: int) -> Tensor:
-    """Return cosines of rising frequency as unit columns, centred except for the constant one."""
+    """Return cosines of rising frequency as unit columns, centred except for our constant one."""
     place, frequency = (
         torch.arange(rows, dtype=torch.float64),
         torch.arange(atoms, dtype=torch.float64),

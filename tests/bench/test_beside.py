@@ -197,6 +197,18 @@ def test_epochs_of_tvae_beside_another_program_become_rows(
     assert row["figures"]["ours_s"] == printed["ours_s"] > 0
 
 
+def test_the_objective_of_a_turn_is_that_of_its_own_steps() -> None:
+    case = replace(CASES["small"], states=8, parents=2, children=2, generations=1, block=64)
+    rows = noisy_patches(case, None)[:128]
+    trainer = new_trainer(case, rows, 3)
+    taken = [tvae.train_turn(trainer, 2) for _ in range(4)]
+    assert [turn.rows for turn in taken] == [64] * 4
+    epochs = [epoch.train_objective for epoch in new_trainer(case, rows, 3).run()][:2]
+    pairs = [taken[0].bound + taken[1].bound, taken[2].bound + taken[3].bound]
+    assert pairs == pytest.approx([2 * epoch for epoch in epochs], rel=1e-5)
+    assert len({turn.bound for turn in taken}) == 4
+
+
 def drawn_picture(folder: Path) -> Path:
     """Write a grey picture with an edge."""
     levels = np.full((16, 20), 60, np.uint8)
@@ -291,7 +303,7 @@ def test_a_real_program_trains_beside_ours(
 
 
 @pytest.mark.slow
-def test_the_real_tvo_begins_at_the_bound_that_ours_has_reached(
+def test_the_real_tvo_has_the_bound_of_ours_in_the_same_turn(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     contest = tvae.TvaeContest(rows=1024, epochs=3, threads=1, turns=1)

@@ -253,6 +253,20 @@ def test_the_dct_has_unit_columns_a_constant_atom_and_full_rank(
     assert int(torch.linalg.matrix_rank(matrix.double())) == rank
 
 
+@pytest.mark.parametrize(("rows", "atoms"), [(32, 32), (32, 64)])
+def test_the_dct_of_the_paper_has_no_constant_atom_and_lacks_one_rank(
+    rows: int, atoms: int
+) -> None:
+    place, frequency = torch.arange(rows).double(), torch.arange(1, atoms + 1).double()
+    columns = torch.cos(place[:, None] * torch.pi * frequency / atoms)  # its equation 11
+    columns -= columns.mean(0)
+    assert int(torch.linalg.matrix_rank(columns)) == rows - 1
+    ours = dct(rows, atoms).double()[:, 1:]
+    torch.testing.assert_close(
+        columns[:, :-1] / columns[:, :-1].norm(dim=0), ours, atol=1e-6, rtol=0
+    )
+
+
 def test_a_learned_dictionary_returns_to_unit_columns() -> None:
     model = SDM(SDMModel(latent=8, dictionary="learned", atoms=12), dims=5)
     with torch.no_grad():

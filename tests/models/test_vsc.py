@@ -13,6 +13,7 @@ from distvae.estep.amortised import Amortised
 from distvae.interface import Batch
 from distvae.models.posteriors import SpikeAndSlab
 from distvae.models.vsc import VSC
+from distvae.numerics.noise import Noise
 from tests import tiny
 
 H, ROWS, ALPHA = 6, 7, 0.2
@@ -73,3 +74,12 @@ def test_slabs_are_half_warm_half_way_through_their_warm_up() -> None:
     assert (was_warm, is_warm) == (False, True)
     torch.testing.assert_close(half.mean, whole.mean / 2)
     torch.testing.assert_close(half.log_variance, whole.log_variance / 2)
+
+
+def test_draws_have_exact_zeros_and_codes_have_none() -> None:
+    model, encoder = untrained()
+    q = posterior(model, encoder)
+    noise = Noise(0, 0, torch.arange(ROWS))
+    for draws in (q.points(20, noise)[0], model.prior(noise, encoder)):
+        assert draws.eq(0).any()
+    assert q.code.ne(0).all(), "README says so of `encode` and `transform`"

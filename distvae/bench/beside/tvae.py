@@ -1,7 +1,7 @@
 """Time epochs of TVAE beside those of a peer, from the same trained states."""
 
-import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from distvae.bench.beside import tvo
 from distvae.bench.beside.output import Contestants, show_contest
 from distvae.bench.beside.peers import Imported, recognise
 from distvae.bench.beside.turns import Trained, Turn, compare, take_turns
-from distvae.bench.counting import train_steps
 from distvae.bench.output import Output
 from distvae.bench.tvae import BATCH, CASES, HouseCase, new_trainer, noisy_patches
 from distvae.data.dataset import Array
@@ -24,6 +23,8 @@ from distvae.models.state_decoder import FromBits
 from distvae.models.tvae import MIN_PI, TVAE
 from distvae.numerics.noise import order
 from distvae.train.loop import Trainer
+from distvae.train.step import add
+from distvae.train.stopping import Interrupted
 
 TURN = 4096
 """Rows of a turn: as many as the largest block that is searched together."""
@@ -52,15 +53,33 @@ def start_ours(case: HouseCase, contest: TvaeContest, rows: Array, file: Path) -
     # The turns may take as many epochs again.
     trainer = new_trainer(case, rows, contest.epochs + contest.turns + 1)
     run = trainer.run()
-    objective = math.nan
     for _ in range(contest.epochs):
-        objective = next(run).train_objective
+        next(run)
     write_state(trainer, file)
 
     def turn(number: int) -> Trained:
-        return Trained(train_steps(trainer, contest.turn // BATCH) * BATCH, objective)
+        return train_turn(trainer, contest.turn // BATCH)
 
     return turn
+
+
+def train_turn(trainer: Trainer, steps: int) -> Trained:
+    """Train for at least so many steps, up to the end of a block of rows. Return the rows, and
+    their mean objective at the steps that they were in.
+    """
+    first, before = trainer.steps_taken(), objective_sum(trainer)
+    finished = 0.0  # an epoch that ends takes its sum with it
+    with suppress(Interrupted):
+        for epoch in trainer.run(lambda: trainer.steps_taken() >= first + steps):
+            finished += epoch.train_objective * len(trainer.train)
+    rows = (trainer.steps_taken() - first) * BATCH
+    return Trained(rows, (finished + objective_sum(trainer) - before) / rows)
+
+
+def objective_sum(trainer: Trainer) -> float:
+    """Return the sum of the objective over the rows of the current epoch so far."""
+    add(trainer.total, trainer.ascent.later_sums())
+    return float(trainer.total.get("objective", 0.0))
 
 
 def bench_tvae_beside(

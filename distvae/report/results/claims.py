@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from distvae.files.refusal import Refusal, nearest
@@ -49,6 +50,23 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Paper:
+    """A paper, or the baselines in it, whose published figures are counted together."""
+
+    name: str
+    rows: tuple[str, ...]
+    """TABLE/PATTERN of the rows that follow the paper. Rows that no paper names are not counted."""
+
+    def has(self, table: str, row: str) -> bool:
+        """Return whether a row follows the paper."""
+        return any(fnmatchcase(f"{table}/{row}", pattern) for pattern in self.rows)
+
+
+EVERYTHING = Paper("", ("*/*",))
+"""Counts all rows together where a folder names no papers."""
+
+
+@dataclass(frozen=True)
 class Contents:
     """The index without its figures."""
 
@@ -56,10 +74,8 @@ class Contents:
     summary: tuple[str, ...] = ()
     """The answer in a few sentences."""
     sections: tuple[Section, ...] = ()
-    other_data: tuple[str, ...] = ()
-    """The tables whose rows had other data than the paper: their figures differ by that too."""
-    repeated: tuple[str, ...] = ()
-    """The tables that compare other settings with figures that another table has already."""
+    papers: tuple[Paper, ...] = ()
+    """The papers whose figures are counted, each figure once."""
     means: tuple[str, ...] = ()
     """TABLE/PATTERN of rows whose mean is compared, because a mean is what was published."""
 
@@ -77,11 +93,19 @@ def read_contents(folder: Path) -> Contents:
     try:
         tree = _known_keys(read_yaml(path), Contents, "the file")
         sections = tuple(_section(section) for section in _items(tree, "sections"))
-        lists = ("summary", "other_data", "repeated", "means")
+        papers = tuple(_paper(paper) for paper in _items(tree, "papers"))
+        lists = ("summary", "means")
         texts = {key: tuple(str(item) for item in _items(tree, key)) for key in lists}
-        return Contents(str(tree.get("intro", "")), sections=sections, **texts)
+        intro = str(tree.get("intro", ""))
+        return Contents(intro, sections=sections, papers=papers, **texts)
     except Refusal as error:
         raise Refusal(f"{path}: {error}") from error
+
+
+def _paper(content: object) -> Paper:
+    tree = _known_keys(content, Paper, "a paper")
+    rows = tuple(str(row) for row in _items(tree, "rows"))
+    return Paper(str(tree.get("name", "")), rows)
 
 
 def _section(content: object) -> Section:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from distvae.numerics.numbers import counted
 from distvae.report.results.figures import difference, signed
 from distvae.report.results.rows import RowGroup
 
@@ -54,21 +53,12 @@ def range_cells(distances: tuple[Distance, ...], figure: str) -> list[str]:
     above = sum(distance.value >= 0 for distance in distances)
     return [
         f"{above} of {len(distances)}",
-        _reached(distances),
+        reached_of(distances),
         signed(median(distance.value for distance in distances), figure),
         *(f"{signed(d.value, figure)} ({d.row})" for d in (distances[0], distances[-1])),
     ]
 
 
-def reached_in_all(own: Sequence[Distance], other: Sequence[Distance]) -> str:
-    """Say how many figures are reached: in all, on the data of the papers, and on other data."""
-    everything = [*own, *other]
-    reached = sum(distance.reached for distance in everything)
-    text = f"Reached in all: {reached} of {counted(len(everything), 'figure')}"
-    if not (own and other):
-        return f"{text}."
-    return f"{text}: {_reached(own)} on the data of the papers, {_reached(other)} on other data."
-
-
-def _reached(distances: Sequence[Distance]) -> str:
+def reached_of(distances: Sequence[Distance]) -> str:
+    """Say how many figures are reached, and of how many."""
     return f"{sum(distance.reached for distance in distances)} of {len(distances)}"

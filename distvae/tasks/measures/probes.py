@@ -14,7 +14,7 @@ from distvae.files.refusal import Refusal
 from distvae.tasks.measures.subject import Subject
 
 BATCH = 32
-"""Batch size of the probe trained by gradient descent, as in the published protocol."""
+"""Batch size of the probe trained by gradient descent."""
 
 
 class Classifier(Protocol):
@@ -37,8 +37,9 @@ def linear(subject: Subject) -> dict[str, float]:
 def sgd(subject: Subject) -> dict[str, float]:
     """Return the accuracy of a net on plain codes after 20 epochs of gradient descent.
 
-    Without hidden layers this is the probe of the code of [Re] Variational Sparse Coding; its
-    report says that there are two layers.
+    Without hidden layers this is the linear layer of the code of [Re] Variational Sparse Coding,
+    without the ReLU that its notebook puts before the cross-entropy. Its report says that there
+    are two layers.
     """
     from sklearn.neural_network import MLPClassifier
 

@@ -69,40 +69,42 @@ def test_a_figure_is_reached_within_two_standard_deviations_or_an_active_number_
     build(tmp_path, tmp_path / "index.md")
     head, _, line, *_ = cells(tmp_path / "index.md")
     assert dict(zip(head, line, strict=True))["reached"] == reached
-    assert f"Reached in all: {reached} figure." in (tmp_path / "index.md").read_text()
+    assert f"Reached: {reached}." in (tmp_path / "index.md").read_text()
 
 
-def test_figures_on_the_data_of_the_papers_and_on_other_data_are_counted_apart(
-    folder: Path,
-) -> None:
-    row = finished_row("a", 0, pesq_wb=2.6) | {"table": "sounds", "published": {"pesq_wb": 2.5}}
-    write_row(folder, row, force=False)
-    (folder / "claims.yaml").write_text("other_data: [speech]")
+def test_each_paper_counts_the_rows_that_follow_it_and_baselines_count_apart(folder: Path) -> None:
+    for name, value in {"ours": 2.4, "baseline": 9.0, "twice": 9.0}.items():
+        row = finished_row(name, 0, bits=value) | {"table": "sounds", "published": {"bits": 2.5}}
+        write_row(folder, row, force=False)
+    papers = "[{name: First, rows: [sounds/ours, speech/b]}, {name: others, rows: [sounds/base*]}]"
+    (folder / "claims.yaml").write_text(f"papers: {papers}")
     build(folder, folder / "index.md")
-    said = "Reached in all: 3 of 4 figures: 1 of 1 on the data of the papers, 2 of 3 on other data."
-    assert said in (folder / "index.md").read_text()
+    assert "Reached: First 1 of 2, others 1 of 1. " in (folder / "index.md").read_text()
+    listed = [line[:3] for line in cells(folder / "index.md")[2:]]
+    assert listed == [
+        ["First", "[sounds](sounds.md)", "bits"],
+        ["First", "[speech](speech.md)", "PESQ wb"],
+        ["others", "[sounds](sounds.md)", "bits"],
+    ]
 
 
-def test_a_table_of_our_own_settings_is_shown_and_left_out_of_the_count(folder: Path) -> None:
-    row = finished_row("a", 0, pesq_wb=2.6) | {"table": "sounds", "published": {"pesq_wb": 2.5}}
-    write_row(folder, row, force=False)
-    (folder / "claims.yaml").write_text("repeated: [speech]")
-    build(folder, folder / "index.md")
-    text = (folder / "index.md").read_text()
-    assert "Reached in all: 1 of 1 figure. " in text
-    assert "Each published figure counts once" in text
-    assert "[speech](speech.md) | PESQ" in text
+def test_a_row_that_two_papers_count_is_refused(folder: Path) -> None:
+    papers = "[{name: First, rows: [speech/*]}, {name: Second, rows: [speech/b]}]"
+    (folder / "claims.yaml").write_text(f"papers: {papers}")
+    with pytest.raises(Refusal, match="papers: speech/b counts for First and Second; one expected"):
+        build(folder, folder / "index.md")
 
 
 def test_rows_of_a_published_mean_are_compared_by_their_mean_and_count_once(folder: Path) -> None:
     for name, value in {"clip-1": 1.0, "clip-2": 5.0, "clip-3": 2.0, "whole": 2.0}.items():
         row = finished_row(name, 0, pesq_wb=value) | {"table": "sounds"}
         write_row(folder, row | {"published": {"pesq_wb": 2.5}}, force=False)
-    (folder / "claims.yaml").write_text("means: [sounds/clip-*]\nrepeated: [speech]")
+    papers = "[{name: Sounds, rows: [sounds/*]}]"
+    (folder / "claims.yaml").write_text(f"means: [sounds/clip-*]\npapers: {papers}")
     build(folder, folder / "index.md")
     text = (folder / "index.md").read_text()
     assert "1 of 2 | 1 of 2 | -0.16 | -0.50 (whole) | +0.17 (clip-*)" in text
-    assert "Reached in all: 1 of 2 figures. " in text
+    assert "Reached: Sounds 1 of 2. " in text
 
 
 def test_a_mean_of_rows_that_are_not_there_is_refused(folder: Path) -> None:
@@ -111,10 +113,9 @@ def test_a_mean_of_rows_that_are_not_there_is_refused(folder: Path) -> None:
         build(folder, folder / "index.md")
 
 
-@pytest.mark.parametrize("field", ["other_data", "repeated"])
-def test_a_table_that_is_named_and_not_there_is_refused(field: str, folder: Path) -> None:
-    (folder / "claims.yaml").write_text(f"{field}: [speach]")
-    with pytest.raises(Refusal, match=f"{field}: no table speach; did you mean 'speech'"):
+def test_a_paper_whose_rows_are_not_there_is_refused(folder: Path) -> None:
+    (folder / "claims.yaml").write_text("papers: [{name: First, rows: [speach/*]}]")
+    with pytest.raises(Refusal, match=r"papers: First: no row speach/\*; TABLE/ROWS"):
         build(folder, folder / "index.md")
 
 
