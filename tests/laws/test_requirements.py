@@ -29,9 +29,8 @@ def bound(node: ast.AST) -> Iterator[tuple[str, str]]:
     elif isinstance(node, ast.ImportFrom) and not node.level:
         for each in node.names:
             yield each.asname or each.name, f"{node.module}.{each.name}"
-    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        if name := dotted(node.value, {}):
-            yield node.targets[0].id, name
+    elif isinstance(node, ast.Assign) and (name := dotted(node.value, {})):
+        yield from ((each.id, name) for each in node.targets if isinstance(each, ast.Name))
 
 
 def dotted(node: ast.AST, names: Names) -> str:
