@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from distvae.config.from_python import named_settings, python_value
 from distvae.config.recipes import with_options
-from distvae.config.schema import whole_number
+from distvae.config.schema import check_value, whole_number
+from distvae.config.values import Positive
 from distvae.data.signals import Signal, read_signal
 from distvae.data.windows.missing import masked_by, read_mask
 from distvae.files.plain import Plain
@@ -113,7 +114,8 @@ def inpaint(
 
 def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
-    settings = with_options(settings, {"sigma": ("train.sigma", python_value(options.sigma))})
+    sigma = check_value("sigma", Positive | None, python_value(options.sigma))
+    settings = with_options(settings, {"sigma": ("train.sigma", sigma)})
     if options.preset and options.recipe:
         raise Refusal("preset, recipe: both are given; one of them expected")
     if not (options.watch is None or callable(options.watch)):

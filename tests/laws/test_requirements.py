@@ -77,7 +77,8 @@ def missing(name: str) -> str:
     is not looked for.
     """
     module, *rest = name.split(".")
-    found, path = importlib.import_module(module), module
+    found: object = importlib.import_module(module)
+    path = module
     for part in rest:
         path = f"{path}.{part}"
         if not isinstance(found, type | ModuleType):
