@@ -8,7 +8,7 @@ import typer
 from distvae.cli.command import command
 from distvae.commands.check_data import check_data
 from distvae.commands.ingest import IngestOptions, ingest_tables
-from distvae.commands.options import AsJson
+from distvae.commands.options import AsJson, Assignments
 
 app = typer.Typer(rich_help_panel="Data")
 data = typer.Typer(no_args_is_help=True, help="Examine data before training on it.")
@@ -31,12 +31,13 @@ def check(
             ),
         ),
     ],
+    assignments: Assignments = None,
     json: AsJson = False,
 ) -> None:
-    """Print what data was recognised and what is wrong with it. Exits with code 1 if it differs
-    from its published form, and with 2 if it cannot be read.
+    """Print what data was recognised, what is wrong with it, and the next command. Exits with code
+    1 if it differs from its published form, and with 2 if it cannot be read.
     """
-    raise typer.Exit(check_data(path, json))
+    raise typer.Exit(check_data(path, assignments or [], json))
 
 
 @command(app)

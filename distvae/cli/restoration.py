@@ -31,7 +31,7 @@ def denoise(
     noise: NoiseOptions,
     options: RestoreOptions,
 ) -> None:
-    """Remove noise of unknown strength from one picture or sound, by training on that file alone.
+    """Remove noise from one picture or sound, by training on that file alone.
     Ctrl-C writes the result so far.
     """
     denoise_file(source, target, assignments or [], options, noise)

@@ -5,16 +5,24 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from distvae.files.refusal import Refusal
+
 if TYPE_CHECKING:
     from distvae.data.survey import Survey
     from distvae.files.plain import Plain
 
 
-def check_data(path: str, as_json: bool) -> int:
-    """Print what a path contains and what is wrong with it; return the exit code."""
+def check_data(path: str, settings: list[str], as_json: bool) -> int:
+    """Print what a path contains and what is wrong with it under some settings of the data; return
+    the exit code.
+    """
+    from distvae.config.recipes import parse_assignments
     from distvae.data.recognise import examine
 
-    found = examine(path)
+    for key in parse_assignments(settings):
+        if not key.startswith("data.") or key in ("data.kind", "data.path"):
+            raise Refusal(f"{key}: settings of the data besides its kind and path expected here")
+    found = examine(path, settings)
     if as_json:
         print(json.dumps(asdict(found) | {"exit_code": found.exit_code}))
     else:
@@ -23,7 +31,7 @@ def check_data(path: str, as_json: bool) -> int:
 
 
 def _lines(found: "Survey") -> Iterator[str]:
-    from distvae.data.family import family_of_kind
+    from distvae.data.family import next_command
 
     yield f"{found.path}: {found.layout}"
     if found.splits:
@@ -37,7 +45,7 @@ def _lines(found: "Survey") -> Iterator[str]:
     for label, lines in (("wrong", found.wrong), ("unreadable", found.unreadable)):
         yield from (f"{label + ':':16}{line}" for line in lines)
     if not found.unreadable:
-        yield f"{'next:':16}{family_of_kind(found.kind).next_command(found)}"
+        yield f"{'next:':16}{next_command(found)}"
 
 
 def _format_number(value: float) -> str:

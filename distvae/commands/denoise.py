@@ -6,22 +6,33 @@ from typing import Annotated
 
 import typer
 
-from distvae.commands.options import RestoreOptions
+from distvae.commands.options import DAMAGE_PANEL, RestoreOptions
 from distvae.files.refusal import Refusal
 
 
 @dataclass(frozen=True)
 class NoiseOptions:
-    """The noise that is added first, to measure how well it is removed."""
+    """The noise that is there, and the noise that is added first to measure how it is removed."""
 
-    noise: Annotated[
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LEVEL",
+            help=(
+                "Standard deviation of the noise, if you know it: of pixel values up to 255 (of a"
+                " picture of floats, its own) or samples from -1 to 1. By default presets estimate"
+                " it. The same as train.sigma."
+            ),
+        ),
+    ] = None
+    add_noise: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help=(
-                "First add white noise of this standard deviation, for pixel values up to 255 (of"
-                " a picture of floats, its own) or samples from -1 to 1; the same as data.noise."
-            ),
+            metavar="LEVEL",
+            help="Add white noise of this standard deviation, in the units of --sigma; the same as"
+            " data.noise.",
+            rich_help_panel=DAMAGE_PANEL,
         ),
     ] = None
     snr: Annotated[
@@ -29,11 +40,22 @@ class NoiseOptions:
         typer.Option(
             metavar="DB",
             help=(
-                "First add white noise to a sound, of this signal-to-noise ratio in dB; the same as"
+                "Add white noise to a sound, of this signal-to-noise ratio in dB; the same as"
                 " data.snr."
             ),
+            rich_help_panel=DAMAGE_PANEL,
         ),
     ] = None
+    noise: Annotated[str | None, typer.Option(hidden=True)] = None
+    """The earlier name of `--add-noise`, which did not say that noise is added."""
+
+    def __post_init__(self) -> None:
+        """Refuse the earlier name, by which many would mean the noise that is there."""
+        if self.noise is not None:
+            raise Refusal(
+                "--noise: did you mean --sigma (the level of noise that is there) or --add-noise"
+                " (add noise to a clean input first)?"
+            )
 
 
 def denoise_file(
@@ -48,7 +70,7 @@ def denoise_file(
     from distvae.data import signals
     from distvae.tasks.presets import preset_config, refuse_corruption, restored_windows
 
-    overrides = options.overrides(assignments, noise=noise.noise, snr=noise.snr)
+    overrides = options.overrides(assignments, noise.sigma, noise=noise.add_noise, snr=noise.snr)
     signal = signals.read_signal(source)
     if np.isnan(signal.values).any():
         raise Refusal(f"{source}: holds missing values (NaN); 'distvae inpaint' fills them in")

@@ -31,7 +31,7 @@ def follow(news: "Iterator[Epoch | str]", tracker: "Tracker | None", progress: P
         finally:
             progress.end()
     if last and last.epoch < last.epochs:
-        rules = "train.patience or train.stop_at_noise"
+        rules = "train.patience, train.stop_at_noise or train.sigma"
         progress.say(f"ended early, after epoch {last.epoch} of {last.epochs} ({rules})")
 
 

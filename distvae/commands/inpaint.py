@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distvae.commands.options import RestoreOptions
+from distvae.commands.options import DAMAGE_PANEL, RestoreOptions
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class MissingOptions:
         typer.Option(
             min=0,
             max=1,
-            help="First drop this share of the pixels or samples; the same as data.drop.",
+            help="Drop this share of the pixels or samples; the same as data.drop.",
+            rich_help_panel=DAMAGE_PANEL,
         ),
     ] = None
 

@@ -214,6 +214,11 @@ def progress_style(quiet: bool, json: bool) -> Style:
     return "json" if json else "line"
 
 
+DAMAGE = {"noise": "--add-noise", "snr": "--snr", "drop": "--drop"}
+"""The options that damage a clean input, by the setting of the data that they stand for."""
+DAMAGE_PANEL = "Damage a clean input first, to measure the restoration"
+
+
 @dataclass(frozen=True)
 class RestoreOptions:
     """The options of `distvae denoise` and `distvae inpaint`."""
@@ -272,16 +277,19 @@ class RestoreOptions:
         if self.preset and self.recipe:
             raise Refusal("--preset, --recipe: both are given; one of them expected")
 
-    def overrides(self, assignments: list[str], **damage: float | None) -> "dict[str, Plain]":
-        """Return the settings that these options stand for, those of the damage done first, such as
-        `noise`, and those that were assigned. Noise and gaps of these options have --seed unless
-        data.noise_seed was assigned; those of keys have it if it is not 0.
+    def overrides(
+        self, assignments: list[str], sigma: float | None = None, **damage: float | None
+    ) -> "dict[str, Plain]":
+        """Return the settings that these options stand for, `--sigma` and the damage done first,
+        such as `noise`, among them, and those that were assigned. Noise and gaps of these options
+        have --seed unless data.noise_seed was assigned; those of keys have it if it is not 0.
         """
         from distvae.config.recipes import parse_assignments, with_options
 
-        options = {f"--{name}": (f"data.{name}", each) for name, each in damage.items()}
+        options = {DAMAGE[name]: (f"data.{name}", each) for name, each in damage.items()}
+        options |= {"--sigma": ("train.sigma", sigma), "--stride": ("data.stride", self.stride)}
         assigned = parse_assignments(assignments)
-        given = with_options(assigned, {**options, "--stride": ("data.stride", self.stride)})
+        given = with_options(assigned, options)
         settings: dict[str, Plain] = {"train.seed": self.seed}
         by_option = any(each is not None for each in damage.values())
         if by_option or (self.seed and any(f"data.{name}" in assigned for name in damage)):

@@ -115,7 +115,7 @@ def find_reference(
         return undamaged
     if undamaged is not None:
         raise Refusal(
-            "--clean: with --noise or --drop, the input itself is the reference; omit --clean"
+            "--clean: with --add-noise or --drop, the input itself is the reference; omit --clean"
         )
     return read(options.clean)
 

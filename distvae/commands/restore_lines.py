@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def describe_data(restoration: "Restoration", observed: Signal) -> Iterator[str]:
     """Yield what is to be known about the data before training begins."""
     if noise := restoration.noise:
-        yield f"white noise of about {noise:.4g}; training ends early if sigma falls below it"
+        about = "" if restoration.config.train.sigma else "about "
+        yield f"white noise of {about}{noise:.4g}; training ends early if sigma falls below it"
     if unreached := restoration.patches.unreached:
         yield describe_unreached(unreached, observed)
 

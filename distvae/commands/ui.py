@@ -1,12 +1,14 @@
 """`distvae ui`: open MLflow in a browser, on this machine alone."""
 
 import json
-import os
+import signal
 import socket
-import sys
+import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -23,12 +25,14 @@ COMPARED = 8
 """Number of trials shown side by side, the best ones."""
 SWEEPS = 3
 """Number of sweeps that are listed, the latest ones."""
+START_SECONDS = 300
+"""Time for the server to start, which takes some ten seconds."""
 
 
 def open_ui(root: Path, port: int) -> None:
-    """Print where to look, and become MLflow's server until Ctrl-C."""
+    """Run MLflow's server until Ctrl-C, and print where to look once it answers."""
     from distvae.track import Store, without_secrets
-    from distvae.track.store import QUIET, SERVER_OPTIONS
+    from distvae.track.server import ended_by_itself, start_server
 
     store = Store.find(root)
     if store.uri.startswith("http"):
@@ -36,12 +40,40 @@ def open_ui(root: Path, port: int) -> None:
         return
     store.open_client()
     _refuse_taken(port)
-    print(_guide(store, f"http://{HOST}:{port}"))
-    print("The page opens in some ten seconds; Ctrl-C ends the server.", flush=True)
-    server = ["-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
-    # The URI may hold a password, and everybody can read a command line.
-    os.environ |= QUIET | {"MLFLOW_BACKEND_STORE_URI": store.uri, "PYTHONWARNINGS": "ignore"}
-    os.execv(sys.executable, [sys.executable, *server, *SERVER_OPTIONS])
+    print("starting MLflow, which takes some ten seconds", flush=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _exit)
+    server = start_server(store.uri, port, in_group=0)
+    try:
+        _wait_for_answer(server, port)
+        print(_guide(store, f"http://{HOST}:{port}"))
+        print("ready; Ctrl-C ends the server", flush=True)
+        server.wait()
+    finally:
+        server.terminate()
+        server.wait()
+    raise ended_by_itself(server)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    """End after a signal, as Python does after Ctrl-C."""
+    raise SystemExit(128 + number)
+
+
+def _wait_for_answer(server: "subprocess.Popen[bytes]", port: int) -> None:
+    """Return once a server answers; refuse one that ends or does not answer in time."""
+    from distvae.track.server import ended_by_itself, mlflow_answers
+
+    until = time.monotonic() + START_SECONDS
+    while not mlflow_answers(port):
+        if server.poll() is not None:
+            raise ended_by_itself(server)
+        if time.monotonic() > until:
+            raise Refusal(
+                f"MLflow's server does not answer on {HOST}:{port} after {START_SECONDS} seconds"
+            )
+        time.sleep(0.2)
 
 
 def _guide(store: "Store", address: str) -> str:
@@ -87,9 +119,10 @@ def _side_by_side(address: str, trials: "Sequence[Record]") -> str:
     """Return the page with the parameters and metrics of the best trials in columns."""
     from distvae.track.view import TRAINING
 
+    # MLflow's page reads `runs` only where it stands first.
     runs = _quoted([trial.id for trial in trials[:COMPARED]])
     experiments = _quoted(sorted({trial.experiment_id for trial in trials}))
-    return f"{address}/#/compare-runs?{TRAINING}&runs={runs}&experiments={experiments}"
+    return f"{address}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
 
 
 def _quoted(ids: Sequence[str]) -> str:

@@ -99,9 +99,11 @@ class Config:
         if isinstance(self.estep, Truncation | Exact):
             self.estep.check_code_size(self.model.latent)
         finds_noise = (self.model.kind, self.model.likelihood) == ("tvae", "gaussian")
-        if self.train.stop_at_noise and not finds_noise:
+        sigma, stops = self.train.sigma, self.train.stop_at_noise
+        if (sigma or stops) and not finds_noise:
+            setting = f"sigma: {sigma:g}" if sigma else "stop_at_noise: true"
             raise Refusal(
-                f"train.stop_at_noise: true with model.kind '{self.model.kind}' and"
+                f"train.{setting} with model.kind '{self.model.kind}' and"
                 f" model.likelihood '{self.model.likelihood}'; tvae and gaussian expected"
             )
         if self.eval.codes not in self.model.codes:

@@ -78,6 +78,11 @@ class Train:
     the training rows, which their covariance shows. A model that explains more learns the noise
     itself. Has no effect where values are missing.
     """
+    sigma: Positive | None = None
+    """Standard deviation of the white noise in the data, in its units, where it is known: training
+    stops once the model's sigma falls 1 % below it, whatever the training rows show. null: not
+    known. Has no effect where values are missing.
+    """
     seed: Whole = 0
     """Seed of the first weights, of the order of rows and of all noise."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

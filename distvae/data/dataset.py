@@ -158,6 +158,8 @@ class Dataset:
     """
     uri: str = ""
     """Where it was brought from, if from another machine."""
+    scale: float = 1.0
+    """The size of 1 in the rows, in the units of the data."""
 
     @property
     def dims(self) -> int:

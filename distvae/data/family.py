@@ -9,7 +9,7 @@ drawing ask for these and never for a particular kind.
 import math
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -93,8 +93,11 @@ class DataFamily(ABC, Generic[Settings]):
         return None
 
     @classmethod
-    def examine(cls, path: str) -> Survey | None:
-        """Return the survey of a path after every file was decoded, where that finds more."""
+    def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
+        """Return the survey of a path after every file was decoded, where that finds more.
+
+        Settings such as `data.skip_broken=true` that it obeys are among those of the survey.
+        """
         return cls.survey(path)
 
     @classmethod
@@ -266,6 +269,12 @@ def causes_of(config: DataConfig) -> HasCauses | None:
     """Return the data as a superposition of known causes, or None if it is something else."""
     family = family_of(config)
     return family if isinstance(family, HasCauses) else None
+
+
+def next_command(survey: Survey) -> str:
+    """Return a command to continue with after a survey, with the settings that it needs."""
+    command = family_of_kind(survey.kind).next_command(survey)
+    return " ".join([command, *map(shlex.quote, survey.settings)])
 
 
 def family_of_kind(kind: str) -> type[AnyFamily]:

@@ -1,7 +1,7 @@
 """Find the family of data that reads a path, and ask it for a survey."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import getattr_static
 
@@ -33,11 +33,15 @@ def survey(path: str) -> Survey:
     return _ask(path, lambda family, place: family.survey(place))
 
 
-def examine(path: str) -> Survey:
-    """Return what is at a path or a URI. Pictures and recordings in folders are decoded to find
-    broken ones.
+def examine(path: str, settings: Sequence[str] = ()) -> Survey:
+    """Return what is at a path or a URI, under settings such as `data.skip_broken=true`. Pictures
+    and recordings in folders are decoded to find broken ones.
     """
-    return _ask(path, lambda family, place: family.examine(place))
+    found = _ask(path, lambda family, place: family.examine(place, settings))
+    for word in settings:
+        if word not in found.settings:
+            raise Refusal(f"{word}: changes nothing that is checked of {found.layout}; omit it")
+    return found
 
 
 def _ask(path: str, ask: Callable[[type[AnyFamily], str], Survey | None]) -> Survey:

@@ -3,8 +3,12 @@ wrong with it.
 """
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from distvae.config.recipes import override, parse_assignments
+from distvae.config.schema import read_section
 from distvae.data.dataset import Dataset
 from distvae.files.plain import Plain
 
@@ -26,6 +30,8 @@ class Survey:
     """How it departs from its protocol."""
     unreadable: tuple[str, ...] = ()
     """The files that cannot be read, and why."""
+    settings: tuple[str, ...] = ()
+    """The settings that the next command needs, such as `data.skip_broken=true`."""
 
     @property
     def exit_code(self) -> int:
@@ -40,6 +46,12 @@ class Survey:
     def quoted_path(self) -> str:
         """Return the path as a word of a shell's command line."""
         return shlex.quote(self.path)
+
+
+def checked_config(kind: str, path: str, settings: Sequence[str]) -> Any:
+    """Return the settings of data at a path, with those of a command line."""
+    tree = {"data": {"kind": kind, "path": path}}
+    return read_section("data", override(tree, parse_assignments([*settings]))["data"])
 
 
 def count_rows(dataset: Dataset, unit: str) -> dict[str, dict[str, float]]:

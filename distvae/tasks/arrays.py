@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distvae.config.from_python import named_settings, python_value
-from distvae.config.schema import whole_number
+from distvae.config.recipes import with_options
+from distvae.config.schema import check_value, whole_number
+from distvae.config.values import Positive
 from distvae.data.signals import Signal, read_signal
 from distvae.data.windows.missing import masked_by, read_mask
 from distvae.files.plain import Plain
@@ -36,11 +38,13 @@ class _Options:
     settings: Mapping[str, Plain] | None
     seed: int
     watch: Watch | None
+    sigma: float | None = None
 
 
 def denoise(
     image: ArrayLike | str | Path,
     *,
+    sigma: float | None = None,
     preset: Preset | None = None,
     recipe: str | Path | None = None,
     settings: Mapping[str, Plain] | None = None,
@@ -48,7 +52,8 @@ def denoise(
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Doubles:
-    """Remove the noise of an image (2-D) or a sound (1-D); its level need not be known.
+    """Remove the noise of an image (2-D) or a sound (1-D). `sigma` is its standard deviation, in
+    the units of the array; by default the presets estimate it.
 
     It is an array or the path of a file. A channel axis may come beside these dimensions, and is
     the last one of a file with several channels. The result is in the units of the array; of a
@@ -60,7 +65,7 @@ def denoise(
     array, channel_axis = _channels_last(_opened(image), channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
-    options = _Options(preset, recipe, settings, seed, watch)
+    options = _Options(preset, recipe, settings, seed, watch, sigma)
     return _channels_back(_restore(array, False, options), channel_axis)
 
 
@@ -109,6 +114,8 @@ def inpaint(
 
 def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
+    sigma = check_value("sigma", Positive | None, python_value(options.sigma))
+    settings = with_options(settings, {"sigma": ("train.sigma", sigma)})
     if options.preset and options.recipe:
         raise Refusal("preset, recipe: both are given; one of them expected")
     if not (options.watch is None or callable(options.watch)):

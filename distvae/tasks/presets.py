@@ -30,7 +30,9 @@ def preset_config(
     inpainting: bool,
 ) -> Config:
     """Return the configuration that restores an array: the recipe's, or else the preset's."""
-    return load(recipe or preset_recipe(array, preset, inpainting), settings)
+    if recipe is None:
+        recipe = preset_recipe(array, preset, inpainting, settings.get("train.sigma"))
+    return load(recipe, settings)
 
 
 def restored_windows(config: Config) -> HasWindows | None:
@@ -65,8 +67,8 @@ def refuse_changed_sound(config: Config) -> None:
                 raise Refusal(f"data.{name}: {value}, but the data is used as it is; omit it")
 
 
-def preset_recipe(array: Floats, preset: Preset, inpainting: bool) -> str:
-    """Return the recipe of a preset for an array."""
+def preset_recipe(array: Floats, preset: Preset, inpainting: bool, sigma: object = None) -> str:
+    """Return the recipe of a preset for an array, and for noise of this level if it is told."""
     check_value("preset", Preset, preset)
     kind = _kind(array)
     if preset != "paper":
@@ -75,7 +77,8 @@ def preset_recipe(array: Floats, preset: Preset, inpainting: bool) -> str:
         return "audio"
     if inpainting:
         return "house-inpaint"
-    return "house-50" if estimate_noise(array) > STRONG else "house-25"
+    level = sigma if isinstance(sigma, int | float) else estimate_noise(array)
+    return "house-50" if level > STRONG else "house-25"
 
 
 def _kind(array: Floats) -> Literal["sound", "picture", "colour"]:

@@ -133,7 +133,8 @@ class Restoration:
         rows = self.patches.rows[:: math.ceil(count / TIMED_ROWS)]
         few = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
         # On a GPU, the last step of an epoch is recorded in the third one.
-        config = self.config.with_("train", epochs=4, patience=None, stop_at_noise=False)
+        endless = {"patience": None, "stop_at_noise": False, "sigma": None}
+        config = self.config.with_("train", epochs=4, **endless)
         with self.arithmetic.applied():
             *_, first, second = build_trainer(config, few).run()
         return (second.seconds - first.seconds) * count / len(rows)
@@ -247,6 +248,12 @@ def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
     if not TINY < largest < SQUARABLE[1]:
         raise Refusal(
             f"{name}: values of up to {largest:g}; from {TINY:g} to {SQUARABLE[1]:g} expected"
+        )
+    sigma, spread = config.train.sigma, float(np.nanstd(array))
+    if sigma and sigma > 2 * spread:
+        raise Refusal(
+            f"train.sigma: {sigma:g}, but all values of {name} vary by {spread:.3g}; the level of"
+            " the noise in the same units expected"
         )
     return windows
 

@@ -53,7 +53,7 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
         restore_database(file, copies)
     uri = database or sqlite_uri(DATABASE.expanduser())
     _refuse_missing_driver(uri)
-    server = _start_server(uri, f"{storage.rstrip('/')}/mlartifacts", port)
+    server = start_server(uri, port, f"{storage.rstrip('/')}/mlartifacts")
     stopped = _stop_event()
     print(f"MLflow: http://{HOST}:{port}", flush=True)
     copied: list[FileVersion] = []
@@ -62,12 +62,12 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
         stopped.wait(COPY_INTERVAL)
         missed = 0 if beside is None or _is_listening(beside) else missed + 1
         copied = _copy_if_changed(file, copies, copied)
-    ended_by_itself = server.poll() is not None and not stopped.is_set()  # Ctrl-C ends both
+    has_failed = server.poll() is not None and not stopped.is_set()  # Ctrl-C ends both
     server.terminate()
     server.wait()
     _copy_if_changed(file, copies, copied)
-    if ended_by_itself:
-        raise Refusal(f"MLflow's server ended with {server.returncode}; its messages stand above")
+    if has_failed:
+        raise ended_by_itself(server)
 
 
 def _stays(port: int) -> bool:
@@ -176,15 +176,25 @@ def copy_database(file: Path, copies: Folder) -> bool:
     return True
 
 
-def _start_server(uri: str, artifacts: str, port: int) -> "subprocess.Popen[bytes]":
-    """Start MLflow's server; its environment keeps the database's password from other users."""
-    settings = {
-        "MLFLOW_BACKEND_STORE_URI": uri,
-        "MLFLOW_ARTIFACTS_DESTINATION": artifacts,
-        "PYTHONWARNINGS": "ignore",
-    }
+def start_server(
+    uri: str, port: int, artifacts: str | None = None, in_group: int | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start MLflow's server, which keeps artifacts at a place of its own unless one is given; its
+    environment keeps the database's password from other users.
+
+    With 0 as `in_group` it is in a process group of its own, which Ctrl-C does not reach.
+    """
+    settings = {"MLFLOW_BACKEND_STORE_URI": uri, "PYTHONWARNINGS": "ignore"}
+    if artifacts:
+        settings["MLFLOW_ARTIFACTS_DESTINATION"] = artifacts
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
-    return subprocess.Popen([*command, *SERVER_OPTIONS], env=os.environ | QUIET | settings)
+    environment = os.environ | QUIET | settings
+    return subprocess.Popen([*command, *SERVER_OPTIONS], env=environment, process_group=in_group)
+
+
+def ended_by_itself(server: "subprocess.Popen[bytes]") -> Refusal:
+    """Return the refusal for a server that has ended without being asked to."""
+    return Refusal(f"MLflow's server ended with {server.returncode}; its messages stand above")
 
 
 def _refuse_missing_driver(uri: str) -> None:

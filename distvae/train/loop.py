@@ -62,6 +62,7 @@ class Trainer:
         val: Rows,
         team: Team = ALONE,
         device: torch.device | None = None,
+        scale: float = 1.0,
     ) -> None:
         self.config, self.team = config, team
         self.device = device or devices.select_device(config.device)
@@ -73,7 +74,7 @@ class Trainer:
         may_be_missing = has_missing(train) or has_missing(val)
         self.ranks = ranks_epochs(self.model, may_be_missing)
         """Whether a larger validation objective means a better epoch."""
-        self.ending = Ending.of(config, train, may_be_missing, team)
+        self.ending = Ending.of(config, train, may_be_missing, team, scale)
         lanes = divide(len(train), config.batch)
         keeps = self.searches is not None
         self.share = share_of(lanes, config.batch, team.rank, team.size, keeps)

@@ -244,7 +244,7 @@ def build_trainer(
         prepare(estep, _blocks(train), held, config.train.seed, facts)
     # Populations are kept for rows in training alone.
     val = train if isinstance(estep, Searches) else dataset.splits["val"]
-    trainer = Trainer(config.train, model, estep, train, val, team, device)
+    trainer = Trainer(config.train, model, estep, train, val, team, device, dataset.scale)
     trainer.range = ranges["train"]
     return trainer
 

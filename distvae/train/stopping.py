@@ -25,10 +25,17 @@ class Ending:
     """The noise in the rows, below which it ends; 0 if it does not."""
 
     @classmethod
-    def of(cls, config: Train, rows: Rows, may_be_missing: bool, team: Team) -> "Ending":
-        """Return the rule of a configuration for the rows to train on: the same on all workers."""
+    def of(
+        cls, config: Train, rows: Rows, may_be_missing: bool, team: Team, scale: float
+    ) -> "Ending":
+        """Return the rule of a configuration for the rows to train on: the same on all workers.
+
+        A value of the rows is `scale` in the units of the data.
+        """
         noise = 0.0
-        if config.stop_at_noise and not may_be_missing and team.rank == 0:
+        if config.sigma and not may_be_missing:
+            noise = config.sigma / scale
+        elif config.stop_at_noise and not may_be_missing and team.rank == 0:
             noise = noise_floor(rows)
         return cls(config.epochs, config.patience, team.gather(noise)[0])
 

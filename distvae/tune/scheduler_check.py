@@ -71,7 +71,7 @@ def _check_population(space: Space) -> None:
     if space.trials < least:
         raise Refusal(f"trials: a population of {space.trials}; at least {least} expected")
     train = space.base.train
-    for name in ("patience", "stop_at_noise"):
+    for name in ("patience", "stop_at_noise", "sigma"):
         if value := getattr(train, name):
             raise Refusal(
                 f"train.{name}: {str(value).lower()}, but the trials of a population train equally"

@@ -70,7 +70,7 @@ def test_noise_and_scores_are_in_units_of_the_picture(
         "denoise",
         "floats.tif",
         "out.tif",
-        "--noise",
+        "--add-noise",
         "0.002",
         "--figure",
         "f.png",

@@ -270,7 +270,8 @@ def test_data_that_cannot_be_anywhere_is_refused(recipe: str, place: str, call: 
 
 
 @pytest.mark.parametrize(
-    "option", ["--noise=inf", "--noise=1e308", f"--seed={2**64}", f"--stride={HUGE}"]
+    "option",
+    ["--add-noise=inf", "--add-noise=1e308", "--sigma=inf", f"--seed={2**64}", f"--stride={HUGE}"],
 )
 def test_an_option_is_held_to_what_its_field_can_be(
     option: str, call: Called, tmp_path: Path

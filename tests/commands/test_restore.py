@@ -14,12 +14,13 @@ import soundfile
 import torch
 from PIL import Image
 
-from distvae.commands.options import RestoreOptions
+from distvae.commands.options import DAMAGE_PANEL, RestoreOptions
 from distvae.commands.restore import Task, write_result
-from distvae.config.recipes import parse_assignments
+from distvae.config.recipes import load, parse_assignments
 from distvae.data import signals
 from distvae.data.windows.missing import masked_by, read_mask
 from distvae.models.tvae import TVAE
+from distvae.tasks.presets import preset_config
 from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.run import Run
 from distvae.train.stopping import Interrupted
@@ -69,7 +70,15 @@ def test_a_picture_is_denoised_and_what_happens_is_told(call: Called) -> None:
 
 def test_a_benchmark_makes_noise_and_reports_how_near_it_comes(call: Called) -> None:
     code, out, _ = call(
-        "denoise", "colour.png", "out.png", "--noise", "25", "--json", "--figure", "f.png", *BRIEF
+        "denoise",
+        "colour.png",
+        "out.png",
+        "--add-noise",
+        "25",
+        "--json",
+        "--figure",
+        "f.png",
+        *BRIEF,
     )
     assert code == 0
     records = [json.loads(line) for line in out.splitlines()]
@@ -91,7 +100,15 @@ def test_transparency_and_depth_are_kept(call: Called) -> None:
 
 def test_a_sound_keeps_its_rate_and_channels(call: Called) -> None:
     code, out, _ = call(
-        "denoise", "stereo.wav", "out.flac", "--noise", "0.1", "--json", "--figure", "f.png", *SOUND
+        "denoise",
+        "stereo.wav",
+        "out.flac",
+        "--add-noise",
+        "0.1",
+        "--json",
+        "--figure",
+        "f.png",
+        *SOUND,
     )
     assert code == 0
     assert "snr" in json.loads(out.splitlines()[-1])
@@ -126,14 +143,53 @@ def test_a_clean_file_is_cut_and_resampled_as_the_noisy_one_is(call: Called) -> 
     assert json.loads(again.splitlines()[-1])["snr"] > 60  # the same restoration, but for rounding
 
 
-@pytest.mark.parametrize("command", ["denoise --noise 20", "inpaint --drop 0.3"])
+@pytest.mark.parametrize("command", ["denoise --add-noise 20", "inpaint --drop 0.3"])
 def test_damage_that_is_set_by_key_has_the_seed_too(call: Called, command: str) -> None:
     task, option, amount = command.split()
-    by_key = f"data.{option.removeprefix('--')}={amount}"
+    by_key = f"data.{option.removeprefix('--').removeprefix('add-')}={amount}"
     for name, words in (("a.png", [option, amount]), ("b.png", [by_key])):
         code, *_ = call(task, "grey.png", name, *words, "--seed", "3", "--quiet", *BRIEF)
         assert code == 0
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "level", "preset"),
+    [("grey.png", "20", "fast"), ("grey.png", "20", "paper"), ("stereo.wav", "0.1", "balanced")],
+)
+def test_a_level_that_is_told_replaces_the_estimate_and_is_kept(
+    call: Called, source: str, level: str, preset: str
+) -> None:
+    """In the units of the file, as `--add-noise`; recorded, so that resuming obeys it."""
+    settings = SOUND if source.endswith("wav") else BRIEF
+    out = f"out{Path(source).suffix}"
+    words = ["denoise", source, out, "--preset", preset, "--run", "kept", *settings]
+    code, _, err = call(*words, "--sigma", level)
+    assert code == 0, err
+    assert f"{source}: white noise of {level}; training ends early if sigma falls below it" in err
+    run = Run.open(Path("kept"))
+    assert run.config.train.sigma == float(level)
+    restored = Restoration(run.config, signals.read_signal(Path(source)).values)
+    assert run.info["noise"] == pytest.approx(float(level) / restored.patches.scale)
+    code, _, err = call(*words, "--resume", "--sigma", "3e-2")
+    assert code == 2
+    assert "train.sigma" in err
+
+
+@pytest.mark.parametrize(("level", "recipe"), [("20", "house-25"), ("60", "house-50")])
+def test_a_level_that_is_told_chooses_the_published_settings(level: str, recipe: str) -> None:
+    array, settings = pixels(channels=1), {"train.sigma": float(level)}
+    assert preset_config(array, "paper", None, settings, False) == load(recipe, settings)
+
+
+def test_help_lists_what_damages_the_input_last(call: Called) -> None:
+    for command, options in {"denoise": ["--add-noise", "--snr"], "inpaint": ["--drop"]}.items():
+        _, out, _ = call(command, "--help")
+        before, _, after = out.partition(DAMAGE_PANEL)
+        assert [option in after for option in options] == [True] * len(options)
+        assert not any(f" {option} " in before for option in options)
+        assert "--noise " not in out
+        assert ("--sigma" in before) == (command == "denoise")
 
 
 @pytest.mark.parametrize(
@@ -249,12 +305,16 @@ def test_samples_of_an_excerpt_can_be_dropped(call: Called) -> None:
 def test_the_same_command_gives_the_same_file(call: Called) -> None:
     for name in ("a.png", "b.png"):
         assert (
-            call("denoise", "grey.png", name, "--noise", "20", "--seed", "3", "--quiet", *BRIEF)[0]
+            call(
+                "denoise", "grey.png", name, "--add-noise", "20", "--seed", "3", "--quiet", *BRIEF
+            )[0]
             == 0
         )
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
     assert (
-        call("denoise", "grey.png", "c.png", "--noise", "20", "--seed", "4", "--quiet", *BRIEF)[0]
+        call("denoise", "grey.png", "c.png", "--add-noise", "20", "--seed", "4", "--quiet", *BRIEF)[
+            0
+        ]
         == 0
     )
     assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
@@ -320,7 +380,7 @@ REFUSED = {
     "denoise flat.png out.png": ".png: all values are 7",
     "train picture-fast data.path=flat.png": "flat.png: all values are 7",
     "denoise silent.wav out.wav data.window=[16]": "all values are 0",
-    "denoise silent.wav out.wav data.window=[16] --noise 0.1": (
+    "denoise silent.wav out.wav data.window=[16] --add-noise 0.1": (
         "silent.wav: silent, so that nothing is close to it"
     ),
     "denoise short.wav out.wav data.window=[16] --clean silent.wav": (
@@ -352,7 +412,7 @@ REFUSED = {
     "denoise grey.png out.png --resume": "--resume: out.png.run contains no run to resume",
     "denoise grey.png out.png --resume --run kept": "--resume: kept contains no run to resume",
     "denoise grey.png out.png --clean colour.png": "20 x 24 x 1 expected",
-    "denoise grey.png out.png --noise 5 --clean grey.png": "omit --clean",
+    "denoise grey.png out.png --add-noise 5 --clean grey.png": "omit --clean",
     "denoise grey.png out.png --recipe house-52": "did you mean 'house-50'",
     "denoise grey.png out.png model.latent=3": "only 8 states",
     "denoise grey.png out.png estep.parents=17": "at most as many expected",
@@ -393,15 +453,26 @@ REFUSED = {
     "inpaint grey.png out.png --mask mask-none.png data.noise=5": (
         "data.noise: 5, but no noise is added here"
     ),
-    "denoise stereo.wav out.wav data.window=[16] --noise 0.1 --snr 5": "one of the two expected",
+    "denoise stereo.wav out.wav data.window=[16] --add-noise 0.1 --snr 5": (
+        "one of the two expected"
+    ),
     "denoise grey.png out.png --snr 5": "data.snr: 5.0 for a picture, but it is for sounds",
     "denoise grey.png out.png data.drop=0.5": "data.drop: 0.5, but nothing is dropped here",
     "denoise stereo.wav out.wav data.window=[16] data.drop=0.5": (
         "data.drop: 0.5, but nothing is dropped here"
     ),
     "denoise grey.png out.png data.noise=5 --clean grey.png": "omit --clean",
-    "denoise grey.png out.png --noise 25 data.noise=30": (
-        "--noise: 25.0, and data.noise=30; one of them expected"
+    "denoise grey.png out.png --add-noise 25 data.noise=30": (
+        "--add-noise: 25.0, and data.noise=30; one of them expected"
+    ),
+    "denoise grey.png out.png --noise 25": (
+        "--noise: did you mean --sigma (the level of noise that is there) or --add-noise (add noise"
+        " to a clean input first)?"
+    ),
+    "denoise grey.png out.png --sigma 0": "train.sigma: 0.0 is out of range; above 0 expected",
+    "denoise grey.png out.png --sigma 25 train.sigma=30": "--sigma: 25.0, and train.sigma=30; one",
+    "denoise stereo.wav out.wav data.window=[16] --sigma 25": (
+        "train.sigma: 25, but all values of stereo.wav vary by 0.23"
     ),
     "denoise grey.png out.png --stride 2 data.stride=3": "--stride: 2, and data.stride=3; one",
     "denoise grey.png out.png --preset fast --recipe house-25": "--preset, --recipe: both",
@@ -426,7 +497,7 @@ def test_an_interrupted_restoration_is_written_and_resumed() -> None:
         *BRIEF,
         f"train.epochs={epochs}",
         "train.stop_at_noise=false",
-        "--noise",
+        "--add-noise",
         "20",
         "--json",
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -25,10 +26,18 @@ from tests.data.test_idx import encode
 from tests.slowly import slow
 
 
-def checked(path: Path | str) -> tuple[int, dict[str, Any]]:
+def checked(path: Path | str, *settings: str) -> tuple[int, dict[str, Any]]:
     """The exit code of the command, and what it says as JSON."""
-    done = CliRunner().invoke(app, ["data", "check", str(path), "--json"])
+    done = CliRunner().invoke(app, ["data", "check", str(path), *settings, "--json"])
     return done.exit_code, json.loads(done.stdout)
+
+
+def next_line(path: Path | str, *settings: str) -> str:
+    """The command with which a check says to go on."""
+    done = CliRunner().invoke(app, ["data", "check", str(path), *settings])
+    label, line = done.stdout.splitlines()[-1].split(maxsplit=1)
+    assert label == "next:"
+    return line
 
 
 @pytest.mark.parametrize("path", [*slow(BUILT_IN), PICTURE, SOUND])
@@ -103,6 +112,93 @@ def test_a_speaker_in_two_splits_is_wrong(root: Path, write: Write) -> None:
     assert found["splits"]["train"]["speakers"] == 2
 
 
+def test_settings_that_are_advised_are_obeyed_and_passed_on(root: Path, write: Write) -> None:
+    for k in range(6):
+        write(f"spk{k % 3}_{k}.wav", np.ones(8000) * (k + 1) / 8)
+    assert checked(root)[0] == 1
+    pattern = r"data.speakers=pattern:(spk\d)_"
+    code, found = checked(root, pattern)
+    assert (code, found["wrong"], found["facts"]["speakers"]) == (0, [], 3)
+    (root / "spk2_8.wav").write_bytes(b"no sound")
+    assert checked(root, pattern)[0] == 2
+    code, found = checked(root, pattern, "data.skip_broken=true")
+    assert (code, found["facts"]["left out"]) == (0, "1 broken file skipped: spk2_8.wav")
+    line = next_line(root, pattern, "data.skip_broken=true")
+    assert line.endswith(f"--data {root} '{pattern}' data.skip_broken=true")
+
+
+def test_broken_pictures_are_left_out_if_asked(root: Path) -> None:
+    for k in range(4):
+        Image.new("L", (4, 3), 9 * k).save(root / f"{k}.png")
+    (root / "4.png").write_bytes(b"no picture")
+    assert checked(root)[0] == 2
+    code, found = checked(root, "data.skip_broken=true")
+    assert (code, found["facts"]["left out"]) == (0, "1 broken file skipped: 4.png")
+    assert found["splits"] == {"train": {"images": 3}, "test": {"images": 1}}
+
+
+def test_large_pictures_are_made_smaller(root: Path) -> None:
+    for k in range(4):
+        Image.new("L", (512, 384)).save(root / f"{k}.png")
+    assert next_line(root).endswith("'data.size=[96,128]'")
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("train.epochs=3", "train.epochs: settings of the data"),
+        ("data.kind=idx", "data.kind: settings of the data besides its kind and path expected"),
+        (
+            "data.speeker=1",
+            "data.speeker: no such field of data.kind 'speech'; did you mean 'speakers'",
+        ),
+        ("data.speakers=who", "data.speakers: 'who'; auto, folder, pattern:REGEX"),
+    ],
+)
+def test_other_settings_are_refused(root: Path, write: Write, word: str, says: str) -> None:
+    write("a/1.wav", np.ones(8000) / 2)
+    done = CliRunner().invoke(app, ["data", "check", str(root), word])
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+def test_a_setting_that_changes_nothing_is_refused(root: Path) -> None:
+    np.save(root / "a.npy", np.ones((5, 3)))
+    done = CliRunner().invoke(app, ["data", "check", str(root / "a.npy"), "data.noise=3"])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "data.noise=3: changes nothing that is checked of a table of numbers" in done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_a_table_is_examined_and_its_next_command_ingests_it(root: Path, suffix: str) -> None:
+    path = root / f"a.{suffix}"
+    values = np.random.default_rng(0).normal(size=(50, 3))
+    frame = pd.DataFrame(values, columns=["a", "b", "c"])
+    np.save(path, values) if suffix == "npy" else frame.to_parquet(path, index=False)
+    code, found = checked(path)
+    assert (code, found["facts"]) == (0, {"rows": 50, "values": 3})
+    assert next_line(path) == f"distvae ingest {path} rows"
+
+
+def test_a_table_that_cannot_be_ingested_is_refused_with_the_reason(root: Path) -> None:
+    words = pd.DataFrame({"a": [1.0, 2.0], "who": ["x", "y"], "where": ["s", "t"]})
+    words.to_parquet(root / "words.parquet", index=False)
+    np.save(root / "infinite.npy", np.array([[1, np.inf]] * 50))
+    for name, says in {
+        "words.parquet": "words.parquet: column 'who' holds ",
+        "infinite.npy": "infinite.npy: row 0 is infinite",
+    }.items():
+        checking = CliRunner().invoke(app, ["data", "check", str(root / name)])
+        ingesting = CliRunner().invoke(app, ["ingest", str(root / name), str(root / "rows")])
+        assert checking.exit_code == ingesting.exit_code == 2
+        assert says in checking.stderr
+        assert checking.stderr == ingesting.stderr
+    assert (
+        "'where' holds "
+        in CliRunner().invoke(app, ["data", "check", str(root / "words.parquet")]).stderr
+    )
+
+
 def test_a_recording_that_is_cut_short_is_named(root: Path, write: Write) -> None:
     for k in range(3):
         write(f"speaker{k}/1.wav", np.ones(8000) / 2)
@@ -157,9 +253,11 @@ def test_pictures_are_counted_by_size_and_the_damaged_named(root: Path) -> None:
         "classes": 2,
     }
     assert found["splits"] == {"train": {"images": 3}, "test": {"images": 1}}
-    assert (
-        "data.size=[height,width]" in CliRunner().invoke(app, ["data", "check", str(root)]).stdout
-    )
+    size = "'data.size=[3,4]'"
+    assert next_line(root).endswith(f"--data {root} {size}")
+    given = next_line(root, "data.size=[2,2]")
+    assert given.endswith("'data.size=[2,2]'")
+    assert size not in given
     (root / "class0" / "8.png").write_bytes(b"")
     Image.fromarray(np.zeros((3, 4), np.uint16)).save(root / "class0" / "9.png")
     code, found = checked(root)
@@ -251,7 +349,6 @@ def test_idx_files_without_labels_say_so(root: Path) -> None:
     [
         ("gone", "no such file or folder; data, or 'built-in speech'"),
         ("empty", "no data known here; recordings, idx files"),
-        ("table.npy", "a table; 'distvae ingest"),
         ("table.csv", "a table as text; .npy, .parquet, .arrow, .feather expected; of a CSV file,"),
         ("text.txt", "'.txt' is no kind of file read here"),
         ("run", "run: the folder of a run; the data to train on expected"),
@@ -261,7 +358,6 @@ def test_what_is_no_data_is_refused(root: Path, name: str, words: str) -> None:
     (root / "empty").mkdir()
     list(fit(tiny.config(), tiny.dataset(), root / "run"))
     Image.new("L", (8, 8)).save(root / "run" / "atoms.png")
-    np.save(root / "table.npy", np.zeros((3, 3)))
     (root / "text.txt").write_text("text")
     (root / "table.csv").write_text("1,2,3")
     with pytest.raises(Refusal) as refusal:

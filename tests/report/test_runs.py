@@ -70,7 +70,7 @@ def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
         "train.device=cpu",
     ]
     options = RestoreOptions(run=tmp_path / "run", quiet=True)
-    noise = NoiseOptions(noise=25.0)
+    noise = NoiseOptions(add_noise=25.0)
     denoise_file(tmp_path / "a.png", tmp_path / "b.png", small, options, noise)
     page = Page(report.write(tmp_path / "run").read_text())
     last = read_results(tmp_path / "run")

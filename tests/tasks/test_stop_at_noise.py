@@ -9,6 +9,7 @@ import pytest
 from distvae.config import Config, from_dict
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
+from distvae.tasks.arrays import denoise
 from distvae.tasks.restoration import Restoration, RunDestination, check_restorable
 from distvae.train.run import read_info
 from distvae.train.session import build_trainer
@@ -44,6 +45,18 @@ def test_training_ends_in_the_first_epoch_with_sigma_below_the_noise(array: Floa
     assert last.epoch < EPOCHS
     assert last.sigma <= BELOW * restoration.noise < min(stage.sigma for stage in earlier)
     assert restoration.progress == f"after epoch {last.epoch}, with sigma below the noise"
+
+
+def test_training_ends_at_a_level_that_is_told_instead(array: Floats, ended: Restoration) -> None:
+    told = {"train.sigma": 1.2 * NOISE}
+    restoration = Restoration(config(**told), array)
+    *earlier, last = restoration.run()
+    assert restoration.noise == pytest.approx(1.2 * NOISE)
+    assert last.epoch < ended.trainer.position.epoch
+    assert last.sigma <= BELOW * 1.2 * NOISE < min(stage.sigma for stage in earlier)
+    settings = SMALL | LEARNS_NOISE | {"train.epochs": EPOCHS}
+    restored = denoise(array[..., 0], sigma=1.2 * NOISE, settings=settings)
+    np.testing.assert_array_equal(restored, restoration.restored()[..., 0])
 
 
 def test_what_it_restores_is_what_so_many_epochs_restore(array: Floats, ended: Restoration) -> None:
@@ -113,3 +126,5 @@ def test_without_the_setting_or_with_missing_values_all_epochs_are_trained(array
 def test_a_model_that_finds_no_noise_is_refused(model: dict[str, str]) -> None:
     with pytest.raises(Refusal, match=r"train.stop_at_noise: true .*; tvae and gaussian expected"):
         from_dict({"model": model, "train": {"stop_at_noise": True}})
+    with pytest.raises(Refusal, match=r"train.sigma: 25 .*; tvae and gaussian expected"):
+        from_dict({"model": model, "train": {"sigma": 25.0}})

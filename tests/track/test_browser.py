@@ -1,14 +1,18 @@
 """Records in MLflow's own pages, in a real browser."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from distvae.tasks import pictures
 from distvae.track import Store, Tracker
@@ -18,6 +22,14 @@ from tests.processes import started
 from tests.track.records import RECORD, tracker
 
 pytestmark = [pytest.mark.slow, needs_browser]
+SPACE = {
+    "base": "bars",
+    "fixed": {"data.rows": 200, "train.epochs": 1, "train.device": "cpu"},
+    "metrics": {"bound": "max", "hoyer": "max"},
+    "trials": 2,
+    "search": "grid",
+    "axes": [{"key": "train.rate", "choice": [0.0123, 0.0456]}],
+}
 
 
 @pytest.fixture
@@ -40,36 +52,100 @@ def recorded(root: Path) -> Path:
         trial.evaluation({"hoyer": hoyer}, seen)
         trial.close()
     record.close()
+    return as_runs(root)
+
+
+def as_runs(root: Path) -> Path:
+    """Place the records where commands find them, below runs/."""
     (root / "runs").mkdir()
     for path in root.glob("mlflow.db*"):
         path.rename(root / "runs" / path.name)
     return root
 
 
-@pytest.fixture
-def address(recorded: Path) -> Iterator[str]:
-    """Return the address of a running `distvae ui`."""
+@contextmanager
+def served(folder: Path, end: signal.Signals) -> Iterator[list[str]]:
+    """Yield the links that `distvae ui` prints, which are served by then; end it by a signal."""
     port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
-    with started(
-        command, cwd=recorded, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    ) as server:
-        until = time.monotonic() + 240
-        while not answers(port):
-            assert server.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-        server.send_signal(signal.SIGINT)
+    with started(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        lines = []
+        for line in server.stdout:
+            lines.append(line)
+            assert "http" not in line or answers(port)
+            if line.startswith("ready"):
+                break
+        assert lines[0].startswith("starting MLflow")
+        assert lines[-1] == "ready; Ctrl-C ends the server\n"
+        yield re.findall(r"http://\S+", "".join(lines))
+        server.send_signal(end)
         server.communicate(timeout=30)
+    assert server.returncode == 128 + end
     assert not answers(port)
 
 
-def test_trials_are_chosen_compared_and_looked_at(address: str) -> None:
+def test_every_link_of_a_sweep_leads_to_its_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep of two trials: its charts show both, and they are compared side by side."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "rates.yaml").write_text(yaml.safe_dump(SPACE))
+    command = [sys.executable, "-m", "distvae", "tune", "rates.yaml", "--quiet"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    names = ["1 rate 0.0123", "2 rate 0.0456"]
+    shown = {"experiments": ["rates"], "charts": names, "compare": [*names, "0.0123", "0.0456"]}
+    with served(tmp_path, signal.SIGTERM) as links:
+        assert len(links) == len(shown)
+        for link, (page_name, texts) in zip(links, shown.items(), strict=True):
+            with opened(link) as page:
+                for text in texts:
+                    page.get_by_text(text, exact=True).first.wait_for()
+                assert "not valid JSON" not in page.inner_text("body"), page_name
+                if page_name == "compare":
+                    page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for()
+
+
+def test_a_server_that_ends_while_it_starts_is_said(root: Path) -> None:
+    (root / "sitecustomize.py").write_text(
+        "import os, sys\nif 'mlflow' in sys.orig_argv: os.write(2, b'no server\\n'), os._exit(1)\n"
+    )
+    command = [sys.executable, "-m", "distvae", "ui", "--port", str(free_port())]
+    done = subprocess.run(
+        command,
+        cwd=as_runs(root),
+        env=os.environ | {"PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == "starting MLflow, which takes some ten seconds\n"
+    assert done.stderr.splitlines() == [
+        "no server",
+        "distvae: MLflow's server ended with 1; its messages stand above",
+    ]
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_is_starting_can_be_ended(root: Path, end: signal.Signals) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
+    with started(command, cwd=as_runs(root), stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("starting MLflow")
+        time.sleep(1)
+        server.send_signal(end)
+        server.communicate(timeout=30)  # until all that hold its output have ended
+    assert server.returncode == 128 + end
+    assert not answers(port)
+
+
+def test_trials_are_chosen_compared_and_looked_at(recorded: Path) -> None:
     """Open the experiment, compare two trials, and look at a picture among a run's artifacts."""
     from playwright.sync_api import expect
 
-    with opened(address) as page:
+    with served(recorded, signal.SIGINT) as links, opened(links[0].partition("#")[0]) as page:
         page.get_by_role("button", name="Model training").click()
         page.get_by_role("link", name="Experiments").first.click()
         page.get_by_role("link", name="speech", exact=True).click()

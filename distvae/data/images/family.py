@@ -1,5 +1,7 @@
 """Images: rows are pictures of one shape, read from files or generated."""
 
+from collections.abc import Sequence
+
 from distvae.config import BarsData, IdxData, ImageData, SpritesData
 from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
 from distvae.data.family import DataFamily, Values, register
@@ -70,17 +72,16 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
         return survey_images(path, decoded=False)
 
     @classmethod
-    def examine(cls, path: str) -> Survey | None:
-        """Return the same, with every picture of a folder decoded."""
+    def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
+        """Return the same under some settings, with every picture of a folder decoded."""
         from distvae.data.images.survey import survey_images
 
-        return survey_images(path, decoded=True)
+        return survey_images(path, decoded=True, settings=settings)
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:
         """Return the command that trains on the images, with the recipe of a known data set."""
-        size = " 'data.size=[height,width]'" if survey.facts.get("sizes", 1) != 1 else ""
-        recipe = f"mnist-vae data.kind=images{size}"
+        recipe = "mnist-vae data.kind=images"
         for name, own_recipe in RECIPES.items():
             if survey.layout.startswith(name):
                 recipe = own_recipe

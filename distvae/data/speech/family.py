@@ -1,5 +1,6 @@
 """Speech: rows are power spectra of the frames of recordings."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,11 +118,11 @@ class SpeechFamily(DataFamily[SpeechData]):
         return survey_recordings(path, decoded=False)
 
     @classmethod
-    def examine(cls, path: str) -> Survey | None:
+    def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
         """Return the same, with every recording decoded."""
         from distvae.data.speech.survey import survey_recordings
 
-        return survey_recordings(path, decoded=True)
+        return survey_recordings(path, decoded=True, settings=settings)
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:

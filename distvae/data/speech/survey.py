@@ -12,7 +12,7 @@ from distvae.data.broken import find_broken
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.speech import layouts, recordings, synthesiser
 from distvae.data.splits import SPLITS
-from distvae.data.survey import Survey
+from distvae.data.survey import Survey, checked_config
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.numerics.numbers import counted
@@ -26,23 +26,23 @@ class Readable(NamedTuple):
     seconds: float
 
 
-def survey_recordings(path: str, decoded: bool) -> Survey | None:
-    """Return what the built-in speech or a folder of recordings holds, by their headers. Decode
-    every recording to find broken ones, if wanted.
+def survey_recordings(path: str, decoded: bool, settings: Sequence[str] = ()) -> Survey | None:
+    """Return what the built-in speech or a folder of recordings holds under some settings, by their
+    headers. Decode every recording to find broken ones, if wanted.
     """
     if path == BUILT_IN:
-        return _survey(path, synthesiser.folder(), decoded)
+        return _survey(path, synthesiser.folder(), decoded, settings)
     root = Path(path)
     if not root.is_dir() or not files.list_files(root, audio.SUFFIXES):
         return None
-    return _survey(path, root, decoded)
+    return _survey(path, root, decoded, settings)
 
 
-def _survey(path: str, root: Path, decoded: bool) -> Survey:
-    config = SpeechData(path=path)
+def _survey(path: str, root: Path, decoded: bool, settings: Sequence[str]) -> Survey:
+    config: SpeechData = checked_config("speech", path, settings)
     names = recordings.sound_files(root)
-    has_table = (root / recordings.TABLE).is_file()
-    layout = None if has_table else layouts.recognise(names)
+    is_told = config.speakers != "auto" or (root / recordings.TABLE).is_file()
+    layout = None if is_told else layouts.recognise(names)
     wrong = []
 
     if layout is None:
@@ -57,6 +57,7 @@ def _survey(path: str, root: Path, decoded: bool) -> Survey:
     except Refusal as refusal:
         wrong.append(str(refusal))
 
+    found, skipped = recordings.skip_broken(root, found, config)
     readable, unreadable = _read_heads(root, found, decoded)
     if layout is not None:
         rates = {each.recording.file: each.rate for each in readable}
@@ -69,7 +70,10 @@ def _survey(path: str, root: Path, decoded: bool) -> Survey:
         "speakers": len({each.speaker for each in found}),
         "rates": {str(rate): count for rate, count in rate_counts.most_common()},
     }
-    return Survey(path, title, "speech", _amounts(readable), facts, tuple(wrong), unreadable)
+    if skipped:
+        facts["left out"] = skipped
+    splits, problems = _amounts(readable), tuple(wrong)
+    return Survey(path, title, "speech", splits, facts, problems, unreadable, tuple(settings))
 
 
 def _read_heads(

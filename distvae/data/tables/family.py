@@ -1,6 +1,6 @@
 """Tables: rows are rows of numbers."""
 
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from distvae.config import RowsData
@@ -8,6 +8,10 @@ from distvae.data.dataset import Dataset
 from distvae.data.family import DataFamily, Values, register
 from distvae.data.survey import Survey, count_rows
 from distvae.files.refusal import Refusal
+
+TABLE = "a table of numbers, to be ingested first"
+BLOCK = 2**16
+"""Rows of a table that are read together."""
 
 
 @register(RowsData)
@@ -24,16 +28,14 @@ class RowsFamily(DataFamily[RowsData]):
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return what is in a folder of rows; refuse a table that is still to be ingested."""
-        from distvae.data.tables.formats import FROM_CSV, SUFFIXES
+        """Return what is in a folder of rows, or in a table that is still to be ingested."""
+        from distvae.data.tables.formats import FROM_CSV, SUFFIXES, Table
         from distvae.data.tables.rows import MANIFEST
 
         place = Path(path)
         if place.is_file() and place.suffix.lower() in SUFFIXES:
-            raise Refusal(
-                f"{place}: a table; 'distvae ingest {shlex.quote(path)} OUT' makes a folder of it"
-                " that can be trained on"
-            )
+            table = Table.open(place)
+            return Survey(path, TABLE, "rows", {}, {"rows": table.rows, "values": table.values})
         if place.is_file() and place.suffix.lower() == ".csv":
             raise Refusal(f"{place}: a table as text; {', '.join(SUFFIXES)} expected; {FROM_CSV}")
         if not (place / MANIFEST).is_file():
@@ -43,8 +45,23 @@ class RowsFamily(DataFamily[RowsData]):
         return Survey(path, "rows of numbers", "rows", counts, {"values": dataset.dims})
 
     @classmethod
+    def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
+        """Return the same, with every row of a table read."""
+        from distvae.data.tables.formats import Table
+
+        found = cls.survey(path)
+        if found and found.layout == TABLE:
+            for _ in Table.open(Path(path)).blocks(BLOCK):
+                pass
+        return found
+
+    @classmethod
     def next_command(cls, survey: Survey) -> str:
-        """Return a command to train on a folder of rows, which may be in any units."""
+        """Return a command to ingest a table, or to train on a folder of rows, which may be in any
+        units.
+        """
         from distvae.data.tables.rows import training_command
 
+        if survey.layout == TABLE:
+            return f"distvae ingest {survey.quoted_path} rows"
         return training_command(survey.path)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.dataset import Array
+from distvae.data.files import some_names
 from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import decoding, require_regular_file
 
@@ -228,12 +229,16 @@ def _refuse_words(path: Path, names: list[str], kinds: "list[pa.DataType]") -> N
     from pyarrow import types
 
     numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
-    for name, kind in zip(names, kinds, strict=True):
-        if not any(matches(kind) for matches in numbers):
-            raise Refusal(
-                f"{path}: column '{name}' holds {kind}; columns of numbers, or one column of lists"
-                " of numbers, expected"
-            )
+    words = [
+        f"'{name}' holds {kind}"
+        for name, kind in zip(names, kinds, strict=True)
+        if not any(matches(kind) for matches in numbers)
+    ]
+    if words:
+        raise Refusal(
+            f"{path}: column {some_names(words)}; columns of numbers, or one column of lists of"
+            " numbers, expected: leave others out, or replace them by numbers"
+        )
 
 
 def _refuse_index(path: Path, schema: "pa.Schema") -> None:

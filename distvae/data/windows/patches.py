@@ -188,7 +188,9 @@ class Patches:
         digest = hashlib.sha256(facts.encode() + self.rows.tobytes()).hexdigest()
         splits = dict.fromkeys(("train", "val", "test"), self.rows)
         shape = (self.grid.channels, *self.grid.window)
-        return Dataset(name, "window", digest, splits, Path(config.path), shape=shape)
+        return Dataset(
+            name, "window", digest, splits, Path(config.path), shape=shape, scale=self.scale
+        )
 
 
 def _scale(array: Floats, config: PatchData) -> float:

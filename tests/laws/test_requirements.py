@@ -1,0 +1,138 @@
+"""What the package uses of Ray, Optuna and MLflow is there, and the locked packages are those that
+`pyproject.toml` asks for.
+"""
+
+import ast
+import importlib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.laws.test_imports import FILES, parsed
+
+ROOT = Path(__file__).parents[2]
+LIBRARIES = ("ray", "optuna", "mlflow")
+Names = dict[str, str]
+"""What names stand for in a scope: the dotted names of modules and of what is in them."""
+
+
+def bound(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """The names that a statement binds to something of a library."""
+    if isinstance(node, ast.Import):
+        for each in node.names:
+            package = each.name.partition(".")[0]
+            yield (each.asname, each.name) if each.asname else (package, package)
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        for each in node.names:
+            yield each.asname or each.name, f"{node.module}.{each.name}"
+    elif isinstance(node, ast.Assign) and (name := dotted(node.value, {})):
+        yield from ((each.id, name) for each in node.targets if isinstance(each, ast.Name))
+
+
+def dotted(node: ast.AST, names: Names) -> str:
+    """The dotted name that an expression stands for, or nothing."""
+    match node:
+        case ast.Name(id=name):
+            return names.get(name, "")
+        case ast.Attribute(value=value, attr=attribute):
+            owner = dotted(value, names)
+            return owner and f"{owner}.{attribute}"
+        case ast.Call(
+            func=ast.Attribute(attr="import_module") | ast.Name(id="import_module"),
+            args=[ast.Constant(value=str(module))],
+        ):
+            return module
+    return ""
+
+
+def used(scope: ast.AST, outer: Names) -> Iterator[str]:
+    """The dotted names that a module or a function uses, those of functions in it included."""
+    inside, functions = [], []
+    waiting = list(ast.iter_child_nodes(scope))
+    while waiting:
+        node = waiting.pop()
+        inside.append(node)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            functions.append(node)
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
+    names = outer | dict(pair for node in inside for pair in bound(node))
+    for node in inside:
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (name for _, name in bound(node))
+        elif name := dotted(node, names):
+            yield name
+    for function in functions:
+        yield from used(function, names)
+
+
+def missing(name: str) -> str:
+    """The first part of a dotted name that does not exist, or nothing. What only an instance has
+    is not looked for.
+    """
+    module, *rest = name.split(".")
+    found: object = importlib.import_module(module)
+    path = module
+    for part in rest:
+        path = f"{path}.{part}"
+        if not isinstance(found, type | ModuleType):
+            return ""
+        if not hasattr(found, part):
+            try:
+                importlib.import_module(path)
+            except ImportError:
+                return path
+        found = getattr(found, part)
+    return ""
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_name_that_is_used_of_a_library_exists(library: str) -> None:
+    names = {name for file in FILES for name in used(parsed(file), {})}
+    of_library = {name for name in names if name.partition(".")[0] == library}
+    assert len(of_library) > 10
+    assert {missing(name) for name in of_library} - {""} == set()
+
+
+def test_names_are_found_however_they_are_imported() -> None:
+    program = """
+import ray.train
+from optuna.trial import TrialState as State
+def one():
+    import importlib
+    ray = importlib.import_module("ray._raylet")
+    return ray.absent, State.FAIL
+def two():
+    return ray.get, import_module("mlflow.server").absent
+"""
+    found = set(used(ast.parse(program), {}))
+    expected = {"ray.train", "ray.get", "ray._raylet.absent", "optuna.trial.TrialState.FAIL"}
+    assert found >= expected | {"mlflow.server.absent"}
+    assert "ray.absent" not in found
+    gone = {"ray._raylet.absent", "mlflow.server.absent"}
+    assert {missing(name) for name in found if name.partition(".")[0] in LIBRARIES} == gone | {""}
+
+
+def test_the_locked_versions_are_those_that_are_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    locked = dict(
+        line.split("==")
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if "==" in line
+    )
+    locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
+    for text in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        wanted = Requirement(text)
+        version = locked[wanted.name.lower().replace("_", "-")]
+        assert version in wanted.specifier, f"{text}: {version} is locked"
+    for library in LIBRARIES:
+        (wanted,) = (
+            each for each in map(Requirement, project["dependencies"]) if each.name == library
+        )
+        assert {each.operator for each in wanted.specifier} == {">=", "<"}, library
