@@ -22,7 +22,7 @@ PREFIXES = tuple(name.partition("{")[0] for name in (STOP_FILE, WORKER_ERROR_FIL
 def delete_stop_files(folder: Folder) -> None:
     """Delete the files that earlier owners left."""
     for name in folder.list_files():
-        if name.startswith(PREFIXES):
+        if name.lstrip(".").startswith(PREFIXES):
             folder.delete(name)
 
 
