@@ -132,10 +132,9 @@ def restore(task: Task) -> None:
     config, options = task.config, task.options
     cost = check_fits_in_memory(config, task)
     progress = Progress(options.style, "window")
-    if options.resume:
-        delete_partials(task.target)
-        if not has_begun(Folder(task.folder)):
-            progress.say(f"{task.folder}: contains no run to resume; starting a new one")
+    delete_partials(task.target)
+    if options.resume and not has_begun(Folder(task.folder)):
+        progress.say(f"{task.folder}: contains no run to resume; starting a new one")
     kept = RunDestination(task.folder, options.resume, options.force)
     with memory_refused(config, task.name), stop_signals() as stop:
         restoration = Restoration(config, task.observed.values, task.name, kept)

@@ -11,7 +11,7 @@ from distvae.config import Config, flatten, to_dict
 from distvae.data.dataset import Dataset
 from distvae.files.atomic import finished_name
 from distvae.files.provenance import provenance
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import DISK_FAILED, Refusal
 from distvae.files.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place
@@ -74,7 +74,10 @@ def _may_begin(folder: Folder, resume: bool) -> bool:
     """
     if folder.is_empty() or (resume and folder.has("run.json")):
         return True
-    entries = folder.list_subfolders() or folder.list_files()
+    try:
+        entries = folder.list_subfolders() or folder.list_files()
+    except NotADirectoryError:
+        return False
     return all(map(finished_name, entries))
 
 
@@ -150,6 +153,8 @@ def remove_run(folder: Folder) -> None:
                 folder.delete(name)
         folder.remove()
     except OSError as error:
+        if error.errno in DISK_FAILED:
+            raise
         raise Refusal(
             f"{folder}: written to while it was to be replaced; its removal by hand, or another"
             " folder, expected"
