@@ -22,9 +22,10 @@ def errors_reported() -> Iterator[None]:
         _exit_with(str(error), 2)
     except OSError as error:
         if error.errno in DISK_FAILED:
+            reason = os.strerror(error.errno)
             text = (
-                f"{error.filename or 'a file'}: {os.strerror(error.errno)}; what was finished before"
-                " is kept, and --resume continues from it"
+                f"{error.filename or 'a file'}: {reason}; what was finished before is kept, and"
+                " --resume continues from it"
             )
         elif error.errno in PATH_ERRORS:
             text = f"{error.filename}: {error.strerror}; another name or place expected"

@@ -41,9 +41,10 @@ class Steps:
 
     def hear(self, event: str, values: tuple[Any, ...]) -> None:
         """Take the step of an audit event in the folder."""
-        if event in AUDITED and isinstance(values[0], str | os.PathLike):
-            if os.path.abspath(values[0]).startswith(self.folder):  # noqa: PTH100
-                self.take()
+        if event not in AUDITED or not isinstance(values[0], str | os.PathLike):
+            return
+        if os.path.abspath(values[0]).startswith(self.folder):  # noqa: PTH100
+            self.take()
 
 
 def watch(steps: Steps) -> None:

@@ -1,5 +1,5 @@
-"""Killed at any step, or refused by the disk there, a command that is repeated with --resume ends as
-if nothing had happened.
+"""Killed at any step, or failed by the disk there, a command that is repeated with --resume ends
+as if nothing had happened.
 """
 
 import errno
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.train.commands import bits
-from tests.train.faults import LOG, NEVER, STEPS, Server, serving
+from tests.train.faults import LOG, STEPS, Server, serving
 
 SMALL = ["train.epochs=2", "train.threads=1", "train.device=cpu", "--quiet"]
 TRAIN = ["train", "bars", "data.rows=64", "train.batch=16", "--no-track", "--no-evaluate"]

@@ -222,8 +222,10 @@ def _raise_outcome(outcome: Exception | bool, folder: Folder, owner: str) -> Non
 
 def _why_workers_ended(error: Exception) -> str:
     """Return a sentence about the error with which Ray Train gave up."""
-    from distvae.machines.workers.failures import lost_workers
+    from distvae.machines.workers.failures import accelerator_error, lost_workers
 
+    if text := accelerator_error(error):
+        return f"the accelerator of a worker failed again and again: {text}"
     if not lost_workers(error):
         return f"the workers could not continue: {error}"
     reason = str(error).strip().splitlines()[-1]  # below Ray's traceback

@@ -67,6 +67,8 @@ def _train(job: Job) -> bool:
     error and end.
     """
     from ray.exceptions import RayError
+    from torch import AcceleratorError
+    from torch.distributed import DistError
 
     from distvae.machines.copies.keeper import LostCopy
     from distvae.machines.workers.placement import assigned_gpus
@@ -84,8 +86,8 @@ def _train(job: Job) -> bool:
             _run_epochs(job, config, folder, team, device)
     except Interrupted:
         return True
-    except (WorkerLost, LostCopy, RayError, OSError):  # a restart may go better
-        raise
+    except (WorkerLost, LostCopy, RayError, OSError, AcceleratorError, DistError):
+        raise  # a restart may go better
     except Exception as error:
         write_worker_error(folder, job.owner, error)
         raise
