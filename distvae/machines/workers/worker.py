@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING
 
 from distvae.config import from_dict
 from distvae.files.storage import Folder
+from distvae.machines.session.ray_session import STALL_SECONDS
 from distvae.machines.workers.preemption import PreemptionNotices, preempted_nodes
 from distvae.machines.workers.ray_reports import REPORT_SECONDS, RayReports
-from distvae.machines.workers.stop_files import has_worker_error, stop_requested, write_worker_error
+from distvae.machines.workers.stop_files import (
+    has_worker_error,
+    say,
+    stop_requested,
+    write_worker_error,
+)
 from distvae.train.documents import Event
 from distvae.train.events import record_event
 from distvae.train.run_folder import check_ownership, has_saved_state
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
     from distvae.config import Config
     from distvae.machines.copies.worker_copies import WorkerCopies
     from distvae.train.loop import Trainer
+
+TOLD_AFTER = 0.2
+"""The part of the seconds of a stall after which a worker says that it waits: after a minute."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Job:
     """The number of keepers, beside the second ones: one for each worker."""
     report_seconds: float = REPORT_SECONDS
     """Seconds between two reports to Ray."""
+    stall_seconds: float = STALL_SECONDS
+    """Seconds after which the workers are restarted if one of them does not answer."""
 
 
 def work(settings: Mapping[str, Job]) -> bool:
@@ -72,16 +83,20 @@ def _train(job: Job) -> bool:
 
     from distvae.machines.copies.keeper import LostCopy
     from distvae.machines.workers.placement import assigned_gpus
+    from distvae.machines.workers.watched_team import WatchedTeam
     from distvae.train.cost import memory_refused
     from distvae.train.devices import select_device
     from distvae.train.team import join_team
 
     folder = Folder(job.place)
+    message = partial(say, folder, job.owner)
     team: Team = ALONE
     try:
         config = from_dict(job.config)
         device = select_device(config.train.device, assigned_gpus())
         team = join_team(device)
+        if team.size > 1:
+            team = WatchedTeam(team, job.stall_seconds * TOLD_AFTER, message)
         with memory_refused(config, job.recipe):
             _run_epochs(job, config, folder, team, device)
     except Interrupted:
@@ -109,9 +124,10 @@ def _run_epochs(
     from distvae.train.cost import COPIES_OF_A_WORKER
     from distvae.train.session import RunOptions, build_trainer, train_in_folder
 
+    message = partial(say, folder, job.owner)
     dataset = open_dataset(config.data, quiet=True)
     agree_on_arithmetic(config.train, device, team, folder).apply()
-    copies = WorkerCopies((), team, KeeperRoll(job.owner), job.keepers)
+    copies = WorkerCopies((), team, KeeperRoll(job.owner), job.keepers, message)
     resumes = copies.find() or has_saved_state(folder)
     trainer = build_trainer(config, dataset, team, device, COPIES_OF_A_WORKER, resumes)
     record = partial(_record_event, folder, job.owner, copies, trainer)
