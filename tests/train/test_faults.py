@@ -4,7 +4,7 @@ as if nothing had happened.
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.train.commands import bits
-from tests.train.faults import LOG, STEPS, Server, serving
+from tests.train.faults import LOG, STEPS, serving
 
 SMALL = ["train.epochs=2", "train.threads=1", "train.device=cpu", "--quiet"]
 TRAIN = ["train", "bars", "data.rows=64", "train.batch=16", "--no-track", "--no-evaluate"]
@@ -51,32 +51,34 @@ def fresh(tmp_path: Path) -> Callable[[], Path]:
     return make
 
 
-@pytest.fixture(params=COMMANDS)
-def case(
-    request: pytest.FixtureRequest, fresh: Callable[[], Path]
-) -> Iterator[tuple[list[str], Server]]:
-    words = COMMANDS[request.param]
-    with serving(words, fresh()) as server:
-        yield words, server
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("then", ["--resume", "--force"])
+@pytest.mark.parametrize(
+    ("name", "then", "every"),
+    [
+        ("train", "--resume", 1),
+        ("denoise", "--resume", 1),
+        ("inpaint", "--resume", 4),
+        ("train", "--force", 2),
+        ("denoise", "--force", 4),
+        ("denoise into a run", "--resume", 4),
+    ],
+)
 def test_a_command_that_was_killed_at_any_step_can_be_repeated(
-    then: str, case: tuple[list[str], Server], fresh: Callable[[], Path]
+    name: str, then: str, every: int, fresh: Callable[[], Path]
 ) -> None:
-    words, server = case
-    whole = fresh()
-    code, steps, text = server.run(words, whole)
-    assert code == 0, text
-    assert steps > 20
-    expected = result(whole)
-    for step in range(1, steps + 1):
-        folder = fresh()
-        assert server.run(words, folder, kill_at=step).code < 0
-        code, _, text = server.run([*words, then], folder)
-        assert code == 0, (step, text)
-        assert result(folder) == expected, step
+    words = COMMANDS[name]
+    with serving(words, fresh()) as server:
+        whole = fresh()
+        code, steps, text = server.run(words, whole)
+        assert code == 0, text
+        assert steps > 20
+        expected = result(whole)
+        for step in range(1, steps + 1, every):
+            folder = fresh()
+            assert server.run(words, folder, kill_at=step).code < 0
+            code, _, text = server.run([*words, then], folder)
+            assert code == 0, (step, text)
+            assert result(folder) == expected, step
 
 
 @pytest.mark.slow
@@ -89,7 +91,8 @@ def test_a_replacement_that_was_killed_at_any_step_can_be_repeated(
         server.run(words, whole)
         expected = result(whole)
         steps = server.run([*words, "--force"], whole).steps
-        for step in range(1, steps + 1):
+        deletion = steps // 4  # the rest is a new run
+        for step in range(1, deletion + 1):
             folder = fresh()
             server.run(words, folder)
             assert server.run([*words, "--force"], folder, kill_at=step).code < 0
@@ -100,24 +103,25 @@ def test_a_replacement_that_was_killed_at_any_step_can_be_repeated(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", FAULTS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", ["train", "denoise"])
 def test_a_disk_that_fails_at_any_step_is_told_in_one_line_and_what_was_finished_is_kept(
-    error: int, case: tuple[list[str], Server], fresh: Callable[[], Path]
+    name: str, fresh: Callable[[], Path]
 ) -> None:
-    words, server = case
-    whole = fresh()
-    steps = server.run(words, whole).steps
-    expected = result(whole)
-    for step in range(1, steps + 1):
-        folder = fresh()
-        code, _, text = server.run(words, folder, fail_at=step, error=error)
-        if code == 0:  # what was to be deleted stays
-            assert text == ""
-        else:
-            assert code == 2, (step, text)
-            assert len(text.splitlines()) == 1, (step, text)
-            assert os.strerror(error) in text
-            assert "distvae: " in text
-        code, _, text = server.run([*words, "--resume"], folder)
-        assert code == 0, (step, text)
-        assert result(folder) == expected, step
+    words = COMMANDS[name]
+    with serving(words, fresh()) as server:
+        whole = fresh()
+        steps = server.run(words, whole).steps
+        expected = result(whole)
+        for step in range(1, steps + 1):
+            folder, error = fresh(), FAULTS[step % len(FAULTS)]
+            code, _, text = server.run(words, folder, fail_at=step, error=error)
+            if code == 0:  # a temporary file was not there to be deleted
+                assert text == "", step
+            else:
+                assert code == 2, (step, text)
+                assert text.startswith("distvae: "), (step, text)
+                assert text.count("\n") == 1, (step, text)
+                assert os.strerror(error) in text
+            code, _, text = server.run([*words, "--resume"], folder)
+            assert code == 0, (step, text)
+            assert result(folder) == expected, step

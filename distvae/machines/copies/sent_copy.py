@@ -3,11 +3,12 @@
 Nothing that is sent is waited for before the next point. A copy that was lost is filled anew.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from distvae.estep.store import parts_of
 from distvae.machines.copies.keeper import (
     Arrays,
     Extent,
@@ -19,10 +20,11 @@ from distvae.machines.copies.keeper import (
     Words,
     WorkerState,
 )
+from distvae.machines.copies.keepers import SENT_BYTES, rows_sent_together
 from distvae.machines.ray_api import ActorHandle, ObjectRef, RemoteMethod
 
 MOST_SENT = 4
-"""Messages with states that may be on their way when a copy is filled."""
+"""Messages with some states each that may be on their way."""
 SILENT_SECONDS = 10.0
 """Seconds in which a keeper has to take a message; then its process is replaced."""
 
@@ -82,16 +84,31 @@ class SentCopy:
         for part, words in parts:
             if not self.filled:
                 return
-            self._send(self.keeper.put, part, words)
-            if len(self.pending) >= MOST_SENT:
-                self.filled = self._has_arrived()
+            self._send_and_wait_for_some(part, words)
         self.filled = self.filled and self._has_arrived()
 
     def reach(self, point: Point, state: WorkerState) -> None:
         """Send the state of a point and what has changed, if the keeper has the other rows."""
         changed, self.changed = self.changed, []
+        if sum(each.words.nbytes for each in changed) > SENT_BYTES:
+            self._send_in_parts(changed)
+            changed = []
         if self.filled:
             self._send(self.keeper.update, Update(point, state, changed))
+
+    def _send_in_parts(self, changed: Sequence[RowStates]) -> None:
+        """Send states before their point, in messages of which Ray's object store holds several."""
+        for places, words in changed:
+            assert not isinstance(places, slice)
+            for part in parts_of(len(words), rows_sent_together(words.shape)):
+                if self.filled:
+                    self._send_and_wait_for_some(places[part], words[part])
+
+    def _send_and_wait_for_some(self, places: Places, words: Words) -> None:
+        """Send states; wait for the answers if many messages are on their way."""
+        self._send(self.keeper.put, places, words)
+        if len(self.pending) >= MOST_SENT:
+            self.filled = self._has_arrived()
 
     def _send(self, method: RemoteMethod, *arguments: object) -> None:
         """Call a method of the keeper; its answer is looked at later."""

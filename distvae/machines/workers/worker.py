@@ -3,13 +3,15 @@
 Keepers on other machines have copies of what it needs to go on.
 """
 
+import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from distvae.config import from_dict
+from distvae.files.memory import gigabytes
 from distvae.files.storage import Folder
 from distvae.machines.session.ray_session import STALL_SECONDS
 from distvae.machines.workers.preemption import PreemptionNotices, preempted_nodes
@@ -147,10 +149,29 @@ def _run_epochs(
         copies=copies,
         begun=lambda _: record(),
     )
+    if team.rank == 0:
+        _say_if_large(trainer, message)
     reports = RayReports(team, lambda epoch: ray.train.report({"epoch": epoch}), job.report_seconds)
     for epoch in train_in_folder(trainer, config, dataset, folder, options):
         reports.epoch_ended(epoch.epoch)
     reports.training_ended(trainer.position.epoch)
+
+
+def _say_if_large(trainer: "Trainer", message: Callable[[str], object]) -> None:
+    """Say if Ray's object store has no room for the parameters and moments that copies hold."""
+    import ray
+
+    from distvae.machines.copies.worker_copies import WITH_TENSORS
+    from distvae.train.weights import weights
+
+    state = weights(trainer.model, trainer.estep) | trainer.adam.state()
+    needed = WITH_TENSORS * sum(value.nbytes for value in state.values())
+    room = ray.cluster_resources().get("object_store_memory", math.inf)
+    if needed > room:
+        message(
+            f"copies of the parameters need {gigabytes(needed)} of Ray's object store, which has"
+            f" {gigabytes(int(room))}: Ray writes them to the disk first, which slows training down"
+        )
 
 
 def _record_event(
