@@ -14,9 +14,12 @@ from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.fs
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 IMPORTED = ("distvae.cli", "distvae.commands.train", "distvae.commands.restore", "tests.tiny")
 """What commands import: once, before they are forked, not in each of them."""
@@ -64,7 +67,11 @@ def watch(steps: Steps) -> None:
             super().delete_dir(path)
 
     pyarrow.fs.LocalFileSystem = Watched
-    os.fsync = lambda handle: steps.take()
+
+    def sync(fd: "FileDescriptorLike") -> None:
+        steps.take()
+
+    os.fsync = sync
     sys.addaudithook(steps.hear)
 
 

@@ -198,9 +198,9 @@ def test_an_output_that_exists_is_refused_and_kept(run: Path) -> None:
     assert before == {path.name: path.read_bytes() for path in run.iterdir()}
 
 
-@pytest.mark.parametrize("then", [{"resume": True}, {"force": True}])
+@pytest.mark.parametrize("resume", [True, False])
 def test_a_folder_in_which_no_run_was_begun_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: dict[str, bool]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
 ) -> None:
     """Its training ended while it wrote config.yaml, and left what a killed process leaves."""
     out = tmp_path / "run"
@@ -216,7 +216,8 @@ def test_a_folder_in_which_no_run_was_begun_is_taken(
         patch.setattr(Folder, "write", end)
         with pytest.raises(KeyboardInterrupt):
             list(fit(tiny.config(), tiny.dataset(), out))
-    assert len(list(fit(tiny.config(), tiny.dataset(), out, **then))) == 4
+    again = fit(tiny.config(), tiny.dataset(), out, resume=resume, force=not resume)
+    assert len(list(again)) == 4
     assert not any(finished_name(path.name) for path in out.iterdir())
 
 
