@@ -1,11 +1,12 @@
 """Errors of the user or of a disk, in one line."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from distvae.files.paths import PATH_ERRORS
-from distvae.files.refusal import Refusal, refusing_full_disk
+from distvae.files.refusal import DISK_FAILED, Refusal, refusing_full_disk
 
 
 @contextmanager
@@ -20,9 +21,16 @@ def errors_reported() -> Iterator[None]:
     except Refusal as error:
         _exit_with(str(error), 2)
     except OSError as error:
-        if error.errno not in PATH_ERRORS:
+        if error.errno in DISK_FAILED:
+            reason = os.strerror(error.errno)
+            text = (
+                f"{error.filename or 'a file'}: {reason}; what was finished before is kept, and"
+                " --resume continues from it"
+            )
+        elif error.errno in PATH_ERRORS:
+            text = f"{error.filename}: {error.strerror}; another name or place expected"
+        else:
             raise
-        text = f"{error.filename}: {error.strerror}; another name or place expected"
         _exit_with(str(Refusal(text)), 2)
     except KeyboardInterrupt:
         _exit_with("interrupted", 130)

@@ -36,13 +36,14 @@ def find_works(name: str | None) -> list[Reference]:
     package = cast(Reference, read_yaml(CITATION))
     if name is None:
         return [package]
-    models = FAMILIES["model"]
+    papers = package["references"]
+    models = {*FAMILIES["model"]}.union(*(work.get("keywords", ()) for work in papers))
     if name not in (*models, *recipe_names()):
         raise Refusal(
             f"{name}: no such model or recipe; {nearest(name, [*models, *recipe_names()])}"
         )
     wanted = {name} if name in models else {name, load(name).model.kind}
-    return [work for work in package["references"] if wanted & set(work.get("keywords", ()))]
+    return [work for work in papers if wanted & set(work.get("keywords", ()))]
 
 
 def _bibtex(work: Reference) -> str:

@@ -1,7 +1,6 @@
 """Restore one file: what `distvae denoise` and `distvae inpaint` have in common."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,12 @@ from distvae.config import Config
 from distvae.data import signals
 from distvae.data.signals import Signal
 from distvae.data.windows.missing import Missing, keep_observed, silenced
+from distvae.files.atomic import delete_partials
 from distvae.files.memory import gigabytes
 from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 from distvae.numerics.array_types import Floats
 from distvae.numerics.numbers import counted
 from distvae.system.memory import available_memory
@@ -124,12 +125,16 @@ def restore(task: Task) -> None:
     """Train on a file's windows and write the result; if interrupted, write the result so far."""
     from distvae.tasks.restoration import Restoration, RunDestination
     from distvae.train.cost import memory_refused
+    from distvae.train.run_folder import has_begun, remove_run
     from distvae.train.stopping import Diverged, Interrupted
 
     claim_outputs(task)
     config, options = task.config, task.options
     cost = check_fits_in_memory(config, task)
     progress = Progress(options.style, "window")
+    delete_partials(task.target)
+    if options.resume and not has_begun(Folder(task.folder)):
+        progress.say(f"{task.folder}: contains no run to resume; starting a new one")
     kept = RunDestination(task.folder, options.resume, options.force)
     with memory_refused(config, task.name), stop_signals() as stop:
         restoration = Restoration(config, task.observed.values, task.name, kept)
@@ -155,7 +160,7 @@ def restore(task: Task) -> None:
     progress.end()
     progress.say(write_result(task, restoration))
     if options.run is None:
-        shutil.rmtree(task.folder)
+        remove_run(Folder(task.folder))
 
 
 def append_stage(run: Path, stage: "Stage") -> None:
@@ -179,10 +184,6 @@ def claim_outputs(task: Task) -> None:
                 f"--figure: {options.figure}: this is the file of the result; another one expected"
             )
     check_writable_folder(task.folder)
-    if options.resume and not (task.folder / "run.json").is_file():
-        raise Refusal(
-            f"--resume: {task.folder} contains no run to resume; omit --resume to start one"
-        )
     refuse_unlike_reference(task)
 
 

@@ -182,10 +182,12 @@ def check_feasible(
 
 def announce(training: Training, local: Path, progress: Progress) -> None:
     """Say what is trained, on what data, and into which folder."""
+    from distvae.train.run_folder import has_begun
+
     folder, config = training.folder, training.config
     location = f", kept in {folder}" if folder.remote else ""
     progress.say(f"{training.recipe}: {describe_rows(training.dataset)}; into {local}{location}")
-    if training.options.resumes and not folder.has("run.json"):
+    if training.options.resumes and not has_begun(folder):
         progress.say(f"{folder}: contains no run to resume; starting a new one")
     if config.train.local_steps and (training.group or training.team.size > 1):
         progress.say("train.local_steps: inexact, the result depends on the number of workers")

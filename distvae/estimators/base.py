@@ -172,7 +172,11 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             return X
         if hasattr(X, "collect") and not hasattr(X, "__array__"):
             raise Refusal(f"X: {type(X).__name__}, which has no rows yet; X.collect() expected")
+        if isinstance(X, Tensor) and X.is_meta:
+            raise Refusal("X: a meta tensor, which has no values; a tensor with values expected")
         array = plain_array(X)
+        if np.iscomplexobj(array):
+            raise Refusal("X: complex values; real numbers expected (Complex data not supported)")
         least = self.least_rows if reset else 1
         checked = validate_data(
             self, array, reset=reset, ensure_all_finite="allow-nan", ensure_min_samples=least

@@ -1,10 +1,14 @@
 """Replace files atomically: write under a temporary name, then rename."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial(\.[^.]*)?")
+"""The names that `partial_name` returns."""
 
 
 @contextmanager
@@ -29,6 +33,19 @@ def partial_name(name: str) -> str:
     """
     path = Path(name)
     return f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}"
+
+
+def finished_name(name: str) -> str:
+    """Return the name that a file was to get which is written under a hidden one, or ''."""
+    found = PARTIAL.fullmatch(name)
+    return found[1] + (found[2] or "") if found else ""
+
+
+def delete_partials(path: Path) -> None:
+    """Delete what writers of this file that were killed have left beside it."""
+    for each in path.parent.iterdir():
+        if finished_name(each.name) == path.name:
+            each.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -26,8 +26,11 @@ def require_memory(source: str | Path, needed: int, what: str, expected: str = "
 
 
 def gigabytes(count: int) -> str:
-    """Return a number of bytes in words."""
-    return f"{count / 1e9:,.1f} GB"
+    """Return a number of bytes in words: in GB, or MB or kB where that would be less than one."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:,.1f} kB"
 
 
 @contextmanager

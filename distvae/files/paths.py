@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distvae.files.refusal import DISK_FULL, Refusal, cause, shown
+from distvae.files.refusal import DISK_FAILED, DISK_FULL, Refusal, cause, shown
 
 PATH_ERRORS = (
     errno.ENAMETOOLONG,
@@ -93,6 +93,6 @@ def is_writable(folder: Path) -> bool:
         with tempfile.TemporaryDirectory(prefix=".distvae-", dir=folder):
             return True
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if error.errno in (*DISK_FULL, *DISK_FAILED):
             raise
         return False

@@ -9,6 +9,19 @@ from reprlib import Repr
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """System errors for a full disk, a used-up quota, and a file that is too large."""
+DISK_FAILED = (
+    errno.EIO,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ENFILE,
+    errno.EMFILE,
+    errno.ESTALE,
+    errno.ENOLCK,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+)
+"""System errors for a disk or a network file system that fails, and for too many open files."""
 MESSAGE = 480
 """Characters that a message may have: a longer one loses its middle."""
 VALUE = 60
@@ -66,11 +79,16 @@ _SHORT_REPR = _ShortRepr()
 
 @contextmanager
 def refusing_full_disk(path: str = "") -> Iterator[None]:
-    """Raise `Refusal` when the disk is full, because trying again would not help."""
+    """Raise `Refusal` when the disk is full, because trying again would not help.
+
+    Other errors of the disk stay what they are, but name the file.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_FULL:
+            if error.errno in DISK_FAILED:
+                error.filename = error.filename or path or None
             raise
         file = path or error.filename or "a file"
         raise Refusal(

@@ -234,8 +234,9 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """Delete a file, if it exists."""
-        if self.has(name):
-            self.system.delete_file(self.path_of(name))
+        with refusing_full_disk(f"{self}/{name}"):
+            if self.has(name):
+                self.system.delete_file(self.path_of(name))
 
     def is_empty(self) -> bool:
         """Return whether there is nothing in it, or it does not exist."""

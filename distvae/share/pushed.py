@@ -22,7 +22,7 @@ from distvae.share.names import CARD, EPOCHS, LISTED, NEEDED, SUMMARIES, SUMS, W
 from distvae.share.places import Place, place_of
 from distvae.train.checkpoint import read_manifest
 from distvae.train.documents import Manifest, RunInfo
-from distvae.train.run import read_config, read_info, refuse_untrained
+from distvae.train.run import read_config, read_info, refuse_untrained, size_of_rows
 from distvae.train.run_folder import config_yaml
 
 MAX_SUMS = 2**16
@@ -63,6 +63,13 @@ def fetch(source: str) -> Path:
 def export(run: Path) -> dict[str, bytes]:
     """Return the files of a pushed model, by name."""
     info = read_info(run)
+    size_of_rows(run, info)
+    versions = info.get("versions")
+    if not isinstance(versions, dict) or "distvae" not in versions:
+        raise Refusal(
+            f"{run}/run.json: versions: {shown(versions)}; that of distvae expected, as training"
+            " wrote it"
+        )
     refuse_untrained(run)
     manifest = read_manifest(run, "best.json")
     config = _without_places(read_config(run, info))

@@ -12,6 +12,7 @@ from typing import cast
 
 from torch import Tensor
 
+from distvae.files.memory import require_memory
 from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
@@ -139,6 +140,7 @@ def load(place: Place, name: str) -> tuple[dict[str, Tensor], CheckpointFacts]:
     manifest = read_manifest(folder, f"{name}.json")
     file = manifest["tensors"]
     try:
+        require_memory(f"{folder}/{file}", 2 * folder.size(file), "weights of this size")
         content = folder.read(file)
     except OSError as error:
         raise Refusal(f"{folder}/{file}: {_reason(error)}; {name}.json names it") from error

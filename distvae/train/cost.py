@@ -115,7 +115,9 @@ def memory_refused(config: Config, name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (torch.OutOfMemoryError, MemoryError, torch.AcceleratorError) as error:
+        if isinstance(error, torch.AcceleratorError) and "out of memory" not in str(error):
+            raise
         values = flatten(config)
         lower = ", ".join(f"{key}={shown(values[key])}" for key in LOWERED if values.get(key))
         reason = ". ".join(cause(error).split(". ")[:2])  # how much was asked for and not given

@@ -7,6 +7,7 @@ import json
 import secrets
 from pathlib import Path
 
+from distvae.files.atomic import partial_name
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder, without_password
 from distvae.train.checkpoint import delete_unreferenced, read_manifest
@@ -46,7 +47,7 @@ def _refuse_recorded_storage(local: Path) -> None:
 def _check_storage(folder: Folder) -> None:
     """Write a file and read it again, before anything is computed."""
     folder = folder.with_short_timeout()
-    name, content = f"look-{secrets.token_hex(4)}", secrets.token_bytes(8)
+    name, content = partial_name("look"), secrets.token_bytes(8)
     try:
         folder.write(name, content)
         returned = folder.read(name)

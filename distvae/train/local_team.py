@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from distvae.train.network_team import NetworkTeam, add_over_network
+from distvae.train.network_team import NetworkTeam, add_over_network, network_errors
 from distvae.train.shared_memory import LINE, Barrier, share_memory
 from distvae.train.tensor_groups import copy_tensors, group_by_type, split_flat
 
@@ -109,7 +109,8 @@ class MachinesTeam(LocalTeam):
 
     def __init__(self, network: NetworkTeam, meeting: Barrier) -> None:
         super().__init__(network, meeting)
-        self.firsts = dist.new_group(list(meeting.neighbours.firsts), backend="gloo")
+        with network_errors():
+            self.firsts = dist.new_group(list(meeting.neighbours.firsts), backend="gloo")
 
     def _exchange(self, flat: Tensor) -> None:
         if self.place == 0:

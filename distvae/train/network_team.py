@@ -29,7 +29,8 @@ class NetworkTeam:
         self.owns_connection = owns_connection
         """Whether this program set up torch.distributed, and has to end it."""
         can_use_nccl = have_distinct_gpus(self.gather(gpu_id(device))) and dist.is_nccl_available()
-        self.nccl = dist.new_group(backend="nccl", timeout=TIMEOUT) if can_use_nccl else None
+        with network_errors():
+            self.nccl = dist.new_group(backend="nccl", timeout=TIMEOUT) if can_use_nccl else None
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Add up tensors in one exchange for each type."""

@@ -20,7 +20,7 @@ from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
 from distvae.files.memory import require_memory
 from distvae.files.plain import Tree
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml, refuse_strange_entries
 from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
@@ -54,7 +54,7 @@ class Run:
 
     def __init__(self, path: Path, config: Config, info: RunInfo, which: str) -> None:
         self.path, self.config, self.info = path, config, info
-        self.dims, self.shape = _size_of_rows(path, info)
+        self.dims, self.shape = size_of_rows(path, info)
         tensors, self.facts = load(path, which)
         refuse_too_few(path, config, DataSize(1, self.dims, self.shape), tensors)
         self.model, self.estep = assemble(config, self.dims, self.shape)
@@ -188,11 +188,16 @@ def _narrow(rows: ArrayLike) -> Array:
         return np.array(rows, np.float32, order="C")
 
 
-def _size_of_rows(place: Path, info: RunInfo) -> tuple[int, tuple[int, ...]]:
+def size_of_rows(place: Path, info: RunInfo) -> tuple[int, tuple[int, ...]]:
     """Return how many values a row has, and the shape of rows that are images."""
     file = f"{place}/run.json"
     dims: int = check_value(f"{file}: dims", Count, info.get("dims"))
     shape: tuple[int, ...] = check_value(f"{file}: shape", Widths, info.get("shape", ()))
+    if shape and math.prod(shape) != dims:
+        raise Refusal(
+            f"{file}: shape: {shown(list(shape))} has {shown(math.prod(shape))} values, and dims is"
+            f" {shown(dims)}; altered or damaged"
+        )
     return dims, shape
 
 

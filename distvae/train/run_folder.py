@@ -9,16 +9,19 @@ from typing import Unpack
 
 from distvae.config import Config, flatten, to_dict
 from distvae.data.dataset import Dataset
+from distvae.files.atomic import finished_name
 from distvae.files.provenance import provenance
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import DISK_FAILED, Refusal
 from distvae.files.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place
 from distvae.train.documents import RunInfo
-from distvae.train.run import read_config, read_epochs, read_info, refuse_other_folder
+from distvae.train.run import EPOCHS, read_config, read_epochs, read_info, refuse_other_folder
 
 OWNER = "owner"
 """The file of a run folder that says which training owns it."""
+RUN_FILES = ("run.json", "config.yaml", OWNER, EPOCHS, *checkpoint.MANIFESTS)
+"""Files of a run folder that are replaced while it trains, besides those of tensors."""
 FREE_TO_CHANGE = {
     "data.path",
     "estep.mapped",
@@ -48,13 +51,42 @@ def open_folder(
     Return whether it holds a state to resume from.
     """
     check_run_folder(config, dataset, folder, recipe, resume, force)
-    if resume and folder.has("run.json"):
+    if resume and has_begun(folder):
+        _delete_partials(folder)
         _update_epochs(config, folder)
         return has_saved_state(folder)
-    if not folder.is_empty():
+    if not _may_begin(folder, resume):
         delete_run(folder, force)
+    _delete_partials(folder)
     _write_config(config, dataset, folder, recipe)
     return False
+
+
+def has_begun(folder: Folder) -> bool:
+    """Return whether a folder holds a run to resume: `run.json`, and what is written after it."""
+    later = ("config.yaml", *checkpoint.MANIFESTS)
+    return folder.has("run.json") and any(folder.has(name) for name in later)
+
+
+def _may_begin(folder: Folder, resume: bool) -> bool:
+    """Return whether a run can begin in a folder without deleting another: the folder is empty, or
+    holds what a training left that was killed before its folder was complete.
+    """
+    if folder.is_empty() or (resume and folder.has("run.json")):
+        return True
+    try:
+        entries = folder.list_subfolders() or folder.list_files()
+    except NotADirectoryError:
+        return False
+    return all(map(finished_name, entries))
+
+
+def _delete_partials(folder: Folder) -> None:
+    """Delete what earlier trainings had not finished writing when they were killed."""
+    for name in folder.list_files():
+        finished = finished_name(name)
+        if finished in RUN_FILES or finished.startswith(checkpoint.TENSOR_FILES):
+            folder.delete(name)
 
 
 def has_saved_state(folder: Folder) -> bool:
@@ -66,9 +98,9 @@ def check_run_folder(
     config: Config, dataset: Dataset, folder: Folder, recipe: str, resume: bool, force: bool
 ) -> None:
     """Raise `Refusal` if the run can neither start nor resume in a folder. Change nothing."""
-    if resume and folder.has("run.json"):
+    if resume and has_begun(folder):
         _check_same_run(config, dataset, folder, recipe)
-    elif not folder.is_empty():
+    elif not _may_begin(folder, resume):
         _check_replaceable(folder, force)
 
 
@@ -102,9 +134,27 @@ def delete_run(place: Place, force: bool) -> None:
     folder = Folder.of(place)
     _check_replaceable(folder, force)
     take_ownership(folder)
+    remove_run(folder)
+
+
+def remove_run(folder: Folder) -> None:
+    """Delete a run with its folder.
+
+    What it resumes from goes first, and what says that it is a run goes last, so that a deletion
+    that is cut short can be repeated.
+    """
     try:
+        for name in checkpoint.MANIFESTS:
+            folder.delete(name)
+        for name in folder.list_subfolders():
+            folder.subfolder(name).remove()
+        for name in folder.list_files():
+            if name != "run.json":
+                folder.delete(name)
         folder.remove()
     except OSError as error:
+        if error.errno in DISK_FAILED:
+            raise
         raise Refusal(
             f"{folder}: written to while it was to be replaced; its removal by hand, or another"
             " folder, expected"
@@ -206,8 +256,8 @@ def config_yaml(config: Config) -> bytes:
 
 
 def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
+    """Write run.json, which says whose folder it is, and then config.yaml."""
     text = config_yaml(config)
-    folder.write("config.yaml", text)
     program = provenance()
     info: RunInfo = {
         "version": checkpoint.VERSION,
@@ -226,6 +276,7 @@ def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str)
         "machine": program["machine"],
     }
     folder.write("run.json", json.dumps(info, indent=1).encode())
+    folder.write("config.yaml", text)
 
 
 def drop_later_epochs(folder: Folder, finished: int) -> None:

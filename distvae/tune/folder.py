@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from distvae.files.atomic import finished_name
 from distvae.files.output import atomic_file, prepare_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
@@ -58,8 +59,10 @@ def locked_folder(out: Path) -> Iterator[None]:
 
 
 def has_content(out: Path) -> bool:
-    """Return whether a folder contains more than the lock."""
-    return out.is_dir() and any(path.name != LOCK for path in out.iterdir())
+    """Return whether a folder contains more than the lock, and what was not finished writing."""
+    if not out.is_dir():
+        return False
+    return any(path.name != LOCK and not finished_name(path.name) for path in out.iterdir())
 
 
 def clear_folder(out: Path) -> None:

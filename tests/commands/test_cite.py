@@ -24,6 +24,10 @@ def entries(text: str) -> list[dict[str, str]]:
     return found
 
 
+def test_a_bsc_is_cited_with_the_paper_of_which_it_is_the_linear_case() -> None:
+    assert find_works("bsc") == find_works("tvae") != []
+
+
 @pytest.mark.parametrize("name", [*FAMILIES["model"], *recipe_names()])
 def test_every_model_and_recipe_has_papers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_citation(name, "bibtex")
@@ -70,7 +74,7 @@ def test_a_line_of_text_names_authors_year_title_and_place(
 
 def test_every_reference_is_of_a_model_that_there_is() -> None:
     for paper in PAPERS.values():
-        assert set(paper["keywords"]) <= {*FAMILIES["model"], *recipe_names()}
+        assert set(paper["keywords"]) <= {*FAMILIES["model"], *recipe_names(), "bsc"}
 
 
 def test_a_name_that_nobody_knows_is_refused() -> None:

@@ -1,5 +1,6 @@
 """`distvae push` and `load`, as they are typed."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -45,6 +46,18 @@ def test_a_folder_that_was_not_pushed_is_told_what_such_a_folder_has(call: Calle
     assert "bars: has no SHA256SUMS; a folder that 'distvae push' wrote expected" in error
     assert "model.safetensors" in error
     assert not Path("theirs").exists()
+
+
+@pytest.mark.parametrize(("fact", "value"), [("dims", "16"), ("versions", {}), ("versions", 3)])
+def test_facts_that_no_training_wrote_are_refused_in_one_line(
+    call: Called, fact: str, value: object
+) -> None:
+    file = Path("bars", "run.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {fact: value}))
+    code, _, error = call("push", "bars", "pushed")
+    assert code == 2
+    assert error.startswith(f"distvae: bars/run.json: {fact}: ")
+    assert error.count("\n") == 1
 
 
 def test_the_hub_needs_its_package(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:

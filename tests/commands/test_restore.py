@@ -19,6 +19,7 @@ from distvae.commands.restore import Task, write_result
 from distvae.config.recipes import load, parse_assignments
 from distvae.data import signals
 from distvae.data.windows.missing import masked_by, read_mask
+from distvae.files.atomic import partial_name
 from distvae.models.tvae import TVAE
 from distvae.tasks.presets import preset_config
 from distvae.tasks.restoration import Restoration, RunDestination
@@ -352,6 +353,16 @@ def test_a_run_that_would_be_replaced_is_refused_before_the_time_is_estimated(ca
     ]
 
 
+def test_to_resume_where_there_is_no_run_is_to_start_one(call: Called) -> None:
+    assert call("denoise", "grey.png", "plain.png", "--quiet", *BRIEF)[0] == 0
+    Path(partial_name("out.png")).write_bytes(b"of a process that was killed")
+    code, _, err = call("denoise", "grey.png", "out.png", "--resume", *BRIEF)
+    assert code == 0
+    assert "out.png.run: contains no run to resume; starting a new one" in err
+    assert Path("out.png").read_bytes() == Path("plain.png").read_bytes()
+    assert {path.name for path in Path.cwd().glob("*out*")} == {"out.png"}
+
+
 def prepare_bad_files() -> None:
     save("flat.png", np.full((20, 24), 7))
     save("small.png", pixels(3, 24, 1))
@@ -409,8 +420,6 @@ REFUSED = {
     "denoise grey.png out.png --run grey.png": (
         "grey.png: cannot write into grey.png; a writable folder"
     ),
-    "denoise grey.png out.png --resume": "--resume: out.png.run contains no run to resume",
-    "denoise grey.png out.png --resume --run kept": "--resume: kept contains no run to resume",
     "denoise grey.png out.png --clean colour.png": "20 x 24 x 1 expected",
     "denoise grey.png out.png --add-noise 5 --clean grey.png": "omit --clean",
     "denoise grey.png out.png --recipe house-52": "did you mean 'house-50'",

@@ -53,6 +53,8 @@ def test_labels_comments_and_frequencies_of_audacity_are_passed_over(tmp_path: P
         ("-1 0.01", r"line 1: from -1 to 0.01"),
         ("nan 0.01", r"line 1: from nan to 0.01"),
         ("0 inf", r"line 1: from 0 to inf"),
+        ("0 1e308", r"line 1: from 0 to 1e\+308"),
+        ("1e308 1.1e308", r"line 1: from 1e\+308 to 1.1e\+308"),
         ("0.05 0.06", r"line 1: a gap from 0.05 s on in a sound of 0.05 s"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
+import torch
 
 from distvae.estimators import TVAE, VAE, BinarySparseCoding
 from distvae.files.refusal import Refusal
@@ -85,6 +86,21 @@ def test_times_are_refused(fitted: VAE) -> None:
             small().fit(x)
         with pytest.raises(Refusal, match="X: holds"):
             fitted.transform(x)
+
+
+def test_complex_values_are_refused_in_a_line(fitted: VAE) -> None:
+    wrong: Any = rows() + 1j
+    for x in (wrong, torch.from_numpy(wrong), pandas.DataFrame(wrong), wrong.tolist()):
+        for use in (small().fit, fitted.transform):
+            with pytest.raises(Refusal, match="X: complex values; real numbers expected") as said:
+                use(x)
+            assert len(str(said.value)) < 100
+
+
+def test_a_tensor_without_values_is_refused(fitted: VAE) -> None:
+    for use in (small().fit, fitted.transform):
+        with pytest.raises(Refusal, match="X: a meta tensor, which has no values"):
+            use(torch.empty(50, 5, device="meta"))
 
 
 def test_a_frame_without_rows_yet_is_to_be_collected() -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.train import FailureConfig
@@ -25,9 +26,11 @@ from ray.train.v2.api.exceptions import (
 from ray.train.v2.api.preemption import PreemptionInfo
 
 from distvae.files.storage import Folder
+from distvae.machines.workers.driver import _why_workers_ended
 from distvae.machines.workers.failures import RESTARTS_WITHOUT_PROGRESS, StopsWithoutProgress
-from distvae.train.events import EVENTS
-from tests.train.commands import PLAIN, command
+from distvae.train.events import EVENTS, read_events, starts_of
+from tests.train.commands import PLAIN, TORCHRUN, bits, command, run
+from tests.train.patched import patch_trainer
 from tests.train.processes import WORKER, below, titled
 
 MOST = 20
@@ -83,6 +86,36 @@ def test_only_losses_without_progress_between_them_count(
         assert given_up == (in_vain == RESTARTS_WITHOUT_PROGRESS)
         if given_up:
             return
+
+
+def broken(text: str) -> WorkerGroupError:
+    failures = {0: RuntimeError("another worker has ended"), 1: torch.AcceleratorError(text)}
+    return WorkerGroupError("failed", failures)
+
+
+def test_an_accelerator_that_fails_alike_at_one_place_is_given_up_with_what_it_says(
+    tmp_path: Path,
+) -> None:
+    patience = policy(tmp_path)
+    for batch, text in ((4, "ECC"), (4, "ECC"), (5, "ECC"), (5, "launch"), (5, "ECC"), (5, "ECC")):
+        start(tmp_path, 3, batch)
+        assert patience.make_decision(broken(text)) == FailureDecision.RETRY
+    assert patience.make_decision(broken("ECC")) == FailureDecision.RAISE
+    assert _why_workers_ended(broken("ECC")).endswith("failed again and again: ECC")
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_after_an_accelerator_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = ["bars", "data.rows=200", "train.epochs=4"]
+    run(TORCHRUN, recipe, tmp_path / "undisturbed")
+    fail = "import torch; raise torch.AcceleratorError('CUDA error: uncorrectable ECC error')"
+    patch_trainer(monkeypatch, tmp_path / "patch", 1, 2, 0, fail)
+    run(PLAIN, recipe, tmp_path / "run", "--workers", "2")
+    assert (tmp_path / "patch" / "met").exists()
+    assert len(starts_of(read_events(tmp_path / "run"))) == 2
+    assert bits(tmp_path / "run") == bits(tmp_path / "undisturbed")
 
 
 def test_a_line_that_a_crash_cut_short_is_no_event(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 import distvae
+from distvae.files.atomic import finished_name, partial_name
 from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
 from distvae.train import checkpoint
 from distvae.train.run import Run
 from distvae.train.run_folder import config_yaml
@@ -97,8 +100,16 @@ def claim(run: Path, **facts: object) -> None:
         ({"dims": None}, r"run\.json: dims: None is not a whole number"),
         ({"dims": "a"}, r"run\.json: dims: 'a' is not a whole number"),
         ({"shape": 3}, r"run\.json: shape: 3 is not a list"),
-        ({"dims": 2**50}, r"weights of \d+ values; \d+ expected by its config\.yaml and run\.json"),
-        ({"dims": 11}, r"weights of another model \(.*\); those of its config\.yaml"),
+        (
+            {"dims": 2**50, "shape": []},
+            r"weights of \d+ values; \d+ expected by its config\.yaml and run\.json",
+        ),
+        ({"dims": 10**12, "shape": [10**6, 10**6]}, r"weights of \d+ values; \d+ expected"),
+        (
+            {"shape": [10**6, 10**6]},
+            r"run\.json: shape: \[1000000, 1000000\] has 1000000000000 values",
+        ),
+        ({"dims": 11, "shape": []}, r"weights of another model \(.*\); those of its config\.yaml"),
     ],
 )
 def test_facts_that_do_not_fit_the_weights_are_refused(
@@ -134,6 +145,13 @@ def test_weights_that_are_no_safetensors_are_refused(run: Path) -> None:
     sha256 = hashlib.sha256(b"words").hexdigest()
     (run / "best.json").write_text(json.dumps(manifest | {"sha256": sha256}))
     with pytest.raises(Refusal, match=r"best-\w+\.safetensors: no safetensors \(.*\); the weights"):
+        Run.open(run)
+
+
+def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(run: Path) -> None:
+    manifest = json.loads((run / "best.json").read_text())
+    os.truncate(run / manifest["tensors"], 2**42)  # a hole, which takes no room on the disk
+    with pytest.raises(Refusal, match=rf"{manifest['tensors']}: weights of this size need .* free"):
         Run.open(run)
 
 
@@ -178,6 +196,42 @@ def test_an_output_that_exists_is_refused_and_kept(run: Path) -> None:
     with pytest.raises(Refusal, match="--resume"):
         list(fit(tiny.config(), tiny.dataset(), run))
     assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_in_which_no_run_was_begun_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    """Its training ended while it wrote config.yaml, and left what a killed process leaves."""
+    out = tmp_path / "run"
+    write = Folder.write
+
+    def end(folder: Folder, name: str, content: bytes) -> None:
+        if name == "config.yaml":
+            write(folder, partial_name(name), content)
+            raise KeyboardInterrupt
+        write(folder, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write", end)
+        with pytest.raises(KeyboardInterrupt):
+            list(fit(tiny.config(), tiny.dataset(), out))
+    again = fit(tiny.config(), tiny.dataset(), out, resume=resume, force=not resume)
+    assert len(list(again)) == 4
+    assert not any(finished_name(path.name) for path in out.iterdir())
+
+
+def test_only_unfinished_files_are_no_run(tmp_path: Path) -> None:
+    (tmp_path / partial_name("run.json")).write_bytes(b"{")
+    assert len(list(fit(tiny.config(), tiny.dataset(), tmp_path))) == 4
+    assert not any(finished_name(path.name) for path in tmp_path.iterdir())
+
+
+def test_a_run_that_lost_its_settings_is_not_begun_anew(run: Path) -> None:
+    (run / "config.yaml").unlink()
+    with pytest.raises(Refusal, match=r"config\.yaml: missing"):
+        list(fit(tiny.config(), tiny.dataset(), run, resume=True))
+    assert (run / "last.json").exists()
 
 
 def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path) -> None:

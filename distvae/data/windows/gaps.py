@@ -11,6 +11,8 @@ from distvae.files.untrusted import decoding, one_line, require_regular_file
 
 COMMENTS = ("#", "\\")
 """How lines without a gap begin; Audacity writes the frequencies of a label after a backslash."""
+LONGEST = 1e9
+"""Seconds that no sound has: 30 years."""
 EXPECTED = "the start and the end of a gap in seconds, such as '0.5 0.52', in each line"
 
 
@@ -50,6 +52,6 @@ def _read_gap(place: str, line: str) -> tuple[float, float]:
         start, end = map(float, line.split()[:2])
     except ValueError as error:
         raise Refusal(f"{place}: {one_line(line)!r}; {EXPECTED} expected") from error
-    if not 0 <= start < end < np.inf:
+    if not 0 <= start < end < LONGEST:
         raise Refusal(f"{place}: from {start:g} to {end:g}; {EXPECTED} expected")
     return start, end

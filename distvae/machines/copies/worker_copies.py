@@ -6,7 +6,7 @@ own, so that the loss of any machine leaves a copy of each worker.
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import cast
 
@@ -37,9 +37,14 @@ class WorkerCopies:
     """The copies of all workers of a training, as one of the workers sees them."""
 
     def __init__(
-        self, keepers: Sequence[ActorHandle], team: Team, roll: Roll | None = None, wanted: int = 0
+        self,
+        keepers: Sequence[ActorHandle],
+        team: Team,
+        roll: Roll | None = None,
+        wanted: int = 0,
+        say: Callable[[str], object] = lambda text: None,
     ) -> None:
-        self.keepers, self.team = keepers, team
+        self.keepers, self.team, self.say = keepers, team, say
         self.roll, self.wanted = roll, wanted
         """Where keepers are found, and how many there should be beside the second ones."""
         self.names = [str(k) for k in range(len(keepers))]
@@ -155,7 +160,7 @@ class WorkerCopies:
         self.holders, self.kept_on = self.team.gather(chosen)[0]
         own = {self.names[k]: self.keepers[k] for k in self.holders[self.team.rank]}
         self.sent = {
-            name: self.sent.get(name) or SentCopy(keeper, self.incarnation)
+            name: self.sent.get(name) or SentCopy(keeper, self.incarnation, self.say)
             for name, keeper in own.items()
         }
 

@@ -16,6 +16,9 @@ from distvae.machines.session.local_ray import LocalRay, exit_when_it_ends, loca
 from distvae.machines.session.ray_messages import shorten_ray_messages
 from distvae.machines.session.stop_signals import exit_on_stop_signals, kept_signal_handlers
 
+STALL_VARIABLE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+"""Names the seconds after which Ray Train restarts workers of which one does not answer."""
+STALL_SECONDS = 300.0
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # training workers are not background processes
@@ -23,6 +26,7 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process that requests no GPU sees none
     # A report of workers waits for a health check.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    STALL_VARIABLE: f"{STALL_SECONDS:.0f}",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of data stay valid
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -22,9 +22,10 @@ from distvae.machines.ray_api import RayApi
 from distvae.machines.session.ray_messages import losses_in_a_file
 from distvae.machines.workers.news import RunFolderNews
 from distvae.machines.workers.outlook import TrainingOutlook, in_background
-from distvae.machines.workers.ray_reports import report_seconds
+from distvae.machines.workers.ray_reports import report_seconds, stall_seconds
 from distvae.machines.workers.ray_train import remove_ray_folders, run_workers
 from distvae.machines.workers.stop_files import (
+    WorkerMessages,
     cancel_stop,
     delete_stop_files,
     poll_seconds,
@@ -94,6 +95,7 @@ def lead_workers(
         target=lambda: outcome.append(run_workers(job, folder, group, threads)), daemon=True
     )
     news = RunFolderNews(folder, config.train.epochs)
+    messages = WorkerMessages(folder, job.owner)
     training.start()
     try:
         with (
@@ -103,10 +105,12 @@ def lead_workers(
         ):
             for _ in _polls(training, folder, job.owner, stop):
                 yield from news.read()
+                yield from messages.read()
                 yield from node_watch.take_messages()
         yield from news.read()
     finally:
         _stop_workers(training, folder, job.owner)
+    messages.delete()
     _raise_outcome(outcome[0], folder, job.owner)
 
 
@@ -119,6 +123,7 @@ def _job(config: Config, recipe: str, folder: Folder, group: WorkerGroup) -> Job
         owner=take_ownership(folder),
         keepers=group.max_workers,
         report_seconds=report_seconds(),
+        stall_seconds=stall_seconds(),
     )
 
 
@@ -222,8 +227,10 @@ def _raise_outcome(outcome: Exception | bool, folder: Folder, owner: str) -> Non
 
 def _why_workers_ended(error: Exception) -> str:
     """Return a sentence about the error with which Ray Train gave up."""
-    from distvae.machines.workers.failures import lost_workers
+    from distvae.machines.workers.failures import accelerator_error, lost_workers
 
+    if text := accelerator_error(error):
+        return f"the accelerator of a worker failed again and again: {text}"
     if not lost_workers(error):
         return f"the workers could not continue: {error}"
     reason = str(error).strip().splitlines()[-1]  # below Ray's traceback

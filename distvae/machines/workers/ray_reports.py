@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from distvae.config.schema import check_value
 from distvae.config.values import NonNegative
+from distvae.machines.session.ray_session import STALL_SECONDS, STALL_VARIABLE
 from distvae.train.team import Team
 
 REPORT_SECONDS = 5.0
@@ -21,6 +22,12 @@ VARIABLE = "DISTVAE_REPORT_SECONDS"
 def report_seconds() -> float:
     """Return the seconds between two reports that this process is told, or else the usual ones."""
     return float(check_value(VARIABLE, NonNegative, os.environ.get(VARIABLE, REPORT_SECONDS)))
+
+
+def stall_seconds() -> float:
+    """Return the seconds after which workers are restarted of which one does not answer."""
+    named = os.environ.get(STALL_VARIABLE, STALL_SECONDS)
+    return float(check_value(STALL_VARIABLE, NonNegative, named))
 
 
 class RayReports:

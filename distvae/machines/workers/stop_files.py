@@ -3,7 +3,7 @@
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
@@ -14,15 +14,17 @@ STOP_FILE = "stop-{}"
 """A file that asks the workers of an owner to stop after their batch."""
 WORKER_ERROR_FILE = "refused-{}.json"
 """The error of a worker that would occur again after a restart."""
+MESSAGES_FILE = "messages-{}.txt"
+"""Lines that workers of an owner tell the user."""
 POLL_LOCAL, POLL_REMOTE = 0.3, 2.0
 """Seconds between two looks at a folder on a disk of this machine, or elsewhere."""
-PREFIXES = tuple(name.partition("{")[0] for name in (STOP_FILE, WORKER_ERROR_FILE))
+PREFIXES = tuple(name.partition("{")[0] for name in (STOP_FILE, WORKER_ERROR_FILE, MESSAGES_FILE))
 
 
 def delete_stop_files(folder: Folder) -> None:
     """Delete the files that earlier owners left."""
     for name in folder.list_files():
-        if name.startswith(PREFIXES):
+        if name.lstrip(".").startswith(PREFIXES):
             folder.delete(name)
 
 
@@ -81,3 +83,27 @@ def raise_worker_error(folder: Folder, owner: str) -> None:
         if kind.__name__ == record["kind"]:
             raise kind(record["text"])
     raise RuntimeError(record["text"])
+
+
+def say(folder: Folder, owner: str, text: str) -> None:
+    """Tell the user a line."""
+    folder.append(MESSAGES_FILE.format(owner), f"{text}\n".encode())
+
+
+class WorkerMessages:
+    """The lines that workers tell the user."""
+
+    def __init__(self, folder: Folder, owner: str) -> None:
+        self.folder, self.name = folder, MESSAGES_FILE.format(owner)
+        self.size = 0
+
+    def read(self) -> Iterator[str]:
+        """Yield the lines that were written since the last call."""
+        if (size := self.folder.size(self.name)) > self.size:
+            new = self.folder.read(self.name)[self.size : size]
+            self.size = size
+            yield from new.decode().splitlines()
+
+    def delete(self) -> None:
+        """Delete the file of the lines."""
+        self.folder.delete(self.name)

@@ -3,17 +3,25 @@
 Keepers on other machines have copies of what it needs to go on.
 """
 
+import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from distvae.config import from_dict
+from distvae.files.memory import gigabytes
 from distvae.files.storage import Folder
+from distvae.machines.session.ray_session import STALL_SECONDS
 from distvae.machines.workers.preemption import PreemptionNotices, preempted_nodes
 from distvae.machines.workers.ray_reports import REPORT_SECONDS, RayReports
-from distvae.machines.workers.stop_files import has_worker_error, stop_requested, write_worker_error
+from distvae.machines.workers.stop_files import (
+    has_worker_error,
+    say,
+    stop_requested,
+    write_worker_error,
+)
 from distvae.train.documents import Event
 from distvae.train.events import record_event
 from distvae.train.run_folder import check_ownership, has_saved_state
@@ -26,6 +34,9 @@ if TYPE_CHECKING:
     from distvae.config import Config
     from distvae.machines.copies.worker_copies import WorkerCopies
     from distvae.train.loop import Trainer
+
+TOLD_AFTER = 0.2
+"""The part of the seconds of a stall after which a worker says that it waits: after a minute."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Job:
     """The number of keepers, beside the second ones: one for each worker."""
     report_seconds: float = REPORT_SECONDS
     """Seconds between two reports to Ray."""
+    stall_seconds: float = STALL_SECONDS
+    """Seconds after which the workers are restarted if one of them does not answer."""
 
 
 def work(settings: Mapping[str, Job]) -> bool:
@@ -67,25 +80,31 @@ def _train(job: Job) -> bool:
     error and end.
     """
     from ray.exceptions import RayError
+    from torch import AcceleratorError
+    from torch.distributed import DistError
 
     from distvae.machines.copies.keeper import LostCopy
     from distvae.machines.workers.placement import assigned_gpus
+    from distvae.machines.workers.watched_team import WatchedTeam
     from distvae.train.cost import memory_refused
     from distvae.train.devices import select_device
     from distvae.train.team import join_team
 
     folder = Folder(job.place)
+    message = partial(say, folder, job.owner)
     team: Team = ALONE
     try:
         config = from_dict(job.config)
         device = select_device(config.train.device, assigned_gpus())
         team = join_team(device)
+        if team.size > 1:
+            team = WatchedTeam(team, job.stall_seconds * TOLD_AFTER, message)
         with memory_refused(config, job.recipe):
             _run_epochs(job, config, folder, team, device)
     except Interrupted:
         return True
-    except (WorkerLost, LostCopy, RayError, OSError):  # a restart may go better
-        raise
+    except (WorkerLost, LostCopy, RayError, OSError, AcceleratorError, DistError):
+        raise  # a restart may go better
     except Exception as error:
         write_worker_error(folder, job.owner, error)
         raise
@@ -107,9 +126,10 @@ def _run_epochs(
     from distvae.train.cost import COPIES_OF_A_WORKER
     from distvae.train.session import RunOptions, build_trainer, train_in_folder
 
+    message = partial(say, folder, job.owner)
     dataset = open_dataset(config.data, quiet=True)
     agree_on_arithmetic(config.train, device, team, folder).apply()
-    copies = WorkerCopies((), team, KeeperRoll(job.owner), job.keepers)
+    copies = WorkerCopies((), team, KeeperRoll(job.owner), job.keepers, message)
     resumes = copies.find() or has_saved_state(folder)
     trainer = build_trainer(config, dataset, team, device, COPIES_OF_A_WORKER, resumes)
     record = partial(_record_event, folder, job.owner, copies, trainer)
@@ -129,10 +149,29 @@ def _run_epochs(
         copies=copies,
         begun=lambda _: record(),
     )
+    if team.rank == 0:
+        _say_if_large(trainer, message)
     reports = RayReports(team, lambda epoch: ray.train.report({"epoch": epoch}), job.report_seconds)
     for epoch in train_in_folder(trainer, config, dataset, folder, options):
         reports.epoch_ended(epoch.epoch)
     reports.training_ended(trainer.position.epoch)
+
+
+def _say_if_large(trainer: "Trainer", message: Callable[[str], object]) -> None:
+    """Say if Ray's object store has no room for the parameters and moments that copies hold."""
+    import ray
+
+    from distvae.machines.copies.worker_copies import WITH_TENSORS
+    from distvae.train.weights import weights
+
+    state = weights(trainer.model, trainer.estep) | trainer.adam.state()
+    needed = WITH_TENSORS * sum(value.nbytes for value in state.values())
+    room = ray.cluster_resources().get("object_store_memory", math.inf)
+    if needed > room:
+        message(
+            f"copies of the parameters need {gigabytes(needed)} of Ray's object store, which has"
+            f" {gigabytes(int(room))}: Ray writes them to the disk first, which slows training down"
+        )
 
 
 def _record_event(
