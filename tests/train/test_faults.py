@@ -55,12 +55,13 @@ def fresh(tmp_path: Path) -> Callable[[], Path]:
 @pytest.mark.parametrize(
     ("name", "then", "every"),
     [
-        ("train", "--resume", 1),
-        ("denoise", "--resume", 1),
-        ("inpaint", "--resume", 4),
-        ("train", "--force", 2),
-        ("denoise", "--force", 4),
-        ("denoise into a run", "--resume", 4),
+        ("train", "--resume", 3),
+        ("denoise", "--resume", 4),
+        ("inpaint", "--resume", 9),
+        ("train", "--force", 7),
+        ("denoise", "--force", 9),
+        ("denoise into a run", "--resume", 9),
+        *(pytest.param(name, "--resume", 1, marks=pytest.mark.long) for name in COMMANDS),
     ],
 )
 def test_a_command_that_was_killed_at_any_step_can_be_repeated(
@@ -92,7 +93,7 @@ def test_a_replacement_that_was_killed_at_any_step_can_be_repeated(
         expected = result(whole)
         steps = server.run([*words, "--force"], whole).steps
         deletion = steps // 4  # the rest is a new run
-        for step in range(1, deletion + 1):
+        for step in range(1, deletion + 1, 3):
             folder = fresh()
             server.run(words, folder)
             assert server.run([*words, "--force"], folder, kill_at=step).code < 0
@@ -112,7 +113,7 @@ def test_a_disk_that_fails_at_any_step_is_told_in_one_line_and_what_was_finished
         whole = fresh()
         steps = server.run(words, whole).steps
         expected = result(whole)
-        for step in range(1, steps + 1):
+        for step in range(1, steps + 1, 4):
             folder, error = fresh(), FAULTS[step % len(FAULTS)]
             code, _, text = server.run(words, folder, fail_at=step, error=error)
             if code == 0:  # a temporary file was not there to be deleted

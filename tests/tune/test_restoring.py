@@ -160,11 +160,13 @@ def test_a_sound_has_what_it_gained(
 
 
 @pytest.mark.parametrize(
-    ("command", "damage", "amount"), [("denoise", "noise", "30"), ("inpaint", "drop", "0.4")]
+    ("command", "key", "option", "amount"),
+    [("denoise", "noise", "--add-noise", "30"), ("inpaint", "drop", "--drop", "0.4")],
 )
 def test_the_option_and_the_key_are_one_damage(
     command: str,
-    damage: str,
+    key: str,
+    option: str,
     amount: str,
     picture: Path,
     tmp_path: Path,
@@ -177,8 +179,8 @@ def test_the_option_and_the_key_are_one_damage(
         if not key.startswith("data.noise")
     }
     ways = [
-        [f"data.{damage}={amount}", "data.noise_seed=3", "train.seed=3"],
-        [f"--{damage}", amount, "--seed", "3"],
+        [f"data.{key}={amount}", "data.noise_seed=3", "train.seed=3"],
+        [option, amount, "--seed", "3"],
     ]
     for number, words in enumerate(ways):
         out = str(tmp_path / f"{number}.png")

@@ -1,5 +1,6 @@
 """Checks of Python, the installed packages and the source code of a machine."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires
 
@@ -55,10 +56,8 @@ def required_packages() -> list[str]:
     packages = ["distvae"]
     for requirement in requirements:
         if "extra ==" not in requirement:
-            name = requirement.partition(";")[0]
-            for separator in ("[", ">", "="):
-                name = name.partition(separator)[0]
-            packages.append(normalised(name.strip()))
+            name = re.match(r"[\w.-]+", requirement)
+            packages.append(normalised(name[0] if name else requirement))
     return packages
 
 
