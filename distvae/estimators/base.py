@@ -175,7 +175,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if isinstance(X, Tensor) and X.is_meta:
             raise Refusal("X: a meta tensor, which has no values; a tensor with values expected")
         array = plain_array(X)
-        if getattr(getattr(array, "dtype", None), "kind", "") == "c":
+        is_plain = isinstance(array, np.ndarray) or not hasattr(array, "__array_function__")
+        if is_plain and np.iscomplexobj(array):
             raise Refusal("X: complex values; real numbers expected (Complex data not supported)")
         least = self.least_rows if reset else 1
         checked = validate_data(
