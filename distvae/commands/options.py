@@ -223,6 +223,13 @@ DAMAGE_PANEL = "Damage a clean input first, to measure the restoration"
 class RestoreOptions:
     """The options of `distvae denoise` and `distvae inpaint`."""
 
+    model: Annotated[
+        Literal["groups", "tvae"] | None,
+        typer.Option(
+            help="groups (default for pictures) compares windows and takes seconds; tvae (default"
+            " for sounds) is trained, as --preset, --recipe or a setting also ask."
+        ),
+    ] = None
     preset: Annotated[
         Literal["fast", "balanced", "paper"] | None,
         typer.Option(

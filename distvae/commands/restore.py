@@ -2,11 +2,12 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from distvae.config import Config
 from distvae.data import signals
 from distvae.data.signals import Signal
 from distvae.data.windows.missing import Missing, keep_observed, silenced
+from distvae.data.windows.patches import distinct_channels
 from distvae.files.atomic import delete_partials
 from distvae.files.memory import gigabytes
 from distvae.files.output import check_new_file, check_writable_folder
@@ -25,6 +27,7 @@ from distvae.files.storage import Folder
 from distvae.numerics.array_types import Floats
 from distvae.numerics.numbers import counted
 from distvae.system.memory import available_memory
+from distvae.system.processors import available_cores
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import corrupted_windows, preset_config
 from distvae.train.progress import Progress, format_duration, stop_signals
@@ -33,6 +36,11 @@ if TYPE_CHECKING:
     from distvae.tasks.restoration import Cost, Restoration, Stage
 
 FIGURES = (".png", ".pdf", ".svg")
+WITHOUT_TRAINING = (
+    *("train.seed", "train.sigma"),
+    *("data.noise", "data.noise_seed", "data.drop"),
+)
+"""Settings that also a restoration without training takes."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,19 @@ class Task:
     def missing(self) -> Missing:
         """Return which values are to be filled in."""
         return np.isnan(self.observed.values)
+
+    @property
+    def is_by_groups(self) -> bool:
+        """Return whether groups of windows restore it, and no model is trained."""
+        options, is_sound = self.options, self.observed.rate is not None
+        named = {"--preset": options.preset, "--recipe": options.recipe, "--run": options.run}
+        trained = [name for name, value in named.items() if value is not None]
+        trained += [key for key in self.overrides if key not in WITHOUT_TRAINING]
+        if options.model == "groups" and (trained or is_sound):
+            reason = f"{trained[0]} is for models that are trained" if trained else "a sound"
+            raise Refusal(f"--model groups: {reason}; --model tvae expected")
+        resumes = options.resume and (self.folder / "run.json").is_file()
+        return options.model == "groups" or not (options.model or trained or is_sound or resumes)
 
     @property
     def name(self) -> str:
@@ -122,6 +143,51 @@ def find_reference(
 
 
 def restore(task: Task) -> None:
+    """Restore a file and write the result."""
+    if task.is_by_groups:
+        restore_by_groups(task)
+    else:
+        restore_by_training(task)
+
+
+def restore_by_groups(task: Task) -> None:
+    """Restore a picture from groups of its similar windows, and write the result."""
+    claim_outputs(task)
+    progress = Progress(task.options.style, "window")
+    progress.say(f"{task.name}: by groups of similar windows")
+    from distvae.tasks.groups import restore as restore_picture
+
+    values, began = distinct_channels(task.observed.values), time.monotonic()
+    with stop_signals() as stop:
+
+        def report(done: float) -> None:
+            progress.share(done, time.monotonic() - began)
+            if stop():
+                progress.end()
+                print(f"distvae: stopped; {task.target} was not written", file=sys.stderr)
+                raise SystemExit(128 + stop())
+
+        sigma = cast(float | None, task.overrides.get("train.sigma"))
+        found = restore_picture(values, sigma, available_cores(), report)
+    progress.end()
+    restored = np.broadcast_to(found.values, task.observed.values.shape)
+    scores, seconds = write_restored(task, restored), time.monotonic() - began
+    noise = "" if found.noise is None else f"{found.noise} removed, "
+    progress.say(f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}")
+    if task.options.json:
+        print(json.dumps({"seconds": seconds, **scores}))
+
+
+def write_restored(task: Task, restored: Floats) -> dict[str, float]:
+    """Write a result and the figure that was asked for; return the scores."""
+    result = task.result(restored)
+    signals.write(task.target, task.observed.with_values(result))
+    if task.options.figure is not None:
+        draw_comparison(task.options.figure, task, result)
+    return task.scores(restored)
+
+
+def restore_by_training(task: Task) -> None:
     """Train on a file's windows and write the result; if interrupted, write the result so far."""
     from distvae.tasks.restoration import Restoration, RunDestination
     from distvae.train.cost import memory_refused
@@ -238,13 +304,9 @@ def write_result(task: Task, restoration: "Restoration") -> str:
     if not restoration.has_started:
         return f"nothing is restored yet; {task.target} was not written"
     restored = restoration.restored()
-    result = task.result(restored)
-    signal = task.observed.with_values(result)
-    signals.write(task.target, signal)
-    if task.options.figure is not None:
-        draw_comparison(task.options.figure, task, result)
-    scores = format_scores(task.scores(restored))
+    scores = format_scores(write_restored(task, restored))
     text = f"{task.target}: written, restored {restoration.progress}{scores}"
+    signal = task.observed.with_values(task.result(restored))
     if clipped := signals.clipped(task.target, signal):
         text += (
             f"; {clipped:,} samples beyond full scale were clipped; a .wav of floats would keep"

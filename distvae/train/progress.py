@@ -86,6 +86,13 @@ class Progress:
         elif self.style == "line":
             self._write(line(self._seconds_left(record)), stay=self.live)
 
+    def share(self, done: float, seconds: float) -> None:
+        """Show how much of a work without epochs is done, on a terminal."""
+        if self.live:
+            left = seconds * (1 - done) / max(done, 1e-3)
+            self._write(f"{done:4.0%}  {format_duration(left)} left", stay=True)
+            self.marks = [Mark(seconds, 1)]
+
     def say(self, text: str) -> None:
         """Print a plain line for a person."""
         if self.style == "line":

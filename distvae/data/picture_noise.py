@@ -1,0 +1,177 @@
+"""The noise of a picture: its level and how neighbouring pixels share it.
+
+Noise of a camera, of film and of JPEG is not white. Its covariance is measured on the flattest
+blocks of the picture, where there is little else. Where it is white, its level is that of the
+smallest variances of windows (`noise_floor.py`), taken from flat windows alone.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor
+
+from distvae.data.noise_floor import noise_floor
+from distvae.numerics.array_types import Doubles, Floats
+
+REACH = 6
+"""Pixels over which noise may be correlated."""
+BLOCK = 16
+"""Pixels of a side of the blocks on which the covariance is measured."""
+EVERY = 4
+"""Pixels from one block to the next."""
+FLATTEST, FLAT = 0.05, 0.25
+"""The share of the blocks, and of the windows, that are the flattest."""
+SMOOTH, SMOOTHER = 2.0, 3.0
+"""Standard deviations of the blurs after which flat windows, and blocks, are found."""
+WINDOW = 8
+"""Pixels of a side of the windows from which the level of white noise is estimated, at most."""
+SAMPLES = 30
+"""Flat windows for each of their pixels, at least. With fewer the smallest variances are too small.
+"""
+WHITE = 0.12
+"""The correlation of neighbouring pixels below which noise is white: flat blocks have texture."""
+CONDITION = 3e-3
+"""The least variance of a direction of a window that is whitened, relative to the largest."""
+
+
+@dataclass(frozen=True)
+class PictureNoise:
+    """Gaussian noise, of each channel of a picture."""
+
+    covariance: Doubles
+    """(channels, 2 r + 1, 2 r + 1), by the offset between two pixels; in the middle the variance.
+    """
+
+    @classmethod
+    def white(cls, levels: Floats) -> "PictureNoise":
+        """Return white noise with a standard deviation for each channel."""
+        return cls(np.square(np.asarray(levels, np.float64))[:, None, None])
+
+    @classmethod
+    def estimate(cls, planes: Floats) -> "PictureNoise":
+        """Return the noise of a picture (channels, height, width) without missing values."""
+        found = np.stack([_covariance(plane) for plane in planes])
+        noise = cls(found)
+        if noise.correlation < WHITE:
+            return cls.white(np.array([white_level(plane) for plane in planes]))
+        return noise
+
+    @property
+    def levels(self) -> Doubles:
+        """The standard deviation of each channel."""
+        middle = self.covariance.shape[-1] // 2
+        return np.sqrt(np.maximum(self.covariance[:, middle, middle], 0.0))
+
+    @property
+    def correlation(self) -> float:
+        """The mean correlation of neighbouring pixels in the first channel, whose noise is seen."""
+        first, middle = self.covariance[0], self.covariance.shape[-1] // 2
+        if not middle or first[middle, middle] <= 0:
+            return 0.0
+        neighbours = (first[middle, middle + 1] + first[middle + 1, middle]) / 2
+        return float(neighbours / first[middle, middle])
+
+    @property
+    def is_white(self) -> bool:
+        """True if pixels share no noise."""
+        return self.covariance.shape[-1] == 1
+
+    def __str__(self) -> str:
+        """Return what was found, in a few words."""
+        levels = ", ".join(f"{level:.3g}" for level in self.levels)
+        if self.is_white:
+            return f"white noise of {levels}"
+        return f"grain of {levels}, neighbouring pixels correlated by {self.correlation:.2f}"
+
+    def scaled(self, factor: float) -> "PictureNoise":
+        """Return the noise of a picture whose values are multiplied by a factor."""
+        return PictureNoise(self.covariance * factor**2)
+
+    def whiteners(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return matrices (channels, D, D) that make the noise of windows white, and back."""
+        levels, directions = np.linalg.eigh(
+            np.stack([_of_window(c, size) for c in self.covariance])
+        )
+        levels = np.maximum(levels, CONDITION * levels[:, -1:])[:, None]
+        pair = [(directions * levels**power) @ directions.mT for power in (-0.5, 0.5)]
+        white, back = (torch.from_numpy(matrix.astype(np.float32)) for matrix in pair)
+        return white, back
+
+
+def white_level(plane: Floats) -> float:
+    """Return the standard deviation of white noise, from the flattest windows of a channel."""
+    enough = FLAT * plane.size / SAMPLES
+    window = min(WINDOW, max(3, int(enough**0.5)), *plane.shape)
+    windows = sliding_window_view(np.asarray(plane, np.float32), (window, window))
+    smooth = sliding_window_view(blur(plane, SMOOTH), (window, window)).var((2, 3))
+    flat = smooth <= np.quantile(smooth, FLAT)
+    return noise_floor(windows[flat].reshape(-1, window * window))
+
+
+def blur(plane: Floats, width: float) -> Doubles:
+    """Return a channel convolved with a Gaussian of a standard deviation in pixels."""
+    reach = int(4 * width + 0.5)
+    kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / width))
+    found = np.asarray(plane, np.float64)
+    for axis in (0, 1):
+        edges = [(reach, reach) if each == axis else (0, 0) for each in (0, 1)]
+        padded = np.pad(found, edges, "symmetric")
+        found = sliding_window_view(padded, 2 * reach + 1, axis) @ (kernel / kernel.sum())
+    return found
+
+
+def _covariance(plane: Floats) -> Doubles:
+    """Return the covariance of the noise of a channel, from its flattest blocks without planes."""
+    block = min(BLOCK, *plane.shape)
+    smooth = sliding_window_view(blur(plane, SMOOTHER), (block, block))[::EVERY, ::EVERY].var(
+        (2, 3)
+    )
+    count = max(8, round(FLATTEST * smooth.size))
+    rows, columns = np.divmod(np.argsort(smooth, axis=None, kind="stable")[:count], smooth.shape[1])
+    blocks = sliding_window_view(np.asarray(plane, np.float64), (block, block))[::EVERY, ::EVERY]
+    values = blocks[rows, columns].reshape(len(rows), -1)
+    offsets, flat, mixed = _planes_removed(block)
+    values = (values - (values @ flat) @ flat.T).reshape(-1, block, block)
+    spectrum = np.square(np.abs(np.fft.rfft2(values, (2 * block, 2 * block)))).mean(0)
+    products = np.fft.irfft2(spectrum)
+    sums = [products[y, x] * (1 if (y, x) == (0, 0) else 2) for y, x in offsets]
+    covariance = np.zeros((2 * REACH + 1, 2 * REACH + 1))
+    for (y, x), value in zip(offsets, np.linalg.solve(mixed, sums), strict=True):
+        covariance[REACH + y, REACH + x] = covariance[REACH - y, REACH - x] = value
+    return covariance
+
+
+@lru_cache(maxsize=4)
+def _planes_removed(block: int) -> tuple[list[tuple[int, int]], Doubles, Doubles]:
+    """Return offsets, a basis of planes on a block, and what removing planes does to covariances.
+
+    With E_k the pairs of pixels at offset k and P the projection, an entry is sum(E_k * P E_l P).
+    """
+    offsets = [
+        (y, x)
+        for y in range(REACH + 1)
+        for x in range(-REACH, REACH + 1)
+        if (y > 0 or x >= 0) and y + abs(x) <= REACH
+    ]
+    y, x = (axis.ravel() for axis in np.mgrid[:block, :block])
+    flat, _ = np.linalg.qr(np.stack([np.ones(block**2), y, x], 1))
+    down, across = y[:, None] - y, x[:, None] - x
+    pairs = np.stack(
+        [((down == a) & (across == b)) | ((down == -a) & (across == -b)) for a, b in offsets]
+    ).astype(np.float32)
+    projection = np.eye(block**2) - flat @ flat.T
+    projected = projection @ pairs @ projection
+    return offsets, flat, np.tensordot(pairs, projected, ((1, 2), (1, 2)))
+
+
+def _of_window(covariance: Doubles, size: int) -> Doubles:
+    """Return the covariance (D, D) of the pixels of a window."""
+    reach, steps = covariance.shape[-1] // 2, np.arange(size)
+    down = steps[:, None, None, None] - steps[None, None, :, None]
+    across = steps[None, :, None, None] - steps[None, None, None, :]
+    is_near = (np.abs(down) <= reach) & (np.abs(across) <= reach)
+    near = covariance[np.clip(down, -reach, reach) + reach, np.clip(across, -reach, reach) + reach]
+    return np.where(is_near, near, 0.0).reshape(size**2, size**2)

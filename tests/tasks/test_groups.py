@@ -1,0 +1,315 @@
+"""Laws of the restoration of pictures by groups of their windows."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from distvae.data.picture_noise import PictureNoise, blur, white_level
+from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Doubles
+from distvae.tasks import groups
+from distvae.tasks.group_kernels import add_windows, cut_windows, nearest_windows
+from tests.called import Called
+
+DATA = Path(os.environ.get("DISTVAE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def picture(side: int = 48) -> Doubles:
+    """Return edges, a slope and stripes, (side, side, 1)."""
+    y, x = np.mgrid[:side, :side].astype(np.float64)
+    shapes = 80 * (x + y > side) + 40 * ((x // 6) % 2) * (y > side / 2) + y
+    return (60 + shapes)[..., None]
+
+
+def noisy(clean: Doubles, sigma: float, seed: int = 0) -> Doubles:
+    return clean + sigma * np.random.default_rng(seed).standard_normal(clean.shape)
+
+
+def psnr(found: Doubles, clean: Doubles) -> float:
+    return float(10 * np.log10(255**2 / np.square(found - clean).mean()))
+
+
+def test_without_noise_the_picture_comes_back() -> None:
+    assert np.array_equal(groups.restore(picture(), 0.0).values, picture())
+
+
+def test_a_constant_picture_comes_back_constant() -> None:
+    flat = np.full((20, 30, 1), 7.0)
+    assert np.allclose(groups.restore(flat).values, 7.0)
+    assert np.allclose(groups.restore(flat, 5.0).values, 7.0)
+
+
+def test_noise_is_removed_whether_its_level_is_told_or_not() -> None:
+    clean = picture()
+    damaged = noisy(clean, 20.0)
+    told, found = groups.restore(damaged, 20.0), groups.restore(damaged)
+    assert psnr(told.values, clean) > psnr(damaged, clean) + 8
+    assert psnr(found.values, clean) > psnr(told.values, clean) - 0.3
+    assert found.noise is not None
+    assert found.noise.is_white
+    assert found.noise.levels[0] == pytest.approx(20.0, rel=0.1)
+
+
+@pytest.mark.parametrize("turn", [np.flipud, np.fliplr, lambda x: x.transpose(1, 0, 2)])
+def test_mirrors_commute_with_the_restoration(turn: object) -> None:
+    assert callable(turn)
+    clean = picture(49)  # references at both ends of each side
+    damaged = noisy(clean, 20.0)
+    straight = psnr(groups.restore(damaged, 20.0).values, clean)
+    turned = psnr(turn(groups.restore(turn(damaged), 20.0).values), clean)
+    assert turned == pytest.approx(straight, abs=0.1)
+
+
+def test_a_shift_commutes_with_the_restoration() -> None:
+    clean = picture(60)
+    damaged = noisy(clean, 20.0)
+    inner = (slice(20, 40), slice(20, 40))
+    straight = groups.restore(damaged, 20.0).values[inner]
+    shifted = groups.restore(damaged[1:, 2:], 20.0).values[19:39, 18:38]
+    assert psnr(shifted, clean[inner]) == pytest.approx(psnr(straight, clean[inner]), abs=0.5)
+
+
+@pytest.mark.parametrize("factor", [1e-4, 3.0, 1e6])
+def test_units_do_not_matter(factor: float) -> None:
+    damaged = noisy(picture(), 20.0)
+    one, other = groups.restore(damaged, 20.0), groups.restore(damaged * factor, 20.0 * factor)
+    assert np.allclose(other.values / factor, one.values, atol=1e-2)
+    estimated = groups.restore(damaged * factor).noise
+    assert estimated is not None
+    assert estimated.levels[0] / factor == pytest.approx(20.0, rel=0.1)
+
+
+def test_threads_share_the_work_and_not_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "CHUNK", 40)
+    damaged = noisy(picture(), 20.0)
+    one, three = groups.restore(damaged, threads=1), groups.restore(damaged, threads=3)
+    assert np.array_equal(one.values, three.values)
+    holes = np.where(np.random.default_rng(0).random(damaged.shape) < 0.3, np.nan, picture())
+    assert np.array_equal(
+        groups.restore(holes, threads=1).values, groups.restore(holes, threads=3).values
+    )
+
+
+def test_colours_are_restored_together() -> None:
+    clean = np.concatenate([picture(), 255 - picture(), picture() * 0.5], -1)
+    damaged = noisy(clean, 20.0)
+    apart = np.concatenate(
+        [groups.restore(damaged[..., c : c + 1], 20.0).values for c in range(3)], -1
+    )
+    assert psnr(groups.restore(damaged, 20.0).values, clean) > psnr(apart, clean)
+
+
+# --- what passes compute, beside dense algebra and numerical integration
+
+
+def white(populations: int, size: int, count: int) -> torch.Tensor:
+    return 3 * torch.from_numpy(
+        np.random.default_rng(0).standard_normal((populations, size, count)).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize(("size", "count"), [(9, 20), (20, 9)])
+def test_moments_give_posterior_means(size: int, count: int) -> None:
+    y, x = white(2, size, count), white(2, size, count) + 1
+    found, _ = groups._moments(y, x)
+    for one, pilot, result in zip(y.double(), x.double(), found, strict=True):
+        u, s, vh = torch.linalg.svd(pilot, full_matrices=False)
+        variances = s.square()[:, None] * s.square() / s.square().sum()
+        z = u.T @ one @ vh.T
+        grid = torch.linspace(-60, 60, 20001, dtype=torch.float64)
+        expected = torch.empty_like(z)
+        for i in range(len(s)):
+            for j in range(len(s)):
+                log = -(z[i, j] - grid).square() / 2 - grid.square() / (2 * variances[i, j])
+                weight = (log - log.max()).exp()
+                expected[i, j] = (weight * grid).sum() / weight.sum()
+        assert torch.allclose(result.double(), u @ expected @ vh, atol=2e-3)
+
+
+@pytest.mark.parametrize(("size", "count"), [(9, 20), (20, 9)])
+def test_sparse_values_are_the_modes_of_their_posterior(size: int, count: int) -> None:
+    y = 4 * white(1, size, count)
+    found, _ = groups._sparse(y, y)
+    values, kept = torch.linalg.svdvals(y[0].double()), torch.linalg.svdvals(found[0].double())
+    weight = 2 * groups.SPARSITY * count**0.5
+    for t, s in zip(values, kept, strict=True):
+        grid = torch.linspace(0.5 * float(t), float(t), 100001, dtype=torch.float64)
+        log = -(grid - t).square() / 2 - weight * grid.log()
+        if float(t) ** 2 > 4 * weight:
+            assert float(s) == pytest.approx(float(grid[log.argmax()]), rel=1e-3)
+        else:
+            assert float(s) == pytest.approx(0, abs=1e-3)
+
+
+def test_low_rank_leaves_nothing_of_white_noise_and_a_strong_component() -> None:
+    noise = white(8, 36, 48) / 3
+    assert float(groups._low_rank(noise, noise)[0].square().mean()) < 0.05
+    u, v = torch.ones(36, 1) / 6, torch.ones(1, 48) / 48**0.5
+    found, _ = groups._low_rank(noise + 100 * u @ v, noise)
+    assert float((found - 100 * u @ v).square().mean()) < 0.15
+
+
+def test_missing_pixels_are_filled_with_conditional_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "HOLES", groups.Pass("moments", 5, 30, 8))
+    monkeypatch.setattr(groups, "SOLVED_ONE_IN", 10)
+    clean = noisy(picture(24), 5.0).astype(np.float32).transpose(2, 0, 1)
+    mask = (np.random.default_rng(1).random(clean.shape) < 0.6).astype(np.float32)
+    places = nearest_windows(clean, *2 * [np.array([3, 9], np.int32)], 5, 30, 8)
+    floor, variance = 2.0, np.float32(3.0)
+    found = groups._filled(clean, clean * mask, mask, variance, floor, places)
+    windows, means = cut_windows(clean, places, 5)
+    for m in range(len(places)):
+        b = windows[m].astype(np.float64) / np.sqrt(30)
+        for k, place in enumerate(places[m, ::10]):
+            y, x = divmod(int(place), clean.shape[2])
+            seen = mask[0, y : y + 5, x : x + 5].ravel() > 0
+            observed = clean[0, y : y + 5, x : x + 5].ravel()[seen]
+            joint = b[seen] @ b[seen].T + (variance + groups.REST + floor) * np.eye(seen.sum())
+            weights = np.linalg.solve(joint, observed - means[m][seen])
+            expected = b @ b[seen].T @ weights
+            assert np.allclose(found.windows[m, :, k], expected, atol=1e-2)
+
+
+@given(st.integers(0, 2**31 - 1))
+@settings(max_examples=10)
+def test_windows_that_are_cut_and_added_again_make_the_picture(seed: int) -> None:
+    plane = np.random.default_rng(seed).random((2, 17, 19)).astype(np.float32)
+    rows, columns = (np.append(np.arange(0, n - 4, 3), n - 4).astype(np.int32) for n in (17, 19))
+    places = nearest_windows(plane, rows, columns, 4, 6, 5)
+    assert (places[:, 0] == (rows[:, None] * 19 + columns).ravel()).all()
+    assert all(len(set(row)) == 6 for row in places.tolist())
+    total, weight = np.zeros((2, 2, 17, 19), np.float32)
+    windows, means = cut_windows(plane, places, 4)
+    add_windows(windows, means, np.ones((len(places), 2), np.float32), places, 0, total, weight)
+    assert np.allclose(total / weight, plane, atol=1e-5)
+
+
+def test_the_windows_of_a_population_are_the_nearest() -> None:
+    plane = np.random.default_rng(0).random((1, 20, 20)).astype(np.float32)
+    [near] = nearest_windows(plane, np.array([8], np.int32), np.array([9], np.int32), 4, 7, 6)
+    distances = {}
+    for y in range(2, 15):
+        for x in range(3, 16):
+            difference = plane[0, y : y + 4, x : x + 4] - plane[0, 8:12, 9:13]
+            distances[y * 20 + x] = float(np.square(difference).sum())
+    assert set(near) == set(sorted(distances, key=lambda place: distances[place])[:7])
+
+
+# --- missing pixels
+
+
+def test_observed_pixels_stay_and_holes_are_filled() -> None:
+    clean = picture()
+    missing = np.random.default_rng(0).random(clean.shape) < 0.5
+    filled = groups.restore(np.where(missing, np.nan, clean)).values
+    assert np.array_equal(filled[~missing], clean[~missing])
+    blurred = blur(np.where(missing, 0, clean)[..., 0], 1.2) / blur(~missing[..., 0], 1.2)
+    assert psnr(filled, clean) > psnr(np.where(missing, blurred[..., None], clean), clean) + 3
+
+
+def test_a_hole_wider_than_a_window_is_filled_smoothly() -> None:
+    clean = np.broadcast_to(np.arange(40.0)[:, None, None] * 4, (40, 40, 1))
+    holed = clean.copy()
+    holed[10:26, 12:28] = np.nan
+    assert np.abs(groups.restore(holed).values - clean).max() < 12
+
+
+def test_a_picture_that_is_too_small_or_empty_is_refused() -> None:
+    with pytest.raises(Refusal, match="a picture of 7 x 30 pixels; at least 8 x 8 expected"):
+        groups.restore(np.zeros((7, 30, 1)))
+    empty = np.zeros((9, 9, 2))
+    empty[..., 1] = np.nan
+    with pytest.raises(Refusal, match="a channel without an observed pixel"):
+        groups.restore(empty)
+
+
+# --- noise
+
+
+def grain(shape: tuple[int, ...], width: float, level: float) -> Doubles:
+    field = blur(np.random.default_rng(0).standard_normal(shape), width)
+    return level * field / field.std()
+
+
+def test_the_covariance_of_noise_is_found_on_a_slope() -> None:
+    y, x = np.mgrid[:200, :200]
+    noise = grain((200, 200), 0.8, 10.0)
+    found = PictureNoise.estimate((0.5 * y + 0.3 * x + noise)[None])
+    assert not found.is_white
+    assert found.levels[0] == pytest.approx(10.0, rel=0.05)
+    shifted = [(noise[:, :-k] * noise[:, k:]).mean() / noise.var() for k in (1, 2)]
+    r = found.covariance.shape[-1] // 2
+    measured = found.covariance[0, r, r + 1 : r + 3] / found.covariance[0, r, r]
+    assert np.allclose(measured, shifted, atol=0.06)
+
+
+def test_whitened_windows_of_grain_are_white() -> None:
+    noise = grain((300, 300), 0.5, 10.0)
+    truth = np.fft.irfft2(np.abs(np.fft.rfft2(noise)) ** 2) / noise.size
+    near = np.arange(-6, 7)
+    whiten, back = PictureNoise(truth[np.ix_(near, near)][None]).whiteners(5)
+    windows = np.lib.stride_tricks.sliding_window_view(noise, (5, 5)).reshape(-1, 25)
+    covariance = np.cov(whiten[0].numpy() @ windows.T)
+    assert np.allclose(np.diag(covariance), 1, atol=0.1)
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 0.1
+    assert torch.allclose(whiten @ back, torch.eye(25), atol=1e-3)
+
+
+def test_grain_is_removed_better_than_white_noise_of_its_level_would_be() -> None:
+    clean = picture(96)
+    damaged = clean + grain((96, 96), 0.8, 20.0)[..., None]
+    blind, as_white = groups.restore(damaged), groups.restore(damaged, 20.0)
+    assert blind.noise is not None
+    assert not blind.noise.is_white
+    assert psnr(blind.values, clean) > psnr(as_white.values, clean) + 1
+
+
+@pytest.mark.parametrize("sigma", [5.0, 25.0])
+def test_the_level_of_white_noise_is_found_beside_stripes(sigma: float) -> None:
+    assert white_level(noisy(picture(128), sigma)[..., 0]) == pytest.approx(sigma, rel=0.05)
+
+
+# --- the command, and real pictures
+
+
+def test_denoise_restores_a_picture_by_groups(tmp_path: Path, call: Called) -> None:
+    source, out = tmp_path / "in.png", tmp_path / "out.png"
+    Image.fromarray(picture()[..., 0].astype(np.uint8)).save(source)
+    code, _, err = call("denoise", str(source), str(out), "--add-noise", "20")
+    assert code == 0, err
+    assert "by groups of similar windows" in err
+    assert "written, white noise of" in err
+    assert "PSNR" in err
+    assert not (tmp_path / "out.png.run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--preset", "fast"], "--model groups: --preset is for models that are trained"),
+        (["train.epochs=3"], "--model groups: train.epochs is for models that are trained"),
+    ],
+)
+def test_groups_take_no_settings_of_training(
+    words: list[str], said: str, tmp_path: Path, call: Called
+) -> None:
+    source, out = tmp_path / "in.png", tmp_path / "out.png"
+    Image.fromarray(picture()[..., 0].astype(np.uint8)).save(source)
+    code, _, err = call("denoise", str(source), str(out), "--model", "groups", *words)
+    assert (code, said in err) == (2, True), err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "images").is_dir(), reason="needs the pictures of DISTVAE_DATA")
+@pytest.mark.parametrize(("sigma", "bm3d"), [(15.0, 34.86), (25.0, 32.86), (50.0, 29.49)])
+def test_house_is_restored_better_than_by_bm3d_that_is_told_the_level(
+    sigma: float, bm3d: float
+) -> None:
+    clean = np.asarray(Image.open(DATA / "images" / "house256.png")).astype(np.float64)[..., None]
+    assert psnr(groups.restore(noisy(clean, sigma)).values, clean) > bm3d + 0.2
