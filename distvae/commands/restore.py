@@ -29,7 +29,7 @@ from distvae.numerics.numbers import counted
 from distvae.system.memory import available_memory
 from distvae.system.processors import available_cores
 from distvae.tasks.fidelity import fidelity, fidelity_gains
-from distvae.tasks.presets import corrupted_windows, preset_config
+from distvae.tasks.presets import corrupted_windows, preset_config, refuse_unfit
 from distvae.train.progress import Progress, format_duration, stop_signals
 
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ def restore_by_groups(task: Task) -> None:
     progress.say(f"{task.name}: by groups of similar windows")
     from distvae.tasks.groups import restore as restore_picture
 
+    sigma = cast(float | None, task.overrides.get("train.sigma"))
+    refuse_unfit(task.observed.values, task.source.name, sigma)
     values, began = distinct_channels(task.observed.values), time.monotonic()
     with stop_signals() as stop:
 
@@ -167,7 +169,6 @@ def restore_by_groups(task: Task) -> None:
                 print(f"distvae: stopped; {task.target} was not written", file=sys.stderr)
                 raise SystemExit(128 + stop())
 
-        sigma = cast(float | None, task.overrides.get("train.sigma"))
         found = restore_picture(values, sigma, available_cores(), report)
     progress.end()
     restored = np.broadcast_to(found.values, task.observed.values.shape)

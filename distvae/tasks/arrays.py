@@ -13,15 +13,19 @@ from distvae.config.schema import check_value, whole_number
 from distvae.config.values import Positive
 from distvae.data.signals import Signal, read_signal
 from distvae.data.windows.missing import masked_by, read_mask
+from distvae.data.windows.patches import distinct_channels
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, shown
 from distvae.numerics.array_types import Doubles
 from distvae.numerics.plain_arrays import plain_array
+from distvae.system.processors import available_cores
 from distvae.tasks.presets import (
+    Model,
     Preset,
     preset_config,
     refuse_changed_sound,
     refuse_corruption,
+    refuse_unfit,
 )
 from distvae.tasks.restoration import Restoration, Stage
 
@@ -31,8 +35,9 @@ Watch = Callable[[Stage], object]
 
 @dataclass(frozen=True)
 class _Options:
-    """The options of `denoise` and `inpaint` that decide how a model is trained."""
+    """The options of `denoise` and `inpaint` that decide how an array is restored."""
 
+    model: Model | None
     preset: Preset | None
     recipe: str | Path | None
     settings: Mapping[str, Plain] | None
@@ -45,6 +50,7 @@ def denoise(
     image: ArrayLike | str | Path,
     *,
     sigma: float | None = None,
+    model: Model | None = None,
     preset: Preset | None = None,
     recipe: str | Path | None = None,
     settings: Mapping[str, Plain] | None = None,
@@ -53,19 +59,23 @@ def denoise(
     watch: Watch | None = None,
 ) -> Doubles:
     """Remove the noise of an image (2-D) or a sound (1-D). `sigma` is its standard deviation, in
-    the units of the array; by default the presets estimate it.
+    the units of the array; by default it is estimated.
 
     It is an array or the path of a file. A channel axis may come beside these dimensions, and is
     the last one of a file with several channels. The result is in the units of the array; of a
-    picture's file it has values from 0 to 255, whatever its bits, or those of its floats. The
-    preset is 'fast' unless another, or a recipe, is named. `settings` sets dotted keys of the
-    recipe, such as {"train.epochs": 40}. `watch` is called after each epoch. If it returns False,
-    that epoch is the last one. The recipes of preset 'paper' expect values from 0 to 255.
+    picture's file it has values from 0 to 255, whatever its bits, or those of its floats.
+
+    The model 'groups' compares the windows of an image and is not trained. It is the default for
+    images. The model 'tvae' is trained; it is the default for sounds, and where one of the options
+    that follow is given. Its preset is 'fast' unless another, or a recipe, is named. `settings`
+    sets dotted keys of the recipe, such as {"train.epochs": 40}. `watch` is called after each
+    epoch. If it returns False, that epoch is the last one. The recipes of preset 'paper' expect
+    values from 0 to 255.
     """
     array, channel_axis = _channels_last(_opened(image), channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
-    options = _Options(preset, recipe, settings, seed, watch, sigma)
+    options = _Options(model, preset, recipe, settings, seed, watch, sigma)
     return _channels_back(_restore(array, False, options), channel_axis)
 
 
@@ -73,6 +83,7 @@ def inpaint(
     image: ArrayLike | str | Path,
     mask: ArrayLike | str | Path | None = None,
     *,
+    model: Model | None = None,
     preset: Preset | None = None,
     recipe: str | Path | None = None,
     settings: Mapping[str, Plain] | None = None,
@@ -107,14 +118,20 @@ def inpaint(
         )
     if np.isnan(array[~missing]).any():
         raise Refusal("image: holds NaN where the mask says that it was observed")
-    options = _Options(preset, recipe, settings, seed, watch)
+    options = _Options(model, preset, recipe, settings, seed, watch)
     restored = _restore(np.where(missing, np.nan, array), True, options)
     return _channels_back(np.where(missing, restored, array), channel_axis)
 
 
 def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
-    settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     sigma = check_value("sigma", Positive | None, python_value(options.sigma))
+    if _is_by_groups(array, options):
+        from distvae.tasks.groups import restore
+
+        refuse_unfit(array, "image", sigma)
+        found = restore(distinct_channels(array), sigma, available_cores())
+        return np.broadcast_to(found.values, array.shape).copy()
+    settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     settings = with_options(settings, {"sigma": ("train.sigma", sigma)})
     if options.preset and options.recipe:
         raise Refusal("preset, recipe: both are given; one of them expected")
@@ -130,6 +147,18 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
         if options.watch is not None and _is_false(options.watch(stage)):
             break
     return restoration.restored()
+
+
+def _is_by_groups(array: Doubles, options: _Options) -> bool:
+    """Return whether groups of windows restore an array, and no model is trained."""
+    check_value("model", Model | None, options.model)
+    named = ("preset", "recipe", "settings", "watch")
+    trained = [name for name in named if getattr(options, name) is not None]
+    is_sound = array.ndim < 3
+    if options.model == "groups" and (trained or is_sound):
+        reason = f"{trained[0]} is for models that are trained" if trained else "a sound"
+        raise Refusal(f"model: 'groups', and {reason}; 'tvae' expected")
+    return options.model == "groups" or not (options.model or trained or is_sound)
 
 
 def _is_false(answer: object) -> bool:

@@ -7,12 +7,15 @@ import numpy as np
 
 from distvae.config import Config, PatchData
 from distvae.config.recipes import load
-from distvae.config.schema import check_value
+from distvae.config.schema import TINY, check_value
 from distvae.data.family import HasWindows, windows_of
-from distvae.data.windows.patches import distinct_channels
+from distvae.data.windows.patches import distinct_channels, refuse_constant
 from distvae.files.refusal import Refusal
+from distvae.models.likelihoods import SQUARABLE
 from distvae.numerics.array_types import Floats
 
+Model = Literal["groups", "tvae"]
+"""What restores a picture: groups of its windows (`groups.py`), or a model that is trained."""
 Preset = Literal["fast", "balanced", "paper"]
 RESTORING = ("gaussian", "gaussian_learned")
 """Likelihoods of any real values. The mean of one restores what was damaged."""
@@ -65,6 +68,26 @@ def refuse_changed_sound(config: Config) -> None:
         for name in ("rate", "excerpt"):
             if (value := getattr(config.data, name)) is not None:
                 raise Refusal(f"data.{name}: {value}, but the data is used as it is; omit it")
+
+
+def refuse_unfit(array: Floats, name: str, sigma: float | None) -> None:
+    """Refuse values that nothing can restore, and a level of noise in other units."""
+    if np.isinf(array).any():
+        raise Refusal(f"{name}: holds infinite values; finite ones expected")
+    if not np.isfinite(array).any():
+        raise Refusal(f"{name}: every value is missing; some observed values expected")
+    refuse_constant(array, name)
+    largest = float(np.nanmax(np.abs(array)))
+    if not TINY < largest < SQUARABLE[1]:
+        raise Refusal(
+            f"{name}: values of up to {largest:g}; from {TINY:g} to {SQUARABLE[1]:g} expected"
+        )
+    spread = float(np.nanstd(array))
+    if sigma and sigma > 2 * spread:
+        raise Refusal(
+            f"train.sigma: {sigma:g}, but all values of {name} vary by {spread:.3g}; the level of"
+            " the noise in the same units expected"
+        )
 
 
 def preset_recipe(array: Floats, preset: Preset, inpainting: bool, sigma: object = None) -> str:

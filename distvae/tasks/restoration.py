@@ -14,19 +14,17 @@ import numpy as np
 import torch
 
 from distvae.config import Config
-from distvae.config.schema import TINY
 from distvae.data.family import HasWindows
 from distvae.data.windows.missing import keep_observed, silenced
-from distvae.data.windows.patches import Patches, distinct_channels, refuse_constant
+from distvae.data.windows.patches import Patches, distinct_channels
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, Posterior
-from distvae.models.likelihoods import SQUARABLE
 from distvae.models.population import words_of
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.lanes import RowNumbers
 from distvae.tasks.fidelity import fidelity, fidelity_gains
-from distvae.tasks.presets import RESTORING, corrupted_windows, restored_windows
+from distvae.tasks.presets import RESTORING, corrupted_windows, refuse_unfit, restored_windows
 from distvae.tasks.window_decoder import WindowDecoder
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
@@ -239,22 +237,7 @@ def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
             "the recipe is not one for restoration; data.kind 'patches' and model.likelihood"
             f" {' or '.join(RESTORING)} expected"
         )
-    if np.isinf(array).any():
-        raise Refusal(f"{name}: holds infinite values; finite ones expected")
-    if not np.isfinite(array).any():
-        raise Refusal(f"{name}: every value is missing; some observed values expected")
-    refuse_constant(array, name)
-    largest = float(np.nanmax(np.abs(array)))
-    if not TINY < largest < SQUARABLE[1]:
-        raise Refusal(
-            f"{name}: values of up to {largest:g}; from {TINY:g} to {SQUARABLE[1]:g} expected"
-        )
-    sigma, spread = config.train.sigma, float(np.nanstd(array))
-    if sigma and sigma > 2 * spread:
-        raise Refusal(
-            f"train.sigma: {sigma:g}, but all values of {name} vary by {spread:.3g}; the level of"
-            " the noise in the same units expected"
-        )
+    refuse_unfit(array, name, config.train.sigma)
     return windows
 
 

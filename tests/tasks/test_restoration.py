@@ -382,11 +382,11 @@ BAD = [
     (lambda: distvae.denoise(noisy()[..., 0], settings=["a=1"]), "settings: .* is no mapping"),  # type: ignore[arg-type]
     (lambda: distvae.denoise(np.ones((3, 4, 5))), "3 axes"),
     (
-        lambda: distvae.denoise(np.arange(25.0).reshape(5, 5)),
+        lambda: distvae.denoise(np.arange(25.0).reshape(5, 5), model="tvae"),
         r"larger than the data's 5 x 5; data\.window=\[5,5\] or a smaller one expected",
     ),
     (
-        lambda: distvae.denoise(np.arange(50.0).reshape(25, 2)),
+        lambda: distvae.denoise(np.arange(50.0).reshape(25, 2), model="tvae"),
         r"larger than the data's 25 x 2; data\.window=\[8,2\] or a smaller one expected",
     ),
     (lambda: distvae.denoise(np.arange(5.0)), r"data\.window=\[5\] or a smaller one expected"),
