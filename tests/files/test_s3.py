@@ -79,7 +79,7 @@ def test_a_run_is_what_it_would_be_here(store: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_resume_finds_the_storage_that_the_run_began_with(
+def test_a_resume_needs_the_storage_that_the_run_began_with(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = state_folder(tmp_path / "again", store, resume=False, force=False)
@@ -87,7 +87,9 @@ def test_a_resume_finds_the_storage_that_the_run_began_with(
     update_local_copy(there, tmp_path / "again")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    found = state_folder(tmp_path / "again", None, resume=True, force=False)
+    with pytest.raises(Refusal, match=r"--resume --storage s3://bucket/runs expected"):
+        state_folder(tmp_path / "again", None, resume=True, force=False)
+    found = state_folder(tmp_path / "again", store, resume=True, force=False)
     assert found.has("last.json")
     assert found.remote
 

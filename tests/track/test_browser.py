@@ -63,12 +63,17 @@ def as_runs(root: Path) -> Path:
     return root
 
 
+def hear() -> None:
+    """Hear Ctrl-C also where the tests run in the background of a shell, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def served(folder: Path, end: signal.Signals) -> Iterator[list[str]]:
     """Yield the links that `distvae ui` prints, which are served by then; end it by a signal."""
     port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
-    with started(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+    with started(command, cwd=folder, stdout=subprocess.PIPE, text=True, preexec_fn=hear) as server:
         assert server.stdout is not None
         lines = []
         for line in server.stdout:
@@ -131,7 +136,9 @@ def test_a_server_that_ends_while_it_starts_is_said(root: Path) -> None:
 def test_a_server_that_is_starting_can_be_ended(root: Path, end: signal.Signals) -> None:
     port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
-    with started(command, cwd=as_runs(root), stdout=subprocess.PIPE, text=True) as server:
+    with started(
+        command, cwd=as_runs(root), stdout=subprocess.PIPE, text=True, preexec_fn=hear
+    ) as server:
         assert server.stdout is not None
         assert server.stdout.readline().startswith("starting MLflow")
         time.sleep(1)
