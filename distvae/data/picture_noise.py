@@ -77,7 +77,7 @@ class PictureNoise:
     @property
     def is_white(self) -> bool:
         """True if pixels share no noise."""
-        return self.covariance.shape[-1] == 1
+        return bool(self.covariance.shape[-1] == 1)
 
     def __str__(self) -> str:
         """Return what was found, in a few words."""
@@ -132,10 +132,10 @@ def _covariance(plane: Floats) -> Doubles:
     count = max(8, round(FLATTEST * smooth.size))
     rows, columns = np.divmod(np.argsort(smooth, axis=None, kind="stable")[:count], smooth.shape[1])
     blocks = sliding_window_view(np.asarray(plane, np.float64), (block, block))[::EVERY, ::EVERY]
-    values = blocks[rows, columns].reshape(len(rows), -1)
+    rest = blocks[rows, columns].reshape(len(rows), -1)
     offsets, flat, mixed = _planes_removed(block)
-    values = (values - (values @ flat) @ flat.T).reshape(-1, block, block)
-    spectrum = np.square(np.abs(np.fft.rfft2(values, (2 * block, 2 * block)))).mean(0)
+    bent = (rest - (rest @ flat) @ flat.T).reshape(-1, block, block)
+    spectrum = np.square(np.abs(np.fft.rfft2(bent, (2 * block, 2 * block)))).mean(0)
     products = np.fft.irfft2(spectrum)
     sums = [products[y, x] * (1 if (y, x) == (0, 0) else 2) for y, x in offsets]
     covariance = np.zeros((2 * REACH + 1, 2 * REACH + 1))

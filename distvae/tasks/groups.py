@@ -62,7 +62,7 @@ class Pass(NamedTuple):
     prior: Literal["low rank", "moments", "sparse"]
     size: int
     """Pixels of a side of a window."""
-    count: int
+    members: int
     """Windows of a population."""
     radius: int
     """Pixels, in each direction, in which they are searched for."""
@@ -171,7 +171,8 @@ def denoise(
             levels = each.left * np.sqrt(np.abs(1 - removed / np.maximum(noise.levels**2, LEAST)))
         posterior = partial(_denoised, each, data, found, *_whiteners(noise, each.size, levels))
         found = _look(each, found, posterior, threads, _part(report, number, len(plan)))
-    return found * unit + middle
+    restored: Doubles = found * unit + middle
+    return restored
 
 
 def _plan(noise: PictureNoise, variance: float) -> tuple[Pass, ...]:
@@ -278,7 +279,7 @@ def _look(
     channels, height, width = guide.shape
     rows, columns = _references(height - each.size), _references(width - each.size)
     near = [min(each.radius, side - each.size) + 1 for side in (height, width)]
-    count = min(each.count, near[0] * near[1])
+    count = min(each.members, near[0] * near[1])
     step = max(1, CHUNK // len(columns))
 
     def strip(part: Places) -> tuple[int, Picture, Picture]:
@@ -304,7 +305,8 @@ def _look(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
-    return total / weight
+    merged: Picture = total / weight
+    return merged
 
 
 def _references(last: int) -> Places:
@@ -338,7 +340,7 @@ def fill(planes: Floats, noise: float = 0.0, threads: int = 1, report: Report = 
     scale = 255 / (high - low) if high > low else 1.0
     mask = seen.astype(np.float32)
     observed = np.where(seen, (planes - low) * scale, 0).astype(np.float32)
-    found, variance = _spread(observed, mask), np.float32((noise * scale) ** 2)
+    found, variance = _spread(observed, mask), float(noise * scale) ** 2
     for number, floor in enumerate(FLOORS):
         found = found if noise else np.where(seen, observed, found)
         posterior = partial(_filled, found, observed, mask, variance, max(floor, 0.02 * variance))
@@ -370,7 +372,7 @@ def _filled(
     found: Picture,
     observed: Picture,
     mask: Picture,
-    variance: np.float32,
+    variance: float,
     floor: float,
     places: Places,
 ) -> Found:

@@ -1,6 +1,5 @@
 """Laws of the restoration of pictures by groups of their windows."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,12 @@ from distvae.tasks import groups
 from distvae.tasks.group_kernels import add_windows, cut_windows, nearest_windows
 from tests.called import Called
 
-DATA = Path(os.environ.get("DISTVAE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-
 
 def picture(side: int = 48) -> Doubles:
     """Return edges, a slope and stripes, (side, side, 1)."""
     y, x = np.mgrid[:side, :side].astype(np.float64)
-    shapes = 80 * (x + y > side) + 40 * ((x // 6) % 2) * (y > side / 2) + y
-    return (60 + shapes)[..., None]
+    shapes: Doubles = 80 * (x + y > side) + 40 * ((x // 6) % 2) * (y > side / 2) + y
+    return 60 + shapes[..., None]
 
 
 def noisy(clean: Doubles, sigma: float, seed: int = 0) -> Doubles:
@@ -160,8 +157,9 @@ def test_missing_pixels_are_filled_with_conditional_means(monkeypatch: pytest.Mo
     monkeypatch.setattr(groups, "SOLVED_ONE_IN", 10)
     clean = noisy(picture(24), 5.0).astype(np.float32).transpose(2, 0, 1)
     mask = (np.random.default_rng(1).random(clean.shape) < 0.6).astype(np.float32)
-    places = nearest_windows(clean, *2 * [np.array([3, 9], np.int32)], 5, 30, 8)
-    floor, variance = 2.0, np.float32(3.0)
+    first = np.array([3, 9], np.int32)
+    places = nearest_windows(clean, first, first, 5, 30, 8)
+    floor, variance = 2.0, 3.0
     found = groups._filled(clean, clean * mask, mask, variance, floor, places)
     windows, means = cut_windows(clean, places, 5)
     for m in range(len(places)):
@@ -209,7 +207,8 @@ def test_observed_pixels_stay_and_holes_are_filled() -> None:
     missing = np.random.default_rng(0).random(clean.shape) < 0.5
     filled = groups.restore(np.where(missing, np.nan, clean)).values
     assert np.array_equal(filled[~missing], clean[~missing])
-    blurred = blur(np.where(missing, 0, clean)[..., 0], 1.2) / blur(~missing[..., 0], 1.2)
+    seen = (~missing[..., 0]).astype(np.float64)
+    blurred = blur(np.where(missing, 0, clean)[..., 0], 1.2) / blur(seen, 1.2)
     assert psnr(filled, clean) > psnr(np.where(missing, blurred[..., None], clean), clean) + 3
 
 
@@ -218,6 +217,13 @@ def test_a_hole_wider_than_a_window_is_filled_smoothly() -> None:
     holed = clean.copy()
     holed[10:26, 12:28] = np.nan
     assert np.abs(groups.restore(holed).values - clean).max() < 12
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 31, 3), (40, 8, 2)])
+def test_small_pictures_are_restored(shape: tuple[int, ...]) -> None:
+    damaged = np.random.default_rng(0).normal(100, 20, shape)
+    assert np.isfinite(groups.restore(damaged).values).all()
+    assert np.isfinite(groups.restore(np.where(damaged > 110, np.nan, damaged)).values).all()
 
 
 def test_a_picture_that_is_too_small_or_empty_is_refused() -> None:
@@ -234,7 +240,8 @@ def test_a_picture_that_is_too_small_or_empty_is_refused() -> None:
 
 def grain(shape: tuple[int, ...], width: float, level: float) -> Doubles:
     field = blur(np.random.default_rng(0).standard_normal(shape), width)
-    return level * field / field.std()
+    scaled: Doubles = level * field / field.std()
+    return scaled
 
 
 def test_the_covariance_of_noise_is_found_on_a_slope() -> None:
@@ -306,10 +313,10 @@ def test_groups_take_no_settings_of_training(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "images").is_dir(), reason="needs the pictures of DISTVAE_DATA")
 @pytest.mark.parametrize(("sigma", "bm3d"), [(15.0, 34.86), (25.0, 32.86), (50.0, 29.49)])
 def test_house_is_restored_better_than_by_bm3d_that_is_told_the_level(
-    sigma: float, bm3d: float
+    sigma: float, bm3d: float, real_data: Path
 ) -> None:
-    clean = np.asarray(Image.open(DATA / "images" / "house256.png")).astype(np.float64)[..., None]
+    house = Image.open(real_data / "images" / "house256.png")
+    clean = np.asarray(house).astype(np.float64)[..., None]
     assert psnr(groups.restore(noisy(clean, sigma)).values, clean) > bm3d + 0.2

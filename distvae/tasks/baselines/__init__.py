@@ -4,6 +4,8 @@ Nothing is chosen by the clean reference. Baselines for pictures estimate the no
 sounds are given it.
 """
 
+import numpy as np
+
 from distvae.config import Config
 from distvae.data.family import HasWindows, recordings_of, windows_of
 from distvae.data.windows.missing import silenced
@@ -23,14 +25,14 @@ def score_baseline(name: str, config: Config, progress: bool = False) -> dict[st
         summary = score_recordings(code, config, "test", progress).summary
         return {name: value for name, value in summary.items() if name not in MEANINGLESS}
     if (windows := windows_of(config.data)) is not None:
-        return _restored(name, windows)
+        return _restored(name, windows, config.train.sigma)
     raise Refusal(
         f"{name}: nothing to compare with on data.kind '{config.data.kind}'; speech or patches"
         " expected"
     )
 
 
-def _restored(name: str, windows: HasWindows) -> dict[str, float]:
+def _restored(name: str, windows: HasWindows, level: float | None) -> dict[str, float]:
     """Return the scores against the clean reference; of a sound also the gains."""
     if not windows.corruption:
         raise Refusal(
@@ -41,6 +43,7 @@ def _restored(name: str, windows: HasWindows) -> dict[str, float]:
     clean = windows.clean()
     corrupted = windows.corrupt(clean)
     if corrupted.rate is None:
-        return fidelity(clean, pictures.restore(name, corrupted))
+        restored = np.broadcast_to(pictures.restore(name, corrupted, level), clean.values.shape)
+        return fidelity(clean, restored)
     after = fidelity(clean, sounds.restore(name, corrupted, windows.noise_level(clean)))
     return after | fidelity_gains(fidelity(clean, silenced(corrupted.values)), after)

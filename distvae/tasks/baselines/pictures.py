@@ -1,5 +1,6 @@
 """Baselines for pictures from scikit-image, and BM3D. They are given a noise level that is
-estimated on the noisy picture.
+estimated on the noisy picture, or the level in `train.sigma`. Groups of windows, which are the
+default of `denoise`, are among them, so that tables compare them.
 
 The strength of non-local means and total variation is chosen on that picture alone, by the
 prediction of held-out pixels (Batson and Royer, 2019; scikit-image's `calibrate_denoiser`).
@@ -12,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
+from distvae.data.windows.patches import distinct_channels
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats
+from distvae.system.processors import available_cores
 from distvae.tasks.baselines.names import find_method
+from distvae.tasks.groups import restore as by_groups
 from distvae.tasks.presets import estimate_noise
 
 Denoiser = Callable[[Floats, float, int | None], Floats]
@@ -23,8 +27,10 @@ STRENGTHS = np.geomspace(0.3, 2, 12)
 """Strengths to choose from, in standard deviations of the noise."""
 
 
-def restore(name: str, corrupted: Signal) -> Floats:
-    """Restore a noisy picture, or one with missing pixels."""
+def restore(name: str, corrupted: Signal, level: float | None = None) -> Floats:
+    """Restore a noisy picture, or one with missing pixels. The level of the noise may be known."""
+    if name == "groups":
+        return by_groups(distinct_channels(corrupted.values), level, available_cores()).values
     _need("skimage", "scikit-image", name)
     missing = np.isnan(corrupted.values)
     if missing.all((0, 1)).any():
@@ -37,7 +43,7 @@ def restore(name: str, corrupted: Signal) -> Floats:
         height, width = corrupted.values.shape[:2]
         raise Refusal(f"{name}: a picture of {height} x {width} pixels; 2 x 2 or more expected")
     values, peak = corrupted.values, corrupted.peak
-    sigma = estimate_noise(values) / peak
+    sigma = (level or estimate_noise(values)) / peak
     if values.shape[-1] > 1:
         restored = denoise(values / peak, sigma, -1)
     else:
