@@ -2,7 +2,7 @@
 
 Noise of a camera, of film and of JPEG is not white. Its covariance is measured on the flattest
 blocks of the picture, where there is little else. Where it is white, its level is that of the
-smallest variances of windows (`noise_floor.py`), taken from flat windows alone.
+finest detail of these blocks.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from distvae.data.noise_floor import noise_floor
 from distvae.numerics.array_types import Doubles, Floats
 
 REACH = 6
@@ -22,14 +21,14 @@ BLOCK = 16
 """Pixels of a side of the blocks on which the covariance is measured."""
 EVERY = 4
 """Pixels from one block to the next."""
-FLATTEST, FLAT = 0.05, 0.25
-"""The share of the blocks, and of the windows, that are the flattest."""
-SMOOTH, SMOOTHER = 2.0, 3.0
-"""Standard deviations of the blurs after which flat windows, and blocks, are found."""
-WINDOW = 8
-"""Pixels of a side of the windows from which the level of white noise is estimated, at most."""
-SAMPLES = 30
-"""Flat windows for each of their pixels, at least. With fewer the smallest variances are too small.
+FLATTEST = 0.05
+"""The share of the blocks that are the flattest."""
+SMOOTH = 3.0
+"""The standard deviation of the blur after which flat blocks are found."""
+FINE = np.outer([1, -4, 6, -4, 1], [1, -4, 6, -4, 1]) / 36
+"""Weights of a covariance that give the variance of second differences in both directions.
+
+They keep white noise as it is, and take away most of a picture.
 """
 WHITE = 0.12
 """The correlation of neighbouring pixels below which noise is white: flat blocks have texture."""
@@ -53,11 +52,12 @@ class PictureNoise:
     @classmethod
     def estimate(cls, planes: Floats) -> "PictureNoise":
         """Return the noise of a picture (channels, height, width) without missing values."""
-        found = np.stack([_covariance(plane) for plane in planes])
-        noise = cls(found)
-        if noise.correlation < WHITE:
-            return cls.white(np.array([white_level(plane) for plane in planes]))
-        return noise
+        noise = cls(np.stack([_covariance(plane) for plane in planes]))
+        if noise.correlation >= WHITE:
+            return noise
+        near = slice(REACH - 2, REACH + 3)
+        fine = (noise.covariance[:, near, near] * FINE).sum((1, 2))
+        return cls.white(np.sqrt(np.maximum(fine, 0.0)))
 
     @property
     def levels(self) -> Doubles:
@@ -101,16 +101,6 @@ class PictureNoise:
         return white, back
 
 
-def white_level(plane: Floats) -> float:
-    """Return the standard deviation of white noise, from the flattest windows of a channel."""
-    enough = FLAT * plane.size / SAMPLES
-    window = min(WINDOW, max(3, int(enough**0.5)), *plane.shape)
-    windows = sliding_window_view(np.asarray(plane, np.float32), (window, window))
-    smooth = sliding_window_view(blur(plane, SMOOTH), (window, window)).var((2, 3))
-    flat = smooth <= np.quantile(smooth, FLAT)
-    return noise_floor(windows[flat].reshape(-1, window * window))
-
-
 def blur(plane: Floats, width: float) -> Doubles:
     """Return a channel convolved with a Gaussian of a standard deviation in pixels."""
     reach = int(4 * width + 0.5)
@@ -126,9 +116,7 @@ def blur(plane: Floats, width: float) -> Doubles:
 def _covariance(plane: Floats) -> Doubles:
     """Return the covariance of the noise of a channel, from its flattest blocks without planes."""
     block = min(BLOCK, *plane.shape)
-    smooth = sliding_window_view(blur(plane, SMOOTHER), (block, block))[::EVERY, ::EVERY].var(
-        (2, 3)
-    )
+    smooth = sliding_window_view(blur(plane, SMOOTH), (block, block))[::EVERY, ::EVERY].var((2, 3))
     count = max(8, round(FLATTEST * smooth.size))
     rows, columns = np.divmod(np.argsort(smooth, axis=None, kind="stable")[:count], smooth.shape[1])
     blocks = sliding_window_view(np.asarray(plane, np.float64), (block, block))[::EVERY, ::EVERY]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from distvae.data.picture_noise import PictureNoise, blur, white_level
+from distvae.data.picture_noise import PictureNoise, blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 from distvae.tasks import groups
@@ -279,7 +279,9 @@ def test_grain_is_removed_better_than_white_noise_of_its_level_would_be() -> Non
 
 @pytest.mark.parametrize("sigma", [5.0, 25.0])
 def test_the_level_of_white_noise_is_found_beside_stripes(sigma: float) -> None:
-    assert white_level(noisy(picture(128), sigma)[..., 0]) == pytest.approx(sigma, rel=0.05)
+    found = PictureNoise.estimate(noisy(picture(128), sigma).transpose(2, 0, 1))
+    assert found.is_white
+    assert found.levels[0] == pytest.approx(sigma, rel=0.05)
 
 
 # --- the command, and real pictures
