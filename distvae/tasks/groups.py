@@ -324,7 +324,7 @@ def _refuse_small(picture: Floats) -> None:
     if min(height, width) < SMALLEST:
         raise Refusal(
             f"a picture of {height} x {width} pixels; at least {SMALLEST} x {SMALLEST} expected, or"
-            " another model (--model tvae)"
+            " the model tvae"
         )
 
 
