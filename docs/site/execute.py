@@ -39,6 +39,7 @@ def execute(file: Path, folder: Path) -> NotebookNode:
         client = NotebookClient(
             notebook,
             record_timing=False,
+            coalesce_streams=True,  # a kernel may send one text in parts
             config=private_kernel(sockets),
             resources={"metadata": {"path": str(folder)}},
         )
