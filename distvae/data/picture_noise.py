@@ -5,6 +5,7 @@ blocks of the picture, where there is little else. Where it is white, its level 
 finest detail of these blocks.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -50,9 +51,10 @@ class PictureNoise:
         return cls(np.square(np.asarray(levels, np.float64))[:, None, None])
 
     @classmethod
-    def estimate(cls, planes: Floats) -> "PictureNoise":
-        """Return the noise of a picture (channels, height, width) without missing values."""
-        noise = cls(np.stack([_covariance(plane) for plane in planes]))
+    def estimate(cls, pictures: Iterable[Floats]) -> "PictureNoise":
+        """Return the noise of pictures (channels, height, width) without missing values."""
+        found = [np.stack([_covariance(plane) for plane in planes]) for planes in pictures]
+        noise = cls(np.mean(found, 0))
         if noise.correlation >= WHITE:
             return noise
         near = slice(REACH - 2, REACH + 3)

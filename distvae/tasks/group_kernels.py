@@ -1,6 +1,7 @@
 """Loops over the windows of a picture, compiled for the processor.
 
-A picture is (C, height, width). The place of a window is the number of its upper left pixel.
+A picture is (C, height, width); the frames of a stack lie one below the other. The place of a
+window is the number of its upper left pixel.
 """
 
 import numpy as np
@@ -14,25 +15,36 @@ Places = NDArray[np.int32]
 
 @compiled
 def nearest_windows(
-    guide: Picture, rows: Places, columns: Places, size: int, count: int, radius: int
+    guide: Picture,
+    rows: Places,
+    columns: Places,
+    size: int,
+    count: int,
+    radius: int,
+    height: int,
+    first: int,
+    last: int,
 ) -> Places:
     """Return each reference and the windows nearest to it, (M, count).
 
-    References have their upper left pixels at the crossings of some rows and columns.
+    References have their upper left pixels at the crossings of some rows and columns. Windows are
+    from frames of this height, from the first to before the last.
     """
-    channels, height, width = guide.shape
+    channels, _, width = guide.shape
     found = np.empty((len(rows) * len(columns), count), np.int32)
-    distances = np.empty((2 * radius + 1) ** 2, np.float32)
+    distances = np.empty((last - first) * (2 * radius + 1) ** 2, np.float32)
     m = 0
     for y in rows:
         for x in columns:
-            top, bottom = max(0, y - radius), min(height - size, y + radius) + 1
+            frame, within = y // height, y % height
+            top, bottom = max(0, within - radius), min(height - size, within + radius) + 1
             left, right = max(0, x - radius), min(width - size, x + radius) + 1
-            across = right - left
-            near = distances[: (bottom - top) * across]
+            across, down = right - left, bottom - top
+            near = distances[: (last - first) * down * across]
             near[:] = 0
-            for v in range(top, bottom):
-                row = near[(v - top) * across : (v - top + 1) * across]
+            for r in range((last - first) * down):
+                v = (first + r // down) * height + top + r % down
+                row = near[r * across : (r + 1) * across]
                 for c in range(channels):
                     for a in range(size):
                         for b in range(size):
@@ -41,7 +53,7 @@ def nearest_windows(
                             for u in range(across):
                                 difference = line[u] - value
                                 row[u] += difference * difference
-            own = (y - top) * across + x - left
+            own = ((frame - first) * down + within - top) * across + x - left
             near[own] = -1
             found[m, 0] = y * width + x
             bound, k = np.partition(near, count - 1)[count - 1], 1
@@ -49,7 +61,9 @@ def nearest_windows(
                 for q in range(near.size):
                     is_in = near[q] < bound if is_below else near[q] == bound
                     if k < count and is_in and q != own:
-                        found[m, k] = (q // across + top) * width + q % across + left
+                        r = q // across
+                        v = (first + r // down) * height + top + r % down
+                        found[m, k] = v * width + q % across + left
                         k += 1
             m += 1
     return found
@@ -85,11 +99,10 @@ def add_windows(
     means: Picture,
     weights: Picture,
     places: Places,
-    first: int,
     total: Picture,
     weight: Picture,
 ) -> None:
-    """Add windows (M, D, n) and their means to a strip of a picture that begins in some row.
+    """Add windows (M, D, n) and their means to a picture.
 
     Each group has a weight for each channel, (M, C).
     """
@@ -98,7 +111,7 @@ def add_windows(
     size = int(np.sqrt(values // channels))
     for m in range(groups):
         for j in range(count):
-            y, x = places[m, j] // width - first, places[m, j] % width
+            y, x = places[m, j] // width, places[m, j] % width
             k = 0
             for c in range(channels):
                 w = weights[m, c]

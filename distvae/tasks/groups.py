@@ -22,7 +22,7 @@ each window is the conditional Gaussian given its observed pixels, with the mome
 population.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple
@@ -99,6 +99,17 @@ REST = 1e-2
 SPREAD = 1.2
 """Pixels over which observed pixels are blurred into holes at first."""
 
+
+
+class Frames(NamedTuple):
+    """How the frames of a stack lie in a picture: one below the other."""
+
+    count: int = 1
+    across: int = 0
+    """Frames before and behind that of a reference in which similar windows are searched for."""
+
+
+ALONE = Frames()
 Report = Callable[[float], None]
 """Called with the share of the work that is done."""
 
@@ -117,25 +128,45 @@ class Restored(NamedTuple):
 
 
 def restore(
-    picture: Floats, sigma: float | None = None, threads: int = 1, report: Report = _silent
+    picture: Floats,
+    sigma: float | PictureNoise | None = None,
+    threads: int = 1,
+    report: Report = _silent,
+    frames: Frames = ALONE,
 ) -> Restored:
     """Return a picture (height, width, channels) without noise, or with its NaN filled in.
 
-    `sigma` is the standard deviation of white noise. By default the noise of a picture is
-    estimated, and one with missing pixels is taken to have none.
+    `sigma` is the noise, or the standard deviation of white noise. By default the noise of a
+    picture is estimated, and one with missing pixels is taken to have none.
     """
-    _refuse_small(picture)
+    _refuse_small(picture, frames)
     if np.isnan(picture).any():
-        filled = fill(np.moveaxis(picture, -1, 0), sigma or 0.0, threads, report)
+        level = sigma if isinstance(sigma, float) else 0.0
+        filled = fill(np.moveaxis(picture, -1, 0), level, threads, report, frames)
         return Restored(np.moveaxis(filled, 0, -1), None)
-    turn = COLOURS if picture.shape[-1] == len(COLOURS) else np.eye(picture.shape[-1])
-    planes = np.einsum("ij,hwj->ihw", turn, picture)
+    planes = _planes(picture)
     if sigma is None:
-        noise = PictureNoise.estimate(planes)
+        noise = PictureNoise.estimate([planes])
+    elif isinstance(sigma, PictureNoise):
+        noise = sigma
     else:
         noise = PictureNoise.white(np.full(len(planes), sigma))
-    restored = denoise(planes, noise, threads, report)
-    return Restored(np.einsum("ij,ihw->hwj", turn, restored), noise)
+    restored = denoise(planes, noise, threads, report, frames)
+    return Restored(np.einsum("ij,ihw->hwj", _colours(len(planes)), restored), noise)
+
+
+def noise_of(pictures: Iterable[Floats]) -> PictureNoise:
+    """Return the noise that pictures (height, width, channels) share."""
+    return PictureNoise.estimate(_planes(picture) for picture in pictures)
+
+
+def _planes(picture: Floats) -> Doubles:
+    planes: Doubles = np.einsum("ij,hwj->ihw", _colours(picture.shape[-1]), picture)
+    return planes
+
+
+def _colours(channels: int) -> Doubles:
+    return COLOURS if channels == len(COLOURS) else np.eye(channels)
 
 
 class Found(NamedTuple):
@@ -152,7 +183,11 @@ class Found(NamedTuple):
 
 
 def denoise(
-    planes: Floats, noise: PictureNoise, threads: int = 1, report: Report = _silent
+    planes: Floats,
+    noise: PictureNoise,
+    threads: int = 1,
+    report: Report = _silent,
+    frames: Frames = ALONE,
 ) -> Doubles:
     """Return the channels of a picture (C, height, width) without their noise.
 
@@ -170,7 +205,7 @@ def denoise(
             removed = np.square(observed - data, dtype=np.float64).mean((1, 2))
             levels = each.left * np.sqrt(np.abs(1 - removed / np.maximum(noise.levels**2, LEAST)))
         posterior = partial(_denoised, each, data, found, *_whiteners(noise, each.size, levels))
-        found = _look(each, found, posterior, threads, _part(report, number, len(plan)))
+        found = _look(each, found, posterior, threads, _part(report, number, len(plan)), frames)
     restored: Doubles = found * unit + middle
     return restored
 
@@ -274,39 +309,45 @@ def _look(
     posterior: Callable[[Places], Found],
     threads: int,
     report: Report,
+    frames: Frames,
 ) -> Picture:
     """Return the picture that the populations of all references make together."""
-    channels, height, width = guide.shape
+    channels, whole, width = guide.shape
+    height = whole // frames.count
     rows, columns = _references(height - each.size), _references(width - each.size)
     near = [min(each.radius, side - each.size) + 1 for side in (height, width)]
     count = min(each.members, near[0] * near[1])
     step = max(1, CHUNK // len(columns))
 
-    def strip(part: Places) -> tuple[int, Picture, Picture]:
-        places = nearest_windows(guide, part, columns, each.size, count, each.radius)
-        first = max(0, int(part[0]) - each.radius)
-        last = min(height, int(part[-1]) + each.radius + each.size)
-        total, weight = np.zeros((2, channels, last - first, width), np.float32)
+    def strip(frame: int, part: Places) -> tuple[slice, slice, Picture]:
+        first, last = max(0, frame - frames.across), min(frames.count, frame + frames.across + 1)
+        near = (each.size, count, each.radius, height, first, last)
+        places = nearest_windows(guide, frame * height + part, columns, *near)
+        top = max(0, int(part[0]) - each.radius)
+        bottom = min(height, int(part[-1]) + each.radius + each.size)
+        sums = np.zeros((2, channels, (last - first) * (bottom - top), width), np.float32)
         for start in range(0, len(places), BLOCK):
-            block = places[start : start + BLOCK]
-            add_windows(*posterior(block), first, total, weight)
-        return first, total, weight
+            found = posterior(places[start : start + BLOCK])
+            others, within = np.divmod(found.places, height * width)
+            local = ((others - first) * (bottom - top) - top) * width + within
+            add_windows(found.windows, found.means, found.precisions, local, *sums)
+        sums = sums.reshape(2, channels, last - first, bottom - top, width)
+        return slice(first, last), slice(top, bottom), sums
 
-    total, weight = np.zeros((2, *guide.shape), np.float32)
+    total = np.zeros((2, channels, frames.count, height, width), np.float32)
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # the threads share the chunks; the library of products counts for all
     pool = ThreadPoolExecutor(threads, "groups", torch.set_num_threads, (1,))
     try:
-        parts = [rows[start : start + step] for start in range(0, len(rows), step)]
-        for done, (first, values, weights) in enumerate(pool.map(strip, parts), 1):
-            total[:, first : first + values.shape[1]] += values
-            weight[:, first : first + values.shape[1]] += weights
+        parts = [rows[start : start + step] for start in range(0, len(rows), step)] * frames.count
+        numbers = np.repeat(np.arange(frames.count), len(parts) // frames.count).tolist()
+        for done, (near, band, sums) in enumerate(pool.map(strip, numbers, parts), 1):
+            total[:, :, near, band] += sums
             report(done / len(parts))
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
-    merged: Picture = total / weight
-    return merged
+    return np.divide(*total, out=total[0]).reshape(guide.shape)
 
 
 def _references(last: int) -> Places:
@@ -318,9 +359,9 @@ def _part(report: Report, number: int, count: int) -> Report:
     return lambda done: report((number + done) / count)
 
 
-def _refuse_small(picture: Floats) -> None:
+def _refuse_small(picture: Floats, frames: Frames) -> None:
     """Refuse a picture that has too few windows to compare."""
-    height, width = picture.shape[:2]
+    height, width = picture.shape[0] // frames.count, picture.shape[1]
     if min(height, width) < SMALLEST:
         raise Refusal(
             f"a picture of {height} x {width} pixels; at least {SMALLEST} x {SMALLEST} expected, or"
@@ -328,34 +369,46 @@ def _refuse_small(picture: Floats) -> None:
         )
 
 
-def fill(planes: Floats, noise: float = 0.0, threads: int = 1, report: Report = _silent) -> Doubles:
+def fill(
+    planes: Floats,
+    noise: float = 0.0,
+    threads: int = 1,
+    report: Report = _silent,
+    frames: Frames = ALONE,
+) -> Doubles:
     """Return the channels of a picture (C, height, width) with its missing pixels, NaN, filled in.
 
     Without noise, observed pixels stay as they are.
     """
     seen = ~np.isnan(planes)
-    if not seen.any((1, 2)).all():
+    apart = (len(planes), frames.count, -1, planes.shape[2])
+    if not seen.reshape(apart).any((2, 3)).all():
         raise Refusal("a channel without an observed pixel; some in each channel expected")
     low, high = np.nanmin(planes), np.nanmax(planes)
     scale = 255 / (high - low) if high > low else 1.0
     mask = seen.astype(np.float32)
     observed = np.where(seen, (planes - low) * scale, 0).astype(np.float32)
-    found, variance = _spread(observed, mask), float(noise * scale) ** 2
+    found = _spread(observed.reshape(apart), mask.reshape(apart)).reshape(observed.shape)
+    variance = float(noise * scale) ** 2
     for number, floor in enumerate(FLOORS):
         found = found if noise else np.where(seen, observed, found)
         posterior = partial(_filled, found, observed, mask, variance, max(floor, 0.02 * variance))
-        found = _look(HOLES, found, posterior, threads, _part(report, number, len(FLOORS)))
+        part = _part(report, number, len(FLOORS))
+        found = _look(HOLES, found, posterior, threads, part, frames)
     filled = found.astype(np.float64) / scale + low
     return filled if noise else np.where(seen, planes, filled)
 
 
 def _spread(observed: Picture, mask: Picture) -> Picture:
-    """Return a picture with the blurred observed pixels in its holes, blurred as far as needed."""
+    """Return frames (C, F, height, width) with the blurred observed pixels in their holes.
+
+    They are blurred as far as needed.
+    """
     smooth, width = np.zeros_like(observed), SPREAD
     reached = np.zeros(observed.shape, bool)
     while not reached.all():
-        weights = np.stack([blur(plane, width) for plane in mask])
-        values = np.stack([blur(plane, width) for plane in observed])
+        weights = np.stack([[blur(frame, width) for frame in channel] for channel in mask])
+        values = np.stack([[blur(frame, width) for frame in channel] for channel in observed])
         new = ~reached & (weights > 1e-2)
         smooth[new] = (values / np.maximum(weights, 1e-2))[new]
         reached |= new

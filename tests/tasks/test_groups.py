@@ -158,7 +158,7 @@ def test_missing_pixels_are_filled_with_conditional_means(monkeypatch: pytest.Mo
     clean = noisy(picture(24), 5.0).astype(np.float32).transpose(2, 0, 1)
     mask = (np.random.default_rng(1).random(clean.shape) < 0.6).astype(np.float32)
     first = np.array([3, 9], np.int32)
-    places = nearest_windows(clean, first, first, 5, 30, 8)
+    places = nearest_windows(clean, first, first, 5, 30, 8, 24, 0, 1)
     floor, variance = 2.0, 3.0
     found = groups._filled(clean, clean * mask, mask, variance, floor, places)
     windows, means = cut_windows(clean, places, 5)
@@ -179,18 +179,19 @@ def test_missing_pixels_are_filled_with_conditional_means(monkeypatch: pytest.Mo
 def test_windows_that_are_cut_and_added_again_make_the_picture(seed: int) -> None:
     plane = np.random.default_rng(seed).random((2, 17, 19)).astype(np.float32)
     rows, columns = (np.append(np.arange(0, n - 4, 3), n - 4).astype(np.int32) for n in (17, 19))
-    places = nearest_windows(plane, rows, columns, 4, 6, 5)
+    places = nearest_windows(plane, rows, columns, 4, 6, 5, 17, 0, 1)
     assert (places[:, 0] == (rows[:, None] * 19 + columns).ravel()).all()
     assert all(len(set(row)) == 6 for row in places.tolist())
     total, weight = np.zeros((2, 2, 17, 19), np.float32)
     windows, means = cut_windows(plane, places, 4)
-    add_windows(windows, means, np.ones((len(places), 2), np.float32), places, 0, total, weight)
+    add_windows(windows, means, np.ones((len(places), 2), np.float32), places, total, weight)
     assert np.allclose(total / weight, plane, atol=1e-5)
 
 
 def test_the_windows_of_a_population_are_the_nearest() -> None:
     plane = np.random.default_rng(0).random((1, 20, 20)).astype(np.float32)
-    [near] = nearest_windows(plane, np.array([8], np.int32), np.array([9], np.int32), 4, 7, 6)
+    row, column = np.array([8], np.int32), np.array([9], np.int32)
+    [near] = nearest_windows(plane, row, column, 4, 7, 6, 20, 0, 1)
     distances = {}
     for y in range(2, 15):
         for x in range(3, 16):
@@ -247,7 +248,7 @@ def grain(shape: tuple[int, ...], width: float, level: float) -> Doubles:
 def test_the_covariance_of_noise_is_found_on_a_slope() -> None:
     y, x = np.mgrid[:200, :200]
     noise = grain((200, 200), 0.8, 10.0)
-    found = PictureNoise.estimate((0.5 * y + 0.3 * x + noise)[None])
+    found = PictureNoise.estimate([(0.5 * y + 0.3 * x + noise)[None]])
     assert not found.is_white
     assert found.levels[0] == pytest.approx(10.0, rel=0.05)
     shifted = [(noise[:, :-k] * noise[:, k:]).mean() / noise.var() for k in (1, 2)]
@@ -279,7 +280,7 @@ def test_grain_is_removed_better_than_white_noise_of_its_level_would_be() -> Non
 
 @pytest.mark.parametrize("sigma", [5.0, 25.0])
 def test_the_level_of_white_noise_is_found_beside_stripes(sigma: float) -> None:
-    found = PictureNoise.estimate(noisy(picture(128), sigma).transpose(2, 0, 1))
+    found = PictureNoise.estimate([noisy(picture(128), sigma).transpose(2, 0, 1)])
     assert found.is_white
     assert found.levels[0] == pytest.approx(sigma, rel=0.05)
 
