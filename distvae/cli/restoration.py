@@ -1,5 +1,7 @@
-"""Commands that restore one picture or sound."""
+"""Commands that restore pictures or a sound."""
 
+import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,44 +11,65 @@ from distvae.cli.command import command
 from distvae.commands.denoise import NoiseOptions, denoise_file
 from distvae.commands.inpaint import MissingOptions, inpaint_file
 from distvae.commands.options import Assignments, RestoreOptions
+from distvae.commands.restored_files import restore_files
 
-app = typer.Typer(rich_help_panel="Restore one picture or sound")
+app = typer.Typer(rich_help_panel="Restore pictures or a sound")
 
+SETTING = re.compile(r"\w+\.\w+=")
+"""How a setting begins that stands in the place of OUT."""
 Source = Annotated[
     Path,
     typer.Argument(
         metavar="IN",
-        help="A picture (PNG, TIFF, JPEG, BMP, WebP, PGM, PPM) or a sound (wav, flac, ogg, mp3).",
+        help="A picture (PNG, TIFF, JPEG, BMP, WebP, PGM, PPM), a stack (TIFF), a folder of"
+        " pictures or a sound (wav, flac, ogg, mp3).",
     ),
 ]
-Target = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")]
+Target = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[OUT]",
+        help="The file or folder to write; default IN-denoised or IN-filled, beside the input.",
+    ),
+]
+
+
+def _apart(target: Path | None, assignments: list[str] | None) -> tuple[Path | None, list[str]]:
+    """Return OUT and the settings, the first of which may stand in its place."""
+    if target is not None and SETTING.match(str(target)):
+        return None, [str(target), *(assignments or [])]
+    return target, assignments or []
 
 
 @command(app)
 def denoise(
     source: Source,
-    target: Target,
+    target: Target = None,
     assignments: Assignments = None,
     *,
     noise: NoiseOptions,
     options: RestoreOptions,
 ) -> None:
-    """Remove noise from one picture or sound, by training on that file alone.
-    Ctrl-C writes the result so far.
+    """Remove noise from a picture, a stack, the pictures of a folder or a sound, without other
+    data.
     """
-    denoise_file(source, target, assignments or [], options, noise)
+    target, settings = _apart(target, assignments)
+    one = partial(denoise_file, assignments=settings, options=options, noise=noise)
+    restore_files(source, target, "denoised", options, one)
 
 
 @command(app)
 def inpaint(
     source: Source,
-    target: Target,
+    target: Target = None,
     assignments: Assignments = None,
     *,
     missing: MissingOptions,
     options: RestoreOptions,
 ) -> None:
-    """Fill in the missing pixels of one picture, or the gaps of one sound, by training on that file
-    alone. What was observed is kept.
+    """Fill in the missing pixels of a picture, a stack or the pictures of a folder, or the gaps of
+    a sound, without other data. What was observed is kept.
     """
-    inpaint_file(source, target, assignments or [], options, missing)
+    target, settings = _apart(target, assignments)
+    one = partial(inpaint_file, assignments=settings, options=options, missing_options=missing)
+    restore_files(source, target, "filled", options, one)

@@ -1,4 +1,4 @@
-"""`distvae denoise`: remove noise from one picture or sound."""
+"""`distvae denoise`: remove noise from pictures or a sound."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from distvae.commands.options import DAMAGE_PANEL, RestoreOptions
+from distvae.commands.restored_files import Place
 from distvae.files.refusal import Refusal
 
 
@@ -59,18 +60,25 @@ class NoiseOptions:
 
 
 def denoise_file(
-    source: Path, target: Path, assignments: list[str], options: RestoreOptions, noise: NoiseOptions
+    place: Place, assignments: list[str], options: RestoreOptions, noise: NoiseOptions
 ) -> None:
     """Remove the noise from a picture or a sound, or first add noise to measure how well it is
     removed.
     """
+    place.announce(options, assignments)
     import numpy as np
 
     from distvae.commands.restore import Task, find_reference, restore
+    from distvae.commands.restore_stack import restore_pages
     from distvae.data import signals
+    from distvae.data.stack_file import read_stack
     from distvae.tasks.presets import preset_config, refuse_corruption, restored_windows
 
     overrides = options.overrides(assignments, noise.sigma, noise=noise.add_noise, snr=noise.snr)
+    source = place.source
+    if stack := read_stack(source):
+        restore_pages(place, stack, options, overrides)
+        return
     signal = signals.read_signal(source)
     if np.isnan(signal.values).any():
         raise Refusal(f"{source}: holds missing values (NaN); 'distvae inpaint' fills them in")
@@ -90,9 +98,9 @@ def denoise_file(
     windows, signal = restored_windows(config), read(source)
     if windows is None or not windows.corruption:
         reference = find_reference(options, read=read_reference)
-        restore(Task(source, target, "", signal, reference, options, overrides))
+        restore(Task(place, "", signal, reference, options, overrides))
     else:
         reference, noisy = find_reference(options, signal), windows.corrupt(signal)
         level, seed = windows.noise_level(signal), windows.noise_seed
         damage = f" under noise of {level:.4g}, seed {seed}"
-        restore(Task(source, target, damage, noisy, reference, options, overrides))
+        restore(Task(place, damage, noisy, reference, options, overrides))

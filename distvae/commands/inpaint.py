@@ -1,4 +1,4 @@
-"""`distvae inpaint`: fill in what is missing of one picture or sound."""
+"""`distvae inpaint`: fill in what is missing of pictures or a sound."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distvae.commands.options import DAMAGE_PANEL, RestoreOptions
+from distvae.commands.restored_files import Place
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -90,8 +91,7 @@ class MissingOptions:
 
 
 def inpaint_file(
-    source: Path,
-    target: Path,
+    place: Place,
     assignments: list[str],
     options: RestoreOptions,
     missing_options: MissingOptions,
@@ -100,10 +100,13 @@ def inpaint_file(
 
     With `--drop`, some values are dropped first, to measure how well they are filled in.
     """
+    place.announce(options, assignments)
     import numpy as np
 
     from distvae.commands.restore import Task, find_reference, restore
+    from distvae.commands.restore_stack import restore_pages
     from distvae.data import signals
+    from distvae.data.stack_file import read_stack
     from distvae.tasks.presets import (
         corrupted_windows,
         preset_config,
@@ -112,10 +115,15 @@ def inpaint_file(
     )
 
     overrides = options.overrides(assignments, drop=missing_options.drop)
-    signal = signals.read_signal(source)
+    source, stack = place.source, read_stack(place.source)
+    signal = signals.picture_of(stack.pages[0]) if stack else signals.read_signal(source)
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=True)
     config = refuse_corruption(config, "noise", "snr").with_("data", path=str(source))
-    find = missing_options.finder(config, bool(np.isnan(signal.values).any()))
+    pages = stack.pages if stack else [signal.values]
+    find = missing_options.finder(config, any(bool(np.isnan(page).any()) for page in pages))
+    if stack:
+        restore_pages(place, stack, options, overrides, find)
+        return
     if windows := corrupted_windows(config):
         signal = windows.clean()
     else:
@@ -129,4 +137,4 @@ def inpaint_file(
     reference = find_reference(options, signal if windows else None)
     damage = f" with {missing.mean():.0%} missing"
     mask = missing_options.mask
-    restore(Task(source, target, damage, holed, reference, options, overrides, mask))
+    restore(Task(place, damage, holed, reference, options, overrides, mask))

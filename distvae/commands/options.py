@@ -5,6 +5,7 @@ their types and help texts. Nothing here imports anything heavy.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -214,6 +215,11 @@ def progress_style(quiet: bool, json: bool) -> Style:
     return "json" if json else "line"
 
 
+WITHOUT_TRAINING = (
+    *("train.seed", "train.sigma"),
+    *("data.noise", "data.noise_seed", "data.drop"),
+)
+"""Settings that also a restoration without training takes."""
 DAMAGE = {"noise": "--add-noise", "snr": "--snr", "drop": "--drop"}
 """The options that damage a clean input, by the setting of the data that they stand for."""
 DAMAGE_PANEL = "Damage a clean input first, to measure the restoration"
@@ -256,6 +262,15 @@ class RestoreOptions:
         Path | None,
         typer.Option(help="Draw before, after and reference into a .png, .pdf or .svg."),
     ] = None
+    across: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="FRAMES",
+            help="Of a stack (a TIFF of several pictures): search for similar windows in so many"
+            " frames before and behind; 0 restores each alone.",
+        ),
+    ] = 2
     run: Annotated[
         Path | None,
         typer.Option(
@@ -283,6 +298,20 @@ class RestoreOptions:
         """Refuse two ways to choose the settings."""
         if self.preset and self.recipe:
             raise Refusal("--preset, --recipe: both are given; one of them expected")
+
+    def are_for_groups(self, keys: Iterable[str], is_sound: bool) -> bool:
+        """Return whether groups of windows restore a file, and no model is trained, given these
+        settings too.
+        """
+        named = {"--preset": self.preset, "--recipe": self.recipe, "--run": self.run}
+        trained = [name for name, value in named.items() if value is not None]
+        trained += [key for key in keys if key not in WITHOUT_TRAINING]
+        if self.stride is not None:
+            trained.append("--stride")
+        if self.model == "groups" and (trained or is_sound):
+            reason = f"{trained[0]} is for models that are trained" if trained else "a sound"
+            raise Refusal(f"--model groups: {reason}; --model tvae expected")
+        return self.model == "groups" or not (self.model or trained or is_sound)
 
     def overrides(
         self, assignments: list[str], sigma: float | None = None, **damage: float | None

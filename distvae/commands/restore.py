@@ -1,18 +1,21 @@
 """Restore one file: what `distvae denoise` and `distvae inpaint` have in common."""
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
 from distvae.commands.options import RestoreOptions
 from distvae.commands.restore_lines import describe_data, describe_stage, format_scores
+from distvae.commands.restored_files import Place
 from distvae.config import Config
 from distvae.data import signals
 from distvae.data.signals import Signal
@@ -36,21 +39,18 @@ if TYPE_CHECKING:
     from distvae.tasks.restoration import Cost, Restoration, Stage
 
 FIGURES = (".png", ".pdf", ".svg")
-WITHOUT_TRAINING = (
-    *("train.seed", "train.sigma"),
-    *("data.noise", "data.noise_seed", "data.drop"),
-)
-"""Settings that also a restoration without training takes."""
+EVERY = 0.2
+"""Seconds from one look at what was computed to the next."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Task:
     """One file to restore."""
 
-    source: Path
-    target: Path
+    place: Place
     damage: str
-    """Describes what was done to the source before it is restored, or ''."""
+    """Describes what was done to the file before it is restored, or ''."""
     observed: Signal
     """The values that the model is trained on, NaN where they are missing."""
     reference: Signal | None
@@ -70,19 +70,24 @@ class Task:
     def is_by_groups(self) -> bool:
         """Return whether groups of windows restore it, and no model is trained."""
         options, is_sound = self.options, self.observed.rate is not None
-        named = {"--preset": options.preset, "--recipe": options.recipe, "--run": options.run}
-        trained = [name for name, value in named.items() if value is not None]
-        trained += [key for key in self.overrides if key not in WITHOUT_TRAINING]
-        if options.model == "groups" and (trained or is_sound):
-            reason = f"{trained[0]} is for models that are trained" if trained else "a sound"
-            raise Refusal(f"--model groups: {reason}; --model tvae expected")
         resumes = options.resume and (self.folder / "run.json").is_file()
-        return options.model == "groups" or not (options.model or trained or is_sound or resumes)
+        for_groups = options.are_for_groups(self.overrides, is_sound)
+        return for_groups and (options.model == "groups" or not resumes)
+
+    @property
+    def source(self) -> Path:
+        """Return the file that is restored."""
+        return self.place.source
+
+    @cached_property
+    def target(self) -> Path:
+        """Return the file of the result."""
+        return self.place.target(signals.suffixes_for(self.observed))
 
     @property
     def name(self) -> str:
         """Return the name of the file, and what was done to it."""
-        return f"{self.source.name}{self.damage}"
+        return f"{self.place.number}{self.source.name}{self.damage}"
 
     @property
     def files(self) -> tuple[Path | None, ...]:
@@ -153,30 +158,53 @@ def restore(task: Task) -> None:
 def restore_by_groups(task: Task) -> None:
     """Restore a picture from groups of its similar windows, and write the result."""
     claim_outputs(task)
-    progress = Progress(task.options.style, "window")
-    progress.say(f"{task.name}: by groups of similar windows")
     from distvae.tasks.groups import restore as restore_picture
 
+    progress = Progress(task.options.style, "window")
+    if task.damage:
+        progress.say(task.name)
     sigma = cast(float | None, task.overrides.get("train.sigma"))
     refuse_unfit(task.observed.values, task.source.name, sigma)
     values, began = distinct_channels(task.observed.values), time.monotonic()
-    with stop_signals() as stop:
-
-        def report(done: float) -> None:
-            progress.share(done, time.monotonic() - began)
-            if stop():
-                progress.end()
-                print(f"distvae: stopped; {task.target} was not written", file=sys.stderr)
-                raise SystemExit(128 + stop())
-
-        found = restore_picture(values, sigma, available_cores(), report)
-    progress.end()
+    compute = partial(restore_picture, values, sigma, available_cores())
+    found = while_hearing(compute, task.target, progress)
     restored = np.broadcast_to(found.values, task.observed.values.shape)
     scores, seconds = write_restored(task, restored), time.monotonic() - began
     noise = "" if found.noise is None else f"{found.noise} removed, "
-    progress.say(f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}")
+    lost = described_loss(task.target, task.observed)
+    progress.say(f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}{lost}")
     if task.options.json:
         print(json.dumps({"seconds": seconds, **scores}))
+
+
+def while_hearing(
+    compute: Callable[[Callable[[float], None]], T], target: Path, progress: Progress
+) -> T:
+    """Return what a function computes, which is given a function to report the share that is done.
+
+    It runs beside the main thread, which answers Ctrl-C: Python hears it between two instructions
+    of that thread, and a compilation is a single one. Nothing is being written meanwhile, so that
+    the process can end at once.
+    """
+    began, shares = time.monotonic(), [0.0]
+    pool = ThreadPoolExecutor(1)
+    with stop_signals() as stop:
+        found = pool.submit(compute, shares.append)
+        while not wait([found], EVERY).done:
+            progress.share(shares[-1], time.monotonic() - began)
+            if stop():
+                progress.end()
+                print(f"distvae: stopped; {target} was not written", file=sys.stderr, flush=True)
+                os._exit(128 + stop())
+    progress.end()
+    return found.result()
+
+
+def described_loss(target: Path, observed: Signal) -> str:
+    """Return what the file of a result does not hold, as it follows in a line of text."""
+    if signals.holds_transparency(target, observed):
+        return ""
+    return f"; without its transparency, which {target.suffix} does not hold"
 
 
 def write_restored(task: Task, restored: Floats) -> dict[str, float]:
@@ -242,9 +270,9 @@ def claim_outputs(task: Task) -> None:
     """Refuse outputs that cannot be written, and options that contradict each other."""
     options = task.options
     check_new_file(task.target, signals.suffixes_for(task.observed), options.replaces)
-    refuse_own_input(task, task.target)
+    refuse_own_input(task.files, task.target)
     if options.figure is not None:
-        refuse_own_input(task, options.figure)
+        refuse_own_input(task.files, options.figure)
         check_new_file(options.figure, FIGURES, options.replaces)
         if options.figure.resolve() == task.target.resolve():
             raise Refusal(
@@ -254,9 +282,9 @@ def claim_outputs(task: Task) -> None:
     refuse_unlike_reference(task)
 
 
-def refuse_own_input(task: Task, output: Path) -> None:
+def refuse_own_input(files: Iterable[Path | None], output: Path) -> None:
     """Refuse to write over a file that the restoration reads, and reads again when it resumes."""
-    if output.resolve() in {file.resolve() for file in task.files if file}:
+    if output.resolve() in {file.resolve() for file in files if file}:
         raise Refusal(f"{output}: this file is read, and by --resume again; another name expected")
 
 
@@ -313,7 +341,7 @@ def write_result(task: Task, restoration: "Restoration") -> str:
             f"; {clipped:,} samples beyond full scale were clipped; a .wav of floats would keep"
             " them"
         )
-    return text
+    return text + described_loss(task.target, task.observed)
 
 
 def draw_comparison(path: Path, task: Task, result: Floats) -> None:

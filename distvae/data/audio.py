@@ -28,7 +28,6 @@ STANDARD_ERROR = 2
 SILENCE = threading.RLock()
 """Held by the thread that has turned that descriptor away."""
 Real = TypeVar("Real", np.float32, np.float64)
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_CHANNELS = 64
 """The most channels of a recording; a damaged or hostile header may announce a thousand."""
 RATES = (1_000, 1_000_000)

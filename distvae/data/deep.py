@@ -4,7 +4,6 @@ which it cannot write, and PGM, which it widens.
 
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,13 +108,20 @@ def _swapped(args: tuple[object, ...] | str | None, order: str) -> tuple[object,
     return (str(mode).replace(order, OTHER_ORDER[order]), *others)
 
 
-def write_deep(path: Path, pixels: Pixels, profile: bytes | None = None) -> None:
-    """Write (height, width, 3 or 4 channels) and the profile of the colours as the suffix says."""
-    path.write_bytes(WRITERS[path.suffix.lower()](pixels, profile))
+def write_deep(
+    path: Path, pixels: Pixels, profile: bytes | None = None, exif: bytes | None = None
+) -> None:
+    """Write (height, width, 3 or 4 channels) and the profile of the colours as the suffix says. A
+    PNG also holds the EXIF.
+    """
+    if path.suffix.lower() == ".png":
+        path.write_bytes(png(pixels, profile, exif))
+    else:
+        path.write_bytes(tiff(pixels, profile))
 
 
-def png(pixels: Pixels, profile: bytes | None = None) -> bytes:
-    """Return a PNG: a header, the profile, the deflated rows without filters, and an end."""
+def png(pixels: Pixels, profile: bytes | None = None, exif: bytes | None = None) -> bytes:
+    """Return a PNG: a header, the profile, the EXIF, the deflated rows without filters, an end."""
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(">u2"))
@@ -123,6 +129,7 @@ def png(pixels: Pixels, profile: bytes | None = None) -> bytes:
         b"\x89PNG\r\n\x1a\n"
         + _chunk(b"IHDR", header)
         + (_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)) if profile else b"")
+        + (_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")) if exif else b"")
         + _chunk(b"IDAT", zlib.compress(rows))
         + _chunk(b"IEND", b"")
     )
@@ -165,10 +172,3 @@ def tiff(pixels: Pixels, profile: bytes | None) -> bytes:
     directory = b"".join(struct.pack("<HHII", *field) for field in fields)
     start = struct.pack("<2sHI", b"II", 42, third + len(colours))
     return start + strip + depths + colours + struct.pack("<H", len(fields)) + directory + bytes(4)
-
-
-WRITERS: dict[str, Callable[[Pixels, bytes | None], bytes]] = {
-    ".png": png,
-    ".tif": tiff,
-    ".tiff": tiff,
-}

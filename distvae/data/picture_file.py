@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,9 @@ COPIES = 3 * 8
 GREY = ("1", "L", "LA", "La")
 ORIENTATION = 0x0112
 """The tag by which a camera notes how it was held."""
+NOTES = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
+"""Tags that are kept: description, make, model, resolution and its unit, software, date, artist and
+copyright. The others of a TIFF say how its pixels are stored."""
 QUARTERS = range(5, 9)
 """Its values for pictures to be turned by a quarter."""
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -30,9 +33,9 @@ PHOTOGRAPH = "MPO"
 
 
 @contextmanager
-def opened(path: Path) -> Iterator["Image"]:
-    """Open the file of a picture. Refuse one that is damaged, too large or holds several pictures
-    before its pixels are decoded.
+def opened(path: Path, most: int = 1) -> Iterator["Image"]:
+    """Open the file of a picture. Refuse one that is damaged, too large or holds more pictures than
+    expected before its pixels are decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -50,9 +53,28 @@ def opened(path: Path) -> Iterator["Image"]:
             refuse_deep_planes(path, image)
             refuse_deep_portable(path, image)
             frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != PHOTOGRAPH:
+            if frames > most and image.format != PHOTOGRAPH:
                 raise Refusal(f"{path}: holds {frames} pictures; one expected")
             yield image
+
+
+def exif_of(image: "Image") -> bytes | None:
+    """Return what a camera noted about an opened picture, once it is turned upright."""
+    from PIL.ExifTags import IFD
+    from PIL.Image import Exif
+
+    found, kept = image.getexif(), Exif()
+    with suppress(Exception):  # notes that cannot be written again matter less than the picture
+        for tag in NOTES:
+            if tag in found:
+                kept[tag] = found[tag]
+        for tag in (IFD.Exif, IFD.GPSInfo):
+            if notes := {k: v for k, v in found.get_ifd(tag).items() if k != IFD.Interop}:
+                kept[tag] = notes
+        if len(kept):
+            kept[ORIENTATION] = 1
+            return kept.tobytes()
+    return None
 
 
 def _why_unknown(path: Path) -> str:

@@ -3,14 +3,15 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data import audio
 from distvae.data.deep import is_negative, read_deep, refuse_transparency, write_deep
-from distvae.data.picture_file import GREY, opened, plain_head
+from distvae.data.picture_file import GREY, exif_of, opened, plain_head
+from distvae.files.kinds import DEEP_PICTURES, PICTURES, SOUNDS, TIFF, TRANSPARENT
 from distvae.files.output import atomic_file
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles, Floats
@@ -18,14 +19,8 @@ from distvae.numerics.array_types import Doubles, Floats
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TIFF = (".tif", ".tiff")
-"""The kinds of picture that are written with floats."""
-DEEP_PICTURES = (".png", *TIFF)
-"""The kinds of picture that are written with transparency, or with 16 bits."""
-PICTURES = (*DEEP_PICTURES, ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm")
 UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".pfm", ".exr", ".dng")
 """Kinds of picture that are not read here; files of a folder that are left out are reported."""
-SOUNDS = audio.SUFFIXES
 WRITTEN = (".wav", ".flac")
 """The kinds of sound that are written: those that keep every sample."""
 PEAK = 255.0
@@ -35,6 +30,8 @@ KEPT = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC_")
 """How the names of encodings begin that a sound is written in again. By others it would lose once
 more.
 """
+LONGEST_EXIF = 65_533
+"""Bytes of a JPEG's EXIF."""
 CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
 """Ways of telling colours that are not kept, nor the profile that goes with them."""
 FLOATS = 32
@@ -57,6 +54,8 @@ class Signal:
     """(height, width) the transparency of a picture, as in the file."""
     profile: bytes | None = None
     """The ICC profile of a picture's colours."""
+    exif: bytes | None = None
+    """What a camera noted, of a picture that is upright."""
     rate: int | None = None
     """Sampling rate of a sound in Hz; None for a picture."""
     encoding: str = "PCM_16"
@@ -111,14 +110,15 @@ def read_signal(path: Path) -> Signal:
 
 
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
-    """Return the kinds of file that can hold a signal. Transparency, 16 bits and floats limit the
-    kinds of picture, PGM is grey, WebP and PPM are coloured, and FLAC limits channels and rates.
+    """Return the kinds of file that can hold a signal, but for its transparency. 16 bits and floats
+    limit the kinds of picture, PGM is grey, WebP and PPM are coloured, and FLAC limits channels and
+    rates.
     """
     if signal.rate is not None:
         return WRITTEN if _fits_flac(signal.values.shape[-1], signal.rate) else WRITTEN[:1]
     if signal.has_floats:
         return TIFF
-    if signal.alpha is not None or signal.bits > 8:
+    if signal.bits > 8:
         return DEEP_PICTURES
     unfit = (".webp", ".ppm") if signal.values.shape[-1] == 1 else (".pgm",)
     return tuple(suffix for suffix in PICTURES if suffix not in unfit)
@@ -174,14 +174,20 @@ def _encoding(path: Path, signal: Signal) -> str:
 
 def read_picture(path: Path) -> Signal:
     """Return the channels of a picture, with its transparency apart from them."""
+    with opened(path) as image:
+        profile = None if image.mode in CONVERTED else image.info.get("icc_profile")
+        return picture_of(stored_values(path, image), profile, exif_of(image))
+
+
+def stored_values(path: Path, image: "Image") -> Stored:
+    """Return the values of an opened picture, turned upright."""
     from PIL import ImageOps
 
-    with opened(path) as image:
-        deep = read_deep(path, image)
-        values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
-        if is_negative(image) and values.dtype != np.uint8:  # which Pillow turns itself
-            values = _inverted(path, values)
-        return _picture(values, None if image.mode in CONVERTED else image.info.get("icc_profile"))
+    deep = read_deep(path, image)
+    values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
+    if is_negative(image) and values.dtype != np.uint8:  # which Pillow turns itself
+        values = _inverted(path, values)
+    return values
 
 
 def read_plain_picture(path: Path) -> "Signal":
@@ -190,13 +196,14 @@ def read_plain_picture(path: Path) -> "Signal":
     return read_picture(path)
 
 
-def _picture(values: Stored, profile: bytes | None) -> Signal:
+def picture_of(values: Stored, profile: bytes | None = None, exif: bytes | None = None) -> Signal:
+    """Return the channels of a picture, with its transparency apart from them."""
     channels, bits = values[..., None] if values.ndim == 2 else values, 8 * values.itemsize
     if bits == FLOATS:
-        return Signal(channels.astype(np.float64), bits, profile=profile)
+        return Signal(channels.astype(np.float64), bits, profile=profile, exif=exif)
     alpha = channels[..., -1].astype(np.uint16) if channels.shape[-1] in (2, 4) else None
     colours = channels[..., :-1] if alpha is not None else channels
-    return Signal(colours * (255 / (2**bits - 1)), bits, alpha, profile)
+    return Signal(colours * (255 / (2**bits - 1)), bits, alpha, profile, exif)
 
 
 def _pixels(path: Path, image: "Image") -> Stored:
@@ -240,15 +247,21 @@ def _floats(path: Path, image: "Image") -> NDArray[np.float32]:
 
 def write_picture(path: Path, signal: Signal) -> None:
     """Write pixels in the depth they came in."""
-    values = _stored(signal)
+    kept = signal if holds_transparency(path, signal) else dataclasses.replace(signal, alpha=None)
+    values = as_stored(kept)
     with atomic_file(path) as temporary:
         if signal.bits == 16 and values.shape[-1] > 1:
-            write_deep(temporary, values.astype(np.uint16), signal.profile)
+            write_deep(temporary, values.astype(np.uint16), signal.profile, signal.exif)
         else:
-            _save(temporary, values, signal.profile)
+            _save(temporary, values, signal)
 
 
-def _stored(signal: Signal) -> Stored:
+def holds_transparency(path: Path, signal: Signal) -> bool:
+    """Return whether a file of this kind holds the transparency of a picture, if it has any."""
+    return signal.alpha is None or path.suffix.lower() in TRANSPARENT
+
+
+def as_stored(signal: Signal) -> Stored:
     """Return the values of a picture as its file is to hold them, with its transparency."""
     if signal.has_floats:
         return signal.values.astype(np.float32)
@@ -258,11 +271,13 @@ def _stored(signal: Signal) -> Stored:
     return values.astype(np.uint16) if signal.bits == 16 else values.astype(np.uint8)
 
 
-def _save(path: Path, values: Stored, profile: bytes | None) -> None:
+def _save(path: Path, values: Stored, signal: Signal) -> None:
     from PIL import Image
 
     image = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
-    if path.suffix.lower() in LOSSY_PICTURES:
-        image.save(path, icc_profile=profile, quality=95)
-    else:
-        image.save(path, icc_profile=profile, lossless=True)  # an option of WebP alone
+    options: dict[str, Any] = {"icc_profile": signal.profile}
+    is_lossy = path.suffix.lower() in LOSSY_PICTURES
+    if signal.exif and not (is_lossy and len(signal.exif) > LONGEST_EXIF):
+        options["exif"] = signal.exif
+    options |= {"quality": 95} if is_lossy else {"lossless": True}  # an option of WebP alone
+    image.save(path, **options)

@@ -48,6 +48,8 @@ SPARSITY = 2.83
 """k of the sparse prior."""
 LEAST = 1e-5
 """The least squared singular value, relative to the noise."""
+NEAR = 12
+"""Pixels, in each direction, in which windows are searched for if other frames are searched too."""
 STRONG = 1.35
 """The standard deviation of a picture, relative to its noise, below which windows are larger."""
 SMALLEST = 8
@@ -100,11 +102,10 @@ SPREAD = 1.2
 """Pixels over which observed pixels are blurred into holes at first."""
 
 
-
 class Frames(NamedTuple):
     """How the frames of a stack lie in a picture: one below the other."""
 
-    count: int = 1
+    number: int = 1
     across: int = 0
     """Frames before and behind that of a reference in which similar windows are searched for."""
 
@@ -205,7 +206,14 @@ def denoise(
             removed = np.square(observed - data, dtype=np.float64).mean((1, 2))
             levels = each.left * np.sqrt(np.abs(1 - removed / np.maximum(noise.levels**2, LEAST)))
         posterior = partial(_denoised, each, data, found, *_whiteners(noise, each.size, levels))
-        found = _look(each, found, posterior, threads, _part(report, number, len(plan)), frames)
+        found = _look(
+            each,
+            found,
+            posterior,
+            threads,
+            part_of(report, number / len(plan), 1 / len(plan)),
+            frames,
+        )
     restored: Doubles = found * unit + middle
     return restored
 
@@ -313,18 +321,18 @@ def _look(
 ) -> Picture:
     """Return the picture that the populations of all references make together."""
     channels, whole, width = guide.shape
-    height = whole // frames.count
+    height = whole // frames.number
     rows, columns = _references(height - each.size), _references(width - each.size)
-    near = [min(each.radius, side - each.size) + 1 for side in (height, width)]
+    radius = min(each.radius, NEAR) if frames.across else each.radius
+    near = [min(radius, side - each.size) + 1 for side in (height, width)]
     count = min(each.members, near[0] * near[1])
     step = max(1, CHUNK // len(columns))
 
     def strip(frame: int, part: Places) -> tuple[slice, slice, Picture]:
-        first, last = max(0, frame - frames.across), min(frames.count, frame + frames.across + 1)
-        near = (each.size, count, each.radius, height, first, last)
+        first, last = max(0, frame - frames.across), min(frames.number, frame + frames.across + 1)
+        near = (each.size, count, radius, height, first, last)
         places = nearest_windows(guide, frame * height + part, columns, *near)
-        top = max(0, int(part[0]) - each.radius)
-        bottom = min(height, int(part[-1]) + each.radius + each.size)
+        top, bottom = max(0, part[0] - radius), min(height, part[-1] + radius + each.size)
         sums = np.zeros((2, channels, (last - first) * (bottom - top), width), np.float32)
         for start in range(0, len(places), BLOCK):
             found = posterior(places[start : start + BLOCK])
@@ -334,20 +342,22 @@ def _look(
         sums = sums.reshape(2, channels, last - first, bottom - top, width)
         return slice(first, last), slice(top, bottom), sums
 
-    total = np.zeros((2, channels, frames.count, height, width), np.float32)
+    total = np.zeros((2, channels, frames.number, height, width), np.float32)
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # the threads share the chunks; the library of products counts for all
     pool = ThreadPoolExecutor(threads, "groups", torch.set_num_threads, (1,))
     try:
-        parts = [rows[start : start + step] for start in range(0, len(rows), step)] * frames.count
-        numbers = np.repeat(np.arange(frames.count), len(parts) // frames.count).tolist()
-        for done, (near, band, sums) in enumerate(pool.map(strip, numbers, parts), 1):
-            total[:, :, near, band] += sums
+        parts = [rows[start : start + step] for start in range(0, len(rows), step)] * frames.number
+        numbers = np.repeat(np.arange(frames.number), len(parts) // frames.number).tolist()
+        for done, (searched, band, sums) in enumerate(pool.map(strip, numbers, parts), 1):
+            total[:, :, searched, band] += sums
             report(done / len(parts))
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
-    return np.divide(*total, out=total[0]).reshape(guide.shape)
+    total[0] /= total[1]
+    merged: Picture = total[0].reshape(guide.shape)
+    return merged
 
 
 def _references(last: int) -> Places:
@@ -355,13 +365,14 @@ def _references(last: int) -> Places:
     return np.append(np.arange(0, last, STRIDE), last).astype(np.int32)
 
 
-def _part(report: Report, number: int, count: int) -> Report:
-    return lambda done: report((number + done) / count)
+def part_of(report: Report, start: float, share: float) -> Report:
+    """Return what reports a part of the work that begins at a share of it."""
+    return lambda done: report(start + share * done)
 
 
 def _refuse_small(picture: Floats, frames: Frames) -> None:
     """Refuse a picture that has too few windows to compare."""
-    height, width = picture.shape[0] // frames.count, picture.shape[1]
+    height, width = picture.shape[0] // frames.number, picture.shape[1]
     if min(height, width) < SMALLEST:
         raise Refusal(
             f"a picture of {height} x {width} pixels; at least {SMALLEST} x {SMALLEST} expected, or"
@@ -381,7 +392,7 @@ def fill(
     Without noise, observed pixels stay as they are.
     """
     seen = ~np.isnan(planes)
-    apart = (len(planes), frames.count, -1, planes.shape[2])
+    apart = (len(planes), frames.number, -1, planes.shape[2])
     if not seen.reshape(apart).any((2, 3)).all():
         raise Refusal("a channel without an observed pixel; some in each channel expected")
     low, high = np.nanmin(planes), np.nanmax(planes)
@@ -393,7 +404,7 @@ def fill(
     for number, floor in enumerate(FLOORS):
         found = found if noise else np.where(seen, observed, found)
         posterior = partial(_filled, found, observed, mask, variance, max(floor, 0.02 * variance))
-        part = _part(report, number, len(FLOORS))
+        part = part_of(report, number / len(FLOORS), 1 / len(FLOORS))
         found = _look(HOLES, found, posterior, threads, part, frames)
     filled = found.astype(np.float64) / scale + low
     return filled if noise else np.where(seen, planes, filled)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from distvae.commands.options import DAMAGE_PANEL, RestoreOptions
 from distvae.commands.restore import Task, write_result
+from distvae.commands.restored_files import Place
 from distvae.config.recipes import load, parse_assignments
 from distvae.data import signals
 from distvae.data.windows.missing import masked_by, read_mask
@@ -404,7 +405,6 @@ REFUSED = {
     "denoise grey.png out.gif": "'.gif' is no kind of file for this result",
     "denoise grey.png out.wav": "'.wav' is no kind of file for this result",
     "denoise deep.pgm out.pgm": "'.pgm' is no kind of file for this result; .png or .tif or",
-    "denoise clear.png out.jpg": "'.jpg' is no kind of file for this result",
     "denoise grey.png nowhere/out.png": "existing, writable folder",
     "denoise grey.png colour.png": "--force",
     "denoise grey.png out.png --figure out.txt": "'.txt'",
@@ -542,7 +542,8 @@ def test_an_interrupted_restoration_is_written_and_resumed() -> None:
 def test_stopped_in_its_first_epoch_a_restoration_writes_what_it_has(tmp_path: Path) -> None:
     given = signals.read_signal(Path("grey.png"))
     overrides = parse_assignments([*BRIEF, "estep.block=32"])
-    task = Task(Path("grey.png"), Path("out.png"), "", given, None, RestoreOptions(), overrides)
+    place = Place(Path("grey.png"), "denoised", Path("out.png"))
+    task = Task(place, "", given, None, RestoreOptions(), overrides)
     asked = iter([False, False, True])
     restoration = Restoration(task.config, given.values, task.name, RunDestination(task.folder))
     assert write_result(task, restoration) == "nothing is restored yet; out.png was not written"

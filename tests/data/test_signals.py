@@ -1,6 +1,7 @@
 """Files to arrays and back: nothing lost that the kind of file can hold, every bad file named."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
 
 from distvae.data import deep, signals
+from distvae.files.kinds import PICTURES
 from distvae.files.refusal import Refusal
 
 
@@ -64,20 +67,18 @@ def test_a_picture_of_eight_bits_comes_back_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    ("channels", "bits", "transparent", "unfit"),
+    ("channels", "bits", "unfit"),
     [
-        (1, 8, False, {".webp", ".ppm"}),
-        (3, 8, False, {".pgm"}),
-        (3, 16, False, {".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}),
-        (3, 8, True, {".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}),
+        (1, 8, {".webp", ".ppm"}),
+        (3, 8, {".pgm"}),
+        (3, 16, {".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}),
     ],
 )
 def test_kinds_of_file_that_cannot_hold_a_picture(
-    channels: int, bits: int, transparent: bool, unfit: set[str]
+    channels: int, bits: int, unfit: set[str]
 ) -> None:
-    alpha = np.zeros((2, 2), np.uint16) if transparent else None
-    signal = signals.Signal(np.zeros((2, 2, channels)), bits, alpha)
-    assert set(signals.PICTURES) - set(signals.suffixes_for(signal)) == unfit
+    signal = signals.Signal(np.zeros((2, 2, channels)), bits)
+    assert set(PICTURES) - set(signals.suffixes_for(signal)) == unfit
 
 
 def test_a_pgm_of_more_than_eight_bits_is_read_and_such_a_ppm_is_refused(tmp_path: Path) -> None:
@@ -331,3 +332,56 @@ def test_several_pictures_and_whole_numbers_of_32_bits_are_refused(tmp_path: Pat
         signals.read_signal(tmp_path / "pages.tif")
     with pytest.raises(Refusal, match="whole numbers of 32 bits"):
         signals.read_signal(tmp_path / "whole.tif")
+
+
+@pytest.mark.parametrize(("suffix", "held"), [("png", 4), ("tif", 4), ("webp", 4), ("jpg", 3)])
+def test_transparency_is_left_out_of_kinds_that_do_not_hold_it(
+    tmp_path: Path, suffix: str, held: int
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    given = signals.Signal(np.full((8, 9, 3), 200.0), alpha=np.full((8, 9), 128, np.uint16))
+    signals.write(path, given)
+    assert signals.holds_transparency(path, given) == (held == 4)
+    with Image.open(path) as written:
+        assert len(written.getbands()) == held
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif", "deep.png"])
+def test_what_a_camera_noted_comes_back_upright(tmp_path: Path, kind: str) -> None:
+    exif, profile = Image.Exif(), b"profile of colours"
+    exif[Base.Orientation], exif[Base.Make], exif[Base.DateTime] = 6, "Maker", "2020:01:02 03:04:05"
+    exif[IFD.Exif] = {Base.ExposureTime: 0.5, Base.ISOSpeedRatings: 400}
+    exif[IFD.GPSInfo] = {GPS.GPSLatitudeRef: "N"}
+    source, target = tmp_path / "in.jpg", tmp_path / f"out.{kind}"
+    Image.fromarray(colours(8, 3).astype(np.uint8)).save(source, exif=exif, icc_profile=profile)
+    read = signals.read_signal(source)
+    assert read.values.shape == (5, 7, 3)
+    signals.write(target, replace(read, bits=16) if kind == "deep.png" else read)
+    with Image.open(target) as written:
+        assert written.info["icc_profile"] == profile
+        assert written.size == (7, 5)
+        found = written.getexif()
+    assert (found[Base.Orientation], found[Base.Make]) == (1, "Maker")
+    assert found[Base.DateTime] == "2020:01:02 03:04:05"
+    assert found.get_ifd(IFD.Exif)[Base.ISOSpeedRatings] == 400
+    assert found.get_ifd(IFD.GPSInfo)[GPS.GPSLatitudeRef] == "N"
+
+
+def test_of_a_tiff_only_notes_are_kept_and_nothing_about_its_storage(tmp_path: Path) -> None:
+    Image.fromarray(colours(8, 3).astype(np.uint8)).save(
+        tmp_path / "a.tif", compression="tiff_lzw", tiffinfo={Base.Make: "Maker"}
+    )
+    signals.write(tmp_path / "a.jpg", signals.read_signal(tmp_path / "a.tif"))
+    with Image.open(tmp_path / "a.jpg") as written:
+        assert dict(written.getexif()) == {Base.Make: "Maker", Base.Orientation: 1}
+
+
+def test_notes_that_are_damaged_or_too_long_do_not_keep_a_picture_from_being_written(
+    tmp_path: Path,
+) -> None:
+    exif = Image.Exif()
+    exif[Base.ImageDescription] = "x" * 70_000
+    Image.fromarray(colours(8, 3).astype(np.uint8)).save(tmp_path / "a.png", exif=exif)
+    signals.write(tmp_path / "a.jpg", signals.read_signal(tmp_path / "a.png"))
+    with Image.open(tmp_path / "a.jpg") as written:
+        assert not written.getexif()

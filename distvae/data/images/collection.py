@@ -12,7 +12,7 @@ from distvae.data import files, folders
 from distvae.data.dataset import Dataset, Labels
 from distvae.data.images import archive, cifar, folder
 from distvae.data.images.source import Scaled, Source
-from distvae.data.signals import PICTURES
+from distvae.files.kinds import PICTURES
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 

@@ -22,7 +22,8 @@ from distvae.data.broken import (
 from distvae.data.dataset import Labels
 from distvae.data.images.source import Bytes, Published, Source
 from distvae.data.picture_file import Form, opened, plain_head, refuse_deep
-from distvae.data.signals import PICTURES, UNREAD, read_plain_picture
+from distvae.data.signals import UNREAD, read_plain_picture
+from distvae.files.kinds import PICTURES
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 from distvae.system.disk import reserve_space

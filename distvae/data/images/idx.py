@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from distvae.config import IdxData
 from distvae.data import files, folders
 from distvae.data.dataset import Array, Dataset, Labels
-from distvae.data.signals import PICTURES
+from distvae.files.kinds import PICTURES
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file

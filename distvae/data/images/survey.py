@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distvae.config import IdxData, ImageData
-from distvae.data import audio, files
+from distvae.data import files
 from distvae.data.broken import describe_skipped, find_broken, refuse_lost_splits
 from distvae.data.dataset import Labels
 from distvae.data.images import cifar, collection, folder, idx
 from distvae.data.images.source import divide_images
 from distvae.data.picture_file import plain_head
-from distvae.data.signals import PICTURES, UNREAD, read_plain_picture
+from distvae.data.signals import UNREAD, read_plain_picture
 from distvae.data.survey import Survey, checked_config, count_rows
+from distvae.files.kinds import PICTURES, SOUNDS
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 
@@ -51,7 +52,7 @@ def survey_images(path: str, decoded: bool, settings: Sequence[str] = ()) -> Sur
         return _survey_arrays(path, settings) if root.suffix.lower() == ".npz" else None
     if cifar.find(root) is not None:
         return _survey_arrays(path, settings)
-    recordings = files.list_files(root, audio.SUFFIXES)
+    recordings = files.list_files(root, SOUNDS)
     if not recordings and collection.find_archives(root):
         return _survey_arrays(path, settings)
     if len(files.list_files(root, PICTURES)) <= len(recordings):

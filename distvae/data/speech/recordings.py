@@ -9,9 +9,10 @@ from typing import NoReturn
 from distvae.config import SpeechData
 from distvae.config.data.speech import CSV
 from distvae.data import audio, broken, files, folders, splits
-from distvae.data.audio import SUFFIXES, UNREAD
+from distvae.data.audio import UNREAD
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.speech import layouts
+from distvae.files.kinds import SOUNDS
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 
@@ -67,10 +68,10 @@ def find_speakers(root: Path, config: SpeechData) -> list[Recording]:
 
 def sound_files(root: Path) -> list[str]:
     """Return every sound file under a folder; refuse a folder without any."""
-    if not (found := files.list_files(root, SUFFIXES)):
+    if not (found := files.list_files(root, SOUNDS)):
         others = files.describe_unread(root, UNREAD)
         lead = f"no recordings ({others})" if others else "no recordings"
-        raise Refusal(f"{root}: {lead}; {', '.join(SUFFIXES)} files expected in it or below it")
+        raise Refusal(f"{root}: {lead}; {', '.join(SOUNDS)} files expected in it or below it")
     return found
 
 

@@ -13,6 +13,7 @@ from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.speech import layouts, recordings, synthesiser
 from distvae.data.splits import SPLITS
 from distvae.data.survey import Survey, checked_config
+from distvae.files.kinds import SOUNDS
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.numerics.numbers import counted
@@ -33,7 +34,7 @@ def survey_recordings(path: str, decoded: bool, settings: Sequence[str] = ()) ->
     if path == BUILT_IN:
         return _survey(path, synthesiser.folder(), decoded, settings)
     root = Path(path)
-    if not root.is_dir() or not files.list_files(root, audio.SUFFIXES):
+    if not root.is_dir() or not files.list_files(root, SOUNDS):
         return None
     return _survey(path, root, decoded, settings)
 

@@ -22,7 +22,8 @@ from distvae.data import broken, files
 from distvae.data.broken import hinting_at_broken
 from distvae.data.dataset import Array, Dataset
 from distvae.data.picture_file import head
-from distvae.data.signals import PICTURES, read_picture
+from distvae.data.signals import read_picture
+from distvae.files.kinds import PICTURES
 from distvae.files.memory import require_memory
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal

@@ -1,0 +1,84 @@
+"""Restore a stack: a TIFF that holds several pictures."""
+
+import json
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import cast
+
+import numpy as np
+
+from distvae.commands.options import RestoreOptions
+from distvae.commands.restore import refuse_own_input, while_hearing
+from distvae.commands.restored_files import FOR_ONE, Place
+from distvae.data.picture_noise import PictureNoise
+from distvae.data.signals import Stored, as_stored, picture_of
+from distvae.data.stack_file import Stack, write_stack
+from distvae.data.windows.missing import Finder, keep_observed
+from distvae.files.kinds import TIFF
+from distvae.files.output import check_new_file
+from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Doubles
+from distvae.system.processors import available_cores
+from distvae.tasks.groups import Report, noise_of, part_of
+from distvae.tasks.stacks import restore_stack
+from distvae.train.progress import Progress
+
+DAMAGE = ("data.noise", "data.drop")
+"""Settings that damage one picture first, to measure how it is restored."""
+
+
+def restore_pages(
+    place: Place,
+    stack: Stack,
+    options: RestoreOptions,
+    overrides: Mapping[str, Plain],
+    find: Finder | None = None,
+) -> None:
+    """Remove the noise of a stack, or fill in what a function finds missing; write the result."""
+    source, target = place.source, place.target(TIFF)
+    if not options.are_for_groups(overrides, False):
+        raise Refusal(
+            f"{source}: holds {len(stack.pages)} pictures; one expected by a model that is trained"
+        )
+    given = [f"--{name}" for name in FOR_ONE if getattr(options, name) is not None]
+    given += [key for key in DAMAGE if key in overrides]
+    if given:
+        raise Refusal(f"{given[0]}: for one picture, but {source} is a stack; omit it")
+    check_new_file(target, TIFF, options.replaces)
+    refuse_own_input([source], target)
+    progress, began = Progress(options.style, "window"), time.monotonic()
+    sigma = cast(float | None, overrides.get("train.sigma"))
+    compute = partial(restored_pages, stack, options.across, sigma, find)
+    pages, noises = while_hearing(compute, target, progress)
+    write_stack(target, pages, stack)
+    seconds = time.monotonic() - began
+    others = f" from the first of {len(noises)} series" if len(noises) > 1 else ""
+    removed = f"{noises[0]} removed{others}, " if noises else ""
+    progress.say(f"{target}: {len(pages)} pictures written, {removed}{seconds:.0f} s")
+    if options.json:
+        print(json.dumps({"seconds": seconds}))
+
+
+def restored_pages(
+    stack: Stack, across: int, sigma: float | None, find: Finder | None, report: Report
+) -> tuple[list[Stored], list[str]]:
+    """Return the pictures of a stack restored, and in words the noise of each series of them."""
+    pages, noises = list(stack.pages), list[str]()
+
+    def read(page: int) -> Doubles:
+        picture = picture_of(stack.pages[page])
+        return np.where(find(picture), np.nan, picture.values) if find else picture.values
+
+    for number, series in enumerate(stack.series):
+        noise: float | PictureNoise | None = None
+        if find is None:
+            noise = noise_of(map(read, series)) if sigma is None else sigma
+            noises.append(str(noise) if sigma is None else f"white noise of {sigma:g}")
+        part = part_of(report, number / len(stack.series), 1 / len(stack.series))
+        frames = restore_stack(read, series, noise, across, available_cores(), part)
+        for page, values in zip(series, frames, strict=True):
+            result = keep_observed(read(page), values)
+            pages[page] = as_stored(picture_of(stack.pages[page]).with_values(result))
+    return pages, noises

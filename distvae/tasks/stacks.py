@@ -1,0 +1,38 @@
+"""Restore the frames of a stack in runs, so that a long one needs little more memory than a short
+one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from distvae.data.picture_noise import PictureNoise
+from distvae.numerics.array_types import Doubles
+from distvae.tasks.groups import Frames, Report, part_of, restore
+
+VALUES = 2**24
+"""Values of a run of frames, about."""
+
+
+def restore_stack(
+    read: Callable[[int], Doubles],
+    numbers: Sequence[int],
+    noise: float | PictureNoise | None,
+    across: int,
+    threads: int,
+    report: Report,
+) -> Iterator[Doubles]:
+    """Yield frames without noise, or with their NaN filled in if there is none.
+
+    `read` returns a frame (height, width, channels) by its number. Similar windows are searched for
+    in so many frames before and behind.
+    """
+    count = len(numbers)
+    core = max(4 * across, VALUES // read(numbers[0]).size - 2 * across) if across else 1
+    for start in range(0, count, core):
+        first, last = max(0, start - across), min(count, start + core + across)
+        run = np.concatenate([read(number) for number in numbers[first:last]])
+        if noise is not None or np.isnan(run).any():
+            part = part_of(report, start / count, min(core, count - start) / count)
+            run = restore(run, noise, threads, part, Frames(last - first, across)).values
+        yield from np.split(run, last - first)[start - first : start - first + core]

@@ -1,0 +1,162 @@
+"""What `denoise` and `inpaint` read, and where they write."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.called import Called
+from tests.processes import started
+
+
+def pixels(seed: int = 0, side: int = 24) -> np.ndarray:
+    x = np.mgrid[:side, :side][1]
+    noise = 15 * np.random.default_rng(seed).standard_normal((side, side))
+    return (np.where((x // 6) % 2, 180.0, 60.0) + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder with a folder of pictures."""
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    for number in range(3):
+        Image.fromarray(pixels(number)).save(f"in/{number}.png")
+
+
+def test_without_a_name_the_result_is_beside_the_input(call: Called) -> None:
+    assert call("denoise", "in/0.png", "--sigma", "15")[0] == 0
+    assert Image.open("in/0-denoised.png").size == (24, 24)
+    assert call("inpaint", "in/0.png", "--missing-value", "255", "--drop", "0")[0] == 2
+    assert call("inpaint", "in/0.png", "--drop", "0.2")[0] == 0
+    assert Path("in/0-filled.png").is_file()
+    code, _, err = call("denoise", "in/0.png", "--sigma", "15")
+    assert (code, "in/0-denoised.png: exists; another name or --force" in err) == (2, True)
+
+
+def test_a_setting_may_stand_in_the_place_of_the_result(call: Called) -> None:
+    code, _, err = call("denoise", "in/0.png", "train.sigma=15")
+    assert code == 0, err
+    assert "in/0-denoised.png: written, white noise of 15 removed" in err
+
+
+def test_where_the_kind_is_not_written_the_result_is_a_png(call: Called) -> None:
+    Image.fromarray(pixels()).save("grey.webp", lossless=True)
+    assert call("denoise", "grey.webp", "--sigma", "15")[0] == 0
+    assert Path("grey-denoised.png").is_file()
+
+
+def test_transparency_that_is_left_out_is_told(call: Called) -> None:
+    Image.fromarray(np.dstack([pixels(n) for n in range(4)])).save("clear.png")
+    code, _, err = call("denoise", "clear.png", "out.jpg", "--sigma", "15")
+    assert code == 0
+    assert "; without its transparency, which .jpg does not hold" in err
+
+
+def test_a_folder_equals_its_files_alone_and_goes_on_where_it_was_stopped(call: Called) -> None:
+    Path("in/broken.png").write_bytes(b"no picture")
+    Path("in/notes.txt").write_text("no picture")
+    Path("secret.png").write_bytes(Path("in/0.png").read_bytes())
+    Path("in/link.png").symlink_to("../secret.png")
+    code, _, err = call("denoise", "in", "--sigma", "15")
+    assert code == 1
+    assert "1 of 4: 0.png: by groups of similar windows" in err
+    assert "distvae: in/broken.png: not a picture" in err
+    assert {each.name for each in Path("in-denoised").iterdir()} == {"0.png", "1.png", "2.png"}
+    assert call("denoise", "in/1.png", "alone.png", "--sigma", "15")[0] == 0
+    assert Path("alone.png").read_bytes() == Path("in-denoised/1.png").read_bytes()
+    Path("in/broken.png").unlink()
+    Path("in-denoised/1.png").unlink()
+    before = Path("in-denoised/0.png").stat().st_mtime_ns
+    code, _, err = call("denoise", "in", "--sigma", "15")
+    assert code == 0
+    assert "in-denoised: 2 of 3 results are there already; --force replaces them" in err
+    assert Path("alone.png").read_bytes() == Path("in-denoised/1.png").read_bytes()
+    assert Path("in-denoised/0.png").stat().st_mtime_ns == before
+
+
+def test_a_folder_is_filled_in_by_one_mask_into_another(call: Called) -> None:
+    Image.fromarray((np.arange(24) % 5 == 0) * np.full((24, 1), 255, np.uint8)).save("mask.png")
+    assert call("inpaint", "in", "new/out", "--mask", "mask.png", "--quiet")[0] == 0
+    kept = np.arange(24) % 5 != 0
+    for number in range(3):
+        found = np.asarray(Image.open(f"new/out/{number}.png"))
+        assert np.array_equal(found[:, kept], pixels(number)[:, kept])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("denoise in in", "in: this folder is read; another name expected"),
+        ("denoise none", "none: holds no pictures; .png, .tif"),
+        ("denoise in --clean in/0.png", "--clean: for one picture, but in is a folder; omit it"),
+        ("denoise broken", "a.png: not a picture"),
+        ("denoise stack.tif --preset fast", "holds 2 pictures; one expected"),
+        (
+            "denoise stack.tif --clean in/0.png",
+            "--clean: for one picture, but stack.tif is a stack",
+        ),
+        ("denoise stack.tif --add-noise 5", "data.noise: for one picture, but stack.tif is a"),
+        ("denoise stack.tif stack.tif --force", "stack.tif: this file is read"),
+        ("denoise stack.tif out.png", "'.png' is no kind of file for this result; .tif or .tiff"),
+        ("inpaint stack.tif --missing-value 300", "nothing is missing"),
+    ],
+)
+def test_what_cannot_be_restored_is_refused(call: Called, words: str, said: str) -> None:
+    Path("none").mkdir()
+    Path("broken").mkdir()
+    Path("broken/a.png").write_bytes(b"no picture")
+    pages = [Image.fromarray(pixels(number)) for number in range(2)]
+    pages[0].save("stack.tif", save_all=True, append_images=pages[1:])
+    code, _, err = call(*words.split())
+    assert (code, said in err) == (2, True), err
+
+
+def test_a_stack_is_restored_into_a_stack(call: Called) -> None:
+    pages = [Image.fromarray(pixels(number)) for number in range(3)]
+    pages[0].save("stack.tif", save_all=True, append_images=pages[1:])
+    code, _, err = call("denoise", "stack.tif", "--sigma", "15", "--across", "0")
+    assert code == 0, err
+    assert "stack-denoised.tif: 3 pictures written, white noise of 15 removed" in err
+    found = Image.open("stack-denoised.tif")
+    assert found.n_frames == 3
+    for number in range(3):
+        assert call("denoise", f"in/{number}.png", f"{number}.png", "--sigma", "15")[0] == 0
+        found.seek(number)
+        assert np.array_equal(np.asarray(found), np.asarray(Image.open(f"{number}.png")))
+    assert call("denoise", "stack.tif", "across.tif")[0] == 0
+    assert call("inpaint", "stack.tif", "filled.tif", "--missing-value", "60")[0] == 0
+    filled, given = np.asarray(Image.open("filled.tif")), pixels(0)
+    assert np.array_equal(filled[given != 60], given[given != 60])
+
+
+HEARING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from distvae.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 3.0, 6.0])
+def test_ctrl_c_answers_at_any_moment_and_leaves_nothing(seconds: float) -> None:
+    """Also while libraries are imported, and while loops are compiled for the first time."""
+    Image.fromarray(pixels(0, 700)).save("large.png")
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(Path("cache").absolute())}
+    before = {*Path.cwd().iterdir()}
+    command = [sys.executable, "-c", HEARING, "denoise", "large.png"]
+    with started(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
+        time.sleep(seconds)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "distvae: interrupted" in err or "large-denoised.png was not written" in err
+    assert "Traceback" not in err
+    assert {*Path.cwd().iterdir()} - {Path("cache").absolute()} == before

@@ -1,0 +1,90 @@
+"""Laws of the restoration of stacks."""
+
+import numpy as np
+import pytest
+
+from distvae.numerics.array_types import Doubles
+from distvae.tasks import groups, stacks
+from distvae.tasks.group_kernels import nearest_windows
+
+
+def moving(count: int = 5, side: int = 40) -> Doubles:
+    """Return a square that moves over stripes, (count, side, side, 1)."""
+    y, x = np.mgrid[:side, :side]
+    frames = [
+        60.0 + 40 * ((x // 5) % 2) + 90 * ((abs(y - 10 - 3 * k) < 6) & (abs(x - 14 - 2 * k) < 6))
+        for k in range(count)
+    ]
+    return np.stack(frames)[..., None]
+
+
+def noisy(clean: Doubles) -> Doubles:
+    return clean + 25 * np.random.default_rng(0).standard_normal(clean.shape)
+
+
+def restored(frames: Doubles, noise: float | None, across: int, threads: int = 1) -> Doubles:
+    order = range(len(frames))
+    found = stacks.restore_stack(frames.__getitem__, order, noise, across, threads, lambda _: None)
+    return np.stack(list(found))
+
+
+def error(found: Doubles, clean: Doubles) -> float:
+    return float(np.square(found - clean).mean())
+
+
+def test_frames_alone_are_pictures() -> None:
+    damaged = noisy(moving(3))
+    alone = np.stack([groups.restore(frame, 25.0).values for frame in damaged])
+    assert np.array_equal(restored(damaged, 25.0, 0), alone)
+
+
+def test_neighbouring_frames_help() -> None:
+    clean = moving()
+    alone, across = (error(restored(noisy(clean), 25.0, n), clean) for n in (0, 2))
+    assert across < 0.85 * alone
+
+
+def test_runs_of_frames_make_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = moving(12)
+    whole = restored(noisy(clean), 25.0, 1)
+    monkeypatch.setattr(stacks, "VALUES", 1)
+    parts = restored(noisy(clean), 25.0, 1)
+    assert parts.shape == whole.shape
+    assert np.array_equal(parts[:2], whole[:2]) or error(parts[:2], whole[:2]) < 1
+    assert error(parts, clean) < 1.05 * error(whole, clean)
+
+
+def test_threads_share_the_work_on_a_stack_and_not_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(groups, "CHUNK", 30)
+    damaged = noisy(moving(3))
+    assert np.array_equal(restored(damaged, 25.0, 1, 1), restored(damaged, 25.0, 1, 3))
+
+
+def test_windows_of_a_population_never_cross_frames_and_are_the_nearest() -> None:
+    side, size, radius = 12, 3, 2
+    frames = np.random.default_rng(0).random((4, side, side)).astype(np.float32)
+    row, column, first, last = 2 * side + 5, 6, 1, 4
+    where = (np.array([each], np.int32) for each in (row, column))
+    tall = frames.reshape(1, -1, side)
+    [near] = nearest_windows(tall, *where, size, 20, radius, side, first, last)
+    reference = frames[2, 5:8, 6:9]
+    distances = {
+        (f * side + y) * side + x: np.square(frames[f, y : y + 3, x : x + 3] - reference).sum()
+        for f in range(first, last)
+        for y in range(3, 8)
+        for x in range(4, 9)
+    }
+    assert near[0] == row * side + column
+    assert set(near.tolist()) == set(sorted(distances, key=distances.__getitem__)[:20])
+
+
+def test_holes_are_filled_from_neighbouring_frames_and_the_rest_is_kept() -> None:
+    clean = moving(3)
+    hole = np.zeros(clean.shape, bool)
+    hole[1, 8:20, 10:22] = True
+    filled = restored(np.where(hole, np.nan, clean), None, 1)
+    assert np.array_equal(filled[~hole], clean[~hole])
+    alone = restored(np.where(hole, np.nan, clean), None, 0)
+    assert error(filled, clean) < error(alone, clean)
