@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-COMPILING = "distvae: compiling loops for this processor; it takes up to ten seconds, once\n"
+COMPILING = "distvae: compiling loops for this processor; it takes some 20 seconds, once\n"
 
 
 class Called:

@@ -122,6 +122,10 @@ def inpaint_file(
     pages = stack.pages if stack else [signal.values]
     find = missing_options.finder(config, any(bool(np.isnan(page).any()) for page in pages))
     if stack:
+        missing_ones = [find(signals.picture_of(page)) for page in stack.pages]
+        if any(bool(each.all()) for each in missing_ones) or not np.any(missing_ones):
+            amount = "all of a picture is" if np.any(missing_ones) else "nothing is"
+            raise missing_options.refusal(source, "pixels", f"{amount} missing")
         restore_pages(place, stack, options, overrides, find)
         return
     if windows := corrupted_windows(config):

@@ -24,6 +24,8 @@ EVERY = 4
 """Pixels from one block to the next."""
 FLATTEST = 0.05
 """The share of the blocks that are the flattest."""
+AT_ONCE = 1024
+"""Blocks whose spectra are in memory at once."""
 SMOOTH = 3.0
 """The standard deviation of the blur after which flat blocks are found."""
 FINE = np.outer([1, -4, 6, -4, 1], [1, -4, 6, -4, 1]) / 36
@@ -118,15 +120,19 @@ def blur(plane: Floats, width: float) -> Doubles:
 def _covariance(plane: Floats) -> Doubles:
     """Return the covariance of the noise of a channel, from its flattest blocks without planes."""
     block = min(BLOCK, *plane.shape)
-    smooth = sliding_window_view(blur(plane, SMOOTH), (block, block))[::EVERY, ::EVERY].var((2, 3))
+    blurred = sliding_window_view(blur(plane, SMOOTH), (block, block))[::EVERY, ::EVERY]
+    smooth = np.stack([row.var((1, 2)) for row in blurred])  # a row at a time, for memory
     count = max(8, round(FLATTEST * smooth.size))
     rows, columns = np.divmod(np.argsort(smooth, axis=None, kind="stable")[:count], smooth.shape[1])
     blocks = sliding_window_view(np.asarray(plane, np.float64), (block, block))[::EVERY, ::EVERY]
-    rest = blocks[rows, columns].reshape(len(rows), -1)
     offsets, flat, mixed = _planes_removed(block)
-    bent = (rest - (rest @ flat) @ flat.T).reshape(-1, block, block)
-    spectrum = np.square(np.abs(np.fft.rfft2(bent, (2 * block, 2 * block)))).mean(0)
-    products = np.fft.irfft2(spectrum)
+    spectrum = np.zeros((2 * block, block + 1))
+    for start in range(0, len(rows), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        rest = blocks[rows[some], columns[some]].reshape(-1, block**2)
+        bent = (rest - (rest @ flat) @ flat.T).reshape(-1, block, block)
+        spectrum += np.square(np.abs(np.fft.rfft2(bent, (2 * block, 2 * block)))).sum(0)
+    products = np.fft.irfft2(spectrum / len(rows))
     sums = [products[y, x] * (1 if (y, x) == (0, 0) else 2) for y, x in offsets]
     covariance = np.zeros((2 * REACH + 1, 2 * REACH + 1))
     for (y, x), value in zip(offsets, np.linalg.solve(mixed, sums), strict=True):

@@ -265,7 +265,8 @@ def as_stored(signal: Signal) -> Stored:
     """Return the values of a picture as its file is to hold them, with its transparency."""
     if signal.has_floats:
         return signal.values.astype(np.float32)
-    values = (signal.values / signal.step).round().clip(0, 2**signal.bits - 1)
+    values = signal.values / signal.step
+    np.clip(values.round(out=values), 0, 2**signal.bits - 1, out=values)
     if signal.alpha is not None:
         values = np.concatenate([values, signal.alpha[..., None]], -1)
     return values.astype(np.uint16) if signal.bits == 16 else values.astype(np.uint8)

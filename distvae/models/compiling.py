@@ -36,7 +36,7 @@ class _Compilation(event.Listener):
             return
         self.said = True
         print(
-            "distvae: compiling loops for this processor; it takes up to ten seconds, once",
+            "distvae: compiling loops for this processor; it takes some 20 seconds, once",
             file=sys.stderr,
             flush=True,
         )

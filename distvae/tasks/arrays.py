@@ -55,6 +55,8 @@ def denoise(
     recipe: str | Path | None = None,
     settings: Mapping[str, Plain] | None = None,
     channel_axis: int | None = None,
+    stack_axis: int | None = None,
+    across: int = 2,
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Doubles:
@@ -65,6 +67,9 @@ def denoise(
     the last one of a file with several channels. The result is in the units of the array; of a
     picture's file it has values from 0 to 255, whatever its bits, or those of its floats.
 
+    The images of a stack, along `stack_axis`, are restored by groups. Similar windows are searched
+    for in so many images before and behind (`across`; 0: in each alone).
+
     The model 'groups' compares the windows of an image and is not trained. It is the default for
     images. The model 'tvae' is trained; it is the default for sounds, and where one of the options
     that follow is given. Its preset is 'fast' unless another, or a recipe, is named. `settings`
@@ -72,10 +77,12 @@ def denoise(
     epoch. If it returns False, that epoch is the last one. The recipes of preset 'paper' expect
     values from 0 to 255.
     """
+    options = _Options(model, preset, recipe, settings, seed, watch, sigma)
+    if stack_axis is not None:
+        return _denoised_stack(_opened(image), stack_axis, channel_axis, across, options)
     array, channel_axis = _channels_last(_opened(image), channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
-    options = _Options(model, preset, recipe, settings, seed, watch, sigma)
     return _channels_back(_restore(array, False, options), channel_axis)
 
 
@@ -149,6 +156,53 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
     return restoration.restored()
 
 
+def _denoised_stack(
+    image: ArrayLike | Signal,
+    stack_axis: int,
+    channel_axis: int | None,
+    across: int,
+    options: _Options,
+) -> Doubles:
+    """Return the images of a stack without their noise, by groups of windows."""
+    from distvae.tasks.groups import noise_of
+    from distvae.tasks.stacks import restore_stack
+
+    if isinstance(image, Signal):
+        raise Refusal("stack_axis: for arrays, but image is a path; omit it")
+    array = _numbers(image, "image").astype(np.float64)
+    given = {"stack_axis": stack_axis} | (
+        {} if channel_axis is None else {"channel_axis": channel_axis}
+    )
+    axes = [_checked_axis(array, name, axis) for name, axis in given.items()]
+    if array.ndim - len(set(axes)) != 2:
+        raise Refusal(f"image: {array.ndim} axes; two beside {' and '.join(given)} expected")
+    ends = (0, -1)[: len(axes)]
+    frames = np.moveaxis(array, axes, ends)
+    frames = frames if len(axes) == 2 else frames[..., None]
+    if np.isnan(frames).any() or not frames.size:
+        raise Refusal("image: holds NaN or nothing; images of numbers expected")
+    if not _is_by_groups(frames, options):
+        raise Refusal("stack_axis: for the model 'groups'; images one by one expected")
+    sigma = check_value("sigma", Positive | None, python_value(options.sigma))
+    refuse_unfit(frames, "image", sigma)
+    across = whole_number("across", int, across)
+    if across < 0:
+        raise Refusal(f"across: {across}; 0 or more expected")
+    noise = noise_of(frames) if sigma is None else sigma
+    order, threads = range(len(frames)), available_cores()
+    found = restore_stack(frames.__getitem__, order, noise, across, threads)
+    restored = np.stack(list(found))
+    return np.moveaxis(restored if len(axes) == 2 else restored[..., 0], ends, axes)
+
+
+def _checked_axis(array: NDArray[np.generic], name: str, axis: int) -> int:
+    """Return the number of an axis from the first one on."""
+    axis = whole_number(name, int, axis)
+    if not -array.ndim <= axis < array.ndim:
+        raise Refusal(f"{name}: {axis} of an image of {array.ndim} axes; one that it has expected")
+    return axis % array.ndim
+
+
 def _is_by_groups(array: Doubles, options: _Options) -> bool:
     """Return whether groups of windows restore an array, and no model is trained."""
     check_value("model", Model | None, options.model)
@@ -194,10 +248,8 @@ def _channels_last(image: ArrayLike | Signal, axis: int | None) -> tuple[Doubles
         raise Refusal(
             f"image: shape {array.shape}, without any value; a picture or a sound expected"
         )
-    if axis is not None and not -array.ndim <= axis < array.ndim:
-        raise Refusal(
-            f"channel_axis: {axis} of an image of {array.ndim} axes; one that it has expected"
-        )
+    if axis is not None:
+        _checked_axis(array, "channel_axis", axis)
     values = array.astype(np.float64)
     return (values[..., None] if axis is None else np.moveaxis(values, axis, -1)), axis
 

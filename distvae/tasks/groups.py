@@ -115,7 +115,7 @@ Report = Callable[[float], None]
 """Called with the share of the work that is done."""
 
 
-def _silent(done: float) -> None:
+def silent(done: float) -> None:
     """Report nothing."""
 
 
@@ -132,7 +132,7 @@ def restore(
     picture: Floats,
     sigma: float | PictureNoise | None = None,
     threads: int = 1,
-    report: Report = _silent,
+    report: Report = silent,
     frames: Frames = ALONE,
 ) -> Restored:
     """Return a picture (height, width, channels) without noise, or with its NaN filled in.
@@ -145,15 +145,15 @@ def restore(
         level = sigma if isinstance(sigma, float) else 0.0
         filled = fill(np.moveaxis(picture, -1, 0), level, threads, report, frames)
         return Restored(np.moveaxis(filled, 0, -1), None)
-    planes = _planes(picture)
+    channels = picture.shape[-1]
     if sigma is None:
-        noise = PictureNoise.estimate([planes])
+        noise = noise_of([picture])
     elif isinstance(sigma, PictureNoise):
         noise = sigma
     else:
-        noise = PictureNoise.white(np.full(len(planes), sigma))
-    restored = denoise(planes, noise, threads, report, frames)
-    return Restored(np.einsum("ij,ihw->hwj", _colours(len(planes)), restored), noise)
+        noise = PictureNoise.white(np.full(channels, sigma))
+    restored = denoise(_planes(picture), noise, threads, report, frames)
+    return Restored(np.einsum("ij,ihw->hwj", _colours(channels), restored), noise)
 
 
 def noise_of(pictures: Iterable[Floats]) -> PictureNoise:
@@ -187,7 +187,7 @@ def denoise(
     planes: Floats,
     noise: PictureNoise,
     threads: int = 1,
-    report: Report = _silent,
+    report: Report = silent,
     frames: Frames = ALONE,
 ) -> Doubles:
     """Return the channels of a picture (C, height, width) without their noise.
@@ -197,13 +197,21 @@ def denoise(
     unit, middle = float(noise.levels.max()), planes.mean((1, 2), keepdims=True)
     if unit == 0:
         return np.asarray(planes, np.float64)
-    noise, observed = noise.scaled(1 / unit), ((planes - middle) / unit).astype(np.float32)
+    noise = noise.scaled(1 / unit)
+    scaled = [
+        ((plane - mean) / unit).astype(np.float32)
+        for plane, mean in zip(planes, middle, strict=True)
+    ]
+    observed = np.stack(scaled)
+    del planes, scaled  # of large pictures, memory for the passes
     plan, found = _plan(noise, float(observed[0].var())), observed
     for number, each in enumerate(plan):
-        data, levels = observed, np.ones(len(planes))
+        data, levels = observed, np.ones(len(observed))
         if each.prior == "sparse":
             data = found + np.float32(each.feedback) * (observed - found)
-            removed = np.square(observed - data, dtype=np.float64).mean((1, 2))
+            removed = [
+                np.square(a - b).mean(dtype=np.float64) for a, b in zip(observed, data, strict=True)
+            ]
             levels = each.left * np.sqrt(np.abs(1 - removed / np.maximum(noise.levels**2, LEAST)))
         posterior = partial(_denoised, each, data, found, *_whiteners(noise, each.size, levels))
         found = _look(
@@ -384,7 +392,7 @@ def fill(
     planes: Floats,
     noise: float = 0.0,
     threads: int = 1,
-    report: Report = _silent,
+    report: Report = silent,
     frames: Frames = ALONE,
 ) -> Doubles:
     """Return the channels of a picture (C, height, width) with its missing pixels, NaN, filled in.

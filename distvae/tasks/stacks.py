@@ -8,7 +8,7 @@ import numpy as np
 
 from distvae.data.picture_noise import PictureNoise
 from distvae.numerics.array_types import Doubles
-from distvae.tasks.groups import Frames, Report, part_of, restore
+from distvae.tasks.groups import Frames, Report, part_of, restore, silent
 
 VALUES = 2**24
 """Values of a run of frames, about."""
@@ -20,7 +20,7 @@ def restore_stack(
     noise: float | PictureNoise | None,
     across: int,
     threads: int,
-    report: Report,
+    report: Report = silent,
 ) -> Iterator[Doubles]:
     """Yield frames without noise, or with their NaN filled in if there is none.
 

@@ -21,6 +21,12 @@ def pixels(seed: int = 0, side: int = 24) -> np.ndarray:
     return (np.where((x // 6) % 2, 180.0, 60.0) + noise).clip(0, 255).astype(np.uint8)
 
 
+def values(name: str, page: int = 0) -> np.ndarray:
+    with Image.open(name) as image:
+        image.seek(page)
+        return np.asarray(image)
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in a folder with a folder of pictures."""
@@ -32,7 +38,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_name_the_result_is_beside_the_input(call: Called) -> None:
     assert call("denoise", "in/0.png", "--sigma", "15")[0] == 0
-    assert Image.open("in/0-denoised.png").size == (24, 24)
+    assert values("in/0-denoised.png").shape == (24, 24)
     assert call("inpaint", "in/0.png", "--missing-value", "255", "--drop", "0")[0] == 2
     assert call("inpaint", "in/0.png", "--drop", "0.2")[0] == 0
     assert Path("in/0-filled.png").is_file()
@@ -47,8 +53,8 @@ def test_a_setting_may_stand_in_the_place_of_the_result(call: Called) -> None:
 
 
 def test_where_the_kind_is_not_written_the_result_is_a_png(call: Called) -> None:
-    Image.fromarray(pixels()).save("grey.webp", lossless=True)
-    assert call("denoise", "grey.webp", "--sigma", "15")[0] == 0
+    Image.fromarray(pixels()).save("grey.ppm")
+    assert call("denoise", "grey.ppm", "--sigma", "15")[0] == 0
     assert Path("grey-denoised.png").is_file()
 
 
@@ -86,7 +92,7 @@ def test_a_folder_is_filled_in_by_one_mask_into_another(call: Called) -> None:
     assert call("inpaint", "in", "new/out", "--mask", "mask.png", "--quiet")[0] == 0
     kept = np.arange(24) % 5 != 0
     for number in range(3):
-        found = np.asarray(Image.open(f"new/out/{number}.png"))
+        found = values(f"new/out/{number}.png")
         assert np.array_equal(found[:, kept], pixels(number)[:, kept])
 
 
@@ -124,15 +130,12 @@ def test_a_stack_is_restored_into_a_stack(call: Called) -> None:
     code, _, err = call("denoise", "stack.tif", "--sigma", "15", "--across", "0")
     assert code == 0, err
     assert "stack-denoised.tif: 3 pictures written, white noise of 15 removed" in err
-    found = Image.open("stack-denoised.tif")
-    assert found.n_frames == 3
     for number in range(3):
         assert call("denoise", f"in/{number}.png", f"{number}.png", "--sigma", "15")[0] == 0
-        found.seek(number)
-        assert np.array_equal(np.asarray(found), np.asarray(Image.open(f"{number}.png")))
+        assert np.array_equal(values("stack-denoised.tif", number), values(f"{number}.png"))
     assert call("denoise", "stack.tif", "across.tif")[0] == 0
     assert call("inpaint", "stack.tif", "filled.tif", "--missing-value", "60")[0] == 0
-    filled, given = np.asarray(Image.open("filled.tif")), pixels(0)
+    filled, given = values("filled.tif"), pixels(0)
     assert np.array_equal(filled[given != 60], given[given != 60])
 
 

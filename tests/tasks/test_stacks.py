@@ -1,8 +1,12 @@
 """Laws of the restoration of stacks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+import distvae
+from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 from distvae.tasks import groups, stacks
 from distvae.tasks.group_kernels import nearest_windows
@@ -88,3 +92,39 @@ def test_holes_are_filled_from_neighbouring_frames_and_the_rest_is_kept() -> Non
     assert np.array_equal(filled[~hole], clean[~hole])
     alone = restored(np.where(hole, np.nan, clean), None, 0)
     assert error(filled, clean) < error(alone, clean)
+
+
+@pytest.mark.parametrize("axis", [0, 2, -1])
+def test_the_axis_of_a_stack_may_be_any(axis: int) -> None:
+    damaged = noisy(moving(3))[..., 0]
+    expected = restored(damaged[..., None], 25.0, 1)[..., 0]
+    turned = np.moveaxis(damaged, 0, axis)
+    found = distvae.denoise(turned, sigma=25.0, stack_axis=axis, across=1)
+    assert np.array_equal(np.moveaxis(found, axis, 0), expected)
+
+
+def test_a_stack_of_colours_has_both_axes() -> None:
+    damaged = np.repeat(noisy(moving(3)), 3, -1) + np.random.default_rng(1).normal(size=3)
+    expected = restored(damaged, 25.0, 0)
+    turned = np.moveaxis(damaged, -1, 0)
+    found = distvae.denoise(turned, sigma=25.0, channel_axis=0, stack_axis=1, across=0)
+    assert np.array_equal(np.moveaxis(found, 0, -1), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "said"),
+    [
+        ((9, 9), {}, "image: 2 axes; two beside stack_axis expected"),
+        ((3, 9, 9), {"channel_axis": 0}, "image: 3 axes; two beside stack_axis and channel_axis"),
+        ((3, 9, 9), {"stack_axis": 3}, "stack_axis: 3 of an image of 3 axes"),
+        ((3, 9, 9), {"across": -1}, "across: -1; 0 or more expected"),
+        ((3, 9, 9), {"preset": "fast"}, "stack_axis: for the model 'groups'"),
+        ((3, 7, 9), {}, "a picture of 7 x 9 pixels"),
+    ],
+)
+def test_a_stack_that_cannot_be_restored_is_refused(
+    shape: tuple[int, ...], options: dict[str, Any], said: str
+) -> None:
+    array = np.random.default_rng(0).normal(size=shape)
+    with pytest.raises(Refusal, match=said):
+        distvae.denoise(array, **({"stack_axis": 0} | options))
