@@ -174,7 +174,7 @@ def _denoised_stack(
         {} if channel_axis is None else {"channel_axis": channel_axis}
     )
     axes = [_checked_axis(array, name, axis) for name, axis in given.items()]
-    if array.ndim - len(set(axes)) != 2:
+    if array.ndim - len(axes) != 2 or len(set(axes)) < len(axes):
         raise Refusal(f"image: {array.ndim} axes; two beside {' and '.join(given)} expected")
     ends = (0, -1)[: len(axes)]
     frames = np.moveaxis(array, axes, ends)

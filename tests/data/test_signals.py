@@ -361,10 +361,11 @@ def test_what_a_camera_noted_comes_back_upright(tmp_path: Path, kind: str) -> No
         assert written.info["icc_profile"] == profile
         assert written.size == (7, 5)
         found = written.getexif()
+        notes, place = found.get_ifd(IFD.Exif), found.get_ifd(IFD.GPSInfo)
     assert (found[Base.Orientation], found[Base.Make]) == (1, "Maker")
     assert found[Base.DateTime] == "2020:01:02 03:04:05"
-    assert found.get_ifd(IFD.Exif)[Base.ISOSpeedRatings] == 400
-    assert found.get_ifd(IFD.GPSInfo)[GPS.GPSLatitudeRef] == "N"
+    assert notes[Base.ISOSpeedRatings] == 400
+    assert place[GPS.GPSLatitudeRef] == "N"
 
 
 def test_of_a_tiff_only_notes_are_kept_and_nothing_about_its_storage(tmp_path: Path) -> None:

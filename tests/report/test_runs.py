@@ -16,6 +16,7 @@ from distvae import report
 from distvae.commands.configuration import configure
 from distvae.commands.denoise import NoiseOptions, denoise_file
 from distvae.commands.options import RestoreOptions
+from distvae.commands.restored_files import Place
 from distvae.config import Config, flatten
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
@@ -71,7 +72,8 @@ def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
     ]
     options = RestoreOptions(run=tmp_path / "run", quiet=True)
     noise = NoiseOptions(add_noise=25.0)
-    denoise_file(tmp_path / "a.png", tmp_path / "b.png", small, options, noise)
+    place = Place(tmp_path / "a.png", "denoised", tmp_path / "b.png")
+    denoise_file(place, small, options, noise)
     page = Page(report.write(tmp_path / "run").read_text())
     last = read_results(tmp_path / "run")
     assert isinstance(last, RunResults)

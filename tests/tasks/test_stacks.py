@@ -54,7 +54,6 @@ def test_runs_of_frames_make_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "VALUES", 1)
     parts = restored(noisy(clean), 25.0, 1)
     assert parts.shape == whole.shape
-    assert np.array_equal(parts[:2], whole[:2]) or error(parts[:2], whole[:2]) < 1
     assert error(parts, clean) < 1.05 * error(whole, clean)
 
 
@@ -70,9 +69,9 @@ def test_windows_of_a_population_never_cross_frames_and_are_the_nearest() -> Non
     side, size, radius = 12, 3, 2
     frames = np.random.default_rng(0).random((4, side, side)).astype(np.float32)
     row, column, first, last = 2 * side + 5, 6, 1, 4
-    where = (np.array([each], np.int32) for each in (row, column))
+    rows, columns = np.array([row], np.int32), np.array([column], np.int32)
     tall = frames.reshape(1, -1, side)
-    [near] = nearest_windows(tall, *where, size, 20, radius, side, first, last)
+    [near] = nearest_windows(tall, rows, columns, size, 20, radius, side, first, last)
     reference = frames[2, 5:8, 6:9]
     distances = {
         (f * side + y) * side + x: np.square(frames[f, y : y + 3, x : x + 3] - reference).sum()
