@@ -16,7 +16,10 @@ def compiled(function: F) -> F:
     A division by zero is infinite. Sums are taken in any order, so that they can be vectorised.
     """
     options: Any = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
-    return cast(F, njit(cache=True, nogil=True, **options)(function))
+    try:
+        return cast(F, njit(cache=True, nogil=True, **options)(function))
+    except RuntimeError:  # neither this package nor the user's cache can be written into
+        return cast(F, njit(nogil=True, **options)(function))
 
 
 def inlined(function: F) -> F:
