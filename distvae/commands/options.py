@@ -226,8 +226,8 @@ class RestoreOptions:
     model: Annotated[
         Literal["groups", "tvae"] | None,
         typer.Option(
-            help="groups (default for pictures) compares windows and takes seconds; tvae (default"
-            " for sounds) is trained, as --preset, --recipe or a setting also ask."
+            help="groups (default) compares windows and takes seconds; tvae (default for gaps of"
+            " sounds) is trained, as --preset, --recipe or a setting also ask."
         ),
     ] = None
     preset: Annotated[

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FIGURES = (".png", ".pdf", ".svg")
 WITHOUT_TRAINING = (
     *("train.seed", "train.sigma"),
-    *("data.noise", "data.noise_seed", "data.drop"),
+    *("data.noise", "data.noise_seed", "data.snr", "data.drop", "data.rate", "data.excerpt"),
 )
 """Settings that also a restoration without training takes."""
 
@@ -69,15 +69,17 @@ class Task:
     @property
     def is_by_groups(self) -> bool:
         """Return whether groups of windows restore it, and no model is trained."""
-        options, is_sound = self.options, self.observed.rate is not None
+        options, has_gaps = self.options, self.observed.rate is not None and self.missing.any()
         named = {"--preset": options.preset, "--recipe": options.recipe, "--run": options.run}
         trained = [name for name, value in named.items() if value is not None]
         trained += [key for key in self.overrides if key not in WITHOUT_TRAINING]
-        if options.model == "groups" and (trained or is_sound):
-            reason = f"{trained[0]} is for models that are trained" if trained else "a sound"
+        if options.model == "groups" and (trained or has_gaps):
+            reason = (
+                f"{trained[0]} is for models that are trained" if trained else "gaps of a sound"
+            )
             raise Refusal(f"--model groups: {reason}; --model tvae expected")
         resumes = options.resume and (self.folder / "run.json").is_file()
-        return options.model == "groups" or not (options.model or trained or is_sound or resumes)
+        return options.model == "groups" or not (options.model or trained or has_gaps or resumes)
 
     @property
     def name(self) -> str:
@@ -151,15 +153,20 @@ def restore(task: Task) -> None:
 
 
 def restore_by_groups(task: Task) -> None:
-    """Restore a picture from groups of its similar windows, and write the result."""
+    """Restore a picture or a sound from groups of its windows, and write the result."""
     claim_outputs(task)
     progress = Progress(task.options.style, "window")
     progress.say(f"{task.name}: by groups of similar windows")
+    from distvae.tasks.groups import Restored
     from distvae.tasks.groups import restore as restore_picture
+    from distvae.tasks.sound_groups import RestoredSound
+    from distvae.tasks.sound_groups import restore as restore_sound
 
     sigma = cast(float | None, task.overrides.get("train.sigma"))
     refuse_unfit(task.observed.values, task.source.name, sigma)
     values, began = distinct_channels(task.observed.values), time.monotonic()
+    found: Restored | RestoredSound
+    rate = task.observed.rate
     with stop_signals() as stop:
 
         def report(done: float) -> None:
@@ -169,12 +176,14 @@ def restore_by_groups(task: Task) -> None:
                 print(f"distvae: stopped; {task.target} was not written", file=sys.stderr)
                 raise SystemExit(128 + stop())
 
-        found = restore_picture(values, sigma, available_cores(), report)
+        work = (values, sigma, available_cores(), report)
+        found = restore_picture(*work) if rate is None else restore_sound(*work, rate)
     progress.end()
     restored = np.broadcast_to(found.values, task.observed.values.shape)
     scores, seconds = write_restored(task, restored), time.monotonic() - began
     noise = "" if found.noise is None else f"{found.noise} removed, "
-    progress.say(f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}")
+    text = f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}"
+    progress.say(text + describe_clipped(task, restored))
     if task.options.json:
         print(json.dumps({"seconds": seconds, **scores}))
 
@@ -307,13 +316,15 @@ def write_result(task: Task, restoration: "Restoration") -> str:
     restored = restoration.restored()
     scores = format_scores(write_restored(task, restored))
     text = f"{task.target}: written, restored {restoration.progress}{scores}"
-    signal = task.observed.with_values(task.result(restored))
-    if clipped := signals.clipped(task.target, signal):
-        text += (
-            f"; {clipped:,} samples beyond full scale were clipped; a .wav of floats would keep"
-            " them"
-        )
-    return text
+    return text + describe_clipped(task, restored)
+
+
+def describe_clipped(task: Task, restored: Floats) -> str:
+    """Return a remark on samples of a result that its file cannot hold, or ''."""
+    clipped = signals.clipped(task.target, task.observed.with_values(task.result(restored)))
+    if not clipped:
+        return ""
+    return f"; {clipped:,} samples beyond full scale were clipped; a .wav of floats would keep them"
 
 
 def draw_comparison(path: Path, task: Task, result: Floats) -> None:

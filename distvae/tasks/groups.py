@@ -22,10 +22,10 @@ each window is the conditional Gaussian given its observed pixels, with the mome
 population.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -99,11 +99,13 @@ REST = 1e-2
 SPREAD = 1.2
 """Pixels over which observed pixels are blurred into holes at first."""
 
+Part = TypeVar("Part")
+Done = TypeVar("Done")
 Report = Callable[[float], None]
 """Called with the share of the work that is done."""
 
 
-def _silent(done: float) -> None:
+def silent(done: float) -> None:
     """Report nothing."""
 
 
@@ -117,7 +119,7 @@ class Restored(NamedTuple):
 
 
 def restore(
-    picture: Floats, sigma: float | None = None, threads: int = 1, report: Report = _silent
+    picture: Floats, sigma: float | None = None, threads: int = 1, report: Report = silent
 ) -> Restored:
     """Return a picture (height, width, channels) without noise, or with its NaN filled in.
 
@@ -152,7 +154,7 @@ class Found(NamedTuple):
 
 
 def denoise(
-    planes: Floats, noise: PictureNoise, threads: int = 1, report: Report = _silent
+    planes: Floats, noise: PictureNoise, threads: int = 1, report: Report = silent
 ) -> Doubles:
     """Return the channels of a picture (C, height, width) without their noise.
 
@@ -293,20 +295,28 @@ def _look(
         return first, total, weight
 
     total, weight = np.zeros((2, *guide.shape), np.float32)
+    parts = [rows[start : start + step] for start in range(0, len(rows), step)]
+    for first, values, weights in in_order(strip, parts, threads, report):
+        total[:, first : first + values.shape[1]] += values
+        weight[:, first : first + values.shape[1]] += weights
+    merged: Picture = total / weight
+    return merged
+
+
+def in_order(
+    work: Callable[[Part], Done], parts: Sequence[Part], threads: int, report: Report
+) -> Iterator[Done]:
+    """Yield what threads make of parts, in the order of the parts."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # the threads share the chunks; the library of products counts for all
+    torch.set_num_threads(1)  # the threads share the parts; the library of products counts for all
     pool = ThreadPoolExecutor(threads, "groups", torch.set_num_threads, (1,))
     try:
-        parts = [rows[start : start + step] for start in range(0, len(rows), step)]
-        for done, (first, values, weights) in enumerate(pool.map(strip, parts), 1):
-            total[:, first : first + values.shape[1]] += values
-            weight[:, first : first + values.shape[1]] += weights
-            report(done / len(parts))
+        for number, done in enumerate(pool.map(work, parts), 1):
+            yield done
+            report(number / len(parts))
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
-    merged: Picture = total / weight
-    return merged
 
 
 def _references(last: int) -> Places:
@@ -328,7 +338,7 @@ def _refuse_small(picture: Floats) -> None:
         )
 
 
-def fill(planes: Floats, noise: float = 0.0, threads: int = 1, report: Report = _silent) -> Doubles:
+def fill(planes: Floats, noise: float = 0.0, threads: int = 1, report: Report = silent) -> Doubles:
     """Return the channels of a picture (C, height, width) with its missing pixels, NaN, filled in.
 
     Without noise, observed pixels stay as they are.
