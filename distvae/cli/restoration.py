@@ -31,9 +31,7 @@ def denoise(
     noise: NoiseOptions,
     options: RestoreOptions,
 ) -> None:
-    """Remove noise from one picture or sound, by training on that file alone.
-    Ctrl-C writes the result so far.
-    """
+    """Remove noise from one picture or sound, from that file alone."""
     denoise_file(source, target, assignments or [], options, noise)
 
 

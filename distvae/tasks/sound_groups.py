@@ -46,7 +46,9 @@ BETWEEN, NEAR = 0.25, 12
 QUIET_POWER = 0.538
 """The power of white noise when and where it is quiet, relative to its mean."""
 RANGE = 1e-10
-"""The least density of noise, relative to the largest."""
+"""The least power of noise in a frequency, relative to the largest."""
+INAUDIBLE = 1e-12
+"""The power of noise, relative to the sound, below which it is none."""
 
 
 class RestoredSound(NamedTuple):
@@ -102,7 +104,7 @@ def _piece(
         density = noise_density(padded, size)
     else:
         density = np.full(size + 1, float(sigma) ** 2)
-    if not density.any():
+    if density.max() <= INAUDIBLE * np.square(padded).mean():
         return padded[margin:-margin], 0.0
     levels = np.sqrt(np.maximum(density, RANGE * density.max()))
     frequencies = np.fft.rfftfreq(len(padded)), np.fft.rfftfreq(2 * size)
@@ -162,7 +164,7 @@ def _from_groups(white: Doubles, size: int, threads: int, report: Report) -> Dou
 
 
 def nearest(sound: Tensor, references: Tensor, size: int) -> Tensor:
-    """Return where the windows nearest to references begin, up to their sign, (M, n)."""
+    """Return where each reference and the windows nearest to it, up to sign, begin, (M, n)."""
     length = 1 << (len(sound) - 1).bit_length()
     windows = sound.unfold(0, size, 1)
     spectra = torch.fft.rfft(windows[references], length).conj() * torch.fft.rfft(sound, length)
@@ -171,6 +173,7 @@ def nearest(sound: Tensor, references: Tensor, size: int) -> Tensor:
     distances = energies - 2 * products.abs()
     offsets = (torch.arange(len(windows)) - references[:, None]).abs()
     distances[offsets > RADIUS * size] = torch.inf
+    distances[offsets == 0] = -torch.inf  # in silence, others are as near
     count = min(MEMBERS, RADIUS * size + 1, len(windows))
     places: Tensor = distances.topk(count, 1, largest=False).indices
     return places

@@ -38,13 +38,10 @@ def restore(name: str, corrupted: Signal, sigma: float) -> Floats:
     if missing.any():
         fill = find_method(name, FILLERS, "a sound without some samples")
         return np.stack([fill(channel, rate) for channel in channels], -1)
+    if name == "groups":
+        return by_groups(corrupted.values, threads=available_cores(), rate=rate).values
     denoise = find_method(name, DENOISERS, "a sound under noise")
     return np.stack([denoise(channel, sigma, rate) for channel in channels], -1)
-
-
-def groups(noisy: Floats, sigma: float, rate: int) -> Floats:
-    """Compare windows with each other; estimate the noise."""
-    return by_groups(noisy[:, None], threads=available_cores(), rate=rate).values[:, 0]
 
 
 def zero(noisy: Floats, sigma: float, rate: int) -> Floats:
@@ -74,13 +71,7 @@ def stsa(noisy: Floats, sigma: float, rate: int) -> Floats:
     return _filtered(noisy, sigma, rate, stsa_gain, 0.98)
 
 
-DENOISERS: dict[str, Denoiser] = {
-    "groups": groups,
-    "zero": zero,
-    "local": local,
-    "wiener": wiener,
-    "stsa": stsa,
-}
+DENOISERS: dict[str, Denoiser] = {"zero": zero, "local": local, "wiener": wiener, "stsa": stsa}
 
 
 def wiener_gain(prior: Floats, posterior: Floats) -> Floats:
