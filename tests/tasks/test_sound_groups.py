@@ -12,7 +12,7 @@ from scipy.special import i0e
 
 import distvae
 from distvae.data.signals import read_signal
-from distvae.numerics.array_types import Doubles
+from distvae.numerics.array_types import Doubles, Floats
 from distvae.tasks import sound_groups
 from distvae.tasks.baselines.sounds import stsa, wiener
 from tests.called import Called
@@ -34,7 +34,7 @@ def noise(samples: int, sigma: float, seed: int = 0) -> Doubles:
     return sigma * np.random.default_rng(seed).standard_normal((samples, 1))
 
 
-def snr(found: Doubles, clean: Doubles) -> float:
+def snr(found: Floats, clean: Floats) -> float:
     return float(10 * np.log10(np.square(clean).sum() / np.square(found - clean).sum()))
 
 
