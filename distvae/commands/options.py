@@ -217,7 +217,7 @@ def progress_style(quiet: bool, json: bool) -> Style:
 
 WITHOUT_TRAINING = (
     *("train.seed", "train.sigma"),
-    *("data.noise", "data.noise_seed", "data.drop"),
+    *("data.noise", "data.noise_seed", "data.snr", "data.drop", "data.rate", "data.excerpt"),
 )
 """Settings that also a restoration without training takes."""
 DAMAGE = {"noise": "--add-noise", "snr": "--snr", "drop": "--drop"}
@@ -232,8 +232,8 @@ class RestoreOptions:
     model: Annotated[
         Literal["groups", "tvae"] | None,
         typer.Option(
-            help="groups (default for pictures) compares windows and takes seconds; tvae (default"
-            " for sounds) is trained, as --preset, --recipe or a setting also ask."
+            help="groups (default) compares windows and takes seconds; tvae (default for gaps of"
+            " sounds) is trained, as --preset, --recipe or a setting also ask."
         ),
     ] = None
     preset: Annotated[
@@ -299,7 +299,7 @@ class RestoreOptions:
         if self.preset and self.recipe:
             raise Refusal("--preset, --recipe: both are given; one of them expected")
 
-    def are_for_groups(self, keys: Iterable[str], is_sound: bool) -> bool:
+    def are_for_groups(self, keys: Iterable[str], has_gaps: bool) -> bool:
         """Return whether groups of windows restore a file, and no model is trained, given these
         settings too.
         """
@@ -308,10 +308,12 @@ class RestoreOptions:
         trained += [key for key in keys if key not in WITHOUT_TRAINING]
         if self.stride is not None:
             trained.append("--stride")
-        if self.model == "groups" and (trained or is_sound):
-            reason = f"{trained[0]} is for models that are trained" if trained else "a sound"
+        if self.model == "groups" and (trained or has_gaps):
+            reason = (
+                f"{trained[0]} is for models that are trained" if trained else "gaps of a sound"
+            )
             raise Refusal(f"--model groups: {reason}; --model tvae expected")
-        return self.model == "groups" or not (self.model or trained or is_sound)
+        return self.model == "groups" or not (self.model or trained or has_gaps)
 
     def overrides(
         self, assignments: list[str], sigma: float | None = None, **damage: float | None

@@ -36,7 +36,9 @@ from distvae.tasks.presets import corrupted_windows, preset_config, refuse_unfit
 from distvae.train.progress import Progress, format_duration, stop_signals
 
 if TYPE_CHECKING:
+    from distvae.tasks.groups import Report, Restored
     from distvae.tasks.restoration import Cost, Restoration, Stage
+    from distvae.tasks.sound_groups import RestoredSound
 
 FIGURES = (".png", ".pdf", ".svg")
 EVERY = 0.2
@@ -69,9 +71,9 @@ class Task:
     @property
     def is_by_groups(self) -> bool:
         """Return whether groups of windows restore it, and no model is trained."""
-        options, is_sound = self.options, self.observed.rate is not None
+        options, has_gaps = self.options, self.observed.rate is not None and self.missing.any()
         resumes = options.resume and (self.folder / "run.json").is_file()
-        for_groups = options.are_for_groups(self.overrides, is_sound)
+        for_groups = options.are_for_groups(self.overrides, has_gaps)
         return for_groups and (options.model == "groups" or not resumes)
 
     @property
@@ -156,9 +158,9 @@ def restore(task: Task) -> None:
 
 
 def restore_by_groups(task: Task) -> None:
-    """Restore a picture from groups of its similar windows, and write the result."""
+    """Restore a picture or a sound from groups of its windows, and write the result."""
     claim_outputs(task)
-    from distvae.tasks.groups import restore as restore_picture
+    from distvae.tasks import groups, sound_groups
 
     progress = Progress(task.options.style, "window")
     if task.damage:
@@ -166,13 +168,19 @@ def restore_by_groups(task: Task) -> None:
     sigma = cast(float | None, task.overrides.get("train.sigma"))
     refuse_unfit(task.observed.values, task.source.name, sigma)
     values, began = distinct_channels(task.observed.values), time.monotonic()
-    compute = partial(restore_picture, values, sigma, available_cores())
+    rate = task.observed.rate
+    work = (values, sigma, available_cores())
+    compute: "Callable[[Report], Restored | RestoredSound]"
+    if rate is None:
+        compute = partial(groups.restore, *work)
+    else:
+        compute = partial(sound_groups.restore, *work, rate=rate)
     found = while_hearing(compute, task.target, progress)
     restored = np.broadcast_to(found.values, task.observed.values.shape)
     scores, seconds = write_restored(task, restored), time.monotonic() - began
     noise = "" if found.noise is None else f"{found.noise} removed, "
-    lost = described_loss(task.target, task.observed)
-    progress.say(f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}{lost}")
+    text = f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}"
+    progress.say(text + described_loss(task, restored))
     if task.options.json:
         print(json.dumps({"seconds": seconds, **scores}))
 
@@ -198,13 +206,6 @@ def while_hearing(
                 os._exit(128 + stop())
     progress.end()
     return found.result()
-
-
-def described_loss(target: Path, observed: Signal) -> str:
-    """Return what the file of a result does not hold, as it follows in a line of text."""
-    if signals.holds_transparency(target, observed):
-        return ""
-    return f"; without its transparency, which {target.suffix} does not hold"
 
 
 def write_restored(task: Task, restored: Floats) -> dict[str, float]:
@@ -335,13 +336,20 @@ def write_result(task: Task, restoration: "Restoration") -> str:
     restored = restoration.restored()
     scores = format_scores(write_restored(task, restored))
     text = f"{task.target}: written, restored {restoration.progress}{scores}"
-    signal = task.observed.with_values(task.result(restored))
-    if clipped := signals.clipped(task.target, signal):
-        text += (
+    return text + described_loss(task, restored)
+
+
+def described_loss(task: Task, restored: Floats) -> str:
+    """Return what the file of a result does not hold, as it follows in a line of text."""
+    if not signals.holds_transparency(task.target, task.observed):
+        return f"; without its transparency, which {task.target.suffix} does not hold"
+    clipped = signals.clipped(task.target, task.observed.with_values(task.result(restored)))
+    if clipped:
+        return (
             f"; {clipped:,} samples beyond full scale were clipped; a .wav of floats would keep"
             " them"
         )
-    return text + described_loss(task.target, task.observed)
+    return ""
 
 
 def draw_comparison(path: Path, task: Task, result: Floats) -> None:

@@ -44,8 +44,8 @@ class Place:
     def announce(self, options: RestoreOptions, assignments: list[str]) -> None:
         """Print which file is restored and how, before what takes seconds to import."""
         keys = [assignment.partition("=")[0] for assignment in assignments]
-        is_sound = self.source.suffix.lower() in SOUNDS
-        if options.are_for_groups(keys, is_sound) and not options.resume and self.source.is_file():
+        has_gaps = self.word == "filled" and self.source.suffix.lower() in SOUNDS
+        if options.are_for_groups(keys, has_gaps) and not options.resume and self.source.is_file():
             text = f"{self.number}{self.source.name}: by groups of similar windows"
             Progress(options.style, "window").say(text)
 

@@ -44,6 +44,8 @@ class _Options:
     seed: int
     watch: Watch | None
     sigma: float | None = None
+    rate: int | None = None
+    """The samples per second of a file of a sound."""
 
 
 def denoise(
@@ -70,17 +72,20 @@ def denoise(
     The images of a stack, along `stack_axis`, are restored by groups. Similar windows are searched
     for in so many images before and behind (`across`; 0: in each alone).
 
-    The model 'groups' compares the windows of an image and is not trained. It is the default for
-    images. The model 'tvae' is trained; it is the default for sounds, and where one of the options
-    that follow is given. Its preset is 'fast' unless another, or a recipe, is named. `settings`
+    The model 'groups' compares windows and is not trained. It is the default, and takes an array of
+    a sound to have 16,000 samples a second. The model 'tvae' is trained; it is the default for gaps
+    of sounds, and where one of the options that follow is given. Its preset is 'fast' unless
+    another, or a recipe, is named. `settings`
     sets dotted keys of the recipe, such as {"train.epochs": 40}. `watch` is called after each
     epoch. If it returns False, that epoch is the last one. The recipes of preset 'paper' expect
     values from 0 to 255.
     """
-    options = _Options(model, preset, recipe, settings, seed, watch, sigma)
+    content = _opened(image)
+    rate = content.rate if isinstance(content, Signal) else None
+    options = _Options(model, preset, recipe, settings, seed, watch, sigma, rate)
     if stack_axis is not None:
-        return _denoised_stack(_opened(image), stack_axis, channel_axis, across, options)
-    array, channel_axis = _channels_last(_opened(image), channel_axis)
+        return _denoised_stack(content, stack_axis, channel_axis, across, options)
+    array, channel_axis = _channels_last(content, channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
     return _channels_back(_restore(array, False, options), channel_axis)
@@ -133,11 +138,16 @@ def inpaint(
 def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
     sigma = check_value("sigma", Positive | None, python_value(options.sigma))
     if _is_by_groups(array, options):
-        from distvae.tasks.groups import restore
+        from distvae.tasks import groups, sound_groups
 
         refuse_unfit(array, "image", sigma)
-        found = restore(distinct_channels(array), sigma, available_cores())
-        return np.broadcast_to(found.values, array.shape).copy()
+        channels, cores = distinct_channels(array), available_cores()
+        if array.ndim < 3:
+            rate = options.rate or sound_groups.RATE
+            found = sound_groups.restore(channels, sigma, cores, rate=rate).values
+        else:
+            found = groups.restore(channels, sigma, cores).values
+        return np.broadcast_to(found, array.shape).copy()
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     settings = with_options(settings, {"sigma": ("train.sigma", sigma)})
     if options.preset and options.recipe:
@@ -208,11 +218,11 @@ def _is_by_groups(array: Doubles, options: _Options) -> bool:
     check_value("model", Model | None, options.model)
     named = ("preset", "recipe", "settings", "watch")
     trained = [name for name in named if getattr(options, name) is not None]
-    is_sound = array.ndim < 3
-    if options.model == "groups" and (trained or is_sound):
-        reason = f"{trained[0]} is for models that are trained" if trained else "a sound"
+    has_gaps = array.ndim < 3 and np.isnan(array).any()
+    if options.model == "groups" and (trained or has_gaps):
+        reason = f"{trained[0]} is for models that are trained" if trained else "gaps of a sound"
         raise Refusal(f"model: 'groups', and {reason}; 'tvae' expected")
-    return options.model == "groups" or not (options.model or trained or is_sound)
+    return options.model == "groups" or not (options.model or trained or has_gaps)
 
 
 def _is_false(answer: object) -> bool:

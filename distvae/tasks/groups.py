@@ -22,10 +22,10 @@ each window is the conditional Gaussian given its observed pixels, with the mome
 population.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -111,6 +111,8 @@ class Frames(NamedTuple):
 
 
 ALONE = Frames()
+Part = TypeVar("Part")
+Done = TypeVar("Done")
 Report = Callable[[float], None]
 """Called with the share of the work that is done."""
 
@@ -336,7 +338,8 @@ def _look(
     count = min(each.members, near[0] * near[1])
     step = max(1, CHUNK // len(columns))
 
-    def strip(frame: int, part: Places) -> tuple[slice, slice, Picture]:
+    def strip(place: tuple[int, Places]) -> tuple[slice, slice, Picture]:
+        frame, part = place
         first, last = max(0, frame - frames.across), min(frames.number, frame + frames.across + 1)
         near = (each.size, count, radius, height, first, last)
         places = nearest_windows(guide, frame * height + part, columns, *near)
@@ -350,22 +353,33 @@ def _look(
         sums = sums.reshape(2, channels, last - first, bottom - top, width)
         return slice(first, last), slice(top, bottom), sums
 
+    parts = [
+        (frame, rows[start : start + step])
+        for frame in range(frames.number)
+        for start in range(0, len(rows), step)
+    ]
     total = np.zeros((2, channels, frames.number, height, width), np.float32)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # the threads share the chunks; the library of products counts for all
-    pool = ThreadPoolExecutor(threads, "groups", torch.set_num_threads, (1,))
-    try:
-        parts = [rows[start : start + step] for start in range(0, len(rows), step)] * frames.number
-        numbers = np.repeat(np.arange(frames.number), len(parts) // frames.number).tolist()
-        for done, (searched, band, sums) in enumerate(pool.map(strip, numbers, parts), 1):
-            total[:, :, searched, band] += sums
-            report(done / len(parts))
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
+    for searched, band, sums in in_order(strip, parts, threads, report):
+        total[:, :, searched, band] += sums
     total[0] /= total[1]
     merged: Picture = total[0].reshape(guide.shape)
     return merged
+
+
+def in_order(
+    work: Callable[[Part], Done], parts: Sequence[Part], threads: int, report: Report
+) -> Iterator[Done]:
+    """Yield what threads make of parts, in the order of the parts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # the threads share the parts; the library of products counts for all
+    pool = ThreadPoolExecutor(threads, "groups", torch.set_num_threads, (1,))
+    try:
+        for number, done in enumerate(pool.map(work, parts), 1):
+            yield done
+            report(number / len(parts))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
 
 
 def _references(last: int) -> Places:

@@ -426,7 +426,7 @@ REFUSED = {
     "denoise grey.png out.png model.latent=3": "only 8 states",
     "denoise grey.png out.png estep.parents=17": "at most as many expected",
     "denoise grey.png out.png --stride 5": "leaves gaps",
-    "denoise stereo.wav out.wav": "[samples] expected",
+    "denoise stereo.wav out.wav --preset fast": "[samples] expected",
     "denoise grey.png out.png estep.states=256 model.latent=4000000000000": "GB",
     "inpaint grey.png out.png": "exactly one of them",
     "inpaint grey.png out.png --mask mask-none.png --drop 0.5": "exactly one of them",
