@@ -33,6 +33,7 @@ from distvae.tasks.presets import corrupted_windows, preset_config, refuse_unfit
 from distvae.train.progress import Progress, format_duration, stop_signals
 
 if TYPE_CHECKING:
+    from distvae.data.picture_noise import PictureNoise
     from distvae.tasks.restoration import Cost, Restoration, Stage
 
 FIGURES = (".png", ".pdf", ".svg")
@@ -60,6 +61,8 @@ class Task:
     """Settings by dotted key, instead of those of the recipe."""
     mask: Path | None = None
     """The file that says what is missing."""
+    counts: bool = False
+    """Whether values are counts of events, or proportional to them."""
 
     @property
     def missing(self) -> Missing:
@@ -76,6 +79,9 @@ class Task:
         if options.model == "groups" and (trained or is_sound):
             reason = f"{trained[0]} is for models that are trained" if trained else "a sound"
             raise Refusal(f"--model groups: {reason}; --model tvae expected")
+        if self.counts and (trained or is_sound or options.model == "tvae"):
+            reason = "a sound" if is_sound else f"not with {(trained or ['--model tvae'])[0]}"
+            raise Refusal(f"--counts: {reason}; a picture and --model groups expected")
         resumes = options.resume and (self.folder / "run.json").is_file()
         return options.model == "groups" or not (options.model or trained or is_sound or resumes)
 
@@ -169,22 +175,25 @@ def restore_by_groups(task: Task) -> None:
                 print(f"distvae: stopped; {task.target} was not written", file=sys.stderr)
                 raise SystemExit(128 + stop())
 
-        found = restore_picture(values, sigma, available_cores(), report)
+        found = restore_picture(values, sigma, available_cores(), report, task.counts)
     progress.end()
     restored = np.broadcast_to(found.values, task.observed.values.shape)
-    scores, seconds = write_restored(task, restored), time.monotonic() - began
-    noise = "" if found.noise is None else f"{found.noise} removed, "
+    scores = write_restored(task, restored, found.noise)
+    seconds = time.monotonic() - began
+    noise = f"{found.said} removed, " if found.said else ""
     progress.say(f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}")
     if task.options.json:
         print(json.dumps({"seconds": seconds, **scores}))
 
 
-def write_restored(task: Task, restored: Floats) -> dict[str, float]:
+def write_restored(
+    task: Task, restored: Floats, noise: "PictureNoise | None" = None
+) -> dict[str, float]:
     """Write a result and the figure that was asked for; return the scores."""
     result = task.result(restored)
     signals.write(task.target, task.observed.with_values(result))
     if task.options.figure is not None:
-        draw_comparison(task.options.figure, task, result)
+        draw_comparison(task.options.figure, task, result, noise)
     return task.scores(restored)
 
 
@@ -316,8 +325,10 @@ def write_result(task: Task, restoration: "Restoration") -> str:
     return text
 
 
-def draw_comparison(path: Path, task: Task, result: Floats) -> None:
-    """Draw the file before and after, and the reference if there is one."""
+def draw_comparison(
+    path: Path, task: Task, result: Floats, noise: "PictureNoise | None" = None
+) -> None:
+    """Draw before and after, the reference if there is one, and noise that is not white."""
     from distvae.tasks.comparison import compare_pictures, compare_sounds
     from distvae.tasks.pictures import save
 
@@ -328,7 +339,8 @@ def draw_comparison(path: Path, task: Task, result: Floats) -> None:
     if observed.rate is None:
         scale = reference or observed  # noise may reach beyond the values of a clean picture
         shown = {name: (values - scale.black) / scale.peak for name, values in panels.items()}
-        save(compare_pictures(shown), path)
+        spectrum = None if noise is None or noise.is_white else noise.spectrum()
+        save(compare_pictures(shown, spectrum), path)
     else:
         heard = {name: silenced(values) for name, values in panels.items()}
         save(compare_sounds(heard, observed.rate), path)

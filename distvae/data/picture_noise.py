@@ -32,6 +32,8 @@ They keep white noise as it is, and take away most of a picture.
 """
 WHITE = 0.12
 """The correlation of neighbouring pixels below which noise is white: flat blocks have texture."""
+SPECTRUM = 65
+"""Frequencies in each direction at which a spectrum is shown."""
 CONDITION = 3e-3
 """The least variance of a direction of a window that is whitened, relative to the largest."""
 
@@ -84,11 +86,29 @@ class PictureNoise:
         levels = ", ".join(f"{level:.3g}" for level in self.levels)
         if self.is_white:
             return f"white noise of {levels}"
-        return f"grain of {levels}, neighbouring pixels correlated by {self.correlation:.2f}"
+        return f"grain of {levels}, {self.correlated}"
+
+    @property
+    def correlated(self) -> str:
+        """Return how neighbouring pixels share it, in a few words."""
+        return f"neighbouring pixels correlated by {self.correlation:.2f}"
 
     def scaled(self, factor: float) -> "PictureNoise":
         """Return the noise of a picture whose values are multiplied by a factor."""
         return PictureNoise(self.covariance * factor**2)
+
+    def spectrum(self) -> Doubles:
+        """Return the power of the noise of the first channel, white noise of its level having 1.
+
+        Frequencies go from -1/2 to 1/2 cycles per pixel in each direction.
+        """
+        covariance = self.covariance[0] / max(self.levels[0] ** 2, 1e-300)
+        middle = len(covariance) // 2
+        padded = np.zeros((SPECTRUM, SPECTRUM))
+        padded[: len(covariance), : len(covariance)] = covariance
+        power = np.fft.fft2(np.roll(padded, (-middle, -middle), (0, 1))).real
+        spectrum: Doubles = np.fft.fftshift(np.maximum(power, 0.0))
+        return spectrum
 
     def whiteners(self, size: int) -> tuple[Tensor, Tensor]:
         """Return matrices (channels, D, D) that make the noise of windows white, and back."""
@@ -123,8 +143,8 @@ def _covariance(plane: Floats) -> Doubles:
     rest = blocks[rows, columns].reshape(len(rows), -1)
     offsets, flat, mixed = _planes_removed(block)
     bent = (rest - (rest @ flat) @ flat.T).reshape(-1, block, block)
-    spectrum = np.square(np.abs(np.fft.rfft2(bent, (2 * block, 2 * block)))).mean(0)
-    products = np.fft.irfft2(spectrum)
+    spectra = np.square(np.abs(np.fft.rfft2(bent, (2 * block, 2 * block))))
+    products = np.median(np.fft.irfft2(spectra), 0)  # few blocks with texture do not count
     sums = [products[y, x] * (1 if (y, x) == (0, 0) else 2) for y, x in offsets]
     covariance = np.zeros((2 * REACH + 1, 2 * REACH + 1))
     for (y, x), value in zip(offsets, np.linalg.solve(mixed, sums), strict=True):

@@ -25,6 +25,7 @@ from distvae.tasks.presets import (
     preset_config,
     refuse_changed_sound,
     refuse_corruption,
+    refuse_negative,
     refuse_unfit,
 )
 from distvae.tasks.restoration import Restoration, Stage
@@ -44,12 +45,14 @@ class _Options:
     seed: int
     watch: Watch | None
     sigma: float | None = None
+    counts: bool = False
 
 
 def denoise(
     image: ArrayLike | str | Path,
     *,
     sigma: float | None = None,
+    counts: bool = False,
     model: Model | None = None,
     preset: Preset | None = None,
     recipe: str | Path | None = None,
@@ -59,7 +62,8 @@ def denoise(
     watch: Watch | None = None,
 ) -> Doubles:
     """Remove the noise of an image (2-D) or a sound (1-D). `sigma` is its standard deviation, in
-    the units of the array; by default it is estimated.
+    the units of the array; by default it is estimated. `counts=True` says that the values of an
+    image are counts, of photons for example, or proportional to them.
 
     It is an array or the path of a file. A channel axis may come beside these dimensions, and is
     the last one of a file with several channels. The result is in the units of the array; of a
@@ -75,7 +79,13 @@ def denoise(
     array, channel_axis = _channels_last(_opened(image), channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
-    options = _Options(model, preset, recipe, settings, seed, watch, sigma)
+    if counts and sigma is not None:
+        raise Refusal(
+            "counts, sigma: the noise of counts has no single level; one of them expected"
+        )
+    if counts:
+        refuse_negative(array, "image")
+    options = _Options(model, preset, recipe, settings, seed, watch, sigma, bool(counts))
     return _channels_back(_restore(array, False, options), channel_axis)
 
 
@@ -129,8 +139,10 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
         from distvae.tasks.groups import restore
 
         refuse_unfit(array, "image", sigma)
-        found = restore(distinct_channels(array), sigma, available_cores())
+        found = restore(distinct_channels(array), sigma, available_cores(), counts=options.counts)
         return np.broadcast_to(found.values, array.shape).copy()
+    if options.counts:
+        raise Refusal("counts: for an image and model 'groups', without options of training")
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     settings = with_options(settings, {"sigma": ("train.sigma", sigma)})
     if options.preset and options.recipe:
