@@ -33,6 +33,8 @@ CERTAIN = 7.0
 """Standard errors from which growth is not chance, or texture."""
 LEAST = 1e-3
 """The least expected variance, relative to the largest, and the least spread about it."""
+ROUNDING = 1e-10
+"""The variance of rounding at most, relative to that of the picture."""
 RATIO = 1.5
 """The variance of bright blocks relative to dark ones from which it matters."""
 
@@ -54,7 +56,7 @@ class NoiseGrowth:
         if min(planes.shape[1:]) < 2 * BLOCK:
             return None
         x, variance = np.concatenate([_levels(plane) for plane in planes], 1)
-        if variance.min() <= 0:
+        if variance.min() <= ROUNDING * planes.var():
             return None
         line = np.stack([x, np.ones(len(x))], 1)
         weights = np.ones(len(x)) / np.median(variance)
@@ -68,7 +70,7 @@ class NoiseGrowth:
         errors = spread * np.sqrt(np.diag(np.linalg.inv(scaled.T @ scaled)))
         if gain < CERTAIN * errors[0] or expected.max() < RATIO * expected.min():
             return None
-        if abs(offset) < 2 * errors[1]:  # counts alone, as far as can be told
+        if -2 * errors[1] < offset < 0:  # counts alone: nothing says that their dark is not 0
             gain, offset = _gain(x, variance), 0.0
         return cls(float(gain), float(offset))
 
@@ -106,7 +108,8 @@ class NoiseGrowth:
     def stabilised(self, values: Floats, share: float = 1.0) -> Doubles:
         """Return values, with a share of this noise, whose noise has nearly variance 1."""
         inside = (values - self.dark) / self.gain + 3 / 8 * share**2 + self.spread
-        return 2 * np.sqrt(np.maximum(inside, 0.0)) / share
+        stable: Doubles = 2 * np.sqrt(np.maximum(inside, 0.0)) / share
+        return stable
 
     def back(self, means: Floats, share: float = 1.0) -> Doubles:
         """Return the values whose noise, or a share of it, gives these means when stabilised."""
@@ -142,7 +145,7 @@ def _levels(plane: Floats) -> Doubles:
     inner = plane[1:-1, 1:-1]
     size = min(BLOCK, *inner.shape)
 
-    def blocks(values: Floats) -> Doubles:
+    def blocks(values: Floats) -> Floats:
         return sliding_window_view(values, (size, size))[::EVERY, ::EVERY]
 
     x, variance = (blocks(each).mean((2, 3)).ravel() for each in (inner, finest**2))

@@ -5,7 +5,7 @@ blocks of the picture, where there is little else. Where it is white, its level 
 finest detail of these blocks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -34,6 +34,11 @@ WHITE = 0.12
 """The correlation of neighbouring pixels below which noise is white: flat blocks have texture."""
 SPECTRUM = 65
 """Frequencies in each direction at which a spectrum is shown."""
+UNEVEN = 2.0
+"""The spread of the variances of flat blocks, relative to that of noise, from which it is texture.
+
+Noise is alike everywhere. Texture is not.
+"""
 CONDITION = 3e-3
 """The least variance of a direction of a window that is whitened, relative to the largest."""
 
@@ -45,6 +50,8 @@ class PictureNoise:
     covariance: Doubles
     """(channels, 2 r + 1, 2 r + 1), by the offset between two pixels; in the middle the variance.
     """
+    is_doubtful: bool = False
+    """True if neighbouring pixels share something that is rather texture."""
 
     @classmethod
     def white(cls, levels: Floats) -> "PictureNoise":
@@ -54,12 +61,14 @@ class PictureNoise:
     @classmethod
     def estimate(cls, planes: Floats) -> "PictureNoise":
         """Return the noise of a picture (channels, height, width) without missing values."""
-        noise = cls(np.stack([_covariance(plane) for plane in planes]))
-        if noise.correlation >= WHITE:
+        found = [_covariance(plane) for plane in planes]
+        noise = cls(np.stack([covariance for covariance, _ in found]))
+        is_shared, is_texture = noise.correlation >= WHITE, found[0][1] > UNEVEN
+        if is_shared and not is_texture:
             return noise
         near = slice(REACH - 2, REACH + 3)
         fine = (noise.covariance[:, near, near] * FINE).sum((1, 2))
-        return cls.white(np.sqrt(np.maximum(fine, 0.0)))
+        return replace(cls.white(np.sqrt(np.maximum(fine, 0.0))), is_doubtful=is_shared)
 
     @property
     def levels(self) -> Doubles:
@@ -85,7 +94,8 @@ class PictureNoise:
         """Return what was found, in a few words."""
         levels = ", ".join(f"{level:.3g}" for level in self.levels)
         if self.is_white:
-            return f"white noise of {levels}"
+            doubt = " (what neighbouring pixels share may be texture, and stays)"
+            return f"white noise of {levels}{doubt if self.is_doubtful else ''}"
         return f"grain of {levels}, {self.correlated}"
 
     @property
@@ -95,7 +105,7 @@ class PictureNoise:
 
     def scaled(self, factor: float) -> "PictureNoise":
         """Return the noise of a picture whose values are multiplied by a factor."""
-        return PictureNoise(self.covariance * factor**2)
+        return replace(self, covariance=self.covariance * factor**2)
 
     def spectrum(self) -> Doubles:
         """Return the power of the noise of the first channel, white noise of its level having 1.
@@ -133,8 +143,10 @@ def blur(plane: Floats, width: float) -> Doubles:
     return found
 
 
-def _covariance(plane: Floats) -> Doubles:
-    """Return the covariance of the noise of a channel, from its flattest blocks without planes."""
+def _covariance(plane: Floats) -> tuple[Doubles, float]:
+    """Return the covariance of the noise of a channel, from its flattest blocks without planes,
+    and how unlike the blocks are, relative to those of such noise.
+    """
     block = min(BLOCK, *plane.shape)
     smooth = sliding_window_view(blur(plane, SMOOTH), (block, block))[::EVERY, ::EVERY].var((2, 3))
     count = max(8, round(FLATTEST * smooth.size))
@@ -143,13 +155,18 @@ def _covariance(plane: Floats) -> Doubles:
     rest = blocks[rows, columns].reshape(len(rows), -1)
     offsets, flat, mixed = _planes_removed(block)
     bent = (rest - (rest @ flat) @ flat.T).reshape(-1, block, block)
-    spectra = np.square(np.abs(np.fft.rfft2(bent, (2 * block, 2 * block))))
-    products = np.median(np.fft.irfft2(spectra), 0)  # few blocks with texture do not count
+    strengths = np.square(bent).mean((1, 2))
+    middle = np.median(strengths)
+    spread = 1.4826 * np.median(np.abs(strengths - middle))
+    even = bent[strengths <= middle + 3 * spread]  # a few blocks with texture do not count
+    spectrum = np.square(np.abs(np.fft.rfft2(even, (2 * block, 2 * block)))).mean(0)
+    products = np.fft.irfft2(spectrum)
     sums = [products[y, x] * (1 if (y, x) == (0, 0) else 2) for y, x in offsets]
     covariance = np.zeros((2 * REACH + 1, 2 * REACH + 1))
     for (y, x), value in zip(offsets, np.linalg.solve(mixed, sums), strict=True):
         covariance[REACH + y, REACH + x] = covariance[REACH - y, REACH - x] = value
-    return covariance
+    expected = np.sqrt(2 * np.square(covariance).sum() / block**2)
+    return covariance, float(spread / max(expected, 1e-300))
 
 
 @lru_cache(maxsize=4)

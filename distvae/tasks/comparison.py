@@ -35,9 +35,9 @@ def compare_pictures(panels: Mapping[str, Floats], spectrum: Floats | None = Non
 
 def show_spectrum(axes: "Axes", spectrum: Floats) -> None:
     """Draw the power of noise by frequency in both directions."""
-    image = axes.imshow(spectrum, cmap="viridis", vmin=0, extent=(-0.5, 0.5, 0.5, -0.5))
-    axes.figure.colorbar(image, ax=axes, location="bottom", label="power, of white noise 1")
-    axes.set_title("noise")
+    axes.imshow(spectrum, vmin=0, extent=(-0.5, 0.5, 0.5, -0.5))
+    axes.set_anchor("N")
+    axes.set_title("power of the noise")
     axes.set_xlabel("cycles per pixel")
 
 

@@ -166,7 +166,7 @@ def _restore_growing(
     else:  # the finest detail, of which the growth is that of the noise, has a part of it
         strength = float(noise.levels[0])
         growth, noise = growth.scaled(strength**2), noise.scaled(1 / strength)
-    found = picture
+    found = np.asarray(picture, np.float64)
     for number, share in enumerate(SHARES):
         planes = _turned(growth.stabilised(share * picture + (1 - share) * found, share))
         planes = denoise(planes, noise, threads, _part(report, number, len(SHARES)))
