@@ -83,7 +83,8 @@ class NoiseGrowth:
         x, variance = np.concatenate([_levels(plane) for plane in planes], 1)
         gain = _gain(x, variance)
         step = float(np.diff(np.unique(planes)).min(initial=np.inf))
-        return cls(step if abs(gain / step - 1) < NEAR else gain, 0.0)
+        is_noisy = gain * planes.mean() > ROUNDING * planes.var()
+        return cls(gain if is_noisy and abs(gain / step - 1) > NEAR else step, 0.0)
 
     def __str__(self) -> str:
         """Return what was found, in a few words."""

@@ -81,6 +81,12 @@ def test_a_picture_without_noise_has_none_that_grows() -> None:
     assert NoiseGrowth.estimate(np.zeros((1, 40, 40))) is None
 
 
+def test_counts_without_noise_have_a_gain() -> None:
+    flat = np.zeros((1, 40, 40))
+    flat[:, 10:] = 3.0
+    assert NoiseGrowth.counts(flat).gain == 3.0
+
+
 @pytest.mark.parametrize("gain", [1.0, 7.3, 1 / 257])
 def test_the_gain_of_counts_is_the_step_between_values(gain: float) -> None:
     counts = gain * np.random.default_rng(0).poisson(ramp(64) / 30)
