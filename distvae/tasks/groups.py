@@ -143,7 +143,7 @@ def restore(
     if growth is None and sigma is None:
         growth = NoiseGrowth.estimate(channels)
     if growth is not None:
-        return _restore_growing(picture, growth, threads, report)
+        return _restore_growing(picture, growth, counts, threads, report)
     planes = _turned(picture)
     if sigma is None:
         noise = PictureNoise.estimate(planes)
@@ -153,26 +153,26 @@ def restore(
 
 
 def _restore_growing(
-    picture: Floats, growth: NoiseGrowth, threads: int, report: Report
+    picture: Floats, growth: NoiseGrowth, is_white: bool, threads: int, report: Report
 ) -> Restored:
     """Return a picture without noise whose variance grows with brightness.
 
     The mean of picture and result has less noise, which a root makes more alike (Azzari and Foi,
     2016).
     """
-    noise = PictureNoise.estimate(_turned(growth.stabilised(picture)))
-    if noise.is_white:
-        noise = PictureNoise.white(np.ones(picture.shape[-1]))
-    else:  # the finest detail, of which the growth is that of the noise, has a part of it
-        strength = float(noise.levels[0])
-        growth, noise = growth.scaled(strength**2), noise.scaled(1 / strength)
-    found = np.asarray(picture, np.float64)
+    noise = PictureNoise.white(np.ones(picture.shape[-1]))
+    found = PictureNoise.estimate(_turned(growth.stabilised(picture)))
+    if not (is_white or found.is_white):
+        # growth is measured on the finest detail, which has a part of such noise
+        strength = float(found.levels[0])
+        growth, noise = growth.scaled(strength**2), found.scaled(1 / strength)
+    restored = np.asarray(picture, np.float64)
     for number, share in enumerate(SHARES):
-        planes = _turned(growth.stabilised(share * picture + (1 - share) * found, share))
+        planes = _turned(growth.stabilised(share * picture + (1 - share) * restored, share))
         planes = denoise(planes, noise, threads, _part(report, number, len(SHARES)))
-        found = growth.back(_turned_back(planes), share)
+        restored = growth.back(_turned_back(planes), share)
     words = str(growth) if noise.is_white else f"{growth}, {noise.correlated}"
-    return Restored(found, words, noise)
+    return Restored(restored, words, noise)
 
 
 def _turned(picture: Floats) -> Doubles:
