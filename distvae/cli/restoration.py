@@ -12,6 +12,7 @@ from distvae.commands.denoise import NoiseOptions, denoise_file
 from distvae.commands.inpaint import MissingOptions, inpaint_file
 from distvae.commands.options import Assignments, RestoreOptions
 from distvae.commands.restored_files import restore_files
+from distvae.files.refusal import Refusal
 
 app = typer.Typer(rich_help_panel="Restore pictures or a sound")
 
@@ -54,6 +55,8 @@ def denoise(
     data.
     """
     target, settings = _apart(target, assignments)
+    if noise.std is not None and source.is_dir():
+        raise Refusal(f"--std: for one picture, but {source} is a folder; omit it")
     one = partial(denoise_file, assignments=settings, options=options, noise=noise)
     restore_files(source, target, "denoised", options, one)
 

@@ -26,6 +26,22 @@ class NoiseOptions:
             ),
         ),
     ] = None
+    counts: Annotated[
+        bool,
+        typer.Option(
+            "--counts",
+            help="The values are counts, of photons for example, or proportional to them: their"
+            " noise grows with brightness. By default that is estimated too.",
+        ),
+    ] = False
+    std: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.tif",
+            help="Write the standard deviation of the errors that are left, pixel by pixel, and"
+            " print the PSNR to expect. Takes twice the time.",
+        ),
+    ] = None
     add_noise: Annotated[
         float | None,
         typer.Option(
@@ -57,6 +73,10 @@ class NoiseOptions:
                 "--noise: did you mean --sigma (the level of noise that is there) or --add-noise"
                 " (add noise to a clean input first)?"
             )
+        if self.counts and self.sigma is not None:
+            raise Refusal(
+                "--counts, --sigma: the noise of counts has no single level; one of them expected"
+            )
 
 
 def denoise_file(
@@ -72,16 +92,25 @@ def denoise_file(
     from distvae.commands.restore_stack import restore_pages
     from distvae.data import signals
     from distvae.data.stack_file import read_stack
-    from distvae.tasks.presets import preset_config, refuse_corruption, restored_windows
+    from distvae.tasks.presets import (
+        preset_config,
+        refuse_corruption,
+        refuse_negative,
+        restored_windows,
+    )
 
     overrides = options.overrides(assignments, noise.sigma, noise=noise.add_noise, snr=noise.snr)
     source = place.source
     if stack := read_stack(source):
-        restore_pages(place, stack, options, overrides)
+        if noise.std is not None:
+            raise Refusal(f"--std: for one picture, but {source} is a stack; omit it")
+        restore_pages(place, stack, options, overrides, counts=noise.counts)
         return
     signal = signals.read_signal(source)
     if np.isnan(signal.values).any():
         raise Refusal(f"{source}: holds missing values (NaN); 'distvae inpaint' fills them in")
+    if noise.counts:
+        refuse_negative(signal.values, str(source))
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=False)
     config = refuse_corruption(config, "drop").with_("data", path=str(source))
 
@@ -98,9 +127,17 @@ def denoise_file(
     windows, signal = restored_windows(config), read(source)
     if windows is None or not windows.corruption:
         reference = find_reference(options, read=read_reference)
-        restore(Task(place, "", signal, reference, options, overrides))
+        restore(
+            Task(place, "", signal, reference, options, overrides, None, noise.counts, noise.std)
+        )
     else:
         reference, noisy = find_reference(options, signal), windows.corrupt(signal)
+        if noise.counts:
+            raise Refusal(
+                "--counts: noise that is added is not that of counts; one of them expected"
+            )
         level, seed = windows.noise_level(signal), windows.noise_seed
         damage = f" under noise of {level:.4g}, seed {seed}"
-        restore(Task(place, damage, noisy, reference, options, overrides))
+        restore(
+            Task(place, damage, noisy, reference, options, overrides, None, noise.counts, noise.std)
+        )

@@ -22,6 +22,7 @@ from distvae.data.signals import Signal
 from distvae.data.windows.missing import Missing, keep_observed, silenced
 from distvae.data.windows.patches import distinct_channels
 from distvae.files.atomic import delete_partials
+from distvae.files.kinds import TIFF
 from distvae.files.memory import gigabytes
 from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.plain import Plain
@@ -36,6 +37,7 @@ from distvae.tasks.presets import corrupted_windows, preset_config, refuse_unfit
 from distvae.train.progress import Progress, format_duration, stop_signals
 
 if TYPE_CHECKING:
+    from distvae.data.picture_noise import PictureNoise
     from distvae.tasks.groups import Report, Restored
     from distvae.tasks.restoration import Cost, Restoration, Stage
     from distvae.tasks.sound_groups import RestoredSound
@@ -62,6 +64,10 @@ class Task:
     """Settings by dotted key, instead of those of the recipe."""
     mask: Path | None = None
     """The file that says what is missing."""
+    counts: bool = False
+    """Whether values are counts of events, or proportional to them."""
+    std: Path | None = None
+    """The file of the standard deviations of errors."""
 
     @property
     def missing(self) -> Missing:
@@ -71,10 +77,15 @@ class Task:
     @property
     def is_by_groups(self) -> bool:
         """Return whether groups of windows restore it, and no model is trained."""
-        options, has_gaps = self.options, self.observed.rate is not None and self.missing.any()
+        options = self.options
+        has_gaps = self.observed.rate is not None and bool(self.missing.any())
         resumes = options.resume and (self.folder / "run.json").is_file()
         for_groups = options.are_for_groups(self.overrides, has_gaps)
-        return for_groups and (options.model == "groups" or not resumes)
+        is_by_groups = for_groups and (options.model == "groups" or not resumes)
+        asked = "--counts" if self.counts else "--std" if self.std else ""
+        if asked and (self.observed.rate is not None or not is_by_groups):
+            raise Refusal(f"{asked}: for a picture and --model groups; omit it")
+        return is_by_groups
 
     @property
     def source(self) -> Path:
@@ -169,20 +180,37 @@ def restore_by_groups(task: Task) -> None:
     refuse_unfit(task.observed.values, task.source.name, sigma)
     values, began = distinct_channels(task.observed.values), time.monotonic()
     rate = task.observed.rate
-    work = (values, sigma, available_cores())
-    compute: "Callable[[Report], Restored | RestoredSound]"
-    if rate is None:
-        compute = partial(groups.restore, *work)
-    else:
-        compute = partial(sound_groups.restore, *work, rate=rate)
+
+    def compute(report: "Report") -> "Restored | RestoredSound":
+        if rate is not None:
+            return sound_groups.restore(values, sigma, available_cores(), report, rate)
+        noise = groups.noise_of(lambda: [values], counts=True) if task.counts else sigma
+        is_asked = task.std is not None
+        return groups.restore(values, noise, available_cores(), report, deviation=is_asked)
+
     found = while_hearing(compute, task.target, progress)
     restored = np.broadcast_to(found.values, task.observed.values.shape)
-    scores, seconds = write_restored(task, restored), time.monotonic() - began
+    shared = found.noise.shared if isinstance(found.noise, groups.Noise) else None
+    scores = write_restored(task, restored, shared)
+    seconds = time.monotonic() - began
     noise = "" if found.noise is None else f"{found.noise} removed, "
-    text = f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}"
+    expected = write_deviation(task, found)
+    text = f"{task.target}: written, {noise}{expected}{seconds:.0f} s{format_scores(scores)}"
     progress.say(text + described_loss(task, restored))
     if task.options.json:
         print(json.dumps({"seconds": seconds, **scores}))
+
+
+def write_deviation(task: Task, found: "Restored | RestoredSound") -> str:
+    """Write the standard deviations of errors if asked for; return what they say of the PSNR."""
+    from distvae.tasks.groups import Restored
+
+    if task.std is None or not isinstance(found, Restored) or found.deviation is None:
+        return ""
+    deviation = np.broadcast_to(found.deviation, task.observed.values.shape)
+    signals.write(task.std, Signal(deviation, bits=signals.FLOATS))
+    squares = np.square(found.deviation / task.observed.peak).mean()
+    return f"PSNR of {-10 * np.log10(squares):.1f} dB expected, " if squares else ""
 
 
 def while_hearing(
@@ -208,12 +236,14 @@ def while_hearing(
     return found.result()
 
 
-def write_restored(task: Task, restored: Floats) -> dict[str, float]:
+def write_restored(
+    task: Task, restored: Floats, noise: "PictureNoise | None" = None
+) -> dict[str, float]:
     """Write a result and the figure that was asked for; return the scores."""
     result = task.result(restored)
     signals.write(task.target, task.observed.with_values(result))
     if task.options.figure is not None:
-        draw_comparison(task.options.figure, task, result)
+        draw_comparison(task.options.figure, task, result, noise)
     return task.scores(restored)
 
 
@@ -272,6 +302,9 @@ def claim_outputs(task: Task) -> None:
     options = task.options
     check_new_file(task.target, signals.suffixes_for(task.observed), options.replaces)
     refuse_own_input(task.files, task.target)
+    if task.std is not None:
+        refuse_own_input([*task.files, task.target], task.std)
+        check_new_file(task.std, TIFF, options.replaces)
     if options.figure is not None:
         refuse_own_input(task.files, options.figure)
         check_new_file(options.figure, FIGURES, options.replaces)
@@ -352,8 +385,10 @@ def described_loss(task: Task, restored: Floats) -> str:
     return ""
 
 
-def draw_comparison(path: Path, task: Task, result: Floats) -> None:
-    """Draw the file before and after, and the reference if there is one."""
+def draw_comparison(
+    path: Path, task: Task, result: Floats, noise: "PictureNoise | None" = None
+) -> None:
+    """Draw before and after, the reference if there is one, and noise that is not white."""
     from distvae.tasks.comparison import compare_pictures, compare_sounds
     from distvae.tasks.pictures import save
 
@@ -364,7 +399,8 @@ def draw_comparison(path: Path, task: Task, result: Floats) -> None:
     if observed.rate is None:
         scale = reference or observed  # noise may reach beyond the values of a clean picture
         shown = {name: (values - scale.black) / scale.peak for name, values in panels.items()}
-        save(compare_pictures(shown), path)
+        spectrum = None if noise is None or noise.is_white else noise.spectrum()
+        save(compare_pictures(shown, spectrum), path)
     else:
         heard = {name: silenced(values) for name, values in panels.items()}
         save(compare_sounds(heard, observed.rate), path)

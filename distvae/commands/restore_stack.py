@@ -11,7 +11,6 @@ import numpy as np
 from distvae.commands.options import RestoreOptions
 from distvae.commands.restore import refuse_own_input, while_hearing
 from distvae.commands.restored_files import FOR_ONE, Place
-from distvae.data.picture_noise import PictureNoise
 from distvae.data.signals import Stored, as_stored, picture_of
 from distvae.data.stack_file import Stack, write_stack
 from distvae.data.windows.missing import Finder, keep_observed
@@ -21,7 +20,7 @@ from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 from distvae.system.processors import available_cores
-from distvae.tasks.groups import Report, noise_of, part_of
+from distvae.tasks.groups import Noise, Report, noise_of, part_of
 from distvae.tasks.stacks import restore_stack
 from distvae.train.progress import Progress
 
@@ -35,6 +34,7 @@ def restore_pages(
     options: RestoreOptions,
     overrides: Mapping[str, Plain],
     find: Finder | None = None,
+    counts: bool = False,
 ) -> None:
     """Remove the noise of a stack, or fill in what a function finds missing; write the result."""
     source, target = place.source, place.target(TIFF)
@@ -50,7 +50,7 @@ def restore_pages(
     refuse_own_input([source], target)
     progress, began = Progress(options.style, "window"), time.monotonic()
     sigma = cast(float | None, overrides.get("train.sigma"))
-    compute = partial(restored_pages, stack, options.across, sigma, find)
+    compute = partial(restored_pages, stack, options.across, sigma, find, counts)
     pages, noises = while_hearing(compute, target, progress)
     write_stack(target, pages, stack)
     seconds = time.monotonic() - began
@@ -62,7 +62,12 @@ def restore_pages(
 
 
 def restored_pages(
-    stack: Stack, across: int, sigma: float | None, find: Finder | None, report: Report
+    stack: Stack,
+    across: int,
+    sigma: float | None,
+    find: Finder | None,
+    counts: bool,
+    report: Report,
 ) -> tuple[list[Stored], list[str]]:
     """Return the pictures of a stack restored, and in words the noise of each series of them."""
     pages, noises = list(stack.pages), list[str]()
@@ -72,10 +77,12 @@ def restored_pages(
         return np.where(find(picture), np.nan, picture.values) if find else picture.values
 
     for number, series in enumerate(stack.series):
-        noise: float | PictureNoise | None = None
-        if find is None:
-            noise = noise_of(map(read, series)) if sigma is None else sigma
-            noises.append(str(noise) if sigma is None else f"white noise of {sigma:g}")
+        noise: Noise | None = None
+        if find is None and sigma is not None:
+            noise = Noise.white(sigma, read(series[0]).shape[-1])
+        elif find is None:
+            noise = noise_of(partial(map, read, series), counts)
+        noises += [] if noise is None else [str(noise)]
         part = part_of(report, number / len(stack.series), 1 / len(stack.series))
         frames = restore_stack(read, series, noise, across, available_cores(), part)
         for page, values in zip(series, frames, strict=True):

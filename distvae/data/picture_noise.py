@@ -6,7 +6,7 @@ finest detail of these blocks.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -35,6 +35,16 @@ They keep white noise as it is, and take away most of a picture.
 """
 WHITE = 0.12
 """The correlation of neighbouring pixels below which noise is white: flat blocks have texture."""
+SPECTRUM = 65
+"""Frequencies in each direction at which a spectrum is shown."""
+UNEVEN = 2.0
+"""The spread of the variances of flat blocks, relative to that of noise, from which it is texture.
+
+Noise is alike everywhere. Texture is not.
+"""
+PROBE = (1981, 1135)
+"""The seed of noise that is drawn. Noise that somebody added with a seed of 0 is independent of it.
+"""
 CONDITION = 3e-3
 """The least variance of a direction of a window that is whitened, relative to the largest."""
 
@@ -46,6 +56,8 @@ class PictureNoise:
     covariance: Doubles
     """(channels, 2 r + 1, 2 r + 1), by the offset between two pixels; in the middle the variance.
     """
+    is_doubtful: bool = False
+    """True if neighbouring pixels share something that is rather texture."""
 
     @classmethod
     def white(cls, levels: Floats) -> "PictureNoise":
@@ -55,13 +67,15 @@ class PictureNoise:
     @classmethod
     def estimate(cls, pictures: Iterable[Floats]) -> "PictureNoise":
         """Return the noise of pictures (channels, height, width) without missing values."""
-        found = [np.stack([_covariance(plane) for plane in planes]) for planes in pictures]
-        noise = cls(np.mean(found, 0))
-        if noise.correlation >= WHITE:
+        found = [[_covariance(plane) for plane in planes] for planes in pictures]
+        noise = cls(np.mean([[covariance for covariance, _ in each] for each in found], 0))
+        is_shared = noise.correlation >= WHITE
+        is_texture = np.median([each[0][1] for each in found]) > UNEVEN
+        if is_shared and not is_texture:
             return noise
         near = slice(REACH - 2, REACH + 3)
         fine = (noise.covariance[:, near, near] * FINE).sum((1, 2))
-        return cls.white(np.sqrt(np.maximum(fine, 0.0)))
+        return replace(cls.white(np.sqrt(np.maximum(fine, 0.0))), is_doubtful=is_shared)
 
     @property
     def levels(self) -> Doubles:
@@ -87,12 +101,41 @@ class PictureNoise:
         """Return what was found, in a few words."""
         levels = ", ".join(f"{level:.3g}" for level in self.levels)
         if self.is_white:
-            return f"white noise of {levels}"
-        return f"grain of {levels}, neighbouring pixels correlated by {self.correlation:.2f}"
+            doubt = " (what neighbouring pixels share may be texture, and stays)"
+            return f"white noise of {levels}{doubt if self.is_doubtful else ''}"
+        return f"grain of {levels}, {self.kind}"
+
+    @property
+    def kind(self) -> str:
+        """Return how neighbouring pixels share it, in a few words."""
+        return f"neighbouring pixels correlated by {self.correlation:.2f}"
 
     def scaled(self, factor: float) -> "PictureNoise":
         """Return the noise of a picture whose values are multiplied by a factor."""
-        return PictureNoise(self.covariance * factor**2)
+        return replace(self, covariance=self.covariance * factor**2)
+
+    def spectrum(self) -> Doubles:
+        """Return the power of the noise of the first channel, white noise of its level having 1.
+
+        Frequencies go from -1/2 to 1/2 cycles per pixel in each direction.
+        """
+        covariance = self.covariance[0] / max(self.levels[0] ** 2, 1e-300)
+        middle = len(covariance) // 2
+        padded = np.zeros((SPECTRUM, SPECTRUM))
+        padded[: len(covariance), : len(covariance)] = covariance
+        power = np.fft.fft2(np.roll(padded, (-middle, -middle), (0, 1))).real
+        spectrum: Doubles = np.fft.fftshift(np.maximum(power, 0.0))
+        return spectrum
+
+    def drawn(self, shape: tuple[int, ...]) -> Doubles:
+        """Return noise of the channels of a picture (channels, height, width), always the same."""
+        _, height, width = shape
+        spread, middle = np.zeros(shape), self.covariance.shape[-1] // 2
+        for y, x in np.ndindex(self.covariance.shape[1:]):
+            spread[:, (y - middle) % height, (x - middle) % width] += self.covariance[:, y, x]
+        gain = np.sqrt(np.maximum(np.fft.fft2(spread).real, 0.0))
+        white = np.random.default_rng(PROBE).standard_normal(shape)
+        return np.fft.ifft2(gain * np.fft.fft2(white)).real
 
     def whiteners(self, size: int) -> tuple[Tensor, Tensor]:
         """Return matrices (channels, D, D) that make the noise of windows white, and back."""
@@ -117,8 +160,10 @@ def blur(plane: Floats, width: float) -> Doubles:
     return found
 
 
-def _covariance(plane: Floats) -> Doubles:
-    """Return the covariance of the noise of a channel, from its flattest blocks without planes."""
+def _covariance(plane: Floats) -> tuple[Doubles, float]:
+    """Return the covariance of the noise of a channel, from its flattest blocks without planes,
+    and how unlike the blocks are, relative to those of such noise.
+    """
     block = min(BLOCK, *plane.shape)
     blurred = sliding_window_view(blur(plane, SMOOTH), (block, block))[::EVERY, ::EVERY]
     smooth = np.stack([row.var((1, 2)) for row in blurred])  # a row at a time, for memory
@@ -126,18 +171,24 @@ def _covariance(plane: Floats) -> Doubles:
     rows, columns = np.divmod(np.argsort(smooth, axis=None, kind="stable")[:count], smooth.shape[1])
     blocks = sliding_window_view(np.asarray(plane, np.float64), (block, block))[::EVERY, ::EVERY]
     offsets, flat, mixed = _planes_removed(block)
+    offsets, flat, mixed = _planes_removed(block)
+    rest = blocks[rows, columns].reshape(len(rows), -1)
+    bent = (rest - (rest @ flat) @ flat.T).reshape(-1, block, block)
+    strengths = np.square(bent).mean((1, 2))
+    middle = np.median(strengths)
+    spread = 1.4826 * np.median(np.abs(strengths - middle))
+    even = bent[strengths <= middle + 3 * spread]  # a few blocks with texture do not count
     spectrum = np.zeros((2 * block, block + 1))
-    for start in range(0, len(rows), AT_ONCE):
-        some = slice(start, start + AT_ONCE)
-        rest = blocks[rows[some], columns[some]].reshape(-1, block**2)
-        bent = (rest - (rest @ flat) @ flat.T).reshape(-1, block, block)
-        spectrum += np.square(np.abs(np.fft.rfft2(bent, (2 * block, 2 * block)))).sum(0)
-    products = np.fft.irfft2(spectrum / len(rows))
+    for start in range(0, len(even), AT_ONCE):
+        some = even[start : start + AT_ONCE]
+        spectrum += np.square(np.abs(np.fft.rfft2(some, (2 * block, 2 * block)))).sum(0)
+    products = np.fft.irfft2(spectrum / len(even))
     sums = [products[y, x] * (1 if (y, x) == (0, 0) else 2) for y, x in offsets]
     covariance = np.zeros((2 * REACH + 1, 2 * REACH + 1))
     for (y, x), value in zip(offsets, np.linalg.solve(mixed, sums), strict=True):
         covariance[REACH + y, REACH + x] = covariance[REACH - y, REACH - x] = value
-    return covariance
+    expected = np.sqrt(2 * np.square(covariance).sum() / block**2)
+    return covariance, float(spread / max(expected, 1e-300))
 
 
 @lru_cache(maxsize=4)

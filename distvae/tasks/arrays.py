@@ -25,6 +25,7 @@ from distvae.tasks.presets import (
     preset_config,
     refuse_changed_sound,
     refuse_corruption,
+    refuse_negative,
     refuse_unfit,
 )
 from distvae.tasks.restoration import Restoration, Stage
@@ -46,12 +47,14 @@ class _Options:
     sigma: float | None = None
     rate: int | None = None
     """The samples per second of a file of a sound."""
+    counts: bool = False
 
 
 def denoise(
     image: ArrayLike | str | Path,
     *,
     sigma: float | None = None,
+    counts: bool = False,
     model: Model | None = None,
     preset: Preset | None = None,
     recipe: str | Path | None = None,
@@ -63,7 +66,8 @@ def denoise(
     watch: Watch | None = None,
 ) -> Doubles:
     """Remove the noise of an image (2-D) or a sound (1-D). `sigma` is its standard deviation, in
-    the units of the array; by default it is estimated.
+    the units of the array; by default it is estimated. `counts=True` says that the values of an
+    image are counts, of photons for example, or proportional to them.
 
     It is an array or the path of a file. A channel axis may come beside these dimensions, and is
     the last one of a file with several channels. The result is in the units of the array; of a
@@ -82,12 +86,18 @@ def denoise(
     """
     content = _opened(image)
     rate = content.rate if isinstance(content, Signal) else None
-    options = _Options(model, preset, recipe, settings, seed, watch, sigma, rate)
+    options = _Options(model, preset, recipe, settings, seed, watch, sigma, rate, bool(counts))
     if stack_axis is not None:
         return _denoised_stack(content, stack_axis, channel_axis, across, options)
     array, channel_axis = _channels_last(content, channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
+    if counts and sigma is not None:
+        raise Refusal(
+            "counts, sigma: the noise of counts has no single level; one of them expected"
+        )
+    if counts:
+        refuse_negative(array, "image")
     return _channels_back(_restore(array, False, options), channel_axis)
 
 
@@ -146,8 +156,11 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
             rate = options.rate or sound_groups.RATE
             found = sound_groups.restore(channels, sigma, cores, rate=rate).values
         else:
-            found = groups.restore(channels, sigma, cores).values
+            noise = groups.noise_of(lambda: [channels], counts=True) if options.counts else sigma
+            found = groups.restore(channels, noise, cores).values
         return np.broadcast_to(found, array.shape).copy()
+    if options.counts:
+        raise Refusal("counts: for an image and model 'groups', without options of training")
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     settings = with_options(settings, {"sigma": ("train.sigma", sigma)})
     if options.preset and options.recipe:
@@ -198,7 +211,7 @@ def _denoised_stack(
     across = whole_number("across", int, across)
     if across < 0:
         raise Refusal(f"across: {across}; 0 or more expected")
-    noise = noise_of(frames) if sigma is None else sigma
+    noise = noise_of(lambda: frames, options.counts) if sigma is None else sigma
     order, threads = range(len(frames)), available_cores()
     found = restore_stack(frames.__getitem__, order, noise, across, threads)
     restored = np.stack(list(found))

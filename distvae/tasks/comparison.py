@@ -9,24 +9,36 @@ from distvae.numerics.array_types import Floats
 from distvae.tasks.pictures import Spectrum, levels, show_levels
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def compare_pictures(panels: Mapping[str, Floats]) -> "Figure":
+def compare_pictures(panels: Mapping[str, Floats], spectrum: Floats | None = None) -> "Figure":
     """Draw pictures (height, width, channels) of values from 0 to 1 under their titles.
 
-    Missing pixels are red.
+    Missing pixels are red. The spectrum of the noise comes last, if it is given.
     """
     from matplotlib.figure import Figure
 
     height, width = next(iter(panels.values())).shape[:2]
-    figure = Figure(figsize=(5 * len(panels), 5 * height / width + 0.4), layout="constrained")
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, values) in zip(row, panels.items(), strict=True):
+    widths = [5.0] * len(panels) + [2.5] * (spectrum is not None)
+    figure = Figure(figsize=(sum(widths), 5 * height / width + 0.4), layout="constrained")
+    row = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+    if spectrum is not None:
+        show_spectrum(row[-1], spectrum)
+    for axes, (title, values) in zip(row, panels.items(), strict=False):
         axes.imshow(_to_colours(values), interpolation="nearest")
         axes.set_title(title)
         axes.set_axis_off()
     return figure
+
+
+def show_spectrum(axes: "Axes", spectrum: Floats) -> None:
+    """Draw the power of noise by frequency in both directions."""
+    axes.imshow(spectrum, vmin=0, extent=(-0.5, 0.5, 0.5, -0.5))
+    axes.set_anchor("N")
+    axes.set_title("power of the noise")
+    axes.set_xlabel("cycles per pixel")
 
 
 def _to_colours(values: Floats) -> Floats:

@@ -101,8 +101,9 @@ def add_windows(
     places: Places,
     total: Picture,
     weight: Picture,
+    number: Picture,
 ) -> None:
-    """Add windows (M, D, n) and their means to a picture.
+    """Add windows (M, D, n) and their means to a picture, and their weights and number.
 
     Each group has a weight for each channel, (M, C).
     """
@@ -119,4 +120,5 @@ def add_windows(
                     for b in range(size):
                         total[c, y + a, x + b] += w * (windows[m, k, j] + means[m, k])
                         weight[c, y + a, x + b] += w
+                        number[c, y + a, x + b] += 1
                         k += 1

@@ -31,11 +31,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distvae.data.noise_growth import NoiseGrowth
 from distvae.data.picture_noise import PictureNoise, blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.tasks.group_kernels import Picture, Places, add_windows, cut_windows, nearest_windows
 
+SHARES = (1.0, 0.6)
+"""The share of the picture in what is restored, round after round, if its noise grows."""
 STRIDE = 4
 """Pixels from one reference window to the next."""
 CHUNK = 512
@@ -50,6 +53,10 @@ LEAST = 1e-5
 """The least squared singular value, relative to the noise."""
 NEAR = 12
 """Pixels, in each direction, in which windows are searched for if other frames are searched too."""
+LOST = 1.35
+"""Squared errors, relative to the noise in them: the rest is structure that was taken for noise."""
+STEP = 0.05
+"""Noise that is added to see how much goes through, relative to the noise of the picture."""
 STRONG = 1.35
 """The standard deviation of a picture, relative to its noise, below which windows are larger."""
 SMALLEST = 8
@@ -121,51 +128,132 @@ def silent(done: float) -> None:
     """Report nothing."""
 
 
+class Noise(NamedTuple):
+    """The noise of pictures."""
+
+    shared: PictureNoise
+    """That of their channels, or of their roots if it grows with brightness."""
+    growth: NoiseGrowth | None = None
+
+    @classmethod
+    def white(cls, sigma: float, channels: int) -> "Noise":
+        """Return white noise of this standard deviation."""
+        return cls(PictureNoise.white(np.full(channels, sigma)))
+
+    def __str__(self) -> str:
+        """Return what was found, in a few words."""
+        if self.growth is None:
+            return str(self.shared)
+        return f"{self.growth}" if self.shared.is_white else f"{self.growth}, {self.shared.kind}"
+
+
 class Restored(NamedTuple):
-    """A picture without its noise, and with its missing pixels filled in."""
+    """A picture without its noise, or with its missing pixels filled in."""
 
     values: Doubles
     """(height, width, channels)"""
-    noise: PictureNoise | None
-    """The noise that was removed; None if pixels were filled in alone."""
+    noise: Noise | None = None
+    """What was removed; None if pixels were filled in."""
+    deviation: Doubles | None = None
+    """The standard deviation of the errors that are left, of each value, if it was asked for."""
+
+
+def noise_of(pictures: Callable[[], Iterable[Floats]], counts: bool = False) -> Noise:
+    """Return the noise that pictures (height, width, channels) share.
+
+    `counts` says that values are counts of events, or proportional to them.
+    """
+    growth = NoiseGrowth.counts(pictures()) if counts else NoiseGrowth.estimate(pictures())
+    if growth is None:
+        return Noise(PictureNoise.estimate(map(_planes, pictures())))
+    unit = Noise.white(1.0, next(iter(pictures())).shape[-1]).shared
+    found = unit
+    if not counts:
+        roots = (_planes(growth.stabilised(picture)) for picture in pictures())
+        found = PictureNoise.estimate(roots)
+    if found.is_white:
+        return Noise(unit, growth)
+    # growth is measured on the finest detail, which has a part of such noise
+    strength = float(found.levels[0])
+    return Noise(found.scaled(1 / strength), growth.scaled(strength**2))
 
 
 def restore(
     picture: Floats,
-    sigma: float | PictureNoise | None = None,
+    noise: float | Noise | None = None,
     threads: int = 1,
     report: Report = silent,
     frames: Frames = ALONE,
+    deviation: bool = False,
 ) -> Restored:
     """Return a picture (height, width, channels) without noise, or with its NaN filled in.
 
-    `sigma` is the noise, or the standard deviation of white noise. By default the noise of a
-    picture is estimated, and one with missing pixels is taken to have none.
+    A number is the standard deviation of white noise. By default the noise of a picture is
+    estimated, and one with missing pixels is taken to have none.
     """
     _refuse_small(picture, frames)
     if np.isnan(picture).any():
-        level = sigma if isinstance(sigma, float) else 0.0
+        level = noise if isinstance(noise, float) else 0.0
         filled = fill(np.moveaxis(picture, -1, 0), level, threads, report, frames)
-        return Restored(np.moveaxis(filled, 0, -1), None)
-    channels = picture.shape[-1]
-    if sigma is None:
-        noise = noise_of([picture])
-    elif isinstance(sigma, PictureNoise):
-        noise = sigma
-    else:
-        noise = PictureNoise.white(np.full(channels, sigma))
-    restored = denoise(_planes(picture), noise, threads, report, frames)
-    return Restored(np.einsum("ij,ihw->hwj", _colours(channels), restored), noise)
+        return Restored(np.moveaxis(filled, 0, -1))
+    if noise is None:
+        noise = noise_of(lambda: [picture])
+    elif not isinstance(noise, Noise):
+        noise = Noise.white(noise, picture.shape[-1])
+    if noise.growth is not None:
+        return _restore_growing(picture, noise, noise.growth, threads, report, frames, deviation)
+    work = (noise.shared, threads, report, frames)
+    if deviation:
+        planes, errors = with_deviation(_planes(picture), *work)
+        return Restored(_picture(planes), noise, _summed(errors))
+    return Restored(_picture(denoise(_planes(picture), *work)), noise)
 
 
-def noise_of(pictures: Iterable[Floats]) -> PictureNoise:
-    """Return the noise that pictures (height, width, channels) share."""
-    return PictureNoise.estimate(_planes(picture) for picture in pictures)
+def _restore_growing(
+    picture: Floats,
+    noise: Noise,
+    growth: NoiseGrowth,
+    threads: int,
+    report: Report,
+    frames: Frames,
+    deviation: bool,
+) -> Restored:
+    """Return a picture without noise whose variance grows with brightness.
+
+    The mean of picture and result has less noise, which a root makes more alike (Azzari and Foi,
+    2016).
+    """
+    restored, errors = np.asarray(picture, np.float64), None
+    for number, share in enumerate(SHARES):
+        planes = _planes(growth.stabilised(share * picture + (1 - share) * restored, share))
+        part = part_of(report, number / len(SHARES), 1 / len(SHARES))
+        if deviation and number == 0:
+            planes, apart = with_deviation(planes, noise.shared, threads, part, frames)
+            mean, error = _picture(planes), _summed(apart)
+            errors = (growth.back(mean + error) - growth.back(mean - error)) / 2
+        else:
+            planes = denoise(planes, noise.shared, threads, part, frames)
+        restored = growth.back(_picture(planes), share)
+    return Restored(restored, noise, errors)
 
 
 def _planes(picture: Floats) -> Doubles:
+    """Return the channels of a picture (height, width, C), of colours decorrelated ones."""
     planes: Doubles = np.einsum("ij,hwj->ihw", _colours(picture.shape[-1]), picture)
     return planes
+
+
+def _picture(planes: Floats) -> Doubles:
+    """Undo `_planes`."""
+    picture: Doubles = np.einsum("ij,ihw->hwj", _colours(len(planes)), planes)
+    return picture
+
+
+def _summed(deviations: Floats) -> Doubles:
+    """Return the standard deviations of a picture, given those of its decorrelated channels."""
+    squares = np.square(_colours(len(deviations)))
+    summed: Doubles = np.sqrt(np.einsum("ij,ihw->hwj", squares, np.square(deviations)))
+    return summed
 
 
 def _colours(channels: int) -> Doubles:
@@ -196,9 +284,38 @@ def denoise(
 
     Any number of threads gives the same bits.
     """
+    return _passes(planes, noise, threads, report, frames)[0]
+
+
+def with_deviation(
+    planes: Floats,
+    noise: PictureNoise,
+    threads: int = 1,
+    report: Report = silent,
+    frames: Frames = ALONE,
+) -> tuple[Doubles, Doubles]:
+    """Return the channels of a picture without their noise, and the standard deviation of errors.
+
+    The errors of a posterior mean have the variance of the noise that goes through it, which a
+    second restoration, of a slightly noisier picture, measures. Some are structure that was lost
+    (`LOST`). Where errors are, the variances of populations say. Stein's estimate would also need
+    the difference between the noise and what was removed, which the error of the level hides.
+    """
+    restored, shares = _passes(planes, noise, threads, part_of(report, 0, 0.5), frames)
+    probe = STEP * noise.drawn(planes.shape)
+    again = denoise(planes + probe, noise, threads, part_of(report, 0.5, 0.5), frames)
+    passed = ((again - restored) * probe).mean((1, 2)) / STEP**2
+    errors = (LOST if noise.is_white else 1.0) * np.maximum(passed, 0.0)
+    return restored, np.sqrt(errors[:, None, None] * shares)
+
+
+def _passes(
+    planes: Floats, noise: PictureNoise, threads: int, report: Report, frames: Frames
+) -> tuple[Doubles, Picture]:
+    """Return restored channels, and the posterior variance of pixels relative to its mean."""
     unit, middle = float(noise.levels.max()), planes.mean((1, 2), keepdims=True)
     if unit == 0:
-        return np.asarray(planes, np.float64)
+        return np.asarray(planes, np.float64), np.ones(planes.shape, np.float32)
     noise = noise.scaled(1 / unit)
     scaled = [
         ((plane - mean) / unit).astype(np.float32)
@@ -216,16 +333,11 @@ def denoise(
             ]
             levels = each.left * np.sqrt(np.abs(1 - removed / np.maximum(noise.levels**2, LEAST)))
         posterior = partial(_denoised, each, data, found, *_whiteners(noise, each.size, levels))
-        found = _look(
-            each,
-            found,
-            posterior,
-            threads,
-            part_of(report, number / len(plan), 1 / len(plan)),
-            frames,
-        )
-    restored: Doubles = found * unit + middle
-    return restored
+        part = part_of(report, number / len(plan), 1 / len(plan))
+        found, variances = _look(each, found, posterior, threads, part, frames)
+        if each.prior != "sparse":  # whose precisions are all alike
+            shares = np.sqrt(variances)  # variances themselves differ more than errors do
+    return found * unit + middle, shares / shares.mean((1, 2), keepdims=True)
 
 
 def _plan(noise: PictureNoise, variance: float) -> tuple[Pass, ...]:
@@ -328,8 +440,11 @@ def _look(
     threads: int,
     report: Report,
     frames: Frames,
-) -> Picture:
-    """Return the picture that the populations of all references make together."""
+) -> tuple[Picture, Picture]:
+    """Return the picture that the populations of all references make together, and its variance.
+
+    The variance of a pixel is the mean of what the windows over it say.
+    """
     channels, whole, width = guide.shape
     height = whole // frames.number
     rows, columns = _references(height - each.size), _references(width - each.size)
@@ -344,13 +459,13 @@ def _look(
         near = (each.size, count, radius, height, first, last)
         places = nearest_windows(guide, frame * height + part, columns, *near)
         top, bottom = max(0, part[0] - radius), min(height, part[-1] + radius + each.size)
-        sums = np.zeros((2, channels, (last - first) * (bottom - top), width), np.float32)
+        sums = np.zeros((3, channels, (last - first) * (bottom - top), width), np.float32)
         for start in range(0, len(places), BLOCK):
             found = posterior(places[start : start + BLOCK])
             others, within = np.divmod(found.places, height * width)
             local = ((others - first) * (bottom - top) - top) * width + within
             add_windows(found.windows, found.means, found.precisions, local, *sums)
-        sums = sums.reshape(2, channels, last - first, bottom - top, width)
+        sums = sums.reshape(3, channels, last - first, bottom - top, width)
         return slice(first, last), slice(top, bottom), sums
 
     parts = [
@@ -358,12 +473,12 @@ def _look(
         for frame in range(frames.number)
         for start in range(0, len(rows), step)
     ]
-    total = np.zeros((2, channels, frames.number, height, width), np.float32)
+    total = np.zeros((3, channels, frames.number, height, width), np.float32)
     for searched, band, sums in in_order(strip, parts, threads, report):
         total[:, :, searched, band] += sums
-    total[0] /= total[1]
-    merged: Picture = total[0].reshape(guide.shape)
-    return merged
+    total[::2] /= total[1]
+    merged, _, variances = total.reshape(3, *guide.shape)
+    return merged, variances
 
 
 def in_order(
@@ -427,7 +542,7 @@ def fill(
         found = found if noise else np.where(seen, observed, found)
         posterior = partial(_filled, found, observed, mask, variance, max(floor, 0.02 * variance))
         part = part_of(report, number / len(FLOORS), 1 / len(FLOORS))
-        found = _look(HOLES, found, posterior, threads, part, frames)
+        found, _ = _look(HOLES, found, posterior, threads, part, frames)
     filled = found.astype(np.float64) / scale + low
     return filled if noise else np.where(seen, planes, filled)
 

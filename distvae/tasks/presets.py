@@ -92,6 +92,12 @@ def refuse_unfit(array: Floats, name: str, sigma: float | None) -> None:
         )
 
 
+def refuse_negative(array: Floats, name: str) -> None:
+    """Refuse values that cannot be counts."""
+    if array.min() < 0:
+        raise Refusal(f"{name}: holds {array.min():g}; counts, 0 or more, expected")
+
+
 def preset_recipe(array: Floats, preset: Preset, inpainting: bool, sigma: object = None) -> str:
     """Return the recipe of a preset for an array, and for noise of this level if it is told."""
     check_value("preset", Preset, preset)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from distvae.data.picture_noise import PictureNoise
 from distvae.numerics.array_types import Doubles
-from distvae.tasks.groups import Frames, Report, part_of, restore, silent
+from distvae.tasks.groups import Frames, Noise, Report, part_of, restore, silent
 
 VALUES = 2**24
 """Values of a run of frames, about."""
@@ -17,7 +16,7 @@ VALUES = 2**24
 def restore_stack(
     read: Callable[[int], Doubles],
     numbers: Sequence[int],
-    noise: float | PictureNoise | None,
+    noise: float | Noise | None,
     across: int,
     threads: int,
     report: Report = silent,

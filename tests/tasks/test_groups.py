@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from distvae.data.noise_growth import NoiseGrowth
 from distvae.data.picture_noise import PictureNoise, blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
@@ -285,6 +286,48 @@ def test_the_level_of_white_noise_is_found_beside_stripes(sigma: float) -> None:
     assert found.levels[0] == pytest.approx(sigma, rel=0.05)
 
 
+def test_what_varies_from_block_to_block_is_taken_for_texture() -> None:
+    y, x = np.mgrid[:96, :96]
+    leaves = 30 * grain((96, 96), 0.8, 1.0) * (1 + np.sin(x / 9) * np.sin(y / 7))
+    found = PictureNoise.estimate((120 + leaves + noisy(np.zeros((96, 96)), 5.0, 1))[None])
+    assert found.is_white
+    assert "may be texture" in str(found)
+
+
+def test_the_spectrum_of_grain_is_that_of_its_blur() -> None:
+    width, near = 1.0, np.arange(-6, 7)
+    covariance = np.exp(-np.add.outer(near**2, near**2) / (4 * width**2))
+    spectrum = PictureNoise(9.0 * covariance[None]).spectrum()
+    squares = (2 * np.pi * np.fft.fftshift(np.fft.fftfreq(len(spectrum)))) ** 2
+    exact = 4 * np.pi * width**2 * np.exp(-(width**2) * np.add.outer(squares, squares))
+    assert np.allclose(spectrum, exact, atol=0.01)
+
+
+def counts(peak: float) -> tuple[Doubles, Doubles]:
+    clean = picture(96) * peak / 255
+    return clean, np.random.default_rng(0).poisson(clean).astype(np.float64)
+
+
+def test_counts_are_restored_in_any_units_and_keep_their_mean() -> None:
+    clean, observed = counts(10)
+    known = groups.restore(observed, counts=True)
+    assert known.said == "noise that grows with brightness: variance 1 x"
+    assert known.values.mean() == pytest.approx(observed.mean(), rel=0.01)
+    other = groups.restore(observed * 50, counts=True)
+    assert np.allclose(other.values / 50, known.values, atol=1e-3)
+    level = float(np.std(observed - clean))
+    as_white = groups.restore(observed, level).values
+    assert psnr(known.values, clean) > psnr(as_white, clean)
+
+
+def test_noise_that_grows_is_found_in_colours_and_grain_too() -> None:
+    clean = np.concatenate([picture(128), picture(128) * 0.5, picture(128) * 0.8], -1)
+    field = np.stack([grain((128, 128), 0.8, 1.0)] * 3, -1)
+    found = groups.restore(clean + field * np.sqrt(2 * clean + 20))
+    assert found.said.startswith("noise that grows with brightness")
+    assert "correlated" in found.said
+
+
 # --- the command, and real pictures
 
 
@@ -313,6 +356,54 @@ def test_groups_take_no_settings_of_training(
     Image.fromarray(picture()[..., 0].astype(np.uint8)).save(source)
     code, _, err = call("denoise", str(source), str(out), "--model", "groups", *words)
     assert (code, said in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--counts", "--sigma", "5"], "--counts, --sigma: the noise of counts has no single"),
+        (["--counts", "--add-noise", "5"], "--counts: noise that is added is not that of counts"),
+        (["--counts", "--model", "tvae"], "--counts: not with --model tvae"),
+        (["--counts", "--preset", "fast"], "--counts: not with --preset"),
+    ],
+)
+def test_counts_contradict_other_noise_and_other_models(
+    words: list[str], said: str, tmp_path: Path, call: Called
+) -> None:
+    source, out = tmp_path / "in.png", tmp_path / "out.png"
+    Image.fromarray(picture()[..., 0].astype(np.uint8)).save(source)
+    code, _, err = call("denoise", str(source), str(out), *words)
+    assert (code, said in err) == (2, True), err
+
+
+def test_the_figure_shows_the_spectrum_of_grain(tmp_path: Path, call: Called) -> None:
+    source, sizes = tmp_path / "in.png", []
+    for noise in (grain((96, 96), 0.8, 20.0), noisy(np.zeros((96, 96)), 20.0)):
+        Image.fromarray((picture(96)[..., 0] + noise).clip(0, 255).astype(np.uint8)).save(source)
+        figure = tmp_path / "figure.png"
+        code, _, err = call(
+            "denoise", str(source), str(tmp_path / "o.png"), "--figure", str(figure), "--force"
+        )
+        assert code == 0, err
+        with Image.open(figure) as drawn:
+            sizes.append(drawn.width)
+    assert sizes[0] > sizes[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peak", [4, 10, 30])
+def test_counts_are_restored_better_than_by_bm3d(peak: int, real_data: Path) -> None:
+    bm3d = pytest.importorskip("bm3d").bm3d
+    growth = NoiseGrowth(1.0, 0.0)
+    gains = []
+    for name in ("house256", "cameraman256", "starfish256"):
+        picture = Image.open(real_data / "images" / f"{name}.png")
+        clean = np.asarray(picture).astype(np.float64)[64:192, 64:192, None] * peak / 255
+        observed = np.random.default_rng(0).poisson(clean).astype(np.float64)
+        other = growth.back(bm3d(growth.stabilised(observed[..., 0]), 1.0))[..., None]
+        ours = groups.restore(observed, counts=True).values
+        gains.append(psnr(ours, clean) - psnr(other, clean))
+    assert np.mean(gains) > 0.2
 
 
 @pytest.mark.slow
