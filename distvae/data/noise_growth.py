@@ -40,7 +40,7 @@ RATIO = 1.5
 """The variance of bright blocks relative to dark ones from which it matters."""
 
 
-NEAR = 0.25
+NEAR = 0.4
 """How far a gain may be from the step between values, relative to it, to be it."""
 
 
