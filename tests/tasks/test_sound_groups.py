@@ -203,15 +203,13 @@ def test_gaps_of_a_sound_are_not_for_groups(tmp_path: Path, call: Called) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ratio", [5.0, 15.0])
-def test_speech_and_music_are_restored_better_than_by_filters_that_are_told_the_level(
+def test_speech_is_restored_better_than_by_filters_that_are_told_the_level(
     ratio: float, real_data: Path
 ) -> None:
-    gains = []
-    for name in ("ljspeech_LJ050-0131_16k.flac", "harpsichord_16k.flac"):
-        clean = read_signal(real_data / "audio" / name).values[:64000]
-        sigma = float(clean.std() * 10 ** (-ratio / 20))
-        damaged = clean + noise(len(clean), sigma)
-        found = snr(sound_groups.restore(damaged, threads=2).values, clean)
-        peers = [each(damaged[:, 0], sigma, 16000)[:, None] for each in (wiener, stsa)]
-        gains.append(found - max(snr(peer, clean) for peer in peers))
-    assert np.mean(gains) > 0.5
+    path = real_data / "audio" / "ljspeech_LJ050-0131_16k.flac"
+    clean = read_signal(path).values[:64000]
+    sigma = float(clean.std() * 10 ** (-ratio / 20))
+    damaged = clean + noise(len(clean), sigma)
+    found = snr(sound_groups.restore(damaged, threads=2).values, clean)
+    for peer in (wiener, stsa):
+        assert found > snr(peer(damaged[:, 0], sigma, 16000)[:, None], clean) + 0.5
