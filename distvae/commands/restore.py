@@ -202,15 +202,16 @@ def restore_by_groups(task: Task) -> None:
 
 
 def write_deviation(task: Task, found: "Restored | RestoredSound") -> str:
-    """Write the standard deviations of errors if asked for; return what they say of the PSNR."""
+    """Write the deviations of errors if asked for; return what they say of the PSNR."""
     from distvae.tasks.groups import Restored
 
     if task.std is None or not isinstance(found, Restored) or found.deviation is None:
         return ""
-    deviation = np.broadcast_to(found.deviation, task.observed.values.shape)
-    signals.write(task.std, Signal(deviation, bits=signals.FLOATS))
-    squares = np.square(found.deviation / task.observed.peak).mean()
-    return f"PSNR of {-10 * np.log10(squares):.1f} dB expected, " if squares else ""
+    squares = np.square(found.deviation).mean(-1, keepdims=True)  # a file of floats is grey
+    signals.write(task.std, Signal(np.sqrt(squares), bits=signals.FLOATS))
+    if not squares.any():
+        return ""
+    return f"PSNR of {10 * np.log10(task.observed.peak**2 / squares.mean()):.1f} dB expected, "
 
 
 def while_hearing(

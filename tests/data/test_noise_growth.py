@@ -43,14 +43,14 @@ def test_counts_of_four_and_more_have_noise_of_one_once_stabilised() -> None:
 
 def ramp(side: int = 160) -> Doubles:
     y, x = np.mgrid[:side, :side].astype(np.float64)
-    return (20 + 1.2 * x + 0.1 * y)[None]
+    return (20 + 1.2 * x + 0.1 * y)[..., None]
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(0.8, 12.0), (4.0, 100.0), (1.0, 0.0)])
 def test_growth_is_found_on_a_slope(gain: float, offset: float) -> None:
     x = ramp()
     noise = np.random.default_rng(0).standard_normal(x.shape) * np.sqrt(gain * x + offset)
-    found = NoiseGrowth.estimate(x + noise)
+    found = NoiseGrowth.estimate([x + noise])
     assert found is not None
     for value in (30.0, 120.0, 220.0):
         variance = found.gain * value + found.offset
@@ -60,7 +60,7 @@ def test_growth_is_found_on_a_slope(gain: float, offset: float) -> None:
 @pytest.mark.parametrize("factor", [1e-3, 1e4])
 def test_units_do_not_matter(factor: float) -> None:
     x = np.random.default_rng(0).poisson(ramp() / 10).astype(np.float64)
-    one, other = NoiseGrowth.estimate(x), NoiseGrowth.estimate(x * factor)
+    one, other = NoiseGrowth.estimate([x]), NoiseGrowth.estimate([x * factor])
     assert one is not None
     assert other is not None
     assert other.gain == pytest.approx(one.gain * factor)
@@ -72,24 +72,24 @@ def test_units_do_not_matter(factor: float) -> None:
 @pytest.mark.parametrize("sigma", [1.0, 25.0, 100.0])
 def test_noise_that_is_alike_everywhere_does_not_grow(sigma: float) -> None:
     for seed in range(5):
-        noise = sigma * np.random.default_rng(seed).standard_normal((1, 160, 160))
-        assert NoiseGrowth.estimate(ramp() + noise) is None
+        noise = sigma * np.random.default_rng(seed).standard_normal((160, 160, 1))
+        assert NoiseGrowth.estimate([ramp() + noise]) is None
 
 
 def test_a_picture_without_noise_has_none_that_grows() -> None:
-    assert NoiseGrowth.estimate(ramp()) is None
-    assert NoiseGrowth.estimate(np.zeros((1, 40, 40))) is None
+    assert NoiseGrowth.estimate([ramp()]) is None
+    assert NoiseGrowth.estimate([np.zeros((40, 40, 1))]) is None
 
 
 def test_counts_without_noise_have_a_gain() -> None:
-    flat = np.zeros((1, 40, 40))
-    flat[:, 10:] = 3.0
-    assert NoiseGrowth.counts(flat).gain == 3.0
+    flat = np.zeros((40, 40, 1))
+    flat[10:] = 3.0
+    assert NoiseGrowth.counts([flat]).gain == 3.0
 
 
 @pytest.mark.parametrize("gain", [1.0, 7.3, 1 / 257])
 def test_the_gain_of_counts_is_the_step_between_values(gain: float) -> None:
     counts = gain * np.random.default_rng(0).poisson(ramp(64) / 30)
-    found = NoiseGrowth.counts(counts)
+    found = NoiseGrowth.counts([counts])
     assert found.gain == pytest.approx(gain)
     assert found.offset == 0

@@ -50,8 +50,8 @@ def test_noise_is_removed_whether_its_level_is_told_or_not() -> None:
     assert psnr(told.values, clean) > psnr(damaged, clean) + 8
     assert psnr(found.values, clean) > psnr(told.values, clean) - 0.3
     assert found.noise is not None
-    assert found.noise.is_white
-    assert found.noise.levels[0] == pytest.approx(20.0, rel=0.1)
+    assert found.noise.shared.is_white
+    assert found.noise.shared.levels[0] == pytest.approx(20.0, rel=0.1)
 
 
 @pytest.mark.parametrize("turn", [np.flipud, np.fliplr, lambda x: x.transpose(1, 0, 2)])
@@ -275,7 +275,7 @@ def test_grain_is_removed_better_than_white_noise_of_its_level_would_be() -> Non
     damaged = clean + grain((96, 96), 0.8, 20.0)[..., None]
     blind, as_white = groups.restore(damaged), groups.restore(damaged, 20.0)
     assert blind.noise is not None
-    assert not blind.noise.is_white
+    assert not blind.noise.shared.is_white
     assert psnr(blind.values, clean) > psnr(as_white.values, clean) + 1
 
 
@@ -289,7 +289,7 @@ def test_the_level_of_white_noise_is_found_beside_stripes(sigma: float) -> None:
 def test_what_varies_from_block_to_block_is_taken_for_texture() -> None:
     y, x = np.mgrid[:96, :96]
     leaves = 30 * grain((96, 96), 0.8, 1.0) * (1 + np.sin(x / 9) * np.sin(y / 7))
-    found = PictureNoise.estimate((120 + leaves + noisy(np.zeros((96, 96)), 5.0, 1))[None])
+    found = PictureNoise.estimate([(120 + leaves + noisy(np.zeros((96, 96)), 5.0, 1))[None]])
     assert found.is_white
     assert "may be texture" in str(found)
 
@@ -308,12 +308,16 @@ def counts(peak: float) -> tuple[Doubles, Doubles]:
     return clean, np.random.default_rng(0).poisson(clean).astype(np.float64)
 
 
+def told(picture: Doubles) -> groups.Noise:
+    return groups.noise_of(lambda: [picture], counts=True)
+
+
 def test_counts_are_restored_in_any_units_and_keep_their_mean() -> None:
     clean, observed = counts(10)
-    known = groups.restore(observed, counts=True)
-    assert known.said == "noise that grows with brightness: variance 1 x"
+    known = groups.restore(observed, told(observed))
+    assert str(known.noise) == "noise that grows with brightness: variance 1 x"
     assert known.values.mean() == pytest.approx(observed.mean(), rel=0.01)
-    other = groups.restore(observed * 50, counts=True)
+    other = groups.restore(observed * 50, told(observed * 50))
     assert np.allclose(other.values / 50, known.values, atol=1e-3)
     level = float(np.std(observed - clean))
     as_white = groups.restore(observed, level).values
@@ -324,8 +328,8 @@ def test_noise_that_grows_is_found_in_colours_and_grain_too() -> None:
     clean = np.concatenate([picture(128), picture(128) * 0.5, picture(128) * 0.8], -1)
     field = np.stack([grain((128, 128), 0.8, 1.0)] * 3, -1)
     found = groups.restore(clean + field * np.sqrt(2 * clean + 20))
-    assert found.said.startswith("noise that grows with brightness")
-    assert "correlated" in found.said
+    assert str(found.noise).startswith("noise that grows with brightness")
+    assert "correlated" in str(found.noise)
 
 
 # --- the command, and real pictures
@@ -401,7 +405,7 @@ def test_counts_are_restored_better_than_by_bm3d(peak: int, real_data: Path) -> 
         clean = np.asarray(picture).astype(np.float64)[64:192, 64:192, None] * peak / 255
         observed = np.random.default_rng(0).poisson(clean).astype(np.float64)
         other = growth.back(bm3d(growth.stabilised(observed[..., 0]), 1.0))[..., None]
-        ours = groups.restore(observed, counts=True).values
+        ours = groups.restore(observed, told(observed)).values
         gains.append(psnr(ours, clean) - psnr(other, clean))
     assert np.mean(gains) > 0.2
 
