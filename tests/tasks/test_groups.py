@@ -80,7 +80,37 @@ def test_units_do_not_matter(factor: float) -> None:
     assert np.allclose(other.values / factor, one.values, atol=1e-2)
     estimated = groups.restore(damaged * factor).noise
     assert estimated is not None
-    assert estimated.levels[0] / factor == pytest.approx(20.0, rel=0.1)
+    assert estimated.shared.levels[0] / factor == pytest.approx(20.0, rel=0.1)
+
+
+@pytest.mark.parametrize("blur", [0.0, 0.8])
+def test_errors_lie_within_the_deviations_that_are_told(blur: float) -> None:
+    clean = picture(96)
+    field = grain((96, 96), blur, 20.0)[..., None] if blur else noisy(0 * clean, 20.0)
+    found = groups.restore(clean + field, deviation=True)
+    assert found.deviation is not None
+    assert np.array_equal(found.values, groups.restore(clean + field).values)
+    errors = np.abs(found.values - clean)
+    assert 0.88 < (errors < 1.96 * found.deviation).mean() < 0.995
+    scaled = groups.restore(5 * (clean + field), deviation=True).deviation
+    assert scaled is not None
+    assert scaled.mean() / 5 == pytest.approx(found.deviation.mean(), rel=0.02)
+
+
+def test_deviations_of_counts_are_in_their_units() -> None:
+    clean, observed = counts(30)
+    found = groups.restore(observed, told(observed), deviation=True)
+    assert found.deviation is not None
+    assert 0.85 < (np.abs(found.values - clean) < 1.96 * found.deviation).mean() < 0.995
+
+
+def test_noise_that_is_drawn_has_the_covariance_that_it_was_asked_for() -> None:
+    near = np.arange(-3, 4)
+    covariance = 4 * 0.5 ** np.add.outer(np.abs(near), np.abs(near))
+    drawn = PictureNoise(covariance[None]).drawn((1, 256, 256))[0]
+    for y, x in [(0, 0), (0, 1), (1, 0), (2, 1)]:
+        product = (drawn * np.roll(drawn, (y, x), (0, 1))).mean()
+        assert product == pytest.approx(covariance[3 + y, 3 + x], abs=0.2)
 
 
 def test_threads_share_the_work_and_not_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,10 +213,12 @@ def test_windows_that_are_cut_and_added_again_make_the_picture(seed: int) -> Non
     places = nearest_windows(plane, rows, columns, 4, 6, 5, 17, 0, 1)
     assert (places[:, 0] == (rows[:, None] * 19 + columns).ravel()).all()
     assert all(len(set(row)) == 6 for row in places.tolist())
-    total, weight = np.zeros((2, 2, 17, 19), np.float32)
+    total, weight, number = np.zeros((3, 2, 17, 19), np.float32)
     windows, means = cut_windows(plane, places, 4)
-    add_windows(windows, means, np.ones((len(places), 2), np.float32), places, total, weight)
+    weights = np.full((len(places), 2), 3.0, np.float32)
+    add_windows(windows, means, weights, places, total, weight, number)
     assert np.allclose(total / weight, plane, atol=1e-5)
+    assert np.array_equal(weight, 3 * number)
 
 
 def test_the_windows_of_a_population_are_the_nearest() -> None:
@@ -367,8 +399,8 @@ def test_groups_take_no_settings_of_training(
     [
         (["--counts", "--sigma", "5"], "--counts, --sigma: the noise of counts has no single"),
         (["--counts", "--add-noise", "5"], "--counts: noise that is added is not that of counts"),
-        (["--counts", "--model", "tvae"], "--counts: not with --model tvae"),
-        (["--counts", "--preset", "fast"], "--counts: not with --preset"),
+        (["--counts", "--model", "tvae"], "--counts: for a picture and --model groups"),
+        (["--counts", "--preset", "fast"], "--counts: for a picture and --model groups"),
     ],
 )
 def test_counts_contradict_other_noise_and_other_models(
