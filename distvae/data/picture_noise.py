@@ -42,9 +42,17 @@ UNEVEN = 2.0
 
 Noise is alike everywhere. Texture is not.
 """
+DOUBT = " (what neighbouring pixels share may be texture, and stays)"
+DECAY = 3.2
+"""The power of the correlation of neighbours that pixels two apart have at most, if it is noise.
+
+Of noise blurred by a Gaussian it is 4, of what photographs show 2 to 3.
+"""
 PROBE = (1981, 1135)
 """The seed of noise that is drawn. Noise that somebody added with a seed of 0 is independent of it.
 """
+ROUNDING = 1e-12
+"""The least variance of noise, relative to the picture: blocks of one colour have none."""
 CONDITION = 3e-3
 """The least variance of a direction of a window that is whitened, relative to the largest."""
 
@@ -70,7 +78,8 @@ class PictureNoise:
         found = [[_covariance(plane) for plane in planes] for planes in pictures]
         noise = cls(np.mean([[covariance for covariance, _ in each] for each in found], 0))
         is_shared = noise.correlation >= WHITE
-        is_texture = np.median([each[0][1] for each in found]) > UNEVEN
+        is_uneven = np.median([each[0][1] for each in found]) > UNEVEN
+        is_texture = is_uneven or noise.decays_slowly
         if is_shared and not is_texture:
             return noise
         near = slice(REACH - 2, REACH + 3)
@@ -93,6 +102,14 @@ class PictureNoise:
         return float(neighbours / first[middle, middle])
 
     @property
+    def decays_slowly(self) -> bool:
+        """True if pixels two apart are more correlated than those of blurred noise."""
+        first, middle = self.covariance[0], self.covariance.shape[-1] // 2
+        apart = (first[middle, middle + 2] + first[middle + 2, middle]) / 2
+        limit = max(self.correlation, 0.0) ** DECAY + 0.03
+        return bool(apart > limit * first[middle, middle])
+
+    @property
     def is_white(self) -> bool:
         """True if pixels share no noise."""
         return bool(self.covariance.shape[-1] == 1)
@@ -101,14 +118,18 @@ class PictureNoise:
         """Return what was found, in a few words."""
         levels = ", ".join(f"{level:.3g}" for level in self.levels)
         if self.is_white:
-            doubt = " (what neighbouring pixels share may be texture, and stays)"
-            return f"white noise of {levels}{doubt if self.is_doubtful else ''}"
+            return f"white noise of {levels}{self.doubt}"
         return f"grain of {levels}, {self.kind}"
 
     @property
     def kind(self) -> str:
         """Return how neighbouring pixels share it, in a few words."""
         return f"neighbouring pixels correlated by {self.correlation:.2f}"
+
+    @property
+    def doubt(self) -> str:
+        """Return what cannot be told, in a few words."""
+        return DOUBT if self.is_doubtful else ""
 
     def scaled(self, factor: float) -> "PictureNoise":
         """Return the noise of a picture whose values are multiplied by a factor."""
@@ -171,7 +192,6 @@ def _covariance(plane: Floats) -> tuple[Doubles, float]:
     rows, columns = np.divmod(np.argsort(smooth, axis=None, kind="stable")[:count], smooth.shape[1])
     blocks = sliding_window_view(np.asarray(plane, np.float64), (block, block))[::EVERY, ::EVERY]
     offsets, flat, mixed = _planes_removed(block)
-    offsets, flat, mixed = _planes_removed(block)
     rest = blocks[rows, columns].reshape(len(rows), -1)
     bent = (rest - (rest @ flat) @ flat.T).reshape(-1, block, block)
     strengths = np.square(bent).mean((1, 2))
@@ -185,6 +205,8 @@ def _covariance(plane: Floats) -> tuple[Doubles, float]:
     products = np.fft.irfft2(spectrum / len(even))
     sums = [products[y, x] * (1 if (y, x) == (0, 0) else 2) for y, x in offsets]
     covariance = np.zeros((2 * REACH + 1, 2 * REACH + 1))
+    if middle < ROUNDING * plane.var():
+        return covariance, 0.0
     for (y, x), value in zip(offsets, np.linalg.solve(mixed, sums), strict=True):
         covariance[REACH + y, REACH + x] = covariance[REACH - y, REACH - x] = value
     expected = np.sqrt(2 * np.square(covariance).sum() / block**2)

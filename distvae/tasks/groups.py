@@ -24,6 +24,7 @@ population.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
@@ -144,7 +145,8 @@ class Noise(NamedTuple):
         """Return what was found, in a few words."""
         if self.growth is None:
             return str(self.shared)
-        return f"{self.growth}" if self.shared.is_white else f"{self.growth}, {self.shared.kind}"
+        kind = self.shared.doubt if self.shared.is_white else f", {self.shared.kind}"
+        return f"{self.growth}{kind}"
 
 
 class Restored(NamedTuple):
@@ -172,7 +174,7 @@ def noise_of(pictures: Callable[[], Iterable[Floats]], counts: bool = False) -> 
         roots = (_planes(growth.stabilised(picture)) for picture in pictures())
         found = PictureNoise.estimate(roots)
     if found.is_white:
-        return Noise(unit, growth)
+        return Noise(replace(unit, is_doubtful=found.is_doubtful), growth)
     # growth is measured on the finest detail, which has a part of such noise
     strength = float(found.levels[0])
     return Noise(found.scaled(1 / strength), growth.scaled(strength**2))
