@@ -40,8 +40,12 @@ from distvae.tasks.group_kernels import Picture, Places, add_windows, cut_window
 
 SHARES = (1.0, 0.6)
 """The share of the picture in what is restored, round after round, if its noise grows."""
-STRIDE = 4
-"""Pixels from one reference window to the next."""
+STRIDE, WIDE_STRIDE = 4, 5
+"""Pixels from one reference window to the next, in a picture and in a large one: two thirds of the
+time, for 0.03 dB.
+"""
+LARGE = 2**20
+"""Pixels of a large picture."""
 CHUNK = 512
 """References that a thread takes at once, about. The result does not depend on the threads."""
 BLOCK = 128
@@ -449,7 +453,8 @@ def _look(
     """
     channels, whole, width = guide.shape
     height = whole // frames.number
-    rows, columns = _references(height - each.size), _references(width - each.size)
+    stride = STRIDE if height * width < LARGE else WIDE_STRIDE
+    rows, columns = (_references(side - each.size, stride) for side in (height, width))
     radius = min(each.radius, NEAR) if frames.across else each.radius
     near = [min(radius, side - each.size) + 1 for side in (height, width)]
     count = min(each.members, near[0] * near[1])
@@ -499,9 +504,9 @@ def in_order(
         torch.set_num_threads(before)
 
 
-def _references(last: int) -> Places:
+def _references(last: int, stride: int) -> Places:
     """Return where reference windows begin along a side, the first and the last included."""
-    return np.append(np.arange(0, last, STRIDE), last).astype(np.int32)
+    return np.append(np.arange(0, last, stride), last).astype(np.int32)
 
 
 def part_of(report: Report, start: float, share: float) -> Report:
