@@ -186,7 +186,7 @@ def test_a_job_whose_time_is_over_is_queued_again_and_ends_as_an_uninterrupted_t
     same(read_epochs(out), run(TORCHRUN, TRAINING, tmp_path / "whole"), 0.0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_that_is_cancelled_saves_its_state_and_is_not_queued_again(
     slurm: Slurm, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.config import from_dict
@@ -221,10 +221,27 @@ def names_of(outside: Path) -> list[str]:
     return [str(outside), str(outside / "secret"), *up, "link", "folder", f"a{ESCAPE}"]
 
 
-@pytest.mark.slow
-@settings(max_examples=24, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
+@pytest.mark.parametrize(
+    "examples",
+    [pytest.param(9, marks=pytest.mark.slow), pytest.param(90, marks=pytest.mark.long)],
+)
 def test_no_text_of_a_document_reaches_the_user(
+    examples: int,
+    made: Path,
+    outside: Path,
+    tmp_path: Path,
+    call: Called,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @settings(max_examples=examples)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        check_replaced_text(data, made, outside, tmp_path, call, monkeypatch)
+
+    check()
+
+
+def check_replaced_text(
     data: st.DataObject,
     made: Path,
     outside: Path,
@@ -232,6 +249,7 @@ def test_no_text_of_a_document_reaches_the_user(
     call: Called,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Replace a text of a document by the name of something else, and run every command on it."""
     file, line, path = data.draw(st.sampled_from(documents(made)))
     value = data.draw(st.sampled_from(names_of(outside)))
     kind = file.partition("/")[0]

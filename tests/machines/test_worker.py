@@ -39,7 +39,7 @@ def test_two_workers_equal_one(recipe: list[str], tmp_path: Path) -> None:
     same(run(PLAIN, recipe, tmp_path / "one"), run(TORCHRUN, recipe, tmp_path / "two"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_worker_of_ray_trains_as_the_plain_process_does(tmp_path: Path) -> None:
     same(
         run(PLAIN, BARS, tmp_path / "plain"),
