@@ -133,7 +133,7 @@ def test_a_sweep_listens_on_loopback_alone(tmp_path: Path) -> None:
     assert not [listener for listener in found if reachable(listener)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_alone_opens_a_store_and_its_workers_none(tmp_path: Path) -> None:
     found = watched(command(TORCHRUN, BARS, tmp_path / "run"))
     assert found

@@ -34,7 +34,11 @@ BARS = ["bars", "data.rows=200", "train.epochs=4"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [BARS, SPEECH], ids=["populations", "encoder"])
+@pytest.mark.parametrize(
+    "recipe",
+    [BARS, pytest.param(SPEECH, marks=pytest.mark.long)],
+    ids=["populations", "encoder"],
+)
 def test_two_workers_equal_one(recipe: list[str], tmp_path: Path) -> None:
     same(run(PLAIN, recipe, tmp_path / "one"), run(TORCHRUN, recipe, tmp_path / "two"))
 

@@ -168,7 +168,7 @@ def test_a_halted_trial_that_ends_before_it_hears_of_it_is_recorded_as_killed(
     assert sweep.recorder.display.results[trial.number].state == "halted"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stacked_sweep_has_the_figures_of_one_that_is_not(
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:
