@@ -142,10 +142,11 @@ def test_torchrun_alone_opens_a_store_and_its_workers_none(tmp_path: Path) -> No
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tracking_server_listens_on_loopback_alone(
     tmp_path: Path, call: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """From its start on; `test_browser` looks when it is ready."""
     package, port = Path(distvae.__file__).parent.parent, free_port()
     monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.chdir(tmp_path)

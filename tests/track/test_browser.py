@@ -17,9 +17,11 @@ import yaml
 from distvae.tasks import pictures
 from distvae.track import Store, Tracker
 from tests.browser import needs_browser, opened
+from tests.machines.test_listeners import listeners, reachable
 from tests.ports import answers, free_port
 from tests.processes import started
 from tests.track.records import RECORD, tracker
+from tests.train.processes import below
 
 pytestmark = [pytest.mark.slow, needs_browser]
 SPACE = {
@@ -70,7 +72,9 @@ def hear() -> None:
 
 @contextmanager
 def served(folder: Path, end: signal.Signals) -> Iterator[list[str]]:
-    """Yield the links that `distvae ui` prints, which are served by then; end it by a signal."""
+    """Yield the links that `distvae ui` prints, which are served by then to this machine
+    alone; end it by a signal.
+    """
     port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
     with started(command, cwd=folder, stdout=subprocess.PIPE, text=True, preexec_fn=hear) as server:
@@ -83,6 +87,9 @@ def served(folder: Path, end: signal.Signals) -> Iterator[list[str]]:
                 break
         assert lines[0].startswith("starting MLflow")
         assert lines[-1] == "ready; Ctrl-C ends the server\n"
+        found = listeners([server.pid, *below(server.pid)])
+        assert found
+        assert not [listener for listener in found if reachable(listener)]
         yield re.findall(r"http://\S+", "".join(lines))
         server.send_signal(end)
         server.communicate(timeout=120)
