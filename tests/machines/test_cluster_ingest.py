@@ -106,7 +106,7 @@ def test_after_the_end_of_the_driver_the_ingest_goes_on_or_nothing_is_left(
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sources_and_places_that_a_machine_does_not_see_are_refused(tmp_path: Path) -> None:
     with (
         cluster_in_two_folders(tmp_path) as machines,
