@@ -20,7 +20,8 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not long and not cluster"
 
-# Tests that repeat others with one more signal, seed or program, or that keep the machine busy.
+# Tests that repeat others with one more signal, seed, program or way to fail, that time other programs, or that keep the
+# machine busy.
 test-long: $(READY)
 	$(BIN)/pytest -n 2 -m "long and not cluster"
 

@@ -142,7 +142,7 @@ def test_each_case_of_growth_has_twice_as_much_of_one_thing() -> None:
         assert times == [1, 1, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_growth_of_an_epoch_is_kept_as_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +156,7 @@ def test_the_growth_of_an_epoch_is_kept_as_rows(
     assert row["config"]["rows"] == 1024
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_benchmark_of_tvae_tells_its_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +185,7 @@ def test_a_benchmark_of_workers_goes_on_from_one_trained_state(name: str, tmp_pa
         assert figures[f"{way}_processor_s"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_benchmark_of_copies_tells_how_long_they_take(tmp_path: Path) -> None:
     copies.bench_copies(2048, 10, Output(True, tmp_path))
     kept = json.loads((tmp_path / "bench" / "copies-2048.json").read_text())["figures"]
@@ -195,7 +195,7 @@ def test_a_benchmark_of_copies_tells_how_long_they_take(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "counted"), [(0.0, 1), (1.0, 2)])
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_is_only_starting_a_program_is_not_counted(
     seconds: float, counted: int
 ) -> None:
@@ -296,7 +296,7 @@ def test_a_benchmark_of_what_there_is_not_is_refused(
     assert message in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", gpu.CASES)
 def test_every_case_is_timed(case: str) -> None:
     figures = gpu.measure_case(case, torch.device("cpu"), gpu.GpuSettings("cpu", 2048, 1))

@@ -139,7 +139,7 @@ def start_nothing() -> Turn:
     raise ModuleNotFoundError("No module named 'weights'")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_program_fails_with_is_a_refusal_that_names_it(tmp_path: Path) -> None:
     with turns.Seat(peers.Imported(peers.VSC, tmp_path, start_failing)) as seat:
         taken = seat.take_turn(0)
@@ -154,14 +154,11 @@ def test_what_a_program_fails_with_is_a_refusal_that_names_it(tmp_path: Path) ->
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("no_packages")
 @pytest.mark.parametrize(
     ("name", "case"),
-    [
-        ("pythae", "steps-vae"),
-        pytest.param("vsc", "steps-vsc", marks=pytest.mark.long),
-    ],
+    [("pythae", "steps-vae"), ("vsc", "steps-vsc")],
 )
 def test_steps_beside_another_program_become_a_row(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, case: str
@@ -180,7 +177,7 @@ def test_steps_beside_another_program_become_a_row(
     assert row["figures"]["speedup_min"] <= row["figures"]["speedup_max"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("no_packages")
 def test_epochs_of_tvae_beside_another_program_become_rows(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

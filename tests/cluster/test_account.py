@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.pins import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_account_is_prepared_and_machines_start(tmp_path: Path) -> None:
     pytest.importorskip("moto", reason="moto, which plays an account at AWS, is not installed")
     command = [

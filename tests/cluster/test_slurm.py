@@ -186,7 +186,7 @@ def test_a_job_whose_time_is_over_is_queued_again_and_ends_as_an_uninterrupted_t
     same(read_epochs(out), run(TORCHRUN, TRAINING, tmp_path / "whole"), 0.0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_that_is_cancelled_saves_its_state_and_is_not_queued_again(
     slurm: Slurm, tmp_path: Path
 ) -> None:
@@ -197,7 +197,7 @@ def test_a_job_that_is_cancelled_saves_its_state_and_is_not_queued_again(
     assert f"distvae: stopped; the state is in {out}" in (slurm.folder / "job.txt").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_is_refused_fails_the_job_and_is_not_queued_again(slurm: Slurm) -> None:
     job = slurm.submit("no-such-recipe")
     wait_for(lambda: slurm.state(job) == "FAILED", PATIENCE, "the job has not failed")

@@ -425,20 +425,27 @@ def wait_for_epochs(file: Path, count: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "number",
-    [signal.SIGTERM, signal.SIGKILL]
-    + [pytest.param(number, marks=pytest.mark.long) for number in (signal.SIGINT, signal.SIGHUP)],
+    "numbers",
+    [
+        (signal.SIGKILL, signal.SIGTERM),
+        pytest.param((signal.SIGINT, signal.SIGHUP), marks=pytest.mark.long),
+    ],
 )
-def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path, number: signal.Signals) -> None:
-    words = [*SMALL, "train.epochs=20", *LIGHT]
-    assert completed("train", "speech-sdm", "--out", "whole", "--quiet", *words) == 0
-    part = start_process("train", "speech-sdm", "--out", "part", *words)
-    wait_for_epochs(tmp_path / "part" / "epochs.jsonl", 3)
-    part.send_signal(number)
-    _, err = part.communicate()
-    assert part.returncode == (-number if number == signal.SIGKILL else 128 + number)
-    assert "Traceback" not in err
-    assert len((tmp_path / "part" / "epochs.jsonl").read_text().splitlines()) < 20
+def test_a_stopped_training_goes_on_to_the_same_end(
+    call: Called, tmp_path: Path, numbers: tuple[signal.Signals, ...]
+) -> None:
+    """It is stopped twice, in two ways."""
+    words = [*SMALL, "train.epochs=40", *LIGHT]
+    assert call("train", "speech-sdm", "--out", "whole", "--quiet", *words)[0] == 0
+    for resume, number in enumerate(numbers):
+        options = ["--resume"] * resume
+        part = start_process("train", "speech-sdm", "--out", "part", *options, *words)
+        wait_for_epochs(tmp_path / "part" / "epochs.jsonl", 3 + 10 * resume)
+        part.send_signal(number)
+        _, err = part.communicate()
+        assert part.returncode == (-number if number == signal.SIGKILL else 128 + number)
+        assert "Traceback" not in err
+        assert len((tmp_path / "part" / "epochs.jsonl").read_text().splitlines()) < 40
     assert completed("train", "speech-sdm", "--out", "part", "--quiet", "--resume", *words) == 0
     final = [
         json.loads((tmp_path / name / "last.json").read_text())["sha256"]
@@ -528,10 +535,12 @@ def test_whatever_ends_a_training_that_was_recorded_closes_its_record(
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(
+    call: Called, tmp_path: Path
+) -> None:
     """A limit on the size of files stands in for a full disk: both fail during a write."""
     words = ["train", "speech-vae", "--out", "run", *SMALL, *LIGHT]
-    assert completed(*words, "--quiet") == 0
+    assert call(*words, "--quiet")[0] == 0
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
     command = [sys.executable, "-c", f"{limited}\nfrom distvae.cli import main; main()"]
     words[words.index("run")] = "other"
@@ -540,7 +549,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(tmp_p
     assert "no room left on the disk" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "other").glob("*.partial*"))
-    assert completed("show", "run") == 0
+    assert call("show", "run")[0] == 0
 
 
 @pytest.mark.slow

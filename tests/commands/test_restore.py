@@ -501,7 +501,7 @@ def test_bad_input_is_refused_before_training_with_exit_code_two(call: Called, w
 
 @pytest.mark.slow
 def test_an_interrupted_restoration_is_written_and_resumed() -> None:
-    epochs = 200
+    epochs = 100
     words = [
         *BRIEF,
         f"train.epochs={epochs}",

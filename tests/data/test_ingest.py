@@ -272,7 +272,7 @@ def test_more_rows_than_the_disk_has_room_for_are_refused(
         ingest([stored(tmp_path, made(50))], tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_answer_and_refuse_and_their_death_is_told() -> None:
     with start_processes(end_at_zero, 2) as pool:
         assert sorted(pool.results([3, 1, 2])) == [1, 2, 3]
@@ -296,8 +296,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("until", ["slab-*", pytest.param("*.json", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("until", ["slab-*", "*.json"])
 def test_a_killed_ingest_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path, until: str) -> None:
     stored(tmp_path, made(400_000, 16))
     script = tmp_path / "script.py"

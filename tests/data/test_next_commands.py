@@ -62,7 +62,7 @@ DATA: dict[str, Callable[[Path], object]] = {
 }
 
 
-LONG = ("", "of one size", "large", "idx", "a.npy", "a.feather", "0.png")
+LONG = ("", "of one size", "of several sizes", "large", "idx", "a.npy", "a.feather", "0.png")
 """Cases whose commands are like those of another one."""
 
 

@@ -594,7 +594,9 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL]
+)
 def test_an_interrupted_ingest_makes_nothing_and_the_next_one_clears_up(
     tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -19,7 +19,7 @@ from tests import tiny
 from tests.device.cases import CASES, Sections, encoded, evolved, searched
 from tests.device.pretended import Counts, Machine, counted
 from tests.device.tape import recorder_of
-from tests.slowly import slow
+from tests.slowly import long
 
 BATCH, BLOCK, ROWS = 16, 64, 416
 
@@ -145,7 +145,7 @@ def keeps_to_budget(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, budget: B
     assert epoch.to_host.total() == epoch.waits.total() == 1, "whether the objective is finite"
 
 
-@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in BUDGETS if name not in QUICK))])
+@pytest.mark.parametrize("name", [*QUICK, *long(*(name for name in BUDGETS if name not in QUICK))])
 def test_training_keeps_to_its_budget(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -17,16 +17,16 @@ from tests.device.cases import config_of, dataset
 from tests.device.pretended import Machine
 from tests.device.tape import record, recorder_of
 from tests.device.training import agree, trained
-from tests.slowly import slow
+from tests.slowly import long, slow
 
 PLAIN = {"epochs": 7, "batch": 16}
 GRAPHS = PLAIN | {"graphs": True}
 NAMES = [
     "vae warm",
     "released",
-    *slow("vsc pseudo", "sdm learned", "narrow horizon", "two layers, linear first"),
-    *slow("bsc, least squares", "linear first, least squares"),
-    *slow("vae of raw data", "convolutions", "gumbel", "fitness", "bernoulli"),
+    *slow("vsc pseudo", "gumbel", "fitness", "bsc, least squares"),
+    *long("sdm learned", "narrow horizon", "two layers, linear first"),
+    *long("linear first, least squares", "vae of raw data", "convolutions", "bernoulli"),
 ]
 
 
@@ -37,7 +37,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("missing", [*slow(False), True], ids=["whole", "missing"])
+@pytest.mark.parametrize("missing", [*long(False), True], ids=["whole", "missing"])
 @pytest.mark.parametrize("name", NAMES)
 def test_training_is_that_of_the_cpu(
     machine: Machine, tmp_path: Path, name: str, missing: bool

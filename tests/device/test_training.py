@@ -16,7 +16,7 @@ from distvae.train.stopping import Interrupted
 from tests.device.cases import CASES, config_of, dataset
 from tests.device.pretended import Machine, Pretended
 from tests.device.training import agree, trained
-from tests.slowly import slow
+from tests.slowly import long, slow
 
 pytestmark = pytest.mark.usefixtures("double")
 QUICK = ["vae", "vsc pseudo", "gumbel", "sdm learned", "released", "random", "exact", "bsc"]
@@ -26,7 +26,7 @@ FITTED = ["bsc, least squares", "linear first, least squares"]
 """Cases without gradients."""
 
 
-@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in CASES if name not in QUICK))])
+@pytest.mark.parametrize("name", [*QUICK, *long(*(name for name in CASES if name not in QUICK))])
 def test_training_is_that_of_the_cpu(machine: Machine, tmp_path: Path, name: str) -> None:
     with machine.counted() as counts:
         found = trained(name, "auto", tmp_path / "there")

@@ -22,7 +22,7 @@ from distvae.train.epoch import Epoch
 from distvae.train.session import fit
 from distvae.train.stopping import Interrupted
 from tests import dense, tiny
-from tests.slowly import slow
+from tests.slowly import long
 
 SEED = st.integers(0, 2**31)
 KEPT = 10
@@ -131,7 +131,7 @@ def test_two_threads_find_the_states_that_one_finds(fields: dict[str, Any]) -> N
 
 
 @searches
-@pytest.mark.parametrize("cut", [*slow(1), 7, 64])
+@pytest.mark.parametrize("cut", [*long(1), 7, 64])
 def test_the_size_of_a_block_changes_no_population(fields: dict[str, Any], cut: int) -> None:
     model = dense.model(latent=70, hidden=(9,))
     batch = dense.rows(128, model, missing=0.2)
@@ -178,7 +178,7 @@ def reproducible_metrics(record: Epoch) -> dict[str, float]:
 
 
 @searches
-@pytest.mark.parametrize("visits", [*slow(2), 6])
+@pytest.mark.parametrize("visits", [*long(2), 6])
 def test_a_run_stopped_within_an_epoch_equals_one_never_stopped_bit_for_bit(
     tmp_path: Path, fields: dict[str, Any], visits: int
 ) -> None:

@@ -28,12 +28,16 @@ def test_scikit_learn_checks_pass(estimator: object, check: Callable[[object], N
 
 
 @pytest.mark.slow
+@parametrize_with_checks([TVAE(**SEARCHED, hidden=(4,))])
+def test_scikit_learn_checks_of_a_search_pass(
+    estimator: object, check: Callable[[object], None]
+) -> None:
+    check(estimator)
+
+
+@pytest.mark.long
 @parametrize_with_checks(
-    [
-        *(model(**ENCODED) for model in (SDMVAE, VSC, GumbelVAE)),
-        TVAE(**SEARCHED, hidden=(4,)),
-        BinarySparseCoding(**SEARCHED),
-    ],
+    [*(model(**ENCODED) for model in (SDMVAE, VSC, GumbelVAE)), BinarySparseCoding(**SEARCHED)],
     expected_failed_checks=may_fail,
 )
 def test_scikit_learn_checks_of_other_models_pass(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.config import from_dict
@@ -221,20 +221,46 @@ def names_of(outside: Path) -> list[str]:
     return [str(outside), str(outside / "secret"), *up, "link", "folder", f"a{ESCAPE}"]
 
 
-@pytest.mark.slow
-@settings(max_examples=24, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
+@pytest.mark.parametrize(
+    ("examples", "every"),
+    [
+        pytest.param(24, False, marks=pytest.mark.slow),
+        pytest.param(90, True, marks=pytest.mark.long),
+    ],
+)
 def test_no_text_of_a_document_reaches_the_user(
-    data: st.DataObject,
+    examples: int,
+    every: bool,
     made: Path,
     outside: Path,
     tmp_path: Path,
     call: Called,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    @settings(max_examples=examples)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        check_replaced_text(data, every, made, outside, tmp_path, call, monkeypatch)
+
+    check()
+
+
+def check_replaced_text(
+    data: st.DataObject,
+    every: bool,
+    made: Path,
+    outside: Path,
+    tmp_path: Path,
+    call: Called,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Replace a text of a document by the name of something else, and run one command or every
+    command on it.
+    """
     file, line, path = data.draw(st.sampled_from(documents(made)))
     value = data.draw(st.sampled_from(names_of(outside)))
     kind = file.partition("/")[0]
+    commands = COMMANDS[kind] if every else [data.draw(st.sampled_from(COMMANDS[kind]))]
     here = shutil.copytree(made, Path(mkdtemp(dir=tmp_path)), dirs_exist_ok=True)
     monkeypatch.chdir(here)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -245,7 +271,7 @@ def test_no_text_of_a_document_reaches_the_user(
         if value == name:
             (here / kind / name).symlink_to(target)
     before = content(outside)
-    for command in COMMANDS[kind]:
+    for command in commands:
         code, out, err = call(*command.split())
         assert code in (0, 1, 2), err
         assert "Traceback" not in err

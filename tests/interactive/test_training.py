@@ -238,7 +238,7 @@ def test_a_training_on_an_array_is_evaluated_on_rows_left_out(tmp_path: Path) ->
     assert training.run.config.data.kind == "rows"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_gives_trials_and_their_front(tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(json.dumps(TINY))

@@ -284,7 +284,7 @@ assert len(list(Trainer(config.train, *assemble(config, 10), x, x).run())) == 1
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_of_gpus_needs_torch_and_numpy_alone() -> None:
     """It runs where a GPU is lent, without the command line."""
     words = ["sdm-1024", "--device", "cpu", "--rows", "1024", "--epochs", "1", "--json"]

@@ -48,8 +48,8 @@ def wait_for(happened: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("until", ["slab-*", pytest.param("*.json", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("until", ["slab-*", "*.json"])
 def test_a_lost_machine_changes_no_byte(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], until: str
 ) -> None:
@@ -106,7 +106,7 @@ def test_after_the_end_of_the_driver_the_ingest_goes_on_or_nothing_is_left(
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sources_and_places_that_a_machine_does_not_see_are_refused(tmp_path: Path) -> None:
     with (
         cluster_in_two_folders(tmp_path) as machines,
@@ -122,7 +122,7 @@ def test_sources_and_places_that_a_machine_does_not_see_are_refused(tmp_path: Pa
     assert not list(tmp_path.glob("*out*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_without_room_is_refused(tmp_path: Path) -> None:
     with cluster() as machines, ray_session(machines.address, 0) as ray:
         execution = Execution(ClusterMachines(ray, wait=0.1))

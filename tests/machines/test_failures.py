@@ -104,7 +104,7 @@ def test_an_accelerator_that_fails_alike_at_one_place_is_given_up_with_what_it_s
     assert _why_workers_ended(broken("ECC")).endswith("failed again and again: ECC")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_goes_on_after_an_accelerator_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

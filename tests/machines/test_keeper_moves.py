@@ -41,7 +41,7 @@ def test_events_say_where_copies_are() -> None:
     assert describe_event(moved, 1) == f"new copies for 1 worker{place}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_keeper_is_started_on_a_machine_that_joins() -> None:
     with cluster(1) as machines, ray_session(machines.address, 0) as ray:
         events: list[Event] = []

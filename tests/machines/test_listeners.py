@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import distvae
+from tests.called import Called
 from tests.ports import free_port
 from tests.processes import started
 from tests.train.commands import PLAIN, TORCHRUN, command
@@ -122,7 +123,7 @@ def test_training_listens_on_loopback_alone(options: list[str], tmp_path: Path) 
     assert not [listener for listener in found if reachable(listener)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_listens_on_loopback_alone(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SPACE)
     found = watched(
@@ -132,7 +133,7 @@ def test_a_sweep_listens_on_loopback_alone(tmp_path: Path) -> None:
     assert not [listener for listener in found if reachable(listener)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_alone_opens_a_store_and_its_workers_none(tmp_path: Path) -> None:
     found = watched(command(TORCHRUN, BARS, tmp_path / "run"))
     assert found
@@ -141,15 +142,15 @@ def test_torchrun_alone_opens_a_store_and_its_workers_none(tmp_path: Path) -> No
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tracking_server_listens_on_loopback_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, call: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """From its start on; `test_browser` looks when it is ready."""
     package, port = Path(distvae.__file__).parent.parent, free_port()
     monkeypatch.setenv("PYTHONPATH", f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.chdir(tmp_path)
-    # A run to look at.
-    subprocess.run([*PLAIN, "train", *BARS, "--no-evaluate", "--quiet"], check=True, timeout=300)
+    assert call("train", *BARS, "--no-evaluate", "--quiet")[0] == 0  # a run to look at
     found = watched([*PLAIN, "ui", "--port", str(port)], f" {port} ")
     assert found
     assert not [listener for listener in found if reachable(listener)]

@@ -26,7 +26,7 @@ def latest(out: Path) -> Event | None:
     return events[-1] if (out / "events.jsonl").exists() and (events := read_events(out)) else None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_other_copy_of_a_worker_survives_the_loss_of_a_machine(tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     with cluster(1, 1) as machines, log.open("wb") as output:

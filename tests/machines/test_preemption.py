@@ -50,7 +50,7 @@ def listening(team: Team, pace: float) -> list[int]:
     return heard
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_workers_hear_of_a_machine_at_the_same_call_and_once() -> None:
     with crew_of(3, LocalTeam) as crew:
         heard = crew.all(listening, [0.0002, 0.0005, 0.001])

@@ -47,7 +47,7 @@ def said(out: Path, stall_seconds: float) -> str:
     return done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_of_which_one_is_stopped_are_restarted(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +61,7 @@ def test_workers_of_which_one_is_stopped_are_restarted(
     assert not list(out.glob("messages-*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_keepers_that_are_stopped_are_replaced(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", [AGENTS[0], pytest.param(AGENTS[1], marks=pytest.mark.long)])
 def test_a_late_agent_holds_nobody_up(agent: str, place: Path) -> None:
     late = "1000" if agent == AGENTS[0] else "20"  # Ray's node process would abort after 15 s
     (place / "fate").write_text(f"{agent} {late} 9")
@@ -78,7 +78,7 @@ def test_a_late_agent_holds_nobody_up(agent: str, place: Path) -> None:
         assert len(list(place.glob("met-*"))) == 1, "the first attempt stands"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_node_process_that_dies_is_started_again(place: Path) -> None:
     (place / "fate").write_text(f"{AGENTS[1]} dies 1")
     with local_ray(1, OBJECT_STORE_BYTES, never_stop) as local:
@@ -106,7 +106,9 @@ def test_a_ray_that_cannot_start_is_told_of_in_a_sentence(place: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_a_signal_is_heard_while_ray_starts(number: int, place: Path, tmp_path: Path) -> None:
     (place / "fate").write_text(f"{AGENTS[1]} 1000 9")
     words = command(PLAIN, ["bars", "data.rows=200"], tmp_path / "run", "--workers", "1")
@@ -140,7 +142,7 @@ def test_ray_ends_with_a_process_that_is_killed(place: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ray::RuntimeEnvAgent", "Ray's raylet ended"),
+        pytest.param("ray::RuntimeEnvAgent", "Ray's raylet ended", marks=pytest.mark.long),
         (f"{sys.executable}\0-P", "Ray was killed"),  # the program that holds Ray's processes
     ],
 )

@@ -34,12 +34,16 @@ BARS = ["bars", "data.rows=200", "train.epochs=4"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [BARS, SPEECH], ids=["populations", "encoder"])
+@pytest.mark.parametrize(
+    "recipe",
+    [BARS, pytest.param(SPEECH, marks=pytest.mark.long)],
+    ids=["populations", "encoder"],
+)
 def test_two_workers_equal_one(recipe: list[str], tmp_path: Path) -> None:
     same(run(PLAIN, recipe, tmp_path / "one"), run(TORCHRUN, recipe, tmp_path / "two"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_worker_of_ray_trains_as_the_plain_process_does(tmp_path: Path) -> None:
     same(
         run(PLAIN, BARS, tmp_path / "plain"),

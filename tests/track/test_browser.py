@@ -17,9 +17,11 @@ import yaml
 from distvae.tasks import pictures
 from distvae.track import Store, Tracker
 from tests.browser import needs_browser, opened
+from tests.machines.test_listeners import listeners, reachable
 from tests.ports import answers, free_port
 from tests.processes import started
 from tests.track.records import RECORD, tracker
+from tests.train.processes import below
 
 pytestmark = [pytest.mark.slow, needs_browser]
 SPACE = {
@@ -70,7 +72,9 @@ def hear() -> None:
 
 @contextmanager
 def served(folder: Path, end: signal.Signals) -> Iterator[list[str]]:
-    """Yield the links that `distvae ui` prints, which are served by then; end it by a signal."""
+    """Yield the links that `distvae ui` prints, which are served by then to this machine
+    alone; end it by a signal.
+    """
     port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
     with started(command, cwd=folder, stdout=subprocess.PIPE, text=True, preexec_fn=hear) as server:
@@ -83,13 +87,28 @@ def served(folder: Path, end: signal.Signals) -> Iterator[list[str]]:
                 break
         assert lines[0].startswith("starting MLflow")
         assert lines[-1] == "ready; Ctrl-C ends the server\n"
+        found = listeners([server.pid, *below(server.pid)])
+        assert found
+        assert not [listener for listener in found if reachable(listener)]
         yield re.findall(r"http://\S+", "".join(lines))
         server.send_signal(end)
-        server.communicate(timeout=30)
+        server.communicate(timeout=120)
     assert server.returncode == 128 + end
     assert not answers(port)
 
 
+def follow(links: list[str], shown: dict[str, list[str]]) -> None:
+    """Open every link, and find what belongs to its page."""
+    for link, (page_name, texts) in zip(links, shown.items(), strict=True):
+        with opened(link) as page:
+            for text in texts:
+                page.get_by_text(text, exact=True).first.wait_for()
+            assert "not valid JSON" not in page.inner_text("body"), page_name
+            if page_name == "compare":
+                page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for()
+
+
+@pytest.mark.long
 def test_every_link_of_a_sweep_leads_to_its_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,14 +120,7 @@ def test_every_link_of_a_sweep_leads_to_its_trials(
     names = ["1 rate 0.0123", "2 rate 0.0456"]
     shown = {"experiments": ["rates"], "charts": names, "compare": [*names, "0.0123", "0.0456"]}
     with served(tmp_path, signal.SIGTERM) as links:
-        assert len(links) == len(shown)
-        for link, (page_name, texts) in zip(links, shown.items(), strict=True):
-            with opened(link) as page:
-                for text in texts:
-                    page.get_by_text(text, exact=True).first.wait_for()
-                assert "not valid JSON" not in page.inner_text("body"), page_name
-                if page_name == "compare":
-                    page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for()
+        follow(links, shown)
 
 
 def test_a_server_that_ends_while_it_starts_is_said(root: Path) -> None:
@@ -132,7 +144,9 @@ def test_a_server_that_ends_while_it_starts_is_said(root: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "end", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_a_server_that_is_starting_can_be_ended(root: Path, end: signal.Signals) -> None:
     port = free_port()
     command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
@@ -143,33 +157,38 @@ def test_a_server_that_is_starting_can_be_ended(root: Path, end: signal.Signals)
         assert server.stdout.readline().startswith("starting MLflow")
         time.sleep(1)
         server.send_signal(end)
-        server.communicate(timeout=30)  # until all that hold its output have ended
+        server.communicate(timeout=120)  # until all that hold its output have ended
     assert server.returncode == 128 + end
     assert not answers(port)
 
 
 def test_trials_are_chosen_compared_and_looked_at(recorded: Path) -> None:
-    """Open the experiment, compare two trials, and look at a picture among a run's artifacts."""
+    """Follow the links, open the experiment, compare two trials, and look at a picture among a
+    run's artifacts.
+    """
     from playwright.sync_api import expect
 
-    with served(recorded, signal.SIGINT) as links, opened(links[0].partition("#")[0]) as page:
-        page.get_by_role("button", name="Model training").click()
-        page.get_by_role("link", name="Experiments").first.click()
-        page.get_by_role("link", name="speech", exact=True).click()
-        page.locator(".ag-row button").first.click()  # unfolds the sweep
-        for name in ("vae", "sdm"):
-            row = page.locator(".ag-row", has=page.get_by_role("link", name=name, exact=True))
-            row.locator("input.ag-checkbox-input").check()
-        page.get_by_role("button", name="Compare").click()
-        page.get_by_text("Comparing 2 Runs").wait_for()
-        for shown in ("model.latent", "bound/val_bound", "0.31", "0.47"):
-            expect(page.get_by_text(shown, exact=True).first).to_be_attached()
-        page.locator("a[href*='/runs/']").first.click()
-        page.get_by_role("tab", name="Artifacts").or_(
-            page.get_by_role("link", name="Artifacts")
-        ).first.click()
-        page.get_by_text("evaluation", exact=True).first.click()
-        page.get_by_text("learning.png", exact=True).first.click()
-        picture = page.locator("img[src^='blob:'], img[src*='get-artifact']").first
-        picture.wait_for()
-        assert picture.evaluate("picture => picture.naturalWidth") > 100
+    names = ["vae", "sdm"]
+    with served(recorded, signal.SIGINT) as links:
+        follow(links, {"experiments": ["speech"], "charts": names, "compare": [*names, "0.31"]})
+        with opened(links[0].partition("#")[0]) as page:
+            page.get_by_role("button", name="Model training").click()
+            page.get_by_role("link", name="Experiments").first.click()
+            page.get_by_role("link", name="speech", exact=True).click()
+            page.locator(".ag-row button").first.click()  # unfolds the sweep
+            for name in names:
+                row = page.locator(".ag-row", has=page.get_by_role("link", name=name, exact=True))
+                row.locator("input.ag-checkbox-input").check()
+            page.get_by_role("button", name="Compare").click()
+            page.get_by_text("Comparing 2 Runs").wait_for()
+            for shown in ("model.latent", "bound/val_bound", "0.31", "0.47"):
+                expect(page.get_by_text(shown, exact=True).first).to_be_attached()
+            page.locator("a[href*='/runs/']").first.click()
+            page.get_by_role("tab", name="Artifacts").or_(
+                page.get_by_role("link", name="Artifacts")
+            ).first.click()
+            page.get_by_text("evaluation", exact=True).first.click()
+            page.get_by_text("learning.png", exact=True).first.click()
+            picture = page.locator("img[src^='blob:'], img[src*='get-artifact']").first
+            picture.wait_for()
+            assert picture.evaluate("picture => picture.naturalWidth") > 100

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.called import Called
 from tests.ports import answers, free_port
 from tests.processes import started
 from tests.track.records import history, runs
@@ -46,25 +47,26 @@ def server(port: int, root: Path) -> Iterator[None]:
 
 @pytest.mark.slow
 def test_a_server_that_comes_later_gets_the_whole_run_and_no_secret_is_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called
 ) -> None:
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
 
-    def call(*words: str) -> str:
+    def process(*words: str) -> str:
         command = [sys.executable, "-m", "distvae", *words]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         return done.stdout + done.stderr
 
-    said = call("train", "bars", "data.rows=200", "train.epochs=3", "--no-evaluate")
+    said = process("train", "bars", "data.rows=200", "train.epochs=3", "--no-evaluate")
     assert "' sends it" in said
     with server(port, tmp_path):
-        said += call("sync") + call("runs")
+        said += process("sync") + process("runs")
         (tmp_path / "runs" / "bars").rename(tmp_path / "elsewhere")
-        said += call("encode", "bars", "", "-o", "fetched.parquet")
-    call("encode", "elsewhere", "", "-o", "kept.parquet")
+        said += process("encode", "bars", "", "-o", "fetched.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert call("encode", "elsewhere", "", "-o", "kept.parquet")[0] == 0
     assert pq.read_table(tmp_path / "fetched.parquet").equals(
         pq.read_table(tmp_path / "kept.parquet")
     )

@@ -148,6 +148,7 @@ def books(address: str, place: Path) -> tuple[float, float]:
         return during, free_gpus(ray)
 
 
+@pytest.mark.long
 def test_the_books_of_ray_are_right_while_workers_train_and_after(
     address: str, tmp_path: Path
 ) -> None:

@@ -182,9 +182,8 @@ def trained(out: Path, *settings: str) -> tuple[str, ...]:
     return tuple(bits(out))
 
 
-@pytest.mark.parametrize(
-    "processes", [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [2, 20])
 def test_fresh_processes_on_a_busy_machine_end_with_the_same_bits(
     processes: int, tmp_path: Path
 ) -> None:

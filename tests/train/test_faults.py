@@ -55,13 +55,14 @@ def fresh(tmp_path: Path) -> Callable[[], Path]:
 @pytest.mark.parametrize(
     ("name", "then", "every"),
     [
-        ("train", "--resume", 3),
-        ("denoise", "--resume", 4),
-        ("inpaint", "--resume", 9),
-        ("train", "--force", 7),
-        ("denoise", "--force", 9),
+        ("train", "--resume", 6),
+        ("denoise", "--resume", 9),
         ("denoise into a run", "--resume", 9),
-        *(pytest.param(name, "--resume", 1, marks=pytest.mark.long) for name in COMMANDS),
+        *(
+            pytest.param(name, then, 1, marks=pytest.mark.long)
+            for name in COMMANDS
+            for then in ("--resume", "--force")
+        ),
     ],
 )
 def test_a_command_that_was_killed_at_any_step_can_be_repeated(
@@ -104,16 +105,23 @@ def test_a_replacement_that_was_killed_at_any_step_can_be_repeated(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "denoise"])
+@pytest.mark.parametrize(
+    ("name", "every"),
+    [
+        ("train", 8),
+        ("denoise", 11),
+        *(pytest.param(name, 1, marks=pytest.mark.long) for name in ("train", "denoise")),
+    ],
+)
 def test_a_disk_that_fails_at_any_step_is_told_in_one_line_and_what_was_finished_is_kept(
-    name: str, fresh: Callable[[], Path]
+    name: str, every: int, fresh: Callable[[], Path]
 ) -> None:
     words = COMMANDS[name]
     with serving(words, fresh()) as server:
         whole = fresh()
         steps = server.run(words, whole).steps
         expected = result(whole)
-        for step in range(1, steps + 1, 4):
+        for step in range(1, steps + 1, every):
             folder, error = fresh(), FAULTS[step % len(FAULTS)]
             code, _, text = server.run(words, folder, fail_at=step, error=error)
             if code == 0:  # a temporary file was not there to be deleted

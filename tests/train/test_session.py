@@ -23,7 +23,7 @@ from distvae.train.session import RunOptions, build_trainer, fit, train_in_folde
 from distvae.train.stopping import Diverged, Interrupted
 from distvae.train.weights import load_weights
 from tests import tiny
-from tests.slowly import slow
+from tests.slowly import long
 
 KINDS: list[dict[str, Any]] = [
     {"model": {"kind": "vae"}},
@@ -53,7 +53,7 @@ def reproducible_metrics(record: Epoch) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("sections", KINDS)
-@pytest.mark.parametrize("batches", [*slow(1, 8), 6, 11])
+@pytest.mark.parametrize("batches", [*long(1, 8), 6, 11])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, sections: dict[str, Any], batches: int
 ) -> None:

@@ -18,7 +18,7 @@ from distvae.train.stopping import Interrupted
 from distvae.train.team import ALONE, LocalTeam, Team
 from distvae.train.weights import weights
 from tests import tiny
-from tests.slowly import slow
+from tests.slowly import long
 from tests.train.crew import Crew, crew_of
 
 STEPS, BATCH = 20, 24
@@ -34,7 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
 Found = dict[str, NDArray[np.float64]]
 
 
-@pytest.fixture(scope="module", params=[3, *slow(2)])
+@pytest.fixture(scope="module", params=[3, *long(2)])
 def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
     with crew_of(request.param, LocalTeam) as crew:
         yield crew

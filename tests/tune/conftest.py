@@ -50,10 +50,9 @@ def steady(
     whole = shared_folder / "steady"
     with FileLock(f"{whole}.lock"):
         if not whole.is_dir():
-            undisturbed = Sweep(*words, str(folder / "whole"), "train.epochs=40")
+            undisturbed = Sweep(*words, str(whole), "train.epochs=40", "--keep-tune")
             said = undisturbed.process.communicate(timeout=300)[1]
             assert undisturbed.process.returncode == 0, said
-            (folder / "whole").rename(whole)
     return words, figures(whole)
 
 

@@ -37,9 +37,10 @@ TREE = {
 }
 
 
+STEADY_TRIALS = 3
 STEADY = TREE | {
     "search": "random",
-    "trials": 5,
+    "trials": STEADY_TRIALS,
     "axes": [
         {"key": "model.latent", "int": [2, 6]},
         {"key": "train.rate", "float": [1e-4, 1e-2], "log": True},
@@ -61,7 +62,15 @@ root = Path(out).parent
 found = run_sweep(
     load_space(file),
     Path(out),
-    SweepOptions(given, images, stack=stack, force=not go_on, resume=go_on, root=root),
+    SweepOptions(
+        given,
+        images,
+        stack=stack,
+        force=not go_on,
+        resume=go_on,
+        root=root,
+        keep_tune="--keep-tune" in pairs,
+    ),
 )
 sys.exit(found.exit_code)
 """
@@ -151,13 +160,13 @@ def figures(out: Path) -> dict[int, Any]:
 
 
 def assert_whole(out: Path, whole: dict[int, Any]) -> None:
-    """Each of five trials has finished, with its forty epochs once and with known figures."""
-    assert study_states(out) == ["COMPLETE"] * 5
+    """Each trial has finished, with its forty epochs once and with known figures."""
+    assert study_states(out) == ["COMPLETE"] * STEADY_TRIALS
     found = figures(out)
     assert set(found) == set(whole)
     for trial, known in whole.items():
         assert found[trial] == known, f"trial {trial} of {out}"
-    for trial in range(1, 6):
+    for trial in range(1, STEADY_TRIALS + 1):
         epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in epochs] == list(range(1, 41))
 

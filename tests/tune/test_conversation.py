@@ -159,12 +159,12 @@ def output_of(program: str, folder: Path) -> list[str]:
     file = folder / "program.py"
     file.write_text(program)
     told = subprocess.run(
-        [sys.executable, str(file)], capture_output=True, text=True, check=True, timeout=100
+        [sys.executable, str(file)], capture_output=True, text=True, check=True, timeout=300
     )
     return told.stdout.split()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process imports by itself")
 def test_a_forked_process_has_imported_what_a_trial_needs(tmp_path: Path) -> None:
     wanted = {"told", "distvae.train.session", "distvae.tasks.evaluate", "matplotlib.figure"}
@@ -191,7 +191,7 @@ if __name__ == "__main__":
 """Starts processes while the one that forks them is being killed."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process imports by itself")
 def test_a_process_starts_though_the_one_that_forks_is_killed(tmp_path: Path) -> None:
     assert output_of(KILLED, tmp_path) == [str(number) for number in range(1, 4)]

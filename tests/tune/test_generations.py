@@ -163,7 +163,7 @@ def test_a_population_is_given_up_when_all_of_its_members_have_failed(
     assert OptunaStudy(space, tmp_path).is_done
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_branch_that_was_recorded_and_not_made_is_made_when_the_sweep_goes_on(
     space: Space,
     whole: tuple[Path, dict[int, tuple[Any, ...]]],

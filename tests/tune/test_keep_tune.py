@@ -1,8 +1,6 @@
 """The experiment of Ray Tune that a sweep keeps, read by Ray's own API."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +10,13 @@ import yaml
 from tests.called import Called
 from tests.tune.sweeps import TREE
 
+EPOCHS = list(range(1, 41))
 
-@pytest.fixture(scope="module")
-def kept(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a sweep of two trials that kept its experiment."""
-    root = tmp_path_factory.mktemp("kept")
-    tree = TREE | {"trials": 2, "axes": [{"key": "model.latent", "choice": [2, 4]}]}
-    (root / "small.yaml").write_text(yaml.safe_dump(tree | {"search": "grid"}))
-    words = ["tune", str(root / "small.yaml"), "--data", str(images), "--out", str(root / "sweep")]
-    command = [sys.executable, "-m", "distvae", *words, "--keep-tune", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return root / "sweep"
+
+@pytest.fixture
+def kept(steady: tuple[list[str], dict[int, Any]], shared_folder: Path) -> Path:
+    """The folder of a sweep that kept its experiment."""
+    return shared_folder / "steady"
 
 
 def results(folder: Path) -> dict[int, Any]:
@@ -38,7 +31,7 @@ def test_the_grid_of_results_has_the_metrics_of_the_trials(kept: Path) -> None:
 
     from distvae.tune.ray_tune import TrialProcess
 
-    grid = tune.Tuner.restore(str(kept / "tune/small-1"), trainable=TrialProcess).get_results()
+    grid = tune.Tuner.restore(str(kept / "tune/steady-1"), trainable=TrialProcess).get_results()
     expected = results(kept)
     assert {result.config["number"]: result.config["values"] for result in grid} == {
         number: trial["values"] for number, trial in expected.items()
@@ -49,7 +42,7 @@ def test_the_grid_of_results_has_the_metrics_of_the_trials(kept: Path) -> None:
         records = (kept / "trials" / str(result.config["number"]) / "epochs.jsonl").read_text()
         bounds = [json.loads(line)["val_bound"] for line in records.splitlines()]
         frame = result.metrics_dataframe
-        assert frame[frame["epoch"].notna()]["epoch"].tolist() == [1, 2]
+        assert frame[frame["epoch"].notna()]["epoch"].tolist() == EPOCHS
         assert frame[frame["epoch"].notna()]["val_bound"].tolist() == bounds
     best = grid.get_best_result("squared_error", "min")
     errors = {number: trial["figures"]["squared_error"] for number, trial in expected.items()}
@@ -60,7 +53,7 @@ def test_the_grid_of_results_has_the_metrics_of_the_trials(kept: Path) -> None:
 def test_the_analysis_of_the_experiment_has_every_epoch(kept: Path) -> None:
     from ray.tune import ExperimentAnalysis
 
-    analysis = ExperimentAnalysis(str(kept / "tune/small-1"))
+    analysis = ExperimentAnalysis(str(kept / "tune/steady-1"))
     expected = results(kept)
     frame = analysis.dataframe().set_index("config/number")
     assert sorted(frame.index) == sorted(expected)
@@ -68,7 +61,7 @@ def test_the_analysis_of_the_experiment_has_every_epoch(kept: Path) -> None:
         assert frame.loc[number, "hoyer"] == trial["figures"]["hoyer"]
         assert frame.loc[number, "config/values/model.latent"] == trial["values"]["model.latent"]
     for trial_frame in analysis.trial_dataframes.values():
-        assert trial_frame["epoch"].dropna().tolist() == [1, 2]
+        assert trial_frame["epoch"].dropna().tolist() == EPOCHS
     assert not (kept / ".tune").exists()
 
 

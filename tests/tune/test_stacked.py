@@ -168,7 +168,7 @@ def test_a_halted_trial_that_ends_before_it_hears_of_it_is_recorded_as_killed(
     assert sweep.recorder.display.results[trial.number].state == "halted"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stacked_sweep_has_the_figures_of_one_that_is_not(
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:
@@ -207,14 +207,14 @@ def stack_processes(running: Sweep) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trials_of_a_stack_whose_process_is_killed_go_on_in_others(
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:
     assert_others_go_on(steady, tmp_path / "sweep", stack_processes, "stack=3")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_ends_a_sweep_of_stacks_cleanly(
     steady: tuple[list[str], dict[int, Any]], tmp_path: Path
 ) -> None:

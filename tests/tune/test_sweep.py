@@ -39,7 +39,14 @@ from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space
 from distvae.tune.sweep import SweepOptions, _close_records, run_sweep
 from distvae.tune.trial import Trials, run_trial
-from tests.tune.sweeps import TREE, Sweep, assert_others_go_on, assert_whole, study_states
+from tests.tune.sweeps import (
+    STEADY_TRIALS,
+    TREE,
+    Sweep,
+    assert_others_go_on,
+    assert_whole,
+    study_states,
+)
 
 
 @pytest.fixture
@@ -580,7 +587,7 @@ def test_a_killed_sweep_goes_on_with_no_trial_lost_or_run_twice(
 ) -> None:
     words, whole = steady
     out, chance = tmp_path / "sweep", random.Random(seed)
-    begun = chance.randint(1, 4)
+    begun = chance.randint(1, STEADY_TRIALS - 1)
     killed = Sweep(*words, str(out), "train.epochs=40")
     killed.wait_for("trials/*/epochs.jsonl", out, begun)
     time.sleep(chance.uniform(0, 1))

@@ -86,7 +86,7 @@ def test_a_ray_of_another_version_is_a_fault_with_a_remedy(
     assert "the same Ray and Python here as there" in line.remedy
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_machines_of_a_ray_are_asked_and_the_one_that_sees_another_folder_is_told(
     tmp_path: Path,
 ) -> None:

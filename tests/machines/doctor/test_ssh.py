@@ -158,6 +158,7 @@ def lab(running: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     return running
 
 
+@pytest.mark.long
 def test_machines_without_fault_have_no_bad_line_and_nothing_is_left(lab: Lab) -> None:
     by_subject = lab.look(str(lab.folder / "shared"))
     assert [
@@ -198,6 +199,7 @@ def test_what_a_machine_lacks_is_said_with_its_name(lab: Lab) -> None:
         assert list((lab.home(address) / "own").iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_lock_that_nobody_holds_is_no_training(lab: Lab) -> None:
     folder = lab.home(MACHINES[0]) / ".distvae"
     folder.mkdir(exist_ok=True)
@@ -205,6 +207,7 @@ def test_a_lock_that_nobody_holds_is_no_training(lab: Lab) -> None:
     assert "running" not in lab.look("s3://bucket/runs", MACHINES[0])
 
 
+@pytest.mark.long
 def test_ways_not_to_get_in_are_told_apart(lab: Lab) -> None:
     silent = lab.look("s3://bucket/runs", MACHINES[0], "127.0.0.3")["ssh"]
     assert {line.where: line.state for line in silent} == {MACHINES[0]: "ok", "127.0.0.3": "bad"}
