@@ -43,7 +43,8 @@ def test_counts_of_four_and_more_have_noise_of_one_once_stabilised() -> None:
 
 def ramp(side: int = 160) -> Doubles:
     y, x = np.mgrid[:side, :side].astype(np.float64)
-    return (20 + 1.2 * x + 0.1 * y)[..., None]
+    slope: Doubles = (20 + 1.2 * x + 0.1 * y)[..., None]
+    return slope
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(0.8, 12.0), (4.0, 100.0), (1.0, 0.0)])
