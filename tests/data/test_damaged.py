@@ -167,7 +167,9 @@ def test_a_picture_of_more_pixels_than_any_machine_needs_is_refused_by_its_heade
     ):
         head(path)
     code, out, err = call("denoise", str(path), str(tmp_path / "out.png"))
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    announced, refused = err.splitlines()
+    assert (code, out, announced) == (2, "", "vast.png: by groups of similar windows")
+    assert refused.startswith("distvae: ")
 
 
 def test_what_needs_more_memory_than_there_is_is_refused_before_it_is_decoded(

@@ -389,7 +389,10 @@ BAD = [
         lambda: distvae.denoise(np.arange(50.0).reshape(25, 2), model="tvae"),
         r"larger than the data's 25 x 2; data\.window=\[8,2\] or a smaller one expected",
     ),
-    (lambda: distvae.denoise(np.arange(5.0)), r"data\.window=\[5\] or a smaller one expected"),
+    (
+        lambda: distvae.denoise(np.arange(5.0), model="tvae"),
+        r"data\.window=\[5\] or a smaller one expected",
+    ),
     (
         lambda: distvae.inpaint(np.eye(20), np.eye(20)),
         "all observed values are 0; .* A mask marks what is missing; it may be inverted",
