@@ -11,17 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from distvae.data.picture_noise import SMOOTH, blur
+from distvae.data.picture_noise import BLOCK, EVERY, structure
 from distvae.numerics.array_types import Doubles, Floats
 
 EVENTS = np.linspace(0, 10, 400) ** 2
 """Expected events of the table of means; beyond it a series stands for it."""
 NODES = 60
 """Points of the quadrature over Gaussian noise."""
-BLOCK = 16
-"""Pixels of a side of the blocks on which variance is measured."""
-EVERY = 4
-"""Pixels from one block to the next."""
 ROUNDS = 30
 """Weighted fits of a line, each with less weight for blocks far from the one before."""
 LEVELS = 12
@@ -38,8 +34,6 @@ ROUNDING = 1e-10
 """The variance of rounding at most, relative to that of the picture."""
 RATIO = 1.5
 """The variance of bright blocks relative to dark ones from which it matters."""
-
-
 NEAR = 0.4
 """How far a gain may be from the step between values, relative to it, to be it."""
 
@@ -152,9 +146,9 @@ def _levels(picture: Floats) -> Doubles:
         finest = sliding_window_view(sliding_window_view(plane, 3, 0) @ SECOND, 3, 1) @ SECOND
         inner = plane[1:-1, 1:-1]
         x, variance = (_blocks(each).mean((2, 3)).ravel() for each in (inner, finest**2))
-        structure = _blocks(blur(inner, SMOOTH)).var((2, 3)).ravel()
+        uneven = structure(inner).ravel()
         for group in np.array_split(np.argsort(x, kind="stable"), min(LEVELS, len(x))):
-            flat = np.argsort(structure[group], kind="stable")
+            flat = np.argsort(uneven[group], kind="stable")
             some = group[flat[: max(4, int(FLATTEST * len(group)))]]
             found.append((x[some].mean(), np.median(variance[some])))
     return np.array(found).T

@@ -181,13 +181,19 @@ def blur(plane: Floats, width: float) -> Doubles:
     return found
 
 
+def structure(plane: Floats) -> Doubles:
+    """Return the variance of each block of a channel once fine detail is blurred away."""
+    block = min(BLOCK, *plane.shape)
+    blurred = sliding_window_view(blur(plane, SMOOTH), (block, block))[::EVERY, ::EVERY]
+    return np.stack([row.var((1, 2)) for row in blurred])  # a row at a time, for memory
+
+
 def _covariance(plane: Floats) -> tuple[Doubles, float]:
     """Return the covariance of the noise of a channel, from its flattest blocks without planes,
     and how unlike the blocks are, relative to those of such noise.
     """
     block = min(BLOCK, *plane.shape)
-    blurred = sliding_window_view(blur(plane, SMOOTH), (block, block))[::EVERY, ::EVERY]
-    smooth = np.stack([row.var((1, 2)) for row in blurred])  # a row at a time, for memory
+    smooth = structure(plane)
     count = max(8, round(FLATTEST * smooth.size))
     rows, columns = np.divmod(np.argsort(smooth, axis=None, kind="stable")[:count], smooth.shape[1])
     blocks = sliding_window_view(np.asarray(plane, np.float64), (block, block))[::EVERY, ::EVERY]

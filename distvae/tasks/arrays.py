@@ -84,6 +84,10 @@ def denoise(
     epoch. If it returns False, that epoch is the last one. The recipes of preset 'paper' expect
     values from 0 to 255.
     """
+    if counts and sigma is not None:
+        raise Refusal(
+            "counts, sigma: the noise of counts has no single level; one of them expected"
+        )
     content = _opened(image)
     rate = content.rate if isinstance(content, Signal) else None
     options = _Options(model, preset, recipe, settings, seed, watch, sigma, rate, bool(counts))
@@ -92,10 +96,6 @@ def denoise(
     array, channel_axis = _channels_last(content, channel_axis)
     if np.isnan(array).any():
         raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
-    if counts and sigma is not None:
-        raise Refusal(
-            "counts, sigma: the noise of counts has no single level; one of them expected"
-        )
     if counts:
         refuse_negative(array, "image")
     return _channels_back(_restore(array, False, options), channel_axis)
@@ -147,6 +147,8 @@ def inpaint(
 
 def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
     sigma = check_value("sigma", Positive | None, python_value(options.sigma))
+    if options.counts and (array.ndim < 3 or not _is_by_groups(array, options)):
+        raise Refusal("counts: for an image and model 'groups', without options of training")
     if _is_by_groups(array, options):
         from distvae.tasks import groups, sound_groups
 
@@ -159,8 +161,6 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> Doubles:
             noise = groups.noise_of(lambda: [channels], counts=True) if options.counts else sigma
             found = groups.restore(channels, noise, cores).values
         return np.broadcast_to(found, array.shape).copy()
-    if options.counts:
-        raise Refusal("counts: for an image and model 'groups', without options of training")
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     settings = with_options(settings, {"sigma": ("train.sigma", sigma)})
     if options.preset and options.recipe:
@@ -208,6 +208,8 @@ def _denoised_stack(
         raise Refusal("stack_axis: for the model 'groups'; images one by one expected")
     sigma = check_value("sigma", Positive | None, python_value(options.sigma))
     refuse_unfit(frames, "image", sigma)
+    if options.counts:
+        refuse_negative(frames, "image")
     across = whole_number("across", int, across)
     if across < 0:
         raise Refusal(f"across: {across}; 0 or more expected")

@@ -381,6 +381,15 @@ BAD = [
     (lambda: distvae.denoise(noisy()[..., 0], recipe=Path("no.yaml")), "no.yaml: no such file"),
     (lambda: distvae.denoise(noisy()[..., 0], settings=["a=1"]), "settings: .* is no mapping"),  # type: ignore[arg-type]
     (lambda: distvae.denoise(np.ones((3, 4, 5))), "3 axes"),
+    (lambda: distvae.denoise(np.arange(500.0), counts=True), "counts: for an image"),
+    (
+        lambda: distvae.denoise(np.ones((3, 9, 9)), counts=True, sigma=2.0, stack_axis=0),
+        "counts, sigma: ",
+    ),
+    (
+        lambda: distvae.denoise(-np.arange(243.0).reshape(3, 9, 9), counts=True, stack_axis=0),
+        "counts, 0 or more, expected",
+    ),
     (
         lambda: distvae.denoise(np.arange(25.0).reshape(5, 5), model="tvae"),
         r"larger than the data's 5 x 5; data\.window=\[5,5\] or a smaller one expected",
