@@ -35,8 +35,8 @@ test-cluster-short: $(READY)
 	$(BIN)/pytest -x -rs -m "cluster and not long" tests/cluster
 
 check: $(READY)
-	$(BIN)/ruff format --check distvae tests docs
-	$(BIN)/ruff check distvae tests docs
+	$(BIN)/ruff format --check distvae tests benchmarks docs
+	$(BIN)/ruff check distvae tests benchmarks docs
 	$(BIN)/mypy
 
 # Pages that need no network. A warning, such as one of a link that leads nowhere, is an error.
@@ -49,7 +49,7 @@ notebooks: $(READY)
 	$(BIN)/python -m docs.site.execute
 
 bench: $(READY)
-	$(BIN)/distvae bench steps
+	$(BIN)/python -m benchmarks.steps
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,8 +10,6 @@ with errors_reported():  # Ctrl-C while these are imported, which takes a third 
     import typer
 
     from distvae.cli import (
-        bench,
-        bench_scale,
         data,
         machines,
         models,
@@ -30,8 +28,6 @@ app = typer.Typer(
 )
 for part in (models, restoration, sweeps, reference, data, records, sharing, machines):
     app.add_typer(part.app)
-bench.app.add_typer(bench_scale.app)
-app.add_typer(bench.app, name="bench", rich_help_panel=machines.app.rich_help_panel)
 
 
 def _print_version(wanted: bool) -> None:

@@ -25,7 +25,7 @@ MEASURED = {
     "vae": Stretch(4, "linear", "0.4 nats on MNIST"),
     "vsc": Stretch(4, "linear", "0.7 nats on MNIST"),
 }
-"""Results of `distvae bench batches` (docs/scaling.md), by the kind of model."""
+"""By the kind of model, as measured (docs/scaling.md, "Batches that grow")."""
 
 
 def suggest_batch(config: "Config", workers: int) -> str:

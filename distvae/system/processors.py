@@ -23,12 +23,3 @@ def processor_kind() -> str:
         return f"{fields['vendor_id']} family {family} model {model}"
     arm = " ".join(fields.get(name, "") for name in ("CPU implementer", "CPU part"))
     return arm.strip() or platform.processor() or platform.machine()
-
-
-def busy_seconds() -> float:
-    """Return how long all processors of the machine were busy; 0 where the system does not say."""
-    words = kernel.read(kernel.PROC / "stat").split()[1:8]
-    if not words:
-        return 0.0
-    user, nice, system, _idle, _wait, *interrupts = map(int, words)
-    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")

@@ -454,16 +454,6 @@ def test_a_stopped_training_goes_on_to_the_same_end(
     assert final[0] == final[1]
 
 
-@pytest.mark.slow
-def test_ctrl_c_in_a_command_that_keeps_nothing_is_told() -> None:
-    process = start_process("bench", "steps")
-    assert process.stdout is not None
-    process.stdout.readline()  # the heading, once the benchmark has begun
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert (process.returncode, err) == (130, "distvae: interrupted\n")
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

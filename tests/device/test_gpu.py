@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distvae.bench import gpu
+from benchmarks import gpu
 from distvae.numerics.arithmetic import Arithmetic, Products, relative_error
 from distvae.train import checkpoint
 from distvae.train.devices import gpu_id, have_distinct_gpus
@@ -91,7 +91,7 @@ def test_a_training_in_tf32_has_the_same_bits_twice(tmp_path: Path, name: str) -
 
 @pytest.mark.parametrize("case", gpu.CASES)
 def test_the_benchmark_counts_what_a_step_asks_of_the_gpu(case: str) -> None:
-    figures = gpu.measure_case(case, torch.device("cuda", 0), gpu.GpuSettings("cuda", 4096, 1))
+    figures = gpu.measure_case(case, torch.device("cuda", 0), gpu.Extent(4096, 1))
     assert figures["launches"] > 0
     assert figures["peak_gb"] > 0
     assert figures["epoch_s"] > figures["products_s"] > 0

@@ -32,7 +32,7 @@ LAYERS = [
     ("tasks",),
     ("tune", "estimators"),
     ("report",),
-    ("bench", "reproduce"),
+    ("reproduce",),
     ("testing",),
     ("commands",),
     ("cli", "interactive"),
@@ -159,11 +159,6 @@ COMMANDS = [
     "cluster",
     "cluster init",
     "tune",
-    "bench",
-    "bench sweep",
-    "bench stack",
-    "bench population",
-    "bench gpu",
     "results",
     "peer",
     "report",
@@ -292,7 +287,7 @@ def test_the_benchmark_of_gpus_needs_torch_and_numpy_alone() -> None:
         f"""
 import sys
 sys.modules.update(dict.fromkeys({[*BARE, "numba", "PIL", "jinja2"]!r}))
-from distvae.bench.gpu import main
+from benchmarks.gpu import main
 main({words!r})
 """
     )

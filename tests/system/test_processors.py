@@ -1,13 +1,12 @@
 """What the kernel writes about processors is read as it means it."""
 
-import os
 import platform
 from pathlib import Path
 
 import pytest
 
 from distvae.system import kernel
-from distvae.system.processors import busy_seconds, processor_kind
+from distvae.system.processors import processor_kind
 
 
 @pytest.fixture(autouse=True)
@@ -15,14 +14,6 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which the system tells about itself."""
     monkeypatch.setattr(kernel, "PROC", tmp_path)
     return tmp_path
-
-
-def test_the_seconds_of_busy_processors_leave_out_those_of_waiting(told: Path) -> None:
-    ticks = os.sysconf("SC_CLK_TCK")
-    times = (4 * ticks, 3 * ticks, 2 * ticks, 1000 * ticks, 100 * ticks, ticks, 0)
-    assert busy_seconds() == 0
-    (told / "stat").write_text(f"cpu  {' '.join(map(str, times))} 9 9\ncpu0 1 2 3 4\n")
-    assert busy_seconds() == 10
 
 
 def test_an_arm_processor_is_known_by_its_numbers(told: Path) -> None:

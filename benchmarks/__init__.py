@@ -1,0 +1,1 @@
+"""Benchmarks behind the claims of README and docs: `python -m benchmarks.steps --help`."""

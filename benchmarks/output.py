@@ -1,0 +1,52 @@
+"""The output of benchmarks: printed, and kept as rows of results."""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from distvae.files.plain import Plain, finite
+from distvae.files.provenance import commit
+from distvae.numerics.arithmetic import processor_name
+from distvae.report.results.rows import write_row
+
+Figures = Mapping[str, float]
+
+
+def parser_of(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark, with the options that all of them have."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.add_argument("--keep", type=Path, help="keep the figures as rows of results, here")
+    return parser
+
+
+def show(parsed: argparse.Namespace, record: Mapping[str, Plain], text: str) -> None:
+    """Print a record as JSON, or as text for a person."""
+    print(json.dumps(finite(record)) if parsed.json else text, flush=True)
+
+
+def keep(
+    parsed: argparse.Namespace, name: str, figures: Figures, settings: Mapping[str, Plain]
+) -> None:
+    """Write figures as a row of the table `bench`, if there is a folder for it."""
+    if parsed.keep is None:
+        return
+    machine = f"{processor_name()}, {os.cpu_count()} cores"
+    row = {"table": "bench", "row": name, "commit": commit(), "machine": machine}
+    content = {**row, "seconds": None, "epochs": None, "config": settings, "figures": figures}
+    write_row(parsed.keep, content, force=True)
+
+
+def spread(values: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, float]]:
+    """Yield the median of each list under its name, and its minimum and maximum."""
+    for name, numbers in values.items():
+        yield name, median(numbers)
+        yield f"{name}_min", min(numbers)
+        yield f"{name}_max", max(numbers)

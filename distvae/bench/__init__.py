@@ -1,1 +1,0 @@
-"""Benchmarks: one module for each claim about speed."""

@@ -1,1 +1,0 @@
-"""Benchmarks beside other programs that train the same models."""
