@@ -10,7 +10,7 @@ from statistics import median
 from distvae.files.plain import Plain, finite
 from distvae.files.provenance import commit
 from distvae.numerics.arithmetic import processor_name
-from distvae.report.results.rows import write_row
+from distvae.reproduce.rows import write_row
 
 Figures = Mapping[str, float]
 

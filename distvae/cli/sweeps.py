@@ -13,9 +13,9 @@ from distvae.commands.completion import (
     complete_table,
 )
 from distvae.commands.options import RUN_HELP, Assignments, Recipe, TrialOptions, run_callback
+from distvae.commands.peer import PeerOptions, evaluate_baseline
 from distvae.commands.report import ReportOptions, write_report
 from distvae.commands.reproduce import ReproduceOptions, print_tables, reproduce_table
-from distvae.commands.results import PeerOptions, ResultsOptions, build_results, evaluate_baseline
 from distvae.commands.tune import TuneOptions, tune_space
 
 app = typer.Typer(rich_help_panel="Compare models")
@@ -74,18 +74,6 @@ def reproduce(
         print_tables()
         return
     raise SystemExit(reproduce_table(table, options, trial_options))
-
-
-@command(app)
-def results(
-    rows: Annotated[
-        Path, typer.Argument(help="Folder of finished rows, one JSON file each.")
-    ] = Path("docs/results"),
-    *,
-    options: ResultsOptions,
-) -> None:
-    """Build the index of results, and a page and a CSV for each table beside its rows."""
-    build_results(rows, options)
 
 
 @command(app)

@@ -51,7 +51,7 @@ class ReproduceOptions:
     ] = None
     rows: Annotated[
         Path | None,
-        typer.Option(help="Folder with a file for each finished row; default OUT/rows."),
+        typer.Option(help="Folder of the finished rows, a file for each table; default OUT/rows."),
     ] = None
     concurrent: Annotated[
         int | None,

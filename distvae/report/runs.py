@@ -27,7 +27,6 @@ from distvae.report.exhibits import exhibit
 from distvae.report.glossary import explain_measures
 from distvae.report.provenance import pairs, row_counts
 from distvae.report.reading import RunResults
-from distvae.report.results.figures import FIGURES
 from distvae.tasks import pictures
 from distvae.train.progress import format_duration
 
@@ -36,7 +35,9 @@ STAGE_CAPTIONS = {
     "sigma": "estimated noise, sigma",
     "active": "active latents per window",
 }
-"""The figures that every epoch of a restoration has; others compare it with a reference."""
+"""The figures that every epoch of a restoration has."""
+CLOSENESS = {"psnr": "PSNR", "ssim": "SSIM", "snr": "SNR", "snr_gain": "SNR gain"}
+"""Figures that compare an epoch of a restoration with the clean reference."""
 NOT_DRAWN = ("epoch", "seconds")
 
 
@@ -79,7 +80,7 @@ def _outcome(run: RunResults) -> str:
     if run.stages:
         last = run.stages[-1]
         closeness = [
-            f"{FIGURES.get(name, name)} {shown(value)}"
+            f"{CLOSENESS.get(name, name)} {shown(value)}"
             for name, value in last.items()
             if name not in STAGE_CAPTIONS and name not in NOT_DRAWN
         ]
@@ -116,7 +117,7 @@ def _learning(run: RunResults) -> Iterator[Block]:
 def _stage_curve(run: RunResults, name: str) -> Drawing:
     values = [(stage["epoch"], stage.get(name, math.nan)) for stage in run.stages]
     svg = drawing.svg(partial(drawing.figure_by_epoch, values), f"course-{name}")
-    return Drawing(svg, STAGE_CAPTIONS.get(name, FIGURES.get(name, name)))
+    return Drawing(svg, (STAGE_CAPTIONS | CLOSENESS).get(name, name))
 
 
 def _evaluation(run: RunResults) -> Iterator[Block]:

@@ -1,15 +1,14 @@
 """Compare obtained figures with published ones."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from distvae.files.output import atomic_file, make_folder
-from distvae.report.results.figures import half_range, published_text
-from distvae.report.results.rows import RowGroup, group_seeds, read_rows
+from distvae.reproduce.rows import RowGroup, group_seeds, read_rows
 from distvae.reproduce.table import Entry, Table
 
 if TYPE_CHECKING:
@@ -88,6 +87,16 @@ def _obtained_line(entry: Entry, figure: str, group: RowGroup, values: list[floa
         commit=group.commits,
         note=group.note,
     )
+
+
+def half_range(values: Sequence[float]) -> float:
+    """Return half the distance between the largest and the smallest value."""
+    return (max(values) - min(values)) / 2
+
+
+def published_text(value: float, spread: float) -> str:
+    """Return a published figure as it was published, with its standard deviation if known."""
+    return f"{value:g} ± {spread:g}" if spread else f"{value:g}"
 
 
 def write_comparison(lines: list[Line], folder: Path) -> Path:

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distvae.config import Config
-from distvae.files.output import make_folder
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.numerics.numbers import counted
-from distvae.report.results.record import add_run, judge_baseline
-from distvae.report.results.rows import find_row
 from distvae.reproduce.finding import find_sources
+from distvae.reproduce.record import add_baseline, add_run
+from distvae.reproduce.rows import read_rows
 from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.train.progress import format_duration
 from distvae.tune.axes import Axis, Choice
@@ -25,7 +24,7 @@ from distvae.tune.sweep_file import SWEEP_FILE
 from distvae.tune.trial import Trials
 
 ROWS = "rows"
-"""The default name of the folder with a file for each finished row."""
+"""The default name of the folder with the finished rows of the table."""
 LISTED = 4
 """Number of rows that are named when several are left out."""
 
@@ -120,12 +119,12 @@ class Reproduction:
     out: Path
     """Folder of the sweep."""
     rows: Path
-    """Folder with a file for each finished row."""
+    """Folder of the finished rows."""
     resources: TrialResources = DEFAULT_RESOURCES
     options: SweepOptions = DEFAULT_OPTIONS
 
     def run(self) -> Findings | None:
-        """Train and evaluate the rows, and keep a file for each that is finished."""
+        """Train and evaluate the rows, and keep those that are finished."""
         findings = self._train() if self.work.table.trained else None
         if findings is None or not findings.signal:
             self.evaluate_baselines()
@@ -151,16 +150,16 @@ class Reproduction:
                     )
 
     def keep_finished(self, space: Space) -> list[str]:
-        """Write a file for each run that is finished; return the names of the rows that already
-        have a file of another scale, which is kept.
+        """Keep the row of each run that is finished; return the names of rows that are there at
+        another scale, and stay.
         """
         from distvae.train.run import read_info
 
         table = self.work.table
         not_kept = []
+        scales = {row.name: row.scale for row in read_rows(self.rows, table.name)}
         for name, entry, run in self._finished(space):
-            kept = find_row(self.rows, table.name, name)
-            if kept and kept.scale != table.scale and not self.options.force:
+            if scales.get(name, table.scale) != table.scale and not self.options.force:
                 not_kept.append(name)
                 continue
             extra = _table_fields(table, entry, read_info(run)["rows"])
@@ -185,18 +184,17 @@ class Reproduction:
                 yield f"{entry.name}{seed}", entry, run.folder
 
     def evaluate_baselines(self) -> None:
-        """Evaluate the baselines that have no file yet, or with `force` all of them. One whose
+        """Evaluate the baselines that have no row yet, or with `force` all of them. One whose
         package is not installed is left out.
         """
         table = self.work.table
+        known = {row.name for row in read_rows(self.rows, table.name)}
         for entry in table.peers:
-            file = self.rows / table.name / f"{entry.name}.json"
-            if file.exists() and not self.options.force:
+            if entry.name in known and not self.options.force:
                 continue
-            make_folder(file.parent)
             config, extra = self.work.config(entry), _table_fields(table, entry)
             try:
-                judge_baseline(entry.peer, config, file, force=True, extra=extra)
+                add_baseline(self.rows, entry.name, entry.peer, config, table.name, extra)
             except Refusal as error:
                 self._say(f"left out: {entry.name}: {error}")
             else:
@@ -210,7 +208,7 @@ class Reproduction:
 def _table_fields(
     table: Table, entry: Entry, rows: Mapping[str, int] | None = None
 ) -> dict[str, object]:
-    """Return the fields of a row's file about its table; a note says where data is incomplete."""
+    """Return the fields of a row about its table; a note says where data is incomplete."""
     complete = table.data[entry.data].full if entry.data else {}
     notes = []
     for split, count in complete.items():

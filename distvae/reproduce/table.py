@@ -15,7 +15,7 @@ from distvae.config.values import NonNegative, Repeats
 from distvae.data.family import windows_of
 from distvae.files.plain import Plain, Tree
 from distvae.files.refusal import Refusal, nearest
-from distvae.report.results.rows import SCALES, Scale
+from distvae.reproduce.rows import SCALES, Scale
 
 TABLES = Path(__file__).parent / "tables"
 FIELDS = ("about", "source", "metrics", "data", "seeds", "epoch_seconds", "rows", *SCALES)

@@ -28,7 +28,6 @@ exclude_patterns = [
     "distvae",
     "tests",
     "docs/site",
-    "docs/results/*/about.md",
 ]
 source_suffix = {".md": "markdown", ".ipynb": "markdown"}
 

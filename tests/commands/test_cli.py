@@ -368,10 +368,6 @@ UNWRITABLE = {
     "tune demo -o file/sweep": "file/sweep: cannot write into",
     "reproduce bars -o file/bars": "file/bars: cannot write into",
     "reproduce bars -o bars --rows file/rows": "file/rows: cannot write into",
-    "results --add run rows -o file/page.md": (
-        "file/page.md: cannot write into file; an existing, writable folder"
-    ),
-    "results --add run rows -o run": "run: a folder; the name of a file expected",
     "encode run run -o file/codes.parquet": "file/codes.parquet: cannot write into file",
     "resynthesize speech a.wav file/b.wav": "file/b.wav: cannot write into file",
     "evaluate run -o file/judged": "file/judged: Not a directory",

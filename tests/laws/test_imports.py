@@ -159,7 +159,6 @@ COMMANDS = [
     "cluster",
     "cluster init",
     "tune",
-    "results",
     "peer",
     "report",
     "denoise",

@@ -13,6 +13,7 @@ import pytest
 
 from distvae.files.refusal import Refusal
 from distvae.reproduce.compare import compare_rows
+from distvae.reproduce.rows import read_rows
 from distvae.reproduce.run import Reproduction, Work
 from distvae.reproduce.table import read_table, table_names
 from distvae.tasks.recording_scores import available_metrics
@@ -101,28 +102,21 @@ def test_the_command_ends_with_a_comparison_and_rows_are_added_when_it_goes_on(
     assert "on one core" in done.stderr
     assert "exact" in done.stdout
     assert "reliability" in done.stdout
-    row = tmp_path / "bars" / "rows" / "bars" / "exact.json"
-    before = json.loads(row.read_text())
-    assert before["scale"] == "smoke"
+    (before,) = read_rows(tmp_path / "bars" / "rows", "bars")
+    assert (before.name, before.scale) == ("exact", "smoke")
     added = command(tmp_path, "--stack", "1", "--resume", row="fitness")
     assert "1 ended earlier" in added.stderr
-    assert json.loads(row.read_text())["figures"] == before["figures"]
+    assert read_rows(tmp_path / "bars" / "rows", "bars")[0].figures == before.figures
     page = (tmp_path / "bars" / "report.md").read_text()
     assert "How close do the rows of bars come to the published figures" in page
     assert "distvae reproduce bars --scale smoke" in page
-    rows = {
-        json.loads(file.read_text())["row"]
-        for file in (tmp_path / "bars" / "rows" / "bars").iterdir()
-    }
-    assert rows == {"exact", "fitness"}
+    rows = read_rows(tmp_path / "bars" / "rows", "bars")
+    assert [row.name for row in rows] == ["exact", "fitness"]
     lines = json.loads((tmp_path / "bars" / "comparison.json").read_text())
     assert {line["row"] for line in lines if line["obtained"] is not None} == {"exact", "fitness"}
     refused = command(tmp_path, "--stack", "1", "--resume", "--seeds", "2", code=2)
     assert "a sweep with command 'distvae reproduce bars --scale smoke', not" in refused.stderr
-    assert {
-        json.loads(file.read_text())["row"]
-        for file in (tmp_path / "bars" / "rows" / "bars").iterdir()
-    } == rows
+    assert read_rows(tmp_path / "bars" / "rows", "bars") == rows
 
 
 @pytest.mark.long
@@ -134,10 +128,10 @@ def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_
     said, errors = process.communicate()
     assert process.returncode == 130, errors
     assert said.splitlines()[-1] == STOPPED
-    rows = tmp_path / "bars" / "rows" / "bars"
-    assert [file.name for file in rows.iterdir()] == ["fitness.json"]
-    before = (rows / "fitness.json").read_text()
+    (before,) = read_rows(tmp_path / "bars" / "rows", "bars")
+    assert before.name == "fitness"
     resumed = command(tmp_path, "--stack", "1", "--resume", row="exact")
     assert "1 ended earlier" in resumed.stderr
-    assert sorted(file.name for file in rows.iterdir()) == ["exact.json", "fitness.json"]
-    assert (rows / "fitness.json").read_text() == before
+    exact, fitness = read_rows(tmp_path / "bars" / "rows", "bars")
+    assert exact.name == "exact"
+    assert fitness == before

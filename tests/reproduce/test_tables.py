@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,10 +18,9 @@ from distvae.cli import app
 from distvae.commands.reproduce import ReproduceOptions, last_words, select_rows
 from distvae.config import Amortised, VSCModel
 from distvae.files.refusal import Refusal
-from distvae.report.results.build import build
-from distvae.report.results.rows import SCALES, Scale, find_row, write_row
 from distvae.reproduce.compare import Line, compare_rows, notes_on, write_comparison
 from distvae.reproduce.finding import locate
+from distvae.reproduce.rows import SCALES, Scale, read_rows
 from distvae.reproduce.run import Reproduction, Work, describe_plan, started_rows
 from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
 from distvae.tune.optuna_study import OptunaStudy
@@ -237,12 +235,9 @@ def test_rows_that_finish_are_kept_and_held_against_what_was_published(
 ) -> None:
     work = small(seeds=2)
     assert not Reproduction(work, out, tmp_path / "rows").keep_finished(work.space())
-    files = sorted(path.name for path in (tmp_path / "rows" / "bars").iterdir())
-    assert files == ["exact-s0.json", "exact-s1.json", "fitness-s0.json", "fitness-s1.json"]
-    bounds = [
-        json.loads((tmp_path / "rows" / "bars" / name).read_text())["figures"]["bound"]
-        for name in files[:2]
-    ]
+    rows = read_rows(tmp_path / "rows", "bars")
+    assert [row.name for row in rows] == ["exact-s0", "exact-s1", "fitness-s0", "fitness-s1"]
+    bounds = [row.figures["bound"] for row in rows[:2]]
     lines = {(line.row, line.figure): line for line in compare_rows(work.table, tmp_path / "rows")}
     exact = lines["exact", "bound"]
     assert exact.obtained == pytest.approx(sum(bounds) / 2)
@@ -285,7 +280,7 @@ def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(
     out: Path, tmp_path: Path
 ) -> None:
     smoke, day = small(seeds=2), small("day", seeds=2)
-    path = tmp_path / "bars" / "exact-s0.json"
+    path = tmp_path / "bars.jsonl"
     assert not Reproduction(day, out, tmp_path).keep_finished(day.space())
     before = path.read_bytes()
     left = Reproduction(smoke, out, tmp_path).keep_finished(smoke.space())
@@ -294,7 +289,7 @@ def test_a_row_of_another_scale_stays_unless_it_is_to_be_replaced(
     assert not Reproduction(smoke, out, tmp_path, options=SweepOptions(force=True)).keep_finished(
         smoke.space()
     )
-    assert json.loads(path.read_text())["scale"] == "smoke"
+    assert {row.scale for row in read_rows(tmp_path, "bars")} == {"smoke"}
 
 
 @pytest.mark.slow
@@ -309,26 +304,8 @@ def test_less_data_than_published_is_noted(out: Path, tmp_path: Path) -> None:
         {},
     )
     Reproduction(work, out, tmp_path).keep_finished(work.space())
-    row = find_row(tmp_path, "bars", "exact-s0")
-    assert row is not None
+    row = read_rows(tmp_path, "bars")[0]
     assert row.note == "500 of 501 to train on"
-
-
-def test_the_page_of_results_shows_published_figures_and_differences(tmp_path: Path) -> None:
-    for seed, psnr in enumerate((30.0, 30.5)):
-        row: dict[str, Any] = {"table": "t", "row": f"a-s{seed}", "config": {"train.seed": seed}}
-        row |= {"figures": {"psnr": psnr}, "seconds": 1.0, "epochs": 2, "commit": "c"}
-        row |= {"scale": "day", "published": {"psnr": 30.0}, "note": "less"}
-        row |= {"published_spread": {"psnr": 0.06}}
-        write_row(tmp_path, row, force=False)
-    build(tmp_path, tmp_path / "page.md")
-    page = (tmp_path / "t.md").read_text()
-    assert (
-        "| row | PSNR | published | difference | scale | seeds | epochs | seconds | commit |"
-        in page
-    )
-    assert "| a | 30.25 ± 0.25 | 30 ± 0.06 | +0.25 | day | 2 | 2 | 1 | c |" in page
-    assert "`a`: less." in page
 
 
 def test_a_plan_says_what_it_takes() -> None:

@@ -18,7 +18,8 @@ import distvae
 from distvae import report
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.report.results.record import add_run
+from distvae.reproduce.record import add_run
+from distvae.reproduce.rows import read_rows
 from distvae.share.pushed import fetch, load_into, push
 from tests.object_store import object_store
 
@@ -250,4 +251,5 @@ def test_it_is_reported_and_becomes_a_row_though_its_machine_is_not_known(
     push(run, str(tmp_path / "pushed"))
     assert report.write(tmp_path / "pushed", tmp_path / "page.html").is_file()
     add_run(tmp_path / "rows", tmp_path / "pushed", "tiny", force=False)
-    assert json.loads((tmp_path / "rows/tiny/pushed.json").read_text())["machine"] == ""
+    (row,) = read_rows(tmp_path / "rows", "tiny")
+    assert row.content["machine"] == ""

@@ -12,8 +12,8 @@ from distvae.config import Config, PatchData, from_dict
 from distvae.data import signals
 from distvae.data.signals import Signal
 from distvae.files.refusal import Refusal
-from distvae.report.results.record import judge_baseline
-from distvae.report.results.rows import read_rows
+from distvae.reproduce.record import add_baseline
+from distvae.reproduce.rows import read_rows
 from distvae.tasks.baselines import pictures, score_baseline
 from distvae.tasks.baselines.pictures import DENOISERS
 
@@ -139,23 +139,14 @@ def test_a_method_whose_package_is_missing_names_the_extra(
         score_baseline("bm3d", config(tmp_path, noise=9.0))
 
 
-def test_a_row_says_what_was_done_and_is_not_replaced_unasked(tmp_path: Path) -> None:
-    (tmp_path / "image").mkdir()
-    file, asked = tmp_path / "image" / "blocks-tv.json", config(tmp_path, noise=20.0)
-    figures = judge_baseline("tv", asked, file, force=False)
-    row = read_rows(tmp_path, "image")[0]
-    content = row.content
-    assert (content["table"], content["row"], content["peer"], content["figures"]) == (
-        "image",
-        "blocks-tv",
-        "tv",
-        figures,
-    )
-    assert content["data"] == {"name": "blocks.png"}
+def test_a_row_says_what_was_done(tmp_path: Path) -> None:
+    add_baseline(tmp_path, "blocks-tv", "tv", config(tmp_path, noise=20.0), "image", {"note": "x"})
+    (row,) = read_rows(tmp_path, "image")
+    assert (row.name, row.note, row.content["peer"]) == ("blocks-tv", "x", "tv")
+    assert row.figures == score_baseline("tv", config(tmp_path, noise=20.0))
+    assert row.content["data"] == {"name": "blocks.png"}
     assert row.config["data.noise"] == 20
     assert not any(key.startswith(("model.", "train.")) or key == "data.path" for key in row.config)
-    with pytest.raises(Refusal, match="--force"):
-        judge_baseline("tv", asked, file, force=False)
 
 
 @pytest.mark.slow

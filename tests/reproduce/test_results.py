@@ -1,0 +1,290 @@
+"""The pages of results: how far rows are from what was published, and the committed pages."""
+
+import csv
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from shutil import copytree
+from statistics import fmean
+
+import pytest
+
+from distvae.reproduce.rows import SCALES, read_rows, write_row
+from distvae.reproduce.table import SPREAD, TABLES, read_table
+from docs.site.results import DOCS, Index, Paper, build, read_contents, read_tables
+from tests.reproduce.finished import finished_row
+
+CONTENTS, ROWS = read_contents(DOCS / "results"), read_tables(DOCS / "results")
+CLAIMS = """
+intro: How close?
+summary: []
+papers: [{{name: Ours, rows: {papers}}}]
+means: {means}
+sections: [{{name: Speech, about: '', tables: {tables}, claims: [{claims}]}}]
+"""
+
+
+def built(
+    docs: Path,
+    papers: str = "['speech/*']",
+    means: str = "[]",
+    tables: str = "[speech]",
+    claims: str = "",
+) -> list[dict[str, str]]:
+    """Build pages and return the lines of the tables of the index, by the names of columns."""
+    claimed = CLAIMS.format(papers=papers, means=means, tables=tables, claims=claims)
+    (docs / "results" / "claims.yaml").write_text(claimed)
+    for rows in (docs / "results").glob("*.jsonl"):
+        rows.with_suffix(".md").touch()
+    build(docs)
+    return lines_of(docs / "results.md")
+
+
+def lines_of(page: Path) -> list[dict[str, str]]:
+    """Return the lines of all tables of a page, by the names of columns."""
+    found: list[dict[str, str]] = []
+    head: list[str] = []
+    for line in page.read_text().splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+        if not line.startswith("|"):
+            head = []
+        elif not head:
+            head = cells
+        elif set(cells) != {"---"}:
+            found.append(dict(zip(head, cells, strict=True)))
+    return found
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    """Return a folder of rows with published figures."""
+    for name, figure, published in (
+        ("a-s0", 2.0, 2.5),
+        ("a-s1", 2.2, 2.5),
+        ("b", 3.0, 1.0),
+        ("c", 1.0, 1.001),
+        ("d", 9.0, None),
+    ):
+        row = finished_row(name, int(name[-1] == "1"), pesq_wb=figure) | {"scale": "day"}
+        row |= {"published": {"pesq_wb": published}} if published else {}
+        write_row(tmp_path / "results", row, force=False)
+    return tmp_path
+
+
+def test_the_index_begins_with_how_far_rows_are_from_what_was_published(docs: Path) -> None:
+    (line,) = built(docs)
+    assert line == {
+        "paper": "Ours",
+        "table": "[speech](results/speech.md)",
+        "figure": "PESQ wb",
+        "scale": "day",
+        "at or above": "2 of 3",
+        "reached": "2 of 3",
+        "lowest": "-0.40 (a)",
+        "median": "+0.00",
+        "highest": "+2.00 (b)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("figure", "spread", "value", "reached"),
+    [
+        ("pesq_wb", 0.0, 2.49, "0 of 1"),
+        ("pesq_wb", 0.1, 2.31, "1 of 1"),
+        ("pesq_wb", 0.1, 2.29, "0 of 1"),
+        ("active", 0.0, 2.7, "1 of 1"),
+        ("active", 0.0, 2.8, "0 of 1"),
+        ("active", 0.0, 2.2, "0 of 1"),
+    ],
+)
+def test_a_figure_is_reached_within_two_standard_deviations_or_an_active_number_within_a_tenth(
+    figure: str, spread: float, value: float, reached: str, tmp_path: Path
+) -> None:
+    row = finished_row("a", 0, **{figure: value})
+    row |= {"published": {figure: 2.5}, "published_spread": {figure: spread}}
+    write_row(tmp_path / "results", row, force=False)
+    assert built(tmp_path)[0]["reached"] == reached
+    assert f"Reached: Ours {reached}." in (tmp_path / "results.md").read_text()
+
+
+def test_rows_of_a_published_mean_are_compared_by_their_mean_and_count_once(docs: Path) -> None:
+    for name, value in {"clip-1": 1.0, "clip-2": 5.0, "clip-3": 2.0, "whole": 2.0}.items():
+        row = finished_row(name, 0, pesq_wb=value) | {"table": "sounds"}
+        write_row(docs / "results", row | {"published": {"pesq_wb": 2.5}}, force=False)
+    (line,) = built(docs, "['sounds/*']", "['sounds/clip-*']", "[sounds]")
+    shown = [line[name] for name in ("at or above", "reached", "median", "lowest", "highest")]
+    assert shown == ["1 of 2", "1 of 2", "-0.16", "-0.50 (whole)", "+0.17 (clip-*)"]
+
+
+def test_a_paper_whose_rows_are_not_there_is_refused(docs: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no row speach/\*"):
+        built(docs, "['speach/*']")
+
+
+def test_a_row_that_two_papers_count_is_refused(docs: Path) -> None:
+    with pytest.raises(SystemExit, match="speech/b counts for Ours and Second"):
+        built(docs, "['speech/*']}, {name: Second, rows: [speech/b]")
+
+
+def claim(docs: Path, **fields: str) -> list[str]:
+    """Return the cells of an index's only claim."""
+    text = ", ".join(f"{name}: {value}" for name, value in fields.items())
+    claimed = f"{{claim: A, table: speech, figure: pesq_wb, {text}}}"
+    return list(built(docs, claims=claimed)[-1].values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "cells"),
+    [
+        (
+            {"row": "a"},
+            ["2.5", "[2.10 (-0.40) †]", "± 0.10, 2 seeds", "reproduce speech --scale day --only a"],
+        ),
+        (
+            {"row": "a", "minus": "b", "command": "do it"},
+            ["+1.50", "[-0.90 †]", "± 0.100, 2 seeds", "do it"],
+        ),
+        ({"row": "'{over}'", "over": "[b, d]"}, ["-", "[6.00]", "± 3.00, 2 rows", "--only '*'"]),
+        (
+            {"row": "'{over}'", "over": "[a, b]"},
+            ["1.75", "[2.55 (+0.80) †]", "± 0.45, 2 rows", "--only '*'"],
+        ),
+    ],
+)
+def test_a_claim_has_the_published_figure_ours_the_spread_and_the_command(
+    docs: Path, fields: Mapping[str, str], cells: list[str]
+) -> None:
+    shown = claim(docs, **fields)
+    assert shown[1] == cells[0]
+    assert shown[2] == f"{cells[1]}(results/speech.md)"
+    assert shown[3] == cells[2]
+    assert cells[3] in shown[4]
+
+
+@pytest.mark.parametrize("fields", [{"row": "e"}, {"row": "a", "minus": "e"}])
+def test_a_claim_about_a_row_that_is_not_there_is_refused(
+    docs: Path, fields: Mapping[str, str]
+) -> None:
+    with pytest.raises(SystemExit, match="no row e in speech"):
+        claim(docs, **fields)
+
+
+def test_a_page_has_its_text_and_the_mean_and_half_the_range_of_the_seeds(docs: Path) -> None:
+    for name in ("vae-m16", "vae-m8", "vae | x"):
+        write_row(docs / "results", finished_row(name, 0, hoyer=0.2), force=False)
+    timed = finished_row("beside", 0, speedup=2.5) | {"section": "Speed", "commit": None}
+    write_row(docs / "results", timed, force=False)
+    page = docs / "results" / "speech.md"
+    page.write_text("# Speech\n\nBy hand.\n\n## Rows\n\nold\n")
+    built(docs)
+    text = page.read_text()
+    assert text.startswith("# Speech\n\nBy hand.\n\n## Rows\n\nAll figures: [speech.jsonl]")
+    assert "old" not in text
+    rows = {line["row"]: line for line in lines_of(page)}
+    assert list(rows) == ["a", "b", "c", "d", r"vae \| x", "vae-m8", "vae-m16", "beside"]
+    assert (rows["a"]["PESQ wb"], rows["a"]["seeds"]) == ("2.10 ± 0.10", "2")
+    assert rows["vae-m8"]["Hoyer"] == "0.200"
+    assert (rows["beside"]["times as fast, median"], rows["beside"]["commit"]) == ("2.50", "-")
+
+
+def test_only_the_largest_scale_counts_and_of_it_every_seed_once(tmp_path: Path) -> None:
+    for name, seed, scale, figure in (
+        ("vae-s0", 0, "smoke", 1.0),
+        ("vae-s1", 1, "day", 2.0),
+        ("vae-s2", 2, "day", 2.2),
+        ("vae", 2, "day", 2.2),
+        ("pca", 0, "smoke", 3.0),
+    ):
+        row = finished_row(name, seed, pesq_wb=figure) | {"scale": scale}
+        write_row(tmp_path / "results", row, force=False)
+    built(tmp_path)
+    shown = {
+        line["row"]: [line[key] for key in ("PESQ wb", "scale", "seeds")]
+        for line in lines_of(tmp_path / "results" / "speech.md")
+    }
+    assert shown == {"vae": ["2.10 ± 0.10", "day", "2"], "pca": ["3.00", "smoke", "1"]}
+
+
+def test_committed_pages_are_what_the_rows_make(tmp_path: Path) -> None:
+    copytree(DOCS / "results", tmp_path / "results")
+    build(tmp_path)
+    for page in [tmp_path / "results.md", *(tmp_path / "results").glob("*.md")]:
+        name = page.relative_to(tmp_path)
+        same = page.read_bytes() == (DOCS / name).read_bytes()
+        assert same, f"docs/{name}: run python -m docs.site.results"
+
+
+def test_the_index_is_short_and_links_every_table() -> None:
+    text = (DOCS / "results.md").read_text()
+    assert len(text.splitlines()) <= 120
+    for table in ROWS:
+        assert f"(results/{table}.md)" in text
+
+
+@pytest.mark.parametrize("paper", CONTENTS.papers, ids=lambda paper: paper.name)
+def test_a_paper_counts_each_figure_that_its_tables_quote_once(paper: Paper) -> None:
+    counted = Index(ROWS, CONTENTS).distances(paper)
+    quoted = 0
+    for table, _, pattern in (row.partition("/") for row in paper.rows):
+        for name, figures in quoted_rows(table).items():
+            is_mean = pattern == f"{name}-*"
+            if is_mean or (name in ROWS[table] and fnmatchcase(name, pattern)):
+                quoted += figures
+    assert sum(map(len, counted.values())) == quoted
+
+
+def quoted_rows(table: str) -> dict[str, int]:
+    """Return the rows of a table's CSV of published figures, and how many figures each has."""
+    lines = [line for line in (TABLES / f"{table}.csv").read_text().splitlines() if line[0] != "#"]
+    head, *rows = csv.reader(lines)
+    shown = [place for place, name in enumerate(head) if place and not name.endswith(SPREAD)]
+    return {row[0]: sum(bool(row[place]) for place in shown) for row in rows}
+
+
+def test_baselines_and_our_own_settings_do_not_count_as_reached_by_the_papers() -> None:
+    papers = {paper.name: paper for paper in CONTENTS.papers}
+    distances = Index(ROWS, CONTENTS).distances(papers["TVAE"])
+    rows = [each.row for listed in distances.values() for each in listed]
+    assert not [
+        row for row in rows if row.startswith(("bsc", "gsvae", "bm3d", "stsa", "tvae-wide"))
+    ]
+    for table in ("presets", "sdm-speech", "ablations"):
+        assert not any(paper.has(table, "fast-25") for paper in CONTENTS.papers)
+
+
+@pytest.mark.parametrize(
+    ("table", "ours", "others"),
+    [
+        ("house", ["tvae-15", "tvae-25", "tvae-50-controlled"], "bsc-{}-controlled"),
+        ("house", ["tvae-15", "tvae-25", "tvae-50"], "gsvae-{}"),
+        ("barbara", ["tvae-50-500-500", "tvae-256-256-512"], "gsvae-{}"),
+    ],
+)
+def test_the_first_lines_give_the_advance_of_tvae_as_the_rows_have_it(
+    table: str, ours: list[str], others: str
+) -> None:
+    names = {"tvae-256-256-512": "128"}
+    for row in ours:
+        group = ROWS[table][row]
+        other = ROWS[table][others.format(names.get(row, row.split("-")[1]))]
+        advance = fmean(group.values("psnr")) - fmean(other.values("psnr"))
+        published = (group.published("psnr") or 0) - (other.published("psnr") or 0)
+        for figure in (advance, published):
+            assert f"{figure:+.2f}" in CONTENTS.summary[0]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_claims_name_rows_that_can_be_reproduced() -> None:
+    for claim in (claim for section in CONTENTS.sections for claim in section.claims):
+        if claim.command:
+            continue
+        for name in filter(None, (claim.row, claim.minus)):
+            for row in (name.replace("{over}", word) for word in claim.over or ("",)):
+                (scale,) = [scale for scale in SCALES if scale == ROWS[claim.table][row].scale]
+                read_table(claim.table, scale).only([row])
+
+
+def test_every_table_has_rows() -> None:
+    for table in ROWS:
+        assert read_rows(DOCS / "results", table)
