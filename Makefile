@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-slow test-long test-cluster test-cluster-short check docs notebooks bench clean
 
 demo: $(READY)
-	$(BIN)/distvae tune demo --out runs/demo --force --stack auto
+	$(BIN)/distvae tune demo --out runs/demo --force
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not long and not cluster"

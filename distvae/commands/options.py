@@ -122,16 +122,6 @@ Address = Annotated[
         rich_help_panel=MACHINES,
     ),
 ]
-Stack = Annotated[
-    str | None,
-    typer.Option(
-        metavar="auto|N",
-        help=(
-            "Train up to N models of equal shapes at once in each process, on the CPU and without"
-            " Ray; auto: 4. --concurrent then counts processes."
-        ),
-    ),
-]
 Wait = Annotated[
     float,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distvae.commands.options import RUNS, Force, Quiet, Stack, TrialOptions
+from distvae.commands.options import RUNS, Force, Quiet, TrialOptions
 from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
 
@@ -57,7 +57,6 @@ class ReproduceOptions:
         int | None,
         typer.Option(min=1, max=10_000, help="Rows trained at once; default: as many as fit."),
     ] = None
-    stack: Stack = None
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Resume the rows in that folder; --only adds rows to them."),
@@ -81,7 +80,6 @@ def reproduce_table(name: str, options: ReproduceOptions, trial_options: TrialOp
     """
     from distvae.reproduce.compare import compare_rows, write_comparison
     from distvae.reproduce.run import ROWS, Reproduction, Work, describe_plan
-    from distvae.tune.stacks.stacked import parse_stack
     from distvae.tune.sweep import SweepOptions
 
     resources = trial_options.resources()
@@ -97,7 +95,6 @@ def reproduce_table(name: str, options: ReproduceOptions, trial_options: TrialOp
         print(*describe_plan(work.table), *work.missing, sep="\n", file=sys.stderr)
     sweep_options = SweepOptions(
         concurrent=options.concurrent,
-        stack=parse_stack(options.stack),
         resume=options.resume,
         force=options.force,
         quiet=options.quiet,

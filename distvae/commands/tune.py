@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.commands.options import RUNS, Data, Force, Quiet, Stack, TrialOptions
+from distvae.commands.options import RUNS, Data, Force, Quiet, TrialOptions
 from distvae.config.recipes import parse_assignments
 
 
@@ -34,7 +34,6 @@ class TuneOptions:
             help="Trials that run at once; default: as the space says, otherwise as many as fit.",
         ),
     ] = None
-    stack: Stack = None
     resume: Annotated[bool, typer.Option("--resume", help="Resume the sweep in that folder.")] = (
         False
     )
@@ -53,24 +52,18 @@ def tune_space(
     name: str, assignments: list[str], options: TuneOptions, trial_options: TrialOptions
 ) -> None:
     """Sweep a space, print the results, and write their report; exit with the sweep's code."""
-    if options.stack is not None:
-        from distvae.tune.stacks.forked import import_early
-
-        import_early()
     from distvae.report.logged import write_and_log
     from distvae.tune.space_files import load_space
-    from distvae.tune.stacks.stacked import parse_stack
     from distvae.tune.sweep import SweepOptions, run_sweep
     from distvae.tune.table import print_findings
 
-    resources, stack = trial_options.resources(), parse_stack(options.stack)
+    resources = trial_options.resources()
     space = load_space(name)
     sweep_options = SweepOptions(
         assignments=parse_assignments(assignments),
         data=options.data or "",
         trials=options.trials,
         concurrent=options.concurrent,
-        stack=stack,
         resume=options.resume,
         force=options.force,
         keep_tune=options.keep_tune,

@@ -4,7 +4,6 @@ Autograd computes the same, up to rounding (`tests/engines/test_encoder_engine.p
 same size share a pass and its buffers.
 """
 
-from collections.abc import Sequence
 from itertools import chain
 
 import torch
@@ -14,9 +13,7 @@ from distvae.engines.dense_layers import find_weights
 from distvae.engines.encoder_latents import make_latents
 from distvae.engines.encoder_pass import DENSITIES, Net, Pass
 from distvae.engines.encoder_protocol import HasEncoder, has_encoder
-from distvae.engines.encoder_stack import EncoderStack
-from distvae.engines.protocols import Stack
-from distvae.interface import AnyEStep, Batch, Engine, Sums
+from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
 
@@ -39,16 +36,6 @@ class EncoderEngine:
         """
         self.net.gradients.assign()
         return self._pass(len(batch.x)).differentiate(batch, noise, rows)
-
-    def stack(self, others: Sequence[Engine]) -> Stack | None:
-        """Return this engine and others as one, or None if one of them has other layers."""
-        engines = [self, *(other for other in others if isinstance(other, EncoderEngine))]
-        nets = [engine.net for engine in engines]
-        if len(engines) <= len(others) or len({net.shape for net in nets}) > 1:
-            return None
-        for engine in engines:
-            engine.passes.clear()  # they write to where the gradients were
-        return EncoderStack(engines, nets)
 
     def _pass(self, rows: int) -> Pass:
         if rows not in self.passes:

@@ -1,19 +1,8 @@
 """Protocols of engines: what training asks of them beside a gradient."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from distvae.interface import Batch, Engine, Sums
-from distvae.numerics.noise import Noise
-
-
-class Request(NamedTuple):
-    """The arguments of an engine."""
-
-    batch: Batch
-    noise: Noise
-    rows: int
-    """The rows of all workers, over which the objective is averaged."""
+from distvae.interface import Engine, Sums
 
 
 @runtime_checkable
@@ -25,21 +14,6 @@ class SumsLater(Engine, Protocol):
 
     def sums(self) -> Sums:
         """Return the sums over the batches of all steps that were not summed up yet."""
-
-
-class Stack(Protocol):
-    """Engines of several trainings that compute their gradients together."""
-
-    def differentiate(self, requests: Sequence[Request]) -> list[Sums]:
-        """Do for each engine what it does alone, with the same results, and return all sums."""
-
-
-@runtime_checkable
-class Stackable(Engine, Protocol):
-    """An engine that can compute together with others whose layers have the same shapes."""
-
-    def stack(self, others: Sequence[Engine]) -> Stack | None:
-        """Return this engine and others as one, or None if one of them has other layers."""
 
 
 @runtime_checkable

@@ -23,8 +23,7 @@ from distvae.train.inputs import InputFormat
 from distvae.train.loop import Trainer
 from distvae.train.progress import Progress
 from distvae.train.run import EPOCHS, Run
-from distvae.train.session import RunOptions, fit_in_steps
-from distvae.train.step import take_steps
+from distvae.train.session import RunOptions, fit_with
 from distvae.train.weights import load_weights, weights
 
 DOCUMENTS = ("run.json", "config.yaml", EPOCHS)
@@ -152,7 +151,7 @@ def _train_in(
     """Train into a folder, and return the run."""
     check_writable_folder(path)
     with agree_on_arithmetic(config.train).applied():
-        for epoch in take_steps(fit_in_steps(config, dataset, path, options)):
+        for epoch in fit_with(config, dataset, path, options):
             progress.epoch(epoch)
     progress.end()
     return Trained.in_folder(path)

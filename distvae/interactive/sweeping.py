@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import torch
-
 from distvae.commands.options import RUNS
 from distvae.config.schema import whole_number
 from distvae.config.values import Trials
@@ -21,7 +19,6 @@ from distvae.train.run import Run
 from distvae.tune.results import Findings, Result
 from distvae.tune.space import Space
 from distvae.tune.space_files import load_space, read_space
-from distvae.tune.stacks.stacked import AUTOMATIC
 from distvae.tune.sweep import SweepOptions, run_sweep
 from distvae.tune.table import html_table, ranking_table
 from distvae.tune.validation import validate_space
@@ -78,7 +75,7 @@ def tune(
 ) -> Sweep:
     """Sweep a space, given by its name, its file or its fields, on this machine.
 
-    Trials train in processes that take several at a time; with a GPU, under Ray.
+    Trials train side by side in processes of Ray.
     """
     if trials is not None:
         trials = whole_number("trials", Trials, trials)
@@ -89,7 +86,6 @@ def tune(
         trials=trials,
         resume=resume,
         force=force,
-        stack=None if torch.cuda.is_available() else AUTOMATIC,
     )
     findings = run_sweep(explored, folder, options)
     if findings.interrupted:

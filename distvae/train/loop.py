@@ -5,7 +5,7 @@ It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import cast
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from distvae.config import Train
 from distvae.data.dataset import Rows
 from distvae.engines import choose_engine
-from distvae.engines.protocols import Request
 from distvae.interface import AnyEStep, AnyModel, Batch, ClosedForm, Scheduled, Searches, Sums
 from distvae.numerics.arithmetic import Arithmetic
 from distvae.numerics.bands import divide, share_of
@@ -32,13 +31,11 @@ from distvae.train.resident import READ_TOGETHER, batch_reader
 from distvae.train.schedule import Rates, base_steps
 from distvae.train.step import (
     Ascent,
-    Step,
     add,
     add_step,
     own_sums,
     sum_over,
     sums_by_worker,
-    take_steps,
 )
 from distvae.train.stopping import Ending, Interrupted, diverged
 from distvae.train.team import ALONE, Team
@@ -101,16 +98,12 @@ class Trainer:
 
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Epoch]:
         """Train, and yield a record after each epoch."""
-        yield from take_steps(self.events(stop))
-
-    def events(self, stop: Callable[[], object]) -> Generator[Epoch | Step, None, None]:
-        """Train, and yield each step, which is to be taken then, and a record after each epoch."""
         while not self.ending.is_reached(self.position):
             start, first = time.perf_counter(), self.position.batch
-            yield from self._finish_epoch(stop)
+            self._finish_epoch(stop)
             yield self._record(start, len(self.train) - first * self.config.batch)
 
-    def _finish_epoch(self, stop: Callable[[], object]) -> Iterator[Step]:
+    def _finish_epoch(self, stop: Callable[[], object]) -> None:
         start, position = time.perf_counter(), self.position
         order = self.share.order(self.config.seed, position.epoch)
         batches = Batches(order, len(self.train), self.config.batch)
@@ -131,9 +124,7 @@ class Trainer:
                     self._search_block(self.searches, block)
             steps = self._steps_at_once(batches)
             rows = batches.part(position.batch, position.batch + steps)
-            step = self._next_step(rows, batches.count(position.batch), steps)
-            yield step
-            add_step(self.total, step.sums)
+            self._step(rows, batches.count(position.batch), steps)
             position.batch += steps
             last = position.batch == self.batches
             if self.local_steps and (last or position.batch % self.local_steps == 0):
@@ -189,20 +180,18 @@ class Trainer:
 
     def step(self, rows: RowNumbers) -> None:
         """Take one step on these rows of all workers, at the learning rate of the position."""
-        step = self._next_step(self.share.select(rows), len(rows))
-        step.take()
-        add_step(self.total, step.sums)
+        self._step(self.share.select(rows), len(rows))
 
-    def _next_step(self, rows: RowNumbers, of_all_workers: int, steps: int = 1) -> Step:
-        """Return the step on these rows of so many, at the position's learning rate; or several on
-        as many rows each.
+    def _step(self, rows: RowNumbers, of_all_workers: int, steps: int = 1) -> None:
+        """Take a step on these rows, a part of those of all workers, at the learning rate of the
+        position; or several steps, each on an equal part of the rows.
         """
         self.adam.rate = self.rates.at(self.steps_taken(), steps)
         if self.scheduled:
             self.scheduled.at(base_steps(self.config, self._steps_in_all()))
         batch, noise = self._batch(rows)
         rows_of_step = len(rows) // steps if self.local_steps else of_all_workers
-        return Step(self.ascent, self.steps, Request(batch, noise, rows_of_step))
+        add_step(self.total, self.steps.step(batch, noise, rows_of_step))
 
     def _batch(self, rows: RowNumbers) -> tuple[Batch, Noise]:
         start = time.perf_counter()

@@ -35,7 +35,6 @@ from distvae.train.run_folder import (
     update_info,
 )
 from distvae.train.saving import Savings, save_when_asked
-from distvae.train.step import Step, take_steps
 from distvae.train.stopping import Interrupted
 from distvae.train.team import ALONE, Team
 from distvae.train.values import refuse_unfit
@@ -93,10 +92,10 @@ def fit(
     Training runs on the device, by default that of `train.device`.
     """
     options = RunOptions(recipe, resume, force, stop)
-    return take_steps(fit_in_steps(config, dataset, out, options, team=team, device=device))
+    return fit_with(config, dataset, out, options, team=team, device=device)
 
 
-def fit_in_steps(
+def fit_with(
     config: Config,
     dataset: Dataset,
     out: Place,
@@ -104,37 +103,29 @@ def fit_in_steps(
     *,
     team: Team = ALONE,
     device: torch.device | None = None,
-) -> Generator[Epoch | Step, None, None]:
-    """Train as `fit` does, and yield each step too, which is to be taken then."""
+) -> Generator[Epoch, None, None]:
+    """Train as `fit` does, with all options."""
     folder = Folder.of(out)
     agree_on_arithmetic(config.train, device, team, folder if options.resume else None).apply()
     resumes = options.resume and has_saved_state(folder)
     trainer = build_trainer(config, dataset, team, device, resumes=resumes)
-    return _steps_in_folder(trainer, config, dataset, out, options)
+    yield from train_in_folder(trainer, config, dataset, out, options)
 
 
 def train_in_folder(
     trainer: Trainer, config: Config, dataset: Dataset, out: Place, options: RunOptions
 ) -> Iterator[Epoch]:
     """Train with an untrained trainer of that configuration, as `fit` does."""
-    return take_steps(_steps_in_folder(trainer, config, dataset, out, options))
-
-
-def _steps_in_folder(
-    trainer: Trainer, config: Config, dataset: Dataset, out: Place, options: RunOptions
-) -> Generator[Epoch | Step, None, None]:
-    """Train, and yield each step, which is to be taken then, and each epoch."""
     folder, is_chief = Folder.of(out), trainer.team.rank == 0
     owner = _begin_or_resume(trainer, config, dataset, folder, options)
     options.begun(trainer)
     savings = Savings(folder, trainer, owner)
     try:
-        for event in trainer.events(save_when_asked(savings, options.must_save, options.stop)):
-            if isinstance(event, Epoch):
-                if is_chief:
-                    _record_epoch(folder, trainer, event, owner)
-                savings.after(event, options.save_every)
-            yield event
+        for epoch in trainer.run(save_when_asked(savings, options.must_save, options.stop)):
+            if is_chief:
+                _record_epoch(folder, trainer, epoch, owner)
+            savings.after(epoch, options.save_every)
+            yield epoch
     except Interrupted:
         savings.save()
         raise

@@ -1,15 +1,13 @@
 """One step: posterior, objective, gradient, update; for any model, on any number of workers."""
 
 import math
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from distvae.engines.protocols import Request, SumsLater
+from distvae.engines.protocols import SumsLater
 from distvae.interface import (
     AnyModel,
     Batch,
@@ -96,36 +94,6 @@ class Steps(Protocol):
         """Take a step on a batch, which is part of so many rows of all workers, or several steps on
         the batches of as many rows each.
         """
-
-
-@dataclass
-class Step:
-    """A step that a training is about to take, by itself or together with other trainings; or
-    several that are taken at once.
-    """
-
-    ascent: Ascent
-    steps: Steps
-    request: Request
-    sums: Sums = field(default_factory=dict)
-    """Sums over this worker's batch, once the step was taken."""
-
-    def take(self) -> None:
-        """Take the step by itself."""
-        self.sums = self.steps.step(*self.request)
-
-
-Event = TypeVar("Event")
-
-
-def take_steps(events: Generator[Event | Step, None, None]) -> Iterator[Event]:
-    """Yield the events of a training beside its steps, each of which is taken by itself."""
-    with closing(events):
-        for event in events:
-            if isinstance(event, Step):
-                event.take()
-            else:
-                yield event
 
 
 def start_backward(objective: Tensor, gradient: Tensor) -> None:

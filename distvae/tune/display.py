@@ -33,13 +33,12 @@ LEAST_SECONDS = 5.0
 class SweepDisplay:
     """The results of the trials so far, shown as they change; a quiet one shows nothing."""
 
-    def __init__(self, space: Space, quiet: bool, stack: int | None = None) -> None:
-        self.space, self.quiet, self.stack = space, quiet, stack
+    def __init__(self, space: Space, quiet: bool) -> None:
+        self.space, self.quiet = space, quiet
         self.results: dict[int, Result] = {}
         self._start_times: dict[int, float] = {}
         self._seeds: dict[int, int] = {}
         """Which of its seeds each trial trains."""
-        self._alone: set[int] = set()
         self._marks: list[Mark] = []
         """Epochs done of all trials, and when."""
         self._told = -LINE_SECONDS
@@ -51,13 +50,8 @@ class SweepDisplay:
     def __enter__(self) -> Self:
         """Say how many trials will run, and show the table on a terminal."""
         space = self.space
-        beside = f"{space.concurrent} side by side"
-        if self.stack is not None:
-            stacks = f"{space.concurrent} stack{'s' * (space.concurrent != 1)}"
-            beside = (
-                f"{stacks} side by side of up to {self.stack} trial{'s' * (self.stack != 1)} each"
-            )
-        self._say(f"{space.count} trial{'s' * (space.count != 1)}, {beside}")
+        trials = f"{space.count} trial{'s' * (space.count != 1)}"
+        self._say(f"{trials}, {space.concurrent} side by side")
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -116,12 +110,6 @@ class SweepDisplay:
         """Say that the process of a trial died, and that another continues from its checkpoint."""
         epoch = self.results[number].epoch
         self._say_of_trial(number, f": its process died at epoch {epoch}; another continues it")
-
-    def trains_alone(self, number: int) -> None:
-        """Say once that the model of a trial has no stacked form."""
-        if number not in self._alone:
-            self._alone.add(number)
-            self._say_of_trial(number, ": its model has no stacked form; it trains alone")
 
     def has_ended(self, results: Iterable[Result]) -> None:
         """Take in the trials of a sweep that has no other, and say so."""

@@ -1,11 +1,10 @@
-"""Plan of a sweep: its trials run in processes of Ray, or in stacks on this machine."""
+"""Plan of a sweep: its trials run in processes of Ray."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines.cluster.cluster_check import check_cluster
 from distvae.machines.ray_api import RayApi
@@ -16,7 +15,6 @@ from distvae.tune.preparation import concurrent_trials, limit_concurrency, threa
 from distvae.tune.recorder import Recorder
 from distvae.tune.resources import TrialResources, wait_for_capacity
 from distvae.tune.space import Space
-from distvae.tune.stacks.stacked import StackedSweep
 
 
 @dataclass(frozen=True)
@@ -70,23 +68,3 @@ def _ray(
     else:
         cpus, workers = concurrent_trials(space) * threads_per_trial(space), 0
     return ray_session(resources.address, cpus, object_store_bytes(workers), stop)
-
-
-@contextmanager
-def plan_stacks(
-    space: Space, resources: TrialResources, size: int, requested: int | None
-) -> Iterator[Plan]:
-    """Run stacks of such a size, without Ray; so many side by side were requested, if any."""
-    fitting = max(1, available_cores() // threads_per_trial(space))
-    if requested and requested > fitting:
-        raise Refusal(
-            f"--concurrent: {requested} stacks side by side; this machine has cores for {fitting};"
-            f" at most {fitting} expected"
-        )
-    space = replace(space, concurrent=min(concurrent_trials(space), fitting))
-    count = concurrent_trials(space)
-
-    def run(recorder: Recorder) -> None:
-        StackedSweep(recorder, size, count).run()
-
-    yield Plan(space, resources, run)

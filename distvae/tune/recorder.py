@@ -118,12 +118,6 @@ class Recorder:
             self.halting.add(number)
         self.study.record_result(self.display.results[number])
 
-    def ended_though_halted(self, number: int) -> None:
-        """Record as killed a trial that trained to its end before it heard that it was halted."""
-        for run in self.trials.runs(number, self.display.results[number].values):
-            run.tracker().close("KILLED")
-        self.relay.notify(self.trials.folder_of(number))
-
     def died(self, number: int) -> None:
         """Record a trial whose last process died."""
         cause = f"its process died {MAX_PROCESSES} times without a new epoch; too little memory?"

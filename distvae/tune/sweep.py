@@ -8,7 +8,6 @@ from pathlib import Path
 from distvae.config.recipes import refuse_place
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
-from distvae.files.refusal import Refusal
 from distvae.machines.workers.stop_files import STOP_FILE
 from distvae.track import Relay, Status, Store, Tracker, refuse_missing_packages
 from distvae.train.progress import stop_signals
@@ -16,7 +15,7 @@ from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import locked_folder, prepare_sweep_folder, refuse_folder
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.pictures import draw_pictures, undrawn_runs
-from distvae.tune.plan import Plan, plan_on_ray, plan_stacks
+from distvae.tune.plan import Plan, plan_on_ray
 from distvae.tune.preparation import DEFAULT_RESOURCES, open_data, prepare_space
 from distvae.tune.recorder import Recorder, close_records
 from distvae.tune.resources import TrialResources
@@ -24,8 +23,6 @@ from distvae.tune.results import Findings, Left, Result, rank, write_findings
 from distvae.tune.same_data import refuse_other_data
 from distvae.tune.scheduler_check import check_scheduler, refuse_workers
 from distvae.tune.space import ROW, Space
-from distvae.tune.stacks.forked import import_early
-from distvae.tune.stacks.stacked import resources_of_stacks
 from distvae.tune.summary import describe_findings
 from distvae.tune.sweep_file import SWEEP_FILE, recorded_name, recorded_settings
 from distvae.tune.trial import FAILURE, Trials
@@ -50,8 +47,6 @@ class SweepOptions:
     resume: bool = False
     force: bool = False
     """Replace an earlier sweep."""
-    stack: int | None = None
-    """Trials that a process trains at once; None for trials in processes of their own."""
     keep_tune: bool = False
     """Keep the experiment of Ray Tune in the folder of the sweep."""
     quiet: bool = False
@@ -70,16 +65,8 @@ def run_sweep(
 ) -> Findings:
     """Run the trials of a space into the folder `out`, and return what they found."""
     check_writable_folder(out)
-    if options.stack is not None:
-        if options.keep_tune:
-            raise Refusal(
-                "--keep-tune: stacks train without Ray Tune; one of --keep-tune and --stack"
-                " expected"
-            )
-        import_early()
-        resources = resources_of_stacks(space, resources)
     space = _prepared(space, out, options, resources)
-    display = SweepDisplay(space, options.quiet, options.stack)
+    display = SweepDisplay(space, options.quiet)
     with (
         stop_signals() as stop,
         locked_folder(out),
@@ -99,8 +86,6 @@ def _plan(
     """Return where the trials run, as the options say; nowhere if all of them have ended."""
     if (out / SWEEP_FILE).is_file() and options.resume and OptunaStudy(space, out).is_done:
         return nullcontext(Plan(space, resources))
-    if options.stack is not None:
-        return plan_stacks(space, resources, options.stack, options.concurrent)
     display.ray_starts(resources.address)
     return plan_on_ray(space, resources, out, options.concurrent, stop, options.keep_tune)
 

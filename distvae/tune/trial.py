@@ -27,7 +27,6 @@ from distvae.tune.space import Space
 if TYPE_CHECKING:
     from distvae.machines.workers.worker_group import WorkerGroup
     from distvae.train.epoch import Epoch
-    from distvae.train.step import Step
 
 FIGURES = "figures.json"
 """The file of a finished run of a trial: what it reported at its end."""
@@ -130,8 +129,8 @@ class TrialRun:
         """True if the run has been evaluated."""
         return (self.evaluation / "summary.json").exists()
 
-    def run(self) -> "Iterator[Report | Step]":
-        """Train and evaluate; the last report has the figures. Steps are taken elsewhere."""
+    def run(self) -> Iterator[Report]:
+        """Train and evaluate; the last report has the figures."""
         from distvae.train.stopping import Interrupted
 
         if (self.folder / FIGURES).exists():  # another seed of the trial goes on
@@ -155,11 +154,10 @@ class TrialRun:
             tracker.pause()
             yield {"paused": True}
 
-    def _train(self, tracker: Tracker) -> "Iterator[Report | Step]":
+    def _train(self, tracker: Tracker) -> Iterator[Report]:
         """Train, or resume training, and report each epoch; judge those that are judged."""
         from distvae.train.epoch import Epoch
         from distvae.train.run import read_epochs
-        from distvae.train.step import Step
 
         if not (self.folder / "run.json").exists():
             # a run that was killed before this file exists has nothing to resume
@@ -173,9 +171,7 @@ class TrialRun:
             return
         with closing(self._events()) as events:
             for event in events:
-                if isinstance(event, Step):
-                    yield event
-                elif isinstance(event, Epoch):  # else workers were restarted, as it is recorded
+                if isinstance(event, Epoch):  # else workers were restarted, as it is recorded
                     tracker.epoch(event)
                     judge_if_due(self.folder, space, event.epoch)
                     yield {
@@ -186,16 +182,13 @@ class TrialRun:
                     if event.epoch == self.until:
                         return
 
-    def _events(self) -> "Generator[Epoch | Step | str, None, None]":
-        """Yield the epochs of a training in this process or in workers, until asked to stop.
-
-        A training in this process also yields its steps.
-        """
+    def _events(self) -> "Generator[Epoch | str, None, None]":
+        """Yield the epochs of a training in this process or in workers, until asked to stop."""
         from distvae.data import open_dataset
         from distvae.machines.workers import driver, stop_files
         from distvae.train.devices import select_device
         from distvae.train.run_folder import open_folder
-        from distvae.train.session import RunOptions, fit_in_steps
+        from distvae.train.session import RunOptions, fit_with
 
         trials, folder = self.trials, Folder(self.folder)
         config = trials.space.config(self.values)
@@ -206,7 +199,7 @@ class TrialRun:
             device = select_device(config.train.device, trials.gpus)
             every = trials.space.judge.interval if trials.space.judge else 0
             options = RunOptions(recipe, resume=True, stop=stop, save_every=every)
-            yield from fit_in_steps(config, dataset, folder, options, device=device)
+            yield from fit_with(config, dataset, folder, options, device=device)
         else:
             open_folder(config, dataset, folder, recipe, resume=True, force=False)
             yield from driver.lead_workers(config, recipe, folder, trials.group, stop)
@@ -243,15 +236,6 @@ def run_trial(
     It ends early after an epoch until which it is to train. The figures are means over all seeds. A
     file in the folder of the trials asks all of them to stop.
     """
-    from distvae.train.step import take_steps
-
-    yield from take_steps(run_trial_in_steps(trials, number, values, until))
-
-
-def run_trial_in_steps(
-    trials: Trials, number: int, values: Mapping[str, Plain], until: int | None = None
-) -> "Generator[Report | Step, None, None]":
-    """Train and report as `run_trial` does; yield each step too, for the caller to take."""
     from distvae.train.stopping import Interrupted
 
     folder = trials.folder_of(number)
@@ -259,16 +243,14 @@ def run_trial_in_steps(
     found: list[dict[str, float]] = []
     try:
         for run in trials.runs(number, values, until):
-            for event in run.run():
-                if isinstance(event, dict) and "paused" in event:
-                    yield event
+            for report in run.run():
+                if "paused" in report:
+                    yield report
                     return
-                if isinstance(event, dict) and "figures" in event:
-                    found.append(event["figures"])
-                elif isinstance(event, dict):
-                    yield {**event, "seed": len(found)}
+                if "figures" in report:
+                    found.append(report["figures"])
                 else:
-                    yield event
+                    yield {**report, "seed": len(found)}
     except Interrupted:
         yield {"stopped": True}
     except Exception as error:

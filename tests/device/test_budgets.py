@@ -14,7 +14,6 @@ import pytest
 from distvae.train import graphs
 from distvae.train.loop import FINITE_EVERY, Trainer
 from distvae.train.session import build_trainer
-from distvae.train.step import add_step
 from tests import tiny
 from tests.device.cases import CASES, Sections, encoded, evolved, searched
 from tests.device.pretended import Counts, Machine, counted
@@ -115,22 +114,16 @@ class Epoch(NamedTuple):
 
 def counted_epoch(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> Epoch:
     """Train an epoch, of which steps and visits copy nothing and wait for nothing."""
-    before: list[Counts] = []
     taken: list[Counts] = []
-    after: list[Counts] = []
     visits: list[Counts] = []
     looks: list[Counts] = []
-    monkeypatch.setattr(trainer, "_next_step", recorded(trainer._next_step, before))
-    monkeypatch.setattr("distvae.train.loop.add_step", recorded(add_step, after))
+    monkeypatch.setattr(trainer, "_step", recorded(trainer._step, taken))
     monkeypatch.setattr(trainer, "_search_block", recorded(trainer._search_block, visits))
     monkeypatch.setattr(trainer, "_refuse_to_diverge", recorded(trainer._refuse_to_diverge, looks))
-    for step in trainer._finish_epoch(lambda: False):
-        recorded(step.take, taken)()
-    for counts in (*before, *taken, *after, *visits):
+    trainer._finish_epoch(lambda: False)
+    for counts in (*taken, *visits):
         assert not counts.to_device + counts.to_host + counts.waits
-    parts = zip(before, taken, after, strict=True)
-    steps = [sum((part.kernels for part in step), Counter[str]()) for step in parts]
-    return Epoch(steps, *([counts.kernels for counts in found] for found in (visits, looks)))
+    return Epoch(*([counts.kernels for counts in found] for found in (taken, visits, looks)))
 
 
 def keeps_to_budget(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, budget: Budget) -> None:

@@ -1,7 +1,9 @@
 """Training that goes on from copies is the training that nothing happened to, bit for bit."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Semaphore, Thread
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,18 @@ import torch
 from torch import Tensor
 
 from distvae.files.storage import Folder
+from distvae.interface import Batch, Sums
 from distvae.machines.copies import sent_copy
 from distvae.machines.copies import worker_copies as module
 from distvae.machines.copies.keeper import Extent, WorkerState
 from distvae.machines.copies.sent_copy import arrays
 from distvae.machines.copies.worker_copies import WorkerCopies, store_of
+from distvae.numerics.noise import Noise
 from distvae.train import checkpoint, loop
 from distvae.train.loop import Trainer
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import has_saved_state
-from distvae.train.session import RunOptions, _steps_in_folder, build_trainer
-from distvae.train.step import Step
+from distvae.train.session import RunOptions, build_trainer, train_in_folder
 from distvae.train.team import ALONE
 from distvae.train.weights import weights
 from tests.device.cases import config_of, dataset
@@ -49,6 +52,10 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "COPY_EVERY", 1)
 
 
+class Lost(Exception):
+    """The process of a training is lost."""
+
+
 class Training:
     """A training with copies, step by step; it can be left at any time without a word."""
 
@@ -63,21 +70,49 @@ class Training:
         resumes = self.copies.find() or has_saved_state(Folder.of(folder))
         self.trainer = build_trainer(config, data, resumes=resumes)
         options = RunOptions(resume=True, copies=self.copies)
-        self.events = _steps_in_folder(self.trainer, config, data, folder, options)
+        self.epochs = train_in_folder(self.trainer, config, data, folder, options)
+        self.permits, self.taken = Semaphore(0), Semaphore(0)
+        self.endless = self.lost = False
+        self.step = self.trainer.steps.step
+        self.trainer.steps.step = self._step  # type: ignore[method-assign]
+        self.thread = Thread(target=self._train, daemon=True)
+        self.ended = Event()
+
+    def _train(self) -> None:
+        with suppress(Lost):
+            for _ in self.epochs:
+                pass
+        self.ended.set()
+        self.taken.release()
+
+    def _step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        sums = self.step(batch, noise, rows)
+        self.taken.release()
+        if not self.endless:
+            self.permits.acquire()
+        if self.lost:
+            raise Lost
+        return sums
 
     def take(self, steps: int | None = None) -> None:
         """Take so many steps, or all."""
-        steps_taken = 0
-        for event in self.events:
-            if isinstance(event, Step):
-                event.take()
-                steps_taken += 1
-            if steps_taken == steps:
-                return
+        self.endless = steps is None
+        if self.thread.ident is None:
+            self.thread.start()
+        else:
+            self.permits.release()
+        for number in range(steps or 0):
+            if number:
+                self.permits.release()
+            assert self.taken.acquire(timeout=60)
+        if self.endless:
+            assert self.ended.wait(timeout=60)
 
     def leave(self) -> None:
         """Lose the process."""
-        self.events.close()
+        self.lost = True
+        self.permits.release()
+        assert self.ended.wait(timeout=60)
 
 
 def outcome(folder: Path) -> list[Any]:

@@ -231,7 +231,6 @@ WITH_COMPILER = {
     "distvae.engines.encoder_kernels",
     "distvae.engines.encoder_latents",
     "distvae.engines.encoder_pass",
-    "distvae.engines.encoder_stack",
     "distvae.engines.latent_kernels",
     "distvae.engines.tvae_engine",
     "distvae.estep.compact_kernels",

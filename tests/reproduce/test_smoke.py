@@ -98,13 +98,13 @@ def command(
 def test_the_command_ends_with_a_comparison_and_rows_are_added_when_it_goes_on(
     tmp_path: Path,
 ) -> None:
-    done = command(tmp_path, "--stack", "1")
+    done = command(tmp_path)
     assert "on one core" in done.stderr
     assert "exact" in done.stdout
     assert "reliability" in done.stdout
     (before,) = read_rows(tmp_path / "bars" / "rows", "bars")
     assert (before.name, before.scale) == ("exact", "smoke")
-    added = command(tmp_path, "--stack", "1", "--resume", row="fitness")
+    added = command(tmp_path, "--resume", row="fitness")
     assert "1 ended earlier" in added.stderr
     assert read_rows(tmp_path / "bars" / "rows", "bars")[0].figures == before.figures
     page = (tmp_path / "bars" / "report.md").read_text()
@@ -114,14 +114,14 @@ def test_the_command_ends_with_a_comparison_and_rows_are_added_when_it_goes_on(
     assert [row.name for row in rows] == ["exact", "fitness"]
     lines = json.loads((tmp_path / "bars" / "comparison.json").read_text())
     assert {line["row"] for line in lines if line["obtained"] is not None} == {"exact", "fitness"}
-    refused = command(tmp_path, "--stack", "1", "--resume", "--seeds", "2", code=2)
+    refused = command(tmp_path, "--resume", "--seeds", "2", code=2)
     assert "a sweep with command 'distvae reproduce bars --scale smoke', not" in refused.stderr
     assert read_rows(tmp_path / "bars" / "rows", "bars") == rows
 
 
 @pytest.mark.long
 def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_path: Path) -> None:
-    process = begun(tmp_path, "--concurrent", "1", "--stack", "1", row="*")
+    process = begun(tmp_path, "--concurrent", "1", row="*")
     assert process.stderr is not None
     assert any(line.startswith("trial 1/2: fitness: recovered") for line in process.stderr)
     process.send_signal(signal.SIGINT)
@@ -130,7 +130,7 @@ def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_
     assert said.splitlines()[-1] == STOPPED
     (before,) = read_rows(tmp_path / "bars" / "rows", "bars")
     assert before.name == "fitness"
-    resumed = command(tmp_path, "--stack", "1", "--resume", row="exact")
+    resumed = command(tmp_path, "--resume", row="exact")
     assert "1 ended earlier" in resumed.stderr
     exact, fitness = read_rows(tmp_path / "bars" / "rows", "bars")
     assert exact.name == "exact"

@@ -1,9 +1,6 @@
 """Data and a sweep that tests of sweeps share."""
 
-import multiprocessing
 import struct
-from collections.abc import Callable
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +9,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from distvae.track import Relay, Store
-from distvae.tune.display import SweepDisplay
-from distvae.tune.optuna_study import OptunaStudy
-from distvae.tune.recorder import Recorder
-from distvae.tune.space_files import read_space
-from distvae.tune.stacks.stacked import Process, StackedSweep
-from distvae.tune.trial import Trials
-from tests.tune.sweeps import STEADY, TREE, Sweep, figures
+from tests.tune.sweeps import STEADY, Sweep, figures
 
 
 @pytest.fixture(scope="module")
@@ -54,25 +44,3 @@ def steady(
             said = undisturbed.process.communicate(timeout=300)[1]
             assert undisturbed.process.returncode == 0, said
     return words, figures(whole)
-
-
-@pytest.fixture
-def sweep_of(images: Path, tmp_path: Path) -> Callable[..., StackedSweep]:
-    """A sweep over a grid of two latent sizes and three rates, whose processes are not started."""
-
-    def build(size: int, processes: int) -> StackedSweep:
-        axes = [
-            {"key": "model.latent", "choice": [2, 4]},
-            {"key": "train.rate", "choice": [1e-3, 2e-3, 3e-3]},
-        ]
-        tree: dict[str, Any] = TREE | {"axes": axes, "search": "grid", "trials": 6}
-        space = read_space("tiny", tree).pinned({"data.path": str(images)})
-        trials, display = Trials(space, tmp_path / "trials"), SweepDisplay(space, quiet=True)
-        relay = Relay(Store.find(tmp_path), trials.folder)
-        recorder = Recorder(trials, OptunaStudy(space, tmp_path), display, relay, lambda: False)
-        sweep = StackedSweep(recorder, size, processes)
-        process = multiprocessing.get_context("spawn").Process()
-        sweep.processes = [Process(process, Pipe()[0]) for _ in range(processes)]
-        return sweep
-
-    return build

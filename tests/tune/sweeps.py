@@ -14,9 +14,6 @@ from typing import Any
 
 import optuna
 
-from distvae.files.plain import Plain
-from distvae.tune.stacks.stacked import Process, StackedSweep
-
 TREE = {
     "base": "mnist-vae",
     "fixed": {
@@ -56,7 +53,6 @@ from distvae.tune.sweep import SweepOptions, run_sweep
 file, images, out, *pairs = sys.argv[1:]
 given = dict(pair.split("=") for pair in pairs if "=" in pair)
 given = {key: int(value) for key, value in given.items()}
-stack = given.pop("stack", None)
 go_on = "--resume" in pairs
 root = Path(out).parent
 found = run_sweep(
@@ -65,7 +61,6 @@ found = run_sweep(
     SweepOptions(
         given,
         images,
-        stack=stack,
         force=not go_on,
         resume=go_on,
         root=root,
@@ -187,10 +182,3 @@ def assert_others_go_on(
         os.kill(process, signal.SIGKILL)
     assert "; another continues it" in running.finish()
     assert_whole(out, whole)
-
-
-def chosen(sweep: StackedSweep, process: Process) -> list[Plain]:
-    """The latent sizes of the trials that a process begins now."""
-    found = sweep.choose(process)
-    process.members |= {trial.number: trial for trial in found}
-    return [trial.values["model.latent"] for trial in found]

@@ -55,22 +55,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.mark.parametrize(
-    ("concurrent", "stack", "words"),
-    [
-        (1, 1, "1 stack side by side of up to 1 trial each"),
-        (2, 4, "2 stacks side by side of up to 4 trials each"),
-    ],
-)
-def test_stacks_and_their_trials_are_counted(
-    concurrent: int, stack: int, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    space = replace(read_space("space", TREE), concurrent=concurrent)
-    with SweepDisplay(space, quiet=False, stack=stack):
-        pass
-    assert f"{TRIALS} trials, {words}\n" in capsys.readouterr().err
-
-
 def expected(done: int, total: int, since: int) -> str:
     """What is true after so many epochs, so many of them since the sweep was begun or resumed."""
     told = f"{done} of {total} epochs in all"

@@ -5,10 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-
-from tests.called import Called
-from tests.tune.sweeps import TREE
 
 EPOCHS = list(range(1, 41))
 
@@ -63,13 +59,3 @@ def test_the_analysis_of_the_experiment_has_every_epoch(kept: Path) -> None:
     for trial_frame in analysis.trial_dataframes.values():
         assert trial_frame["epoch"].dropna().tolist() == EPOCHS
     assert not (kept / ".tune").exists()
-
-
-def test_stacks_have_no_experiment_to_keep(images: Path, tmp_path: Path, call: Called) -> None:
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(TREE))
-    words = ["tune", str(tmp_path / "small.yaml"), "--data", str(images), "--quiet"]
-    words += ["--out", str(tmp_path / "sweep")]
-    code, _, err = call(*words, "--stack", "2", "--keep-tune")
-    assert code == 2
-    assert "--keep-tune: stacks train without Ray Tune" in err
-    assert not (tmp_path / "sweep").exists()

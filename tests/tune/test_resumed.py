@@ -172,7 +172,7 @@ def test_a_sweep_is_done_when_no_trial_is_left_to_begin_or_to_continue(
 @pytest.mark.slow
 def test_a_renamed_space_goes_on_under_its_first_name(root: Path, space: Space) -> None:
     renamed = replace(space, name="renamed", about="Why?")
-    assert resume(root, renamed, "images", trials=3, stack=1, quiet=True) == 0
+    assert resume(root, renamed, "images", trials=3, quiet=True) == 0
     facts = json.loads((root / "sweep" / SWEEP_FILE).read_text())
     assert (facts["name"], facts["about"]) == ("space", "Why?")
     assert set(figures(root / "sweep")) == {1, 2, 3}

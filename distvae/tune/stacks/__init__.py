@@ -1,1 +1,0 @@
-"""Stacks: trials that train together in one process."""
