@@ -14,10 +14,6 @@ from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import SQUARABLE
 from distvae.numerics.array_types import Floats
 
-Model = Literal["groups", "tvae"]
-"""What restores a picture or a sound: groups of its windows (`groups.py`, `sound_groups.py`), or a
-model that is trained.
-"""
 Preset = Literal["fast", "balanced", "paper"]
 RESTORING = ("gaussian", "gaussian_learned")
 """Likelihoods of any real values. The mean of one restores what was damaged."""

@@ -29,7 +29,7 @@ def noisy(clean: Doubles) -> Doubles:
 def restored(frames: Doubles, noise: float | None, across: int, threads: int = 1) -> Doubles:
     order = range(len(frames))
     found = stacks.restore_stack(frames.__getitem__, order, noise, across, threads, lambda _: None)
-    return np.stack(list(found))
+    return np.stack([each.values for each in found])
 
 
 def error(found: Doubles, clean: Doubles) -> float:
@@ -40,6 +40,37 @@ def test_frames_alone_are_pictures() -> None:
     damaged = noisy(moving(3))
     alone = np.stack([groups.restore(frame, 25.0).values for frame in damaged])
     assert np.array_equal(restored(damaged, 25.0, 0), alone)
+
+
+def test_deviations_of_frames_alone_are_those_of_pictures() -> None:
+    damaged = noisy(moving(3))
+    work = (damaged.__getitem__, range(len(damaged)), 25.0, 0, 1)
+    for frame, found in zip(damaged, stacks.restore_stack(*work, deviation=True), strict=True):
+        alone = groups.restore(frame, 25.0, deviation=True)
+        assert found.deviation is not None
+        assert alone.deviation is not None
+        assert np.array_equal(found.values, alone.values)
+        assert np.array_equal(found.deviation, alone.deviation)
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_errors_of_an_array_lie_within_its_deviations(stack: bool) -> None:
+    clean = moving()[..., 0] if stack else moving()[0, ..., 0]
+    damaged = clean + 25 * np.random.default_rng(0).standard_normal(clean.shape)
+    turned, axis = (np.moveaxis(damaged, 0, -1), -1) if stack else (damaged, None)
+    values, std = distvae.denoise_with_std(turned, sigma=25.0, stack_axis=axis)
+    assert np.array_equal(values, distvae.denoise(turned, sigma=25.0, stack_axis=axis))
+    assert std.shape == turned.shape
+    errors = np.abs(values - (np.moveaxis(clean, 0, -1) if stack else clean))
+    assert 0.88 < (errors < 1.96 * std).mean() < 0.995
+
+
+def test_colours_have_deviations_of_their_own() -> None:
+    damaged = noisy(np.repeat(moving(1)[0], 3, -1) * [1.0, 0.5, 0.2])
+    _, std = distvae.denoise_with_std(np.moveaxis(damaged, -1, 0), channel_axis=0)
+    found = groups.restore(damaged, deviation=True).deviation
+    assert found is not None
+    assert np.array_equal(np.moveaxis(std, 0, -1), found)
 
 
 def test_neighbouring_frames_help() -> None:
