@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         SpeechCoder,
     )
     from distvae.interactive import train, tune
-    from distvae.tasks.arrays import denoise, inpaint
+    from distvae.tasks.arrays import denoise, denoise_with_std, inpaint
     from distvae.train.run import Run
 
     __version__: str
@@ -37,6 +37,7 @@ __all__ = [
     "SpeechCoder",
     "__version__",
     "denoise",
+    "denoise_with_std",
     "inpaint",
     "load",
     "push",
@@ -44,7 +45,7 @@ __all__ = [
     "tune",
 ]
 
-_MODULES = {"denoise": "distvae.tasks.arrays", "inpaint": "distvae.tasks.arrays"}
+_MODULES = dict.fromkeys(("denoise", "denoise_with_std", "inpaint"), "distvae.tasks.arrays")
 """Where names are imported from when they are asked for; the others are estimators."""
 _CALLED = ("train", "tune")
 """The subpackages that can be called."""

@@ -56,7 +56,7 @@ def denoise(
     """
     target, settings = _apart(target, assignments)
     if noise.std is not None and source.is_dir():
-        raise Refusal(f"--std: for one picture, but {source} is a folder; omit it")
+        raise Refusal(f"--std: for a picture or a stack, but {source} is a folder; omit it")
     one = partial(denoise_file, assignments=settings, options=options, noise=noise)
     restore_files(source, target, "denoised", options, one)
 

@@ -100,17 +100,16 @@ def denoise_file(
     )
 
     overrides = options.overrides(assignments, noise.sigma, noise=noise.add_noise, snr=noise.snr)
-    source = place.source
-    if stack := read_stack(source):
-        if noise.std is not None:
-            raise Refusal(f"--std: for one picture, but {source} is a stack; omit it")
-        restore_pages(place, stack, options, overrides, counts=noise.counts)
+    source, stack = place.source, read_stack(place.source)
+    signal = signals.picture_of(stack.pages[0]) if stack else signals.read_signal(source)
+    for values in stack.pages if stack else [signal.values]:
+        if np.isnan(values).any():
+            raise Refusal(f"{source}: holds missing values (NaN); 'distvae inpaint' fills them in")
+        if noise.counts:
+            refuse_negative(values, str(source))
+    if stack:
+        restore_pages(place, stack, options, overrides, None, noise.counts, noise.std)
         return
-    signal = signals.read_signal(source)
-    if np.isnan(signal.values).any():
-        raise Refusal(f"{source}: holds missing values (NaN); 'distvae inpaint' fills them in")
-    if noise.counts:
-        refuse_negative(signal.values, str(source))
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=False)
     config = refuse_corruption(config, "drop").with_("data", path=str(source))
 

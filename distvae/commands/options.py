@@ -15,6 +15,7 @@ import typer
 from distvae.commands.completion import complete_recipe, complete_run, complete_setting
 from distvae.files.paths import given_path, refusing_bad_paths
 from distvae.files.refusal import Refusal
+from distvae.tasks.model_choice import Model, is_by_groups
 from distvae.train.progress import Style
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ class RestoreOptions:
     """The options of `distvae denoise` and `distvae inpaint`."""
 
     model: Annotated[
-        Literal["groups", "tvae"] | None,
+        Model | None,
         typer.Option(
             help="groups (default) compares windows and takes seconds; tvae (default for gaps of"
             " sounds) is trained, as --preset, --recipe or a setting also ask."
@@ -298,12 +299,7 @@ class RestoreOptions:
         trained += [key for key in keys if key not in WITHOUT_TRAINING]
         if self.stride is not None:
             trained.append("--stride")
-        if self.model == "groups" and (trained or has_gaps):
-            reason = (
-                f"{trained[0]} is for models that are trained" if trained else "gaps of a sound"
-            )
-            raise Refusal(f"--model groups: {reason}; --model tvae expected")
-        return self.model == "groups" or not (self.model or trained or has_gaps)
+        return is_by_groups(self.model, "--model", trained, has_gaps)
 
     def overrides(
         self, assignments: list[str], sigma: float | None = None, **damage: float | None

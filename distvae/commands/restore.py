@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -18,7 +18,8 @@ from distvae.commands.restore_lines import describe_data, describe_stage, format
 from distvae.commands.restored_files import Place
 from distvae.config import Config
 from distvae.data import signals
-from distvae.data.signals import Signal
+from distvae.data.signals import Signal, Stored
+from distvae.data.stack_file import Stack, write_stack
 from distvae.data.windows.missing import Missing, keep_observed, silenced
 from distvae.data.windows.patches import distinct_channels
 from distvae.files.atomic import delete_partials
@@ -28,7 +29,7 @@ from distvae.files.output import check_new_file, check_writable_folder
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.numerics.array_types import Floats
+from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.numbers import counted
 from distvae.system.memory import available_memory
 from distvae.system.processors import available_cores
@@ -194,24 +195,24 @@ def restore_by_groups(task: Task) -> None:
     scores = write_restored(task, restored, shared)
     seconds = time.monotonic() - began
     noise = "" if found.noise is None else f"{found.noise} removed, "
-    expected = write_deviation(task, found)
-    text = f"{task.target}: written, {noise}{expected}{seconds:.0f} s{format_scores(scores)}"
+    if task.std is not None and isinstance(found, groups.Restored) and found.deviation is not None:
+        noise += write_deviations(task.std, [found.deviation], [task.observed.peak])
+    text = f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}"
     progress.say(text + described_loss(task, restored))
     if task.options.json:
         print(json.dumps({"seconds": seconds, **scores}))
 
 
-def write_deviation(task: Task, found: "Restored | RestoredSound") -> str:
-    """Write the deviations of errors if asked for; return what they say of the PSNR."""
-    from distvae.tasks.groups import Restored
+def write_deviations(path: Path, deviations: Sequence[Doubles], peaks: Sequence[float]) -> str:
+    """Write the deviations of the errors of pictures; return what they say of the PSNR.
 
-    if task.std is None or not isinstance(found, Restored) or found.deviation is None:
-        return ""
-    squares = np.square(found.deviation).mean(-1, keepdims=True)  # a file of floats is grey
-    signals.write(task.std, Signal(np.sqrt(squares), bits=signals.FLOATS))
-    if not squares.any():
-        return ""
-    return f"PSNR of {10 * np.log10(task.observed.peak**2 / squares.mean()):.1f} dB expected, "
+    They are the same for all channels, because a file of floats is grey.
+    """
+    squares = [np.square(each).mean(-1) for each in deviations]
+    pages: list[Stored] = [np.sqrt(each).astype(np.float32) for each in squares]
+    write_stack(path, pages, Stack(pages, {}, None, []))
+    errors = np.mean([each.mean() / peak**2 for each, peak in zip(squares, peaks, strict=True)])
+    return f"PSNR of {-10 * np.log10(errors):.1f} dB expected, " if errors else ""
 
 
 def while_hearing(
@@ -304,8 +305,7 @@ def claim_outputs(task: Task) -> None:
     check_new_file(task.target, signals.suffixes_for(task.observed), options.replaces)
     refuse_own_input(task.files, task.target)
     if task.std is not None:
-        refuse_own_input([*task.files, task.target], task.std)
-        check_new_file(task.std, TIFF, options.replaces)
+        claim_deviations(task.std, [*task.files, task.target], options)
     if options.figure is not None:
         refuse_own_input(task.files, options.figure)
         check_new_file(options.figure, FIGURES, options.replaces)
@@ -315,6 +315,12 @@ def claim_outputs(task: Task) -> None:
             )
     check_writable_folder(task.folder)
     refuse_unlike_reference(task)
+
+
+def claim_deviations(std: Path, files: Iterable[Path | None], options: RestoreOptions) -> None:
+    """Refuse a file of deviations that cannot be written, or is another file of the command."""
+    refuse_own_input(files, std)
+    check_new_file(std, TIFF, options.replaces)
 
 
 def refuse_own_input(files: Iterable[Path | None], output: Path) -> None:

@@ -4,12 +4,18 @@ import json
 import time
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from distvae.commands.options import RestoreOptions
-from distvae.commands.restore import refuse_own_input, while_hearing
+from distvae.commands.restore import (
+    claim_deviations,
+    refuse_own_input,
+    while_hearing,
+    write_deviations,
+)
 from distvae.commands.restored_files import FOR_ONE, Place
 from distvae.data.signals import Stored, as_stored, picture_of
 from distvae.data.stack_file import Stack, write_stack
@@ -35,6 +41,7 @@ def restore_pages(
     overrides: Mapping[str, Plain],
     find: Finder | None = None,
     counts: bool = False,
+    std: Path | None = None,
 ) -> None:
     """Remove the noise of a stack, or fill in what a function finds missing; write the result."""
     source, target = place.source, place.target(TIFF)
@@ -48,14 +55,19 @@ def restore_pages(
         raise Refusal(f"{given[0]}: for one picture, but {source} is a stack; omit it")
     check_new_file(target, TIFF, options.replaces)
     refuse_own_input([source], target)
+    if std is not None:
+        claim_deviations(std, [source, target], options)
     progress, began = Progress(options.style, "window"), time.monotonic()
     sigma = cast(float | None, overrides.get("train.sigma"))
-    compute = partial(restored_pages, stack, options.across, sigma, find, counts)
-    pages, noises = while_hearing(compute, target, progress)
+    compute = partial(restored_pages, stack, options.across, sigma, find, counts, std is not None)
+    pages, noises, errors = while_hearing(compute, target, progress)
     write_stack(target, pages, stack)
     seconds = time.monotonic() - began
     others = f" from the first of {len(noises)} series" if len(noises) > 1 else ""
     removed = f"{noises[0]} removed{others}, " if noises else ""
+    if std is not None:
+        peaks = [picture_of(page).peak for page in stack.pages]
+        removed += write_deviations(std, errors, peaks)
     progress.say(f"{target}: {len(pages)} pictures written, {removed}{seconds:.0f} s")
     if options.json:
         print(json.dumps({"seconds": seconds}))
@@ -67,10 +79,13 @@ def restored_pages(
     sigma: float | None,
     find: Finder | None,
     counts: bool,
+    deviation: bool,
     report: Report,
-) -> tuple[list[Stored], list[str]]:
-    """Return the pictures of a stack restored, and in words the noise of each series of them."""
-    pages, noises = list(stack.pages), list[str]()
+) -> tuple[list[Stored], list[str], list[Doubles]]:
+    """Return the pictures of a stack restored, in words the noise of each series of them, and the
+    deviations of the errors of each picture if they are asked for.
+    """
+    pages, noises, errors = list(stack.pages), list[str](), dict[int, Doubles]()
 
     def read(page: int) -> Doubles:
         picture = picture_of(stack.pages[page])
@@ -84,8 +99,10 @@ def restored_pages(
             noise = noise_of(partial(map, read, series), counts)
         noises += [] if noise is None else [str(noise)]
         part = part_of(report, number / len(stack.series), 1 / len(stack.series))
-        frames = restore_stack(read, series, noise, across, available_cores(), part)
-        for page, values in zip(series, frames, strict=True):
-            result = keep_observed(read(page), values)
+        work = (read, series, noise, across, available_cores(), part)
+        for page, found in zip(series, restore_stack(*work, deviation), strict=True):
+            result = keep_observed(read(page), found.values)
             pages[page] = as_stored(picture_of(stack.pages[page]).with_values(result))
-    return pages, noises
+            if found.deviation is not None:
+                errors[page] = found.deviation
+    return pages, noises, [errors[page] for page in sorted(errors)]

@@ -12,12 +12,8 @@ from distvae.data.family import HasWindows, windows_of
 from distvae.data.windows.patches import distinct_channels, refuse_constant
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import SQUARABLE
-from distvae.numerics.array_types import Floats
+from distvae.numerics.array_types import AnyArray, Floats
 
-Model = Literal["groups", "tvae"]
-"""What restores a picture or a sound: groups of its windows (`groups.py`, `sound_groups.py`), or a
-model that is trained.
-"""
 Preset = Literal["fast", "balanced", "paper"]
 RESTORING = ("gaussian", "gaussian_learned")
 """Likelihoods of any real values. The mean of one restores what was damaged."""
@@ -92,7 +88,7 @@ def refuse_unfit(array: Floats, name: str, sigma: float | None) -> None:
         )
 
 
-def refuse_negative(array: Floats, name: str) -> None:
+def refuse_negative(array: AnyArray, name: str) -> None:
     """Refuse values that cannot be counts."""
     if array.min() < 0:
         raise Refusal(f"{name}: holds {array.min():g}; counts, 0 or more, expected")

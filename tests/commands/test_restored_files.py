@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import distvae
 from tests.called import Called
 from tests.processes import started
 
@@ -24,6 +25,11 @@ def values(name: str, page: int = 0) -> np.ndarray:
     with Image.open(name) as image:
         image.seek(page)
         return np.asarray(image)
+
+
+def save_stack(name: str, pages: list[np.ndarray]) -> None:
+    first, *others = map(Image.fromarray, pages)
+    first.save(name, save_all=True, append_images=others)
 
 
 @pytest.fixture(autouse=True)
@@ -111,21 +117,28 @@ def test_a_folder_is_filled_in_by_one_mask_into_another(call: Called) -> None:
         ("denoise stack.tif stack.tif --force", "stack.tif: this file is read"),
         ("denoise stack.tif out.png", "'.png' is no kind of file for this result; .tif or .tiff"),
         ("inpaint stack.tif --missing-value 300", "nothing is missing"),
+        ("denoise in --std std.tif", "--std: for a picture or a stack, but in is a folder; omit"),
+        ("denoise stack.tif out.tif --std out.tif", "out.tif: this file is read"),
+        ("denoise stack.tif --std stack.tif --force", "stack.tif: this file is read"),
+        ("denoise stack.tif --std std.png", "'.png' is no kind of file for this result; .tif or"),
+        ("denoise dark.tif --counts", "dark.tif: holds -1; counts, 0 or more, expected"),
+        ("denoise holed.tif", "holed.tif: holds missing values (NaN); 'distvae inpaint' fills"),
     ],
 )
 def test_what_cannot_be_restored_is_refused(call: Called, words: str, said: str) -> None:
     Path("none").mkdir()
     Path("broken").mkdir()
     Path("broken/a.png").write_bytes(b"no picture")
-    pages = [Image.fromarray(pixels(number)) for number in range(2)]
-    pages[0].save("stack.tif", save_all=True, append_images=pages[1:])
+    save_stack("stack.tif", [pixels(number) for number in range(2)])
+    floats = pixels().astype(np.float32)
+    for name, value in {"dark.tif": -1, "holed.tif": np.nan}.items():
+        save_stack(name, [floats, np.where(np.eye(24) > 0, np.float32(value), floats)])
     code, _, err = call(*words.split())
     assert (code, said in err) == (2, True), err
 
 
 def test_a_stack_is_restored_into_a_stack(call: Called) -> None:
-    pages = [Image.fromarray(pixels(number)) for number in range(3)]
-    pages[0].save("stack.tif", save_all=True, append_images=pages[1:])
+    save_stack("stack.tif", [pixels(number) for number in range(3)])
     code, _, err = call("denoise", "stack.tif", "--sigma", "15", "--across", "0")
     assert code == 0, err
     assert "stack-denoised.tif: 3 pictures written, white noise of 15 removed" in err
@@ -136,6 +149,25 @@ def test_a_stack_is_restored_into_a_stack(call: Called) -> None:
     assert call("inpaint", "stack.tif", "filled.tif", "--missing-value", "60")[0] == 0
     filled, given = values("filled.tif"), pixels(0)
     assert np.array_equal(filled[given != 60], given[given != 60])
+
+
+def test_deviations_of_a_stack_are_those_of_its_pictures(call: Called) -> None:
+    colours = [np.dstack([pixels(3 * n + c) for c in range(3)]) for n in range(2)]
+    save_stack("stack.tif", colours)
+    options = ["--sigma", "15", "--across", "0"]
+    code, _, err = call("denoise", "stack.tif", "--std", "std.tif", *options)
+    assert code == 0, err
+    expected = []
+    for number, picture in enumerate(colours):
+        Image.fromarray(picture).save("one.png")
+        restored, std = distvae.denoise_with_std("one.png", sigma=15)
+        assert np.abs(values("stack-denoised.tif", number) - restored.clip(0, 255)).max() <= 0.5
+        assert call("denoise", "one.png", "--force", "--std", "one.tif", *options)[0] == 0
+        assert np.array_equal(values("std.tif", number), values("one.tif"))
+        assert np.allclose(values("one.tif"), np.sqrt(np.square(std).mean(-1)))
+        expected.append(np.square(std).mean())
+    psnr = 10 * np.log10(255**2 / np.mean(expected))
+    assert f"PSNR of {psnr:.1f} dB expected" in err
 
 
 HEARING = """

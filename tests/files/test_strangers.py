@@ -295,6 +295,12 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return shutil.copytree(made / "run", tmp_path / "runs" / "run")
 
 
+def tell(run: Path, **info: Any) -> None:
+    """Change what `run.json` says of a run."""
+    file = run / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | info))
+
+
 @pytest.mark.parametrize("key", ["files", "report", "findings", "register"])
 def test_a_journal_sends_nothing_from_outside(run: Path, outside: Path, key: str) -> None:
     (run / "mlflow.jsonl").unlink()
@@ -339,8 +345,7 @@ def test_a_resumed_training_writes_where_its_folder_is(
 def test_a_storage_that_only_the_folder_names_is_not_written_to(
     run: Path, outside: Path, call: Called
 ) -> None:
-    info = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(info | {"storage": f"{outside}/run"}))
+    tell(run, storage=f"{outside}/run")
     code, _, err = call("train", str(run), "--resume", "train.epochs=2")
     assert (code, f"--storage {outside} expected" in err) == (2, True), err
     assert content(outside) == {"secret": SECRET, "run.json": SECRET}
@@ -358,6 +363,9 @@ def test_a_link_is_not_published(run: Path, outside: Path, name: str, call: Call
 
 # --- what people see
 
+TEXTS = ("recipe", "data", "unit", "begun", "commit", "data_digest")
+"""What `run.json` says in words."""
+
 
 def test_documents_hold_no_characters_that_a_terminal_obeys() -> None:
     tree = {f"a{ESCAPE}": [f"b{ESCAPE}", {"c": "\x9b2J \u202e"}], "d": 1}
@@ -366,11 +374,7 @@ def test_documents_hold_no_characters_that_a_terminal_obeys() -> None:
 
 
 def test_a_run_is_shown_without_commands_to_the_terminal(run: Path, call: Called) -> None:
-    info = json.loads((run / "run.json").read_text())
-    for name in ("recipe", "data", "unit", "begun", "commit"):
-        info[name] = f"{name}{ESCAPE}"
-    info["rows"] = {f"train{ESCAPE}": 3}
-    (run / "run.json").write_text(json.dumps(info))
+    tell(run, rows={f"train{ESCAPE}": 3}, **{name: f"{name}{ESCAPE}" for name in TEXTS})
     (run / "evaluation" / f"x{ESCAPE}").mkdir()
     (run / "evaluation" / f"x{ESCAPE}" / "summary.json").write_text(f'{{"a{"b" * 3}": 1}}')
     code, out, err = call("show", str(run))
@@ -380,12 +384,9 @@ def test_a_run_is_shown_without_commands_to_the_terminal(run: Path, call: Called
 
 
 def test_a_card_shows_texts_of_a_stranger_without_markup(run: Path) -> None:
-    info = json.loads((run / "run.json").read_text())
     hostile = "<img src=x> [a](https://b) `c` **d** | e"
-    for name in ("recipe", "data", "unit", "begun", "commit", "data_digest"):
-        info[name] = hostile
-    info |= {"rows": {hostile: 3}, "versions": {"distvae": hostile, hostile: "1"}}
-    (run / "run.json").write_text(json.dumps(info))
+    versions = {"distvae": hostile, hostile: "1"}
+    tell(run, rows={hostile: 3}, versions=versions, **dict.fromkeys(TEXTS, hostile))
     text = re.sub(r"```.*?```", "", Card(run).text, flags=re.DOTALL)
     assert "img src=x" in text
     for mark in ("<img", "[a]", "https:", "**d"):

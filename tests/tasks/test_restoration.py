@@ -382,6 +382,7 @@ BAD = [
     (lambda: distvae.denoise(noisy()[..., 0], settings=["a=1"]), "settings: .* is no mapping"),  # type: ignore[arg-type]
     (lambda: distvae.denoise(np.ones((3, 4, 5))), "3 axes"),
     (lambda: distvae.denoise(np.arange(500.0), counts=True), "counts: for an image"),
+    (lambda: distvae.denoise_with_std(np.arange(500.0)), "image: a sound; an image expected"),
     (
         lambda: distvae.denoise(np.ones((3, 9, 9)), counts=True, sigma=2.0, stack_axis=0),
         "counts, sigma: ",

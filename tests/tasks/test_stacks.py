@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import distvae
+from distvae.data.picture_noise import blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 from distvae.tasks import groups, stacks
@@ -29,7 +30,7 @@ def noisy(clean: Doubles) -> Doubles:
 def restored(frames: Doubles, noise: float | None, across: int, threads: int = 1) -> Doubles:
     order = range(len(frames))
     found = stacks.restore_stack(frames.__getitem__, order, noise, across, threads, lambda _: None)
-    return np.stack(list(found))
+    return np.stack([each.values for each in found])
 
 
 def error(found: Doubles, clean: Doubles) -> float:
@@ -40,6 +41,36 @@ def test_frames_alone_are_pictures() -> None:
     damaged = noisy(moving(3))
     alone = np.stack([groups.restore(frame, 25.0).values for frame in damaged])
     assert np.array_equal(restored(damaged, 25.0, 0), alone)
+
+
+def test_deviations_of_frames_alone_are_those_of_pictures() -> None:
+    damaged = noisy(moving(3))
+    work = (damaged.__getitem__, range(len(damaged)), 25.0, 0, 1)
+    for frame, found in zip(damaged, stacks.restore_stack(*work, deviation=True), strict=True):
+        alone = groups.restore(frame, 25.0, deviation=True)
+        assert found.deviation is not None
+        assert alone.deviation is not None
+        assert np.array_equal(found.values, alone.values)
+        assert np.array_equal(found.deviation, alone.deviation)
+
+
+@pytest.mark.parametrize("axis", [None, -1])
+def test_errors_of_an_array_lie_within_its_deviations(axis: int | None) -> None:
+    texture = 100 * blur(np.random.default_rng(1).standard_normal((48, 60)), 1.5)
+    frames = [texture[2 * k : 2 * k + 40, 3 * k : 3 * k + 40] for k in range(5)]
+    clean = np.stack(frames, -1) + np.moveaxis(moving()[..., 0], 0, -1)
+    clean = clean[..., 0] if axis is None else clean
+    values, std = distvae.denoise_with_std(noisy(clean), sigma=25.0, stack_axis=axis)
+    assert np.array_equal(values, distvae.denoise(noisy(clean), sigma=25.0, stack_axis=axis))
+    assert 0.88 < (np.abs(values - clean) < 1.96 * std).mean() < 0.995
+
+
+def test_colours_have_deviations_of_their_own() -> None:
+    damaged = noisy(np.repeat(moving(1)[0], 3, -1) * [1.0, 0.5, 0.2])
+    _, std = distvae.denoise_with_std(np.moveaxis(damaged, -1, 0), channel_axis=0)
+    found = groups.restore(damaged, deviation=True).deviation
+    assert found is not None
+    assert np.array_equal(np.moveaxis(std, 0, -1), found)
 
 
 def test_neighbouring_frames_help() -> None:
