@@ -156,7 +156,8 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 def _read_row(line: str, where: str) -> ResultRow:
     """Read a row. Raise `Refusal` if the line is damaged."""
-    content = {**_OPTIONAL, **parse_json(line, where)}
+    given = parse_json(line, where)
+    content = {**_OPTIONAL, **given}
     for name, kind in _KINDS.items():
         if not isinstance(content.get(name, ...), kind):
             raise Refusal(
@@ -178,7 +179,7 @@ def _read_row(line: str, where: str) -> ResultRow:
         note=content["note"],
         section=content["section"],
         config=config,
-        content=content,
+        content=given,
     )
 
 
