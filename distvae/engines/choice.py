@@ -1,7 +1,6 @@
 """The way to the gradient of a model: an engine where one serves, else autograd."""
 
 from distvae.interface import AnyEStep, AnyModel, Engine, HasEngine
-from distvae.models.compiled import kernels
 from distvae.models.truncated import KeepsStates
 from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
@@ -23,16 +22,11 @@ def choose_engine(gradients: str, model: AnyModel, estep: AnyEStep) -> Engine | 
 def _for_encoder(model: VAE, estep: AnyEStep) -> Engine | None:
     if model.config.draws > 1:
         return None  # engines draw once for a data point
-    parameter = next(model.parameters())
-    if parameter.device.type != "cpu":
-        from distvae.engines.device_encoder import find_device_encoder_engine
-
-        return find_device_encoder_engine(model, estep)
-    if kernels(parameter) is None:
+    if next(model.parameters()).device.type == "cpu":
         return None
-    from distvae.engines.encoder_engine import find_encoder_engine
+    from distvae.engines.device_encoder import find_device_encoder_engine
 
-    return find_encoder_engine(model, estep)
+    return find_device_encoder_engine(model, estep)
 
 
 def _for_states(model: TVAE, estep: AnyEStep) -> Engine | None:

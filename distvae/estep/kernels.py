@@ -5,7 +5,6 @@
 
 import numpy as np
 
-from distvae.engines.draw_kernels import GOLDEN, mix, unit
 from distvae.models.compiling import compiled, inlined
 from distvae.models.kernels import (
     Integers,
@@ -18,6 +17,21 @@ from distvae.numerics.array_types import Floats
 
 RARELY = 1 / 32
 """How often a parent is drawn in proportion to its fitness (`operators.RELEASE_BATCH`)."""
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@inlined
+def mix(z: np.uint64) -> np.uint64:
+    """Apply SplitMix64's finaliser, as `numerics.noise.mix` does."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@inlined
+def unit(word: np.uint64) -> np.float32:
+    """Return a uniform number in (0, 1) from the high bits of a random word."""
+    return (np.float32(np.int32(word >> np.uint64(41))) + np.float32(0.5)) * np.float32(2.0**-23)
 
 
 @compiled

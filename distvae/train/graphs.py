@@ -152,7 +152,6 @@ class RecordedSteps:
         engine: object = ascent.engine
         self.refreshes = engine if isinstance(engine, Refreshes) else None
         self.kinds: dict[tuple[int, bool], Kind] = {}
-        ascent.adam.in_pieces = True
 
     def at_once(self, limit: int, settings_after: SettingsAfter) -> int:
         """Return how many of so many steps are taken at once: one while schedules move on, and a

@@ -1,17 +1,33 @@
 """Gradients by hand in operations of torch against autograd, for every model that they serve."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from distvae.config import VAEModel
+from distvae.engines import choose_engine
 from distvae.engines.device_encoder import DeviceEncoderEngine, find_device_encoder_engine
-from distvae.interface import Sums
+from distvae.estep import assemble
+from distvae.estep.amortised import Amortised
+from distvae.interface import AnyEStep, Batch, Engine, Projects, Scheduled, Sums, prepare
 from distvae.models.vae import VAE
+from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
-from distvae.train.step import add
-from tests.engines.test_encoder_engine import ACTIVATIONS, INPUTS, WIDTHS, Pair, Settings
+from distvae.train.adam import Adam
+from distvae.train.step import Ascent, add
+from distvae.train.team import ALONE
+from tests import tiny
 
+Settings = dict[str, Any]
+INPUTS = ["raw", "standard", "log", "log_standard"]
+ACTIVATIONS = ["tanh", "relu", "leaky_relu"]
+WIDTHS = st.lists(st.integers(1, 20), max_size=2)
+STEP = 10.0
+"""Within the warm-ups."""
 MODELS: list[Settings] = [
     {"kind": "vae"},
     {"kind": "vae", "beta": 3.0, "beta_warmup": 20},
@@ -23,6 +39,60 @@ MODELS: list[Settings] = [
 ]
 NEAR = 1e-8
 """Autograd takes the derivative of softplus as one above 20, which errs by 2e-9."""
+
+
+class Pair:
+    """An untrained model, its E-step, and some rows."""
+
+    def __init__(
+        self, model: Settings, estep: Settings, rows: int = 9, missing: float = 0.0, seed: int = 0
+    ) -> None:
+        self.seed = seed
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        config = tiny.config(model=model, estep=estep)
+        self.model, self.estep = assemble(config, tiny.DIMS)
+        x, chance = torch.rand(2, rows, tiny.DIMS, generator=generator)
+        mask = chance >= missing if missing else None
+        self.batch = Batch(x, torch.arange(rows), mask)
+        prepare(self.estep, [x], Lanes(rows, 1).held(), 0)
+        for name, buffer in dict(self.model.state_dict()).items():
+            if name == "likelihood.variance":
+                buffer.fill_(0.3)
+        self._scatter(0.3)
+
+    def _scatter(self, size: float) -> None:
+        """Let the biases of the encoder's head be anything."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for name, parameter in self.estep.named_parameters():
+            if name == "head.linear.bias":
+                parameter.data.copy_(size * torch.randn(parameter.shape, generator=generator))
+
+    def double(self) -> "Pair":
+        """Compute in double precision, with some log variances out of bounds, from now on."""
+        self._scatter(10.0)
+        for part in (self.model, self.estep):
+            assert isinstance(part, torch.nn.Module)
+            part.double()
+        self.batch = self.batch._replace(x=self.batch.x.double())
+        return self
+
+    def gradients(self, kind: str, rows: int = 40) -> tuple[Sums, dict[str, Tensor]]:
+        """Return the sums and the gradients by name, of the mean over so many rows."""
+        if isinstance(self.model, Scheduled):
+            self.model.at(STEP)
+        if isinstance(self.model, Projects):
+            self.model.project()
+        engine = choose_engine(kind, self.model, self.estep)
+        named = [*self.model.named_parameters(), *self.estep.named_parameters()]
+        adam = Adam([parameter for _, parameter in named], ALONE)  # at a rate of zero
+        noise = Noise(3, 1, self.batch.row)
+        sums = Ascent(self.model, self.estep, adam, engine).step(self.batch, noise, rows)
+        found = {}
+        for name, parameter in named:
+            if parameter.grad is not None:
+                found[name] = parameter.grad.clone()
+        return sums, found
 
 
 def engine_of(pair: Pair) -> DeviceEncoderEngine:
@@ -109,3 +179,35 @@ def test_others_are_left_to_autograd(model: Settings) -> None:
     pair = Pair(model, {})
     assert isinstance(pair.model, VAE)
     assert find_device_encoder_engine(pair.model, pair.estep) is None
+
+
+class Still:
+    """An engine of someone else, whose gradients are zero."""
+
+    def __init__(self, model: VAE) -> None:
+        self.model = model
+
+    def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        for parameter in self.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        return {"objective": torch.zeros(())}
+
+
+class WithEngine(VAE):
+    """A model of someone else, which brings its engine."""
+
+    def engine(self, estep: AnyEStep) -> Engine:
+        return Still(self)
+
+
+def test_a_model_that_brings_an_engine_is_trained_with_it() -> None:
+    model = WithEngine(VAEModel(latent=4, hidden=(8,)), tiny.DIMS)
+    estep: AnyEStep = Amortised(tiny.config().estep, model)  # type: ignore[arg-type]
+    assert choose_engine("autograd", model, estep) is None
+    engine = choose_engine("auto", model, estep)
+    before = [parameter.clone() for parameter in model.parameters()]
+    adam = Adam(list(model.parameters()), ALONE)
+    adam.rate = 0.1
+    batch = Batch(torch.rand(6, tiny.DIMS), torch.arange(6))
+    Ascent(model, estep, adam, engine).step(batch, Noise(3, 1, batch.row), 6)
+    assert all(map(torch.equal, before, model.parameters()))

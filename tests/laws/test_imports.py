@@ -223,15 +223,6 @@ LIGHT = [
     "train",
 ]
 WITH_COMPILER = {
-    "distvae.engines.dense_layers",
-    "distvae.engines.density_kernels",
-    "distvae.engines.draw_kernels",
-    "distvae.engines.elementary",
-    "distvae.engines.encoder_engine",
-    "distvae.engines.encoder_kernels",
-    "distvae.engines.encoder_latents",
-    "distvae.engines.encoder_pass",
-    "distvae.engines.latent_kernels",
     "distvae.engines.tvae_engine",
     "distvae.estep.compact_kernels",
     "distvae.estep.kernels",

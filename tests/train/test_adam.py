@@ -49,6 +49,15 @@ def peer(
     return parameters, [adam.state[parameter] for parameter in parameters]
 
 
+def named(moments: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return moments by the names that checkpoints give them."""
+    return {
+        f"optimizer.{place}.{name}": value
+        for place, own in enumerate(moments)
+        for name, value in own.items()
+    }
+
+
 def ours(
     team: Team, dtype: torch.dtype = torch.float64, clip: float | None = None
 ) -> tuple[list[nn.Parameter], Adam]:
@@ -68,34 +77,8 @@ def test_alone_it_is_torchs_to_the_last_bit(dtype: torch.dtype) -> None:
     (parameters, adam), (expected, moments) = ours(ALONE, dtype), peer(1, dtype)
     for found, other in zip(parameters, expected, strict=True):
         assert torch.equal(found, other)
-    for own, others in zip(adam.moments, moments, strict=True):
-        assert own.keys() == others.keys()
-        assert all(torch.equal(own[name], others[name]) for name in own)
-
-
-@pytest.mark.parametrize(
-    "shapes", [[(300, 40), (40,), ()], [(70, 1024)], [(5, 3)], [(9000,), (7,)]]
-)
-def test_in_pieces_it_is_the_same_to_the_last_bit(shapes: list[tuple[int, ...]]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    adams = []
-    for in_pieces in (False, True):
-        values = [torch.linspace(-1, 1, math.prod(shape)).view(shape) for shape in shapes]
-        strided = torch.linspace(-1, 1, 6000).view(60, 100).T
-        adams.append(Adam([nn.Parameter(value) for value in (*values, strided)], ALONE))
-        adams[-1].in_pieces = in_pieces
-    for rate in RATES:
-        drawn = [torch.randn(p.shape, generator=generator) for p in adams[0].parameters]
-        for adam in adams:
-            adam.rate = rate
-            for parameter, gradient in zip(adam.parameters, drawn, strict=True):
-                parameter.grad = gradient.clone()
-            adam.step()
-    whole, divided = (adam.state() for adam in adams)
-    assert whole.keys() == divided.keys()
-    assert all(torch.equal(value, divided[name]) for name, value in whole.items())
-    for found, expected in zip(*(adam.parameters for adam in adams), strict=True):
-        assert torch.equal(found, expected)
+    assert adam.state().keys() == named(moments).keys()
+    assert all(torch.equal(adam.state()[name], value) for name, value in named(moments).items())
 
 
 @pytest.fixture(
@@ -108,9 +91,9 @@ def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
         yield crew
 
 
-def train_briefly(team: Team) -> tuple[Arrays, list[dict[str, Any]]]:
+def train_briefly(team: Team) -> tuple[Arrays, dict[str, NDArray[Any]]]:
     parameters, adam = ours(team)
-    moments = [{name: value.numpy().copy() for name, value in own.items()} for own in adam.moments]
+    moments = {name: value.numpy().copy() for name, value in adam.state().items()}
     return [p.detach().numpy().copy() for p in parameters], moments
 
 
@@ -119,9 +102,8 @@ def test_of_several_workers_it_is_that_of_the_sum_and_the_same_on_all(crew: Crew
     (first, kept), *others = crew.all(train_briefly)
     for found, other in zip(first, expected, strict=True):
         np.testing.assert_allclose(found, other.detach().numpy(), rtol=1e-12)
-    for own, theirs in zip(kept, moments, strict=True):
-        for name, value in own.items():
-            np.testing.assert_allclose(value, theirs[name].numpy(), rtol=1e-12)
+    for name, value in named(moments).items():
+        np.testing.assert_allclose(kept[name], value.numpy(), rtol=1e-12)
     for again, _ in others:
         assert [a.tobytes() for a in again] == [a.tobytes() for a in first]
 
