@@ -96,7 +96,9 @@ class Train:
     suits the processor.
     """
     gradients: Literal["auto", "autograd"] = "auto"
-    """`auto` uses hand-written gradients where a model has them; `autograd` never does."""
+    """`auto` uses hand-written gradients where there are some: of a TVAE, and of encoder models on
+    a GPU. `autograd` never does.
+    """
     graphs: bool = True
     """Record steps on a GPU as CUDA graphs and replay them, up to 64 with one launch instead of one
     for each operation. Not used with several workers.

@@ -1,41 +1,34 @@
-"""Teams: the workers of one training add up tensors, on one machine or over a network.
+"""Teams: the workers of one training add up tensors over torch.distributed.
 
-Sums have the same bits on every worker, and from run to run. Workers on one machine add in order of
-rank. Over a network the order is that of the collective library, which differs for three machines
-or more.
+A sum has the same bits on every worker, and from run to run with as many workers.
 """
 
+import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Protocol, TypedDict, TypeVar
+from datetime import timedelta
+from typing import Any, Protocol, TypedDict, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import TCPStore
 
 from distvae.files.refusal import Refusal
 from distvae.system.interfaces import listen_on_interface_of, own_address_towards
 from distvae.system.loopback import HOST, LOOPBACK, stay_on_loopback
-from distvae.train.devices import CPU
-from distvae.train.local_team import LocalTeam, MachinesTeam
-from distvae.train.network_team import NetworkTeam
-from distvae.train.shared_memory import Barrier, WorkerLost, find_neighbours
-
-__all__ = [
-    "ALONE",
-    "Alone",
-    "LocalTeam",
-    "MachinesTeam",
-    "NetworkTeam",
-    "Team",
-    "WorkerLost",
-    "join_team",
-]
+from distvae.train.devices import CPU, gpu_id, have_distinct_gpus
 
 T = TypeVar("T")
+TIMEOUT = timedelta(minutes=30)
+"""How long workers wait for each other, for example while one writes a checkpoint. NCCL's own
+limit is ten minutes.
+"""
+
+
+class WorkerLost(Exception):
+    """Another worker has ended or is out of reach."""
 
 
 class Team(Protocol):
@@ -79,6 +72,75 @@ class Alone:
 ALONE = Alone()
 
 
+class Workers:
+    """Workers that torch.distributed connects: by NCCL if each has a GPU of its own, else gloo."""
+
+    def __init__(self, owns_connection: bool, device: torch.device = CPU) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.owns_connection = owns_connection
+        """Whether this program set up torch.distributed, and has to end it."""
+        can_use_nccl = have_distinct_gpus(self.gather(gpu_id(device))) and dist.is_nccl_available()
+        with network_errors():
+            self.nccl = dist.new_group(backend="nccl", timeout=TIMEOUT) if can_use_nccl else None
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Add up tensors in one exchange for each type."""
+        groups: dict[object, list[Tensor]] = {}
+        for tensor in tensors:
+            groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+        for group in groups.values():
+            flat = torch.cat([tensor.reshape(-1) for tensor in group])
+            nccl = self.nccl if flat.is_cuda else None
+            if nccl is None:
+                flat = flat.to(CPU)
+            with network_errors():
+                dist.all_reduce(flat, group=nccl)
+            parts = flat.split([tensor.numel() for tensor in group])
+            for tensor, part in zip(group, parts, strict=True):
+                tensor.copy_(part.view(tensor.shape))
+
+    def barrier(self) -> None:
+        """Wait until all workers have arrived."""
+        with network_errors():
+            dist.barrier()
+
+    def gather(self, value: T, /) -> list[T]:
+        """Return the small values of all workers, in order of rank."""
+        message = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        length = torch.tensor([len(message)])
+        lengths = [torch.zeros_like(length) for _ in range(self.size)]
+        with network_errors():
+            dist.all_gather(lengths, length)
+            longest = int(max(lengths))
+            padded = torch.nn.functional.pad(message, (0, longest - len(message)))
+            messages = [torch.empty_like(padded) for _ in range(self.size)]
+            dist.all_gather(messages, padded)
+        values = []
+        for message, length in zip(messages, lengths, strict=True):
+            values.append(json.loads(message[: int(length)].numpy().tobytes()))
+        return values
+
+    def close(self) -> None:
+        """End the connections, if this program made them."""
+        if self.owns_connection and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def network_errors() -> Iterator[None]:
+    """Raise `WorkerLost` for errors of the network, which mean that another worker has ended.
+
+    Errors of this worker's GPU show up here too, because a GPU reports them late; they stay as they
+    are.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except RuntimeError as error:
+        raise WorkerLost(f"another worker has ended or is out of reach: {error}") from error
+
+
 def join_team(device: torch.device = CPU) -> Team:
     """Join the team that torchrun or Ray Train has set up, or return `ALONE` if there is none."""
     if device.type == "cuda":
@@ -92,16 +154,7 @@ def join_team(device: torch.device = CPU) -> Team:
         return ALONE
     if owns_connection:
         _connect()
-    network = NetworkTeam(owns_connection, device)
-    if network.nccl:
-        return network
-    neighbours = find_neighbours(network.rank, network.gather)
-    meeting = Barrier.among(neighbours) if neighbours else None
-    if meeting is None:
-        return network
-    if len(meeting.neighbours.firsts) == 1:
-        return LocalTeam(network, meeting)
-    return MachinesTeam(network, meeting)
+    return Workers(owns_connection, device)
 
 
 def _connect() -> None:
@@ -119,7 +172,7 @@ def _connect() -> None:
 class _Rendezvous(TypedDict, total=False):
     """Arguments that say where workers meet."""
 
-    store: TCPStore
+    store: Any
     rank: int
     world_size: int
 
@@ -143,5 +196,7 @@ def _rendezvous() -> Iterator[_Rendezvous]:
         return
     with socket.create_server((HOST, port)) if rank == 0 else nullcontext() as listener:
         file = listener.detach() if listener else None
-        store = TCPStore(HOST, port, size, rank == 0, master_listen_fd=file)
+        store = dist.TCPStore(  # type: ignore[attr-defined]  # public, by the documentation
+            HOST, port, size, rank == 0, master_listen_fd=file
+        )
     yield {"store": store, "rank": rank, "world_size": size}

@@ -17,7 +17,7 @@ from distvae.train import checkpoint
 from distvae.train.devices import gpu_id, have_distinct_gpus
 from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
 from distvae.train.stopping import Interrupted
-from distvae.train.team import LocalTeam, NetworkTeam, Team
+from distvae.train.team import Team, Workers
 from tests import tiny
 from tests.device.cases import CASES, ENCODED, ROWS, config_of, dataset
 from tests.device.training import agree, trained
@@ -118,7 +118,7 @@ def train(team: Team, name: str, device: str, folder: Path) -> dict[str, Tensor]
 
 
 def test_workers_that_share_a_gpu_add_up_without_nccl(tmp_path: Path) -> None:
-    with crew_of(2, LocalTeam) as crew:
+    with crew_of(2) as crew:
         assert crew.all(summed, [1.0, 2.0]) == [[3.0], [3.0]]
         for name, close in (("sdm learned", DRAWN), ("released", SEARCHED)):
             here, there = (
@@ -135,7 +135,7 @@ def summed_by_nccl(port: int) -> list[float]:
 
     where = f"tcp://127.0.0.1:{port}"
     distributed.init_process_group("gloo", init_method=where, rank=0, world_size=1)
-    team = NetworkTeam(True, torch.device("cuda", 0))
+    team = Workers(True, torch.device("cuda", 0))
     assert team.nccl is not None
     try:
         return summed(team, 2.0)

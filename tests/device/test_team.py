@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from distvae.train import graphs
 from distvae.train.session import RunOptions, build_trainer, train_in_folder
-from distvae.train.team import NetworkTeam, Team
+from distvae.train.team import Team
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import counted, present
 from tests.device.tape import recorder_of
@@ -25,7 +25,7 @@ ALL, BLOCK = 80, 32
 
 @pytest.fixture(scope="module")
 def crew() -> Iterator[Crew]:
-    with crew_of(2, NetworkTeam) as crew:
+    with crew_of(2) as crew:
         yield crew
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.machines.copies.pace import Pace
-from distvae.train.team import ALONE, LocalTeam, NetworkTeam, Team
+from distvae.train.team import ALONE, Team
 from tests.train.crew import crew_of
 
 ENDS = 40
@@ -23,9 +23,8 @@ def points(team: Team, pause: float) -> list[bool]:
     return chosen
 
 
-@pytest.mark.parametrize("way", [LocalTeam, NetworkTeam])
-def test_workers_of_different_speed_choose_the_same_points(way: type[Team]) -> None:
-    with crew_of(2, way) as crew:
+def test_workers_of_different_speed_choose_the_same_points() -> None:
+    with crew_of(2) as crew:
         first, second = crew.all(points, [0.0, 0.003])
     assert first == second
     assert any(first)

@@ -15,7 +15,7 @@ from distvae.machines.workers.preemption import PreemptionNotices
 from distvae.train.documents import Event
 from distvae.train.events import EVENTS, describe_event, starts_of
 from distvae.train.run import read_epochs, read_records
-from distvae.train.team import ALONE, LocalTeam, Team
+from distvae.train.team import ALONE, Team
 from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, command
@@ -52,7 +52,7 @@ def listening(team: Team, pace: float) -> list[int]:
 
 @pytest.mark.long
 def test_all_workers_hear_of_a_machine_at_the_same_call_and_once() -> None:
-    with crew_of(3, LocalTeam) as crew:
+    with crew_of(3) as crew:
         heard = crew.all(listening, [0.0002, 0.0005, 0.001])
     assert heard[0] == heard[1] == heard[2]
     assert len(heard[0]) == 2

@@ -4,7 +4,7 @@ import pytest
 
 from distvae.files.refusal import Refusal
 from distvae.machines.workers.ray_reports import VARIABLE, RayReports, report_seconds
-from distvae.train.team import ALONE, LocalTeam, Team
+from distvae.train.team import ALONE, Team
 from tests.train.crew import crew_of
 
 EPOCHS = 100
@@ -28,7 +28,7 @@ def test_epochs_are_reported_after_some_seconds_and_at_the_end() -> None:
 
 @pytest.mark.slow
 def test_all_workers_report_the_same_epochs() -> None:
-    with crew_of(3, LocalTeam) as crew:
+    with crew_of(3) as crew:
         reported = crew.all(reported_epochs, [0.3, 0.4, 0.1])
     assert reported[0] == reported[1] == reported[2]
 

@@ -14,7 +14,7 @@ from distvae.tasks.restoration import Restoration, RunDestination, check_restora
 from distvae.train.run import read_info
 from distvae.train.session import build_trainer
 from distvae.train.stopping import BELOW
-from distvae.train.team import LocalTeam, Team
+from distvae.train.team import Team
 from tests.tasks.test_restoration import SMALL, Floats, noisy, rmse, stopped_after, stripes
 from tests.train.crew import crew_of
 
@@ -104,7 +104,7 @@ def train_together(team: Team, array: Floats) -> tuple[int, float]:
 
 def test_two_workers_end_where_one_does(array: Floats, ended: Restoration) -> None:
     alone = ended.trainer
-    with crew_of(2, LocalTeam) as crew:
+    with crew_of(2) as crew:
         found = crew.all(train_together, [array, array])
     assert found == [(alone.position.epoch, alone.ending.noise)] * 2
 

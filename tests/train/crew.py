@@ -9,19 +9,14 @@ from typing import Any
 
 import torch
 
-from distvae.system import sharing
-from distvae.train.team import MachinesTeam, NetworkTeam, Team, WorkerLost, join_team
+from distvae.train.team import WorkerLost, join_team
 from tests.ports import free_port
-
-PER_MACHINE: dict[type[Team], int] = {NetworkTeam: 1, MachinesTeam: 2}
-"""Workers of a machine; workers that are not here are all on one."""
-
 
 IMPORTED = ("distvae.train.session", "pytest", "hypothesis.strategies")
 """What the modules of tests import: once, before workers are forked, not in each of them."""
 
 
-def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) -> None:
+def serve(pipe: Connection, rank: int, size: int, port: int) -> None:
     """Run a worker that does as it is told and answers with the results."""
     os.environ |= {
         "RANK": f"{rank}",
@@ -30,10 +25,8 @@ def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) ->
         "MASTER_PORT": f"{port}",
     }
     torch.set_num_threads(1)
-    if way in PER_MACHINE:
-        sharing.machine_id = lambda: f"machine {rank // PER_MACHINE[way]}"
     team = join_team()
-    pipe.send(type(team) is way)
+    pipe.send(team.size == size)
     while (order := pipe.recv()) is not None:
         act, values = order
         try:
@@ -46,13 +39,13 @@ def serve(pipe: Connection, rank: int, size: int, port: int, way: type[Team]) ->
 class Crew:
     """Processes that each hold one worker of a team."""
 
-    def __init__(self, size: int, way: type[Team]) -> None:
+    def __init__(self, size: int) -> None:
         context, port = get_context("forkserver"), free_port()
         context.set_forkserver_preload([*IMPORTED, __name__])
         self.size, ends = size, [context.Pipe() for _ in range(size)]
         self.pipes = [ours for ours, _ in ends]
         self.processes = [
-            context.Process(target=serve, args=(theirs, rank, size, port, way), daemon=True)
+            context.Process(target=serve, args=(theirs, rank, size, port), daemon=True)
             for rank, (_, theirs) in enumerate(ends)
         ]
         for process in self.processes:
@@ -83,8 +76,8 @@ class Crew:
 
 
 @contextmanager
-def crew_of(size: int, way: type[Team]) -> Iterator[Crew]:
-    crew = Crew(size, way)
+def crew_of(size: int) -> Iterator[Crew]:
+    crew = Crew(size)
     try:
         yield crew
     finally:

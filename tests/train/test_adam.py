@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distvae.train.adam import Adam
-from distvae.train.team import ALONE, LocalTeam, NetworkTeam, Team
+from distvae.train.team import ALONE, Team
 from tests.train.crew import Crew, crew_of
 
 SHAPES = [(37, 5), (5,), (), (0,), (1, 3, 4)]
@@ -83,11 +83,10 @@ def test_alone_it_is_torchs_to_the_last_bit(dtype: torch.dtype) -> None:
 
 @pytest.fixture(
     scope="module",
-    params=[(2, LocalTeam), (3, LocalTeam), (2, NetworkTeam)],
-    ids=lambda p: f"{p[0]}{p[1].__name__}",
+    params=[2, 3],
 )
 def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
-    with crew_of(*request.param) as crew:
+    with crew_of(request.param) as crew:
         yield crew
 
 

@@ -23,7 +23,7 @@ from distvae.numerics.arithmetic import onednn_is_precise
 from distvae.train.bits import agree_on_arithmetic, run_arithmetic
 from distvae.train.run import read_config, read_info
 from distvae.train.session import fit
-from distvae.train.team import LocalTeam, NetworkTeam, Team
+from distvae.train.team import Team
 from tests import tiny
 from tests.train.commands import PLAIN, bits, command
 from tests.train.crew import crew_of
@@ -128,10 +128,9 @@ def agreed(team: Team, config: Config, variable: str) -> str:
         return str(error)
 
 
-@pytest.mark.parametrize("way", [LocalTeam, NetworkTeam])
-def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them(way: type[Team]) -> None:
+def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them() -> None:
     config = tiny.config()
-    with crew_of(2, way) as crew:
+    with crew_of(2) as crew:
         assert (
             crew.all(agreed, [config] * 2, ["", ""])
             == [agree_on_arithmetic(config.train).products] * 2

@@ -15,7 +15,7 @@ from distvae.estep.truncated import Search
 from distvae.numerics import bands
 from distvae.train.session import build_trainer
 from distvae.train.stopping import Interrupted
-from distvae.train.team import ALONE, LocalTeam, Team
+from distvae.train.team import ALONE, Team
 from distvae.train.weights import weights
 from tests import tiny
 from tests.slowly import long
@@ -36,7 +36,7 @@ Found = dict[str, NDArray[np.float64]]
 
 @pytest.fixture(scope="module", params=[3, *long(2)])
 def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
-    with crew_of(request.param, LocalTeam) as crew:
+    with crew_of(request.param) as crew:
         yield crew
 
 

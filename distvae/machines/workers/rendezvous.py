@@ -22,7 +22,7 @@ from distvae.machines.ray_api import ActorHandle
 from distvae.machines.workers.key_values import KeyValueActor
 from distvae.system.interfaces import listen_on_interface_of
 from distvae.system.loopback import HOST, stay_on_loopback
-from distvae.train.network_team import TIMEOUT
+from distvae.train.team import TIMEOUT
 
 
 class ActorStore(TorchStore):
