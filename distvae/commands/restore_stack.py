@@ -78,7 +78,7 @@ def restored_pages(
 
     for number, series in enumerate(stack.series):
         noise: Noise | None = None
-        if find is None and sigma is not None:
+        if sigma is not None:
             noise = Noise.white(sigma, read(series[0]).shape[-1])
         elif find is None:
             noise = noise_of(partial(map, read, series), counts)
@@ -86,6 +86,6 @@ def restored_pages(
         part = part_of(report, number / len(stack.series), 1 / len(stack.series))
         frames = restore_stack(read, series, noise, across, available_cores(), part)
         for page, values in zip(series, frames, strict=True):
-            result = keep_observed(read(page), values)
+            result = values if sigma else keep_observed(read(page), values)
             pages[page] = as_stored(picture_of(stack.pages[page]).with_values(result))
     return pages, noises
