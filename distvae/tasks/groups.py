@@ -554,7 +554,8 @@ def fill(
     found = _spread(observed.reshape(apart), mask.reshape(apart)).reshape(observed.shape)
     for number, floor in enumerate(FLOORS):
         found = np.where(seen, observed, found)
-        posterior = partial(_filled, found, observed, mask, _mean_covariance(found, frames), floor)
+        shared = _mean_covariance(found, threads, frames)
+        posterior = partial(_filled, found, observed, mask, shared, floor)
         part = part_of(report, number / len(FLOORS), 1 / len(FLOORS))
         found, _ = _look(HOLES, found, posterior, threads, part, frames)
     return np.where(seen, planes, found.astype(np.float64) / scale + low)
@@ -578,19 +579,20 @@ def _spread(observed: Picture, mask: Picture) -> Picture:
     return np.where(mask > 0, observed, smooth + differences)
 
 
-def _mean_covariance(found: Picture, frames: Frames) -> Tensor:
+def _mean_covariance(found: Picture, threads: int, frames: Frames) -> Tensor:
     """Return the mean covariance of populations all over a picture, of a mean variance of 1."""
     height, width = found.shape[1] // frames.number, found.shape[2]
     rows, columns = (_references(side - HOLES.size, APART) for side in (height, width))
     near = (HOLES.size, _count(HOLES, HOLES.radius, height, width), HOLES.radius, height)
-    total = torch.zeros(())
-    for frame in range(frames.number):
-        places = nearest_windows(found, frame * height + rows, columns, *near, frame, frame + 1)
-        for start in range(0, len(places), BLOCK):
-            windows, _ = cut_windows(found, places[start : start + BLOCK], HOLES.size)
-            total = total + _covariances(windows).sum(0)
-    mean: Tensor = total / total.diagonal().mean().clamp_min(LEAST)
-    return mean
+
+    def row_of(place: tuple[int, Places]) -> Tensor:
+        frame, row = place
+        places = nearest_windows(found, frame * height + row, columns, *near, frame, frame + 1)
+        return _covariances(cut_windows(found, places, HOLES.size)[0]).sum(0)
+
+    parts = [(frame, row) for frame in range(frames.number) for row in np.split(rows, len(rows))]
+    total = torch.stack(list(in_order(row_of, parts, threads, silent))).sum(0)
+    return total / total.diagonal().mean().clamp_min(LEAST)
 
 
 def _covariances(windows: Picture) -> Tensor:
