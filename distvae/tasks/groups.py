@@ -31,6 +31,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from distvae.data.noise_growth import NoiseGrowth
 from distvae.data.picture_noise import PictureNoise, blur
@@ -115,7 +116,9 @@ grows with the root of the floor: the first populations are those of a blurred p
 APART = 16
 """Pixels from one population to the next of those that give the mean covariance."""
 SPREAD = 1.2
-"""Pixels over which observed pixels are blurred into holes at first."""
+"""Pixels over which observed pixels are blurred into holes at first. Farther from them, the picture
+of half the size is filled in first.
+"""
 
 
 class Frames(NamedTuple):
@@ -551,7 +554,8 @@ def fill(
     scale = 255 / (high - low) if high > low else 1.0
     mask = seen.astype(np.float32)
     observed = np.where(seen, (planes - low) * scale, 0).astype(np.float32)
-    found = _spread(observed.reshape(apart), mask.reshape(apart)).reshape(observed.shape)
+    pair = (observed.reshape(apart), mask.reshape(apart))
+    found = _spread(*pair, threads, frames.across).reshape(observed.shape)
     for number, floor in enumerate(FLOORS):
         found = np.where(seen, observed, found)
         shared = _mean_covariance(found, threads, frames)
@@ -561,22 +565,33 @@ def fill(
     return np.where(seen, planes, found.astype(np.float64) / scale + low)
 
 
-def _spread(observed: Picture, mask: Picture) -> Picture:
-    """Return frames (C, F, height, width) with the blurred observed pixels in their holes.
-
-    They are blurred as far as needed.
-    """
-    smooth, width = np.zeros_like(observed), SPREAD
-    reached = np.zeros(observed.shape, bool)
-    while not reached.all():
-        weights = np.stack([[blur(frame, width) for frame in channel] for channel in mask])
-        values = np.stack([[blur(frame, width) for frame in channel] for channel in observed])
-        new = ~reached & (weights > 1e-2)
-        smooth[new] = (values / np.maximum(weights, 1e-2))[new]
-        reached |= new
-        width *= 2
+def _spread(observed: Picture, mask: Picture, threads: int, across: int) -> Picture:
+    """Return frames (C, F, height, width) with the blurred observed pixels in their holes."""
+    weights, values = (
+        np.stack([[blur(frame, SPREAD) for frame in channel] for channel in each])
+        for each in (mask, observed)
+    )
+    reached = weights > 1e-2
+    smooth = values / np.maximum(weights, 1e-2)
+    if not reached.all():
+        smooth = np.where(reached, smooth, _filled_at_half_size(observed, mask, threads, across))
     differences = np.where(mask > 0, observed - smooth, 0).sum(0) / np.maximum(mask.sum(0), 1)
-    return np.where(mask > 0, observed, smooth + differences)
+    return np.where(mask > 0, observed, smooth + differences).astype(np.float32)
+
+
+def _filled_at_half_size(observed: Picture, mask: Picture, threads: int, across: int) -> Doubles:
+    """Return frames that were filled in at half their size, or the means of small ones."""
+    _, number, height, width = observed.shape
+    pair = [torch.from_numpy(each).double() for each in (observed, mask)]
+    if min(height, width) < 2 * SMALLEST:
+        sums, weights = (each.mean((2, 3), keepdim=True) for each in pair)
+        return (sums / weights).numpy()
+    sums, weights = (avg_pool2d(each, 2, ceil_mode=True) for each in pair)
+    halves = (sums / weights).numpy()  # NaN without an observed pixel
+    planes = halves.reshape(len(halves), -1, halves.shape[3])
+    filled = fill(planes, threads, silent, Frames(number, across)).reshape(halves.shape)
+    whole = interpolate(torch.from_numpy(filled), scale_factor=2, mode="bilinear")
+    return whole[:, :, :height, :width].numpy()
 
 
 def _mean_covariance(found: Picture, threads: int, frames: Frames) -> Tensor:
