@@ -71,7 +71,7 @@ def inpaint(
     options: RestoreOptions,
 ) -> None:
     """Fill in the missing pixels of a picture, a stack or the pictures of a folder, or the gaps of
-    a sound, without other data. What was observed is kept.
+    a sound, without other data. What was observed is kept, unless its noise is told.
     """
     target, settings = _apart(target, assignments)
     one = partial(inpaint_file, assignments=settings, options=options, missing_options=missing)

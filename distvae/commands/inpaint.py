@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MissingOptions:
-    """The three ways to say what is missing, besides the NaN of a picture of floats."""
+    """The three ways to say what is missing, besides the NaN of a picture of floats, and the noise
+    of what is not.
+    """
 
     mask: Annotated[
         Path | None,
@@ -34,6 +36,14 @@ class MissingOptions:
     missing_value: Annotated[
         float | None,
         typer.Option(help="Pixels or samples with this value in all channels are missing."),
+    ] = None
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="Standard deviation of the noise in a picture, as of 'distvae denoise': remove it"
+            " too. By default what was observed is kept. The same as train.sigma.",
+        ),
     ] = None
     drop: Annotated[
         float | None,
@@ -114,7 +124,7 @@ def inpaint_file(
         refuse_corruption,
     )
 
-    overrides = options.overrides(assignments, drop=missing_options.drop)
+    overrides = options.overrides(assignments, missing_options.sigma, drop=missing_options.drop)
     source, stack = place.source, read_stack(place.source)
     signal = signals.picture_of(stack.pages[0]) if stack else signals.read_signal(source)
     config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=True)

@@ -76,6 +76,11 @@ class Task:
         return np.isnan(self.observed.values)
 
     @property
+    def sigma(self) -> float | None:
+        """Return the level of the noise if it was told."""
+        return cast(float | None, self.overrides.get("train.sigma"))
+
+    @property
     def is_by_groups(self) -> bool:
         """Return whether groups of windows restore it, and no model is trained."""
         options = self.options
@@ -84,6 +89,8 @@ class Task:
         for_groups = options.are_for_groups(self.overrides, has_gaps)
         is_by_groups = for_groups and (options.model == "groups" or not resumes)
         asked = "--counts" if self.counts else "--std" if self.std else ""
+        if self.sigma is not None and self.missing.any():
+            asked = "--sigma"
         if asked and (self.observed.rate is not None or not is_by_groups):
             raise Refusal(f"{asked}: for a picture and --model groups; omit it")
         return is_by_groups
@@ -124,8 +131,10 @@ class Task:
         return config.with_("data", path=str(self.source.absolute()))
 
     def result(self, restored: Floats) -> Floats:
-        """Return the values to write: observed ones are kept where others were missing."""
-        return keep_observed(self.observed.values, restored)
+        """Return the values to write: observed ones are kept where others were missing, unless
+        they have noise of a level that was told.
+        """
+        return restored if self.sigma else keep_observed(self.observed.values, restored)
 
     def scores(self, restored: Floats) -> dict[str, float]:
         """Return how close the result is to the reference, if there is one; for a sound also how
@@ -177,7 +186,7 @@ def restore_by_groups(task: Task) -> None:
     progress = Progress(task.options.style, "window")
     if task.damage:
         progress.say(task.name)
-    sigma = cast(float | None, task.overrides.get("train.sigma"))
+    sigma = task.sigma
     refuse_unfit(task.observed.values, task.source.name, sigma)
     values, began = distinct_channels(task.observed.values), time.monotonic()
     rate = task.observed.rate

@@ -93,7 +93,7 @@ def restored_pages(
 
     for number, series in enumerate(stack.series):
         noise: Noise | None = None
-        if find is None and sigma is not None:
+        if sigma is not None:
             noise = Noise.white(sigma, read(series[0]).shape[-1])
         elif find is None:
             noise = noise_of(partial(map, read, series), counts)
@@ -101,7 +101,7 @@ def restored_pages(
         part = part_of(report, number / len(stack.series), 1 / len(stack.series))
         work = (read, series, noise, across, available_cores(), part)
         for page, found in zip(series, restore_stack(*work, deviation), strict=True):
-            result = keep_observed(read(page), found.values)
+            result = found.values if sigma else keep_observed(read(page), found.values)
             pages[page] = as_stored(picture_of(stack.pages[page]).with_values(result))
             if found.deviation is not None:
                 errors[page] = found.deviation

@@ -115,6 +115,7 @@ def inpaint(
     image: ArrayLike | str | Path,
     mask: ArrayLike | str | Path | None = None,
     *,
+    sigma: float | None = None,
     model: Model | None = None,
     preset: Preset | None = None,
     recipe: str | Path | None = None,
@@ -129,7 +130,8 @@ def inpaint(
     The mask has the image's shape, with or without the channel axis. It may be the path of a
     picture whose pixels are black where the image was observed. For the file of a sound it may be
     the path of a text with the start and the end of a gap in seconds in each line. Observed values
-    stay as they are. The options are those of `denoise`.
+    stay as they are, unless `sigma` tells the noise of an image: then it is removed from what is
+    filled in. The options are those of `denoise`.
     """
     content = _opened(image)
     array, channel_axis = _channels_last(content, channel_axis)
@@ -150,9 +152,11 @@ def inpaint(
         )
     if np.isnan(array[~missing]).any():
         raise Refusal("image: holds NaN where the mask says that it was observed")
-    options = _Options(model, preset, recipe, settings, seed, watch)
+    options = _Options(model, preset, recipe, settings, seed, watch, sigma)
     [restored] = _restore(np.where(missing, np.nan, array), True, options)
-    return _channels_back(np.where(missing, restored, array), channel_axis)
+    if sigma is None:
+        restored = np.where(missing, restored, array)
+    return _channels_back(restored, channel_axis)
 
 
 def _denoised(
@@ -184,8 +188,9 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Double
     sigma = check_value("sigma", Positive | None, python_value(options.sigma))
     if options.std and array.ndim < 3:
         raise Refusal("image: a sound; an image expected, whose errors have a known deviation")
-    if options.counts and (array.ndim < 3 or not _is_by_groups(array, options)):
-        raise Refusal("counts: for an image and model 'groups', without options of training")
+    asked = "counts" if options.counts else "sigma" if inpainting and sigma else ""
+    if asked and (array.ndim < 3 or not _is_by_groups(array, options)):
+        raise Refusal(f"{asked}: for an image and model 'groups', without options of training")
     if _is_by_groups(array, options):
         from distvae.tasks import groups, sound_groups
 

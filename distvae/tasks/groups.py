@@ -18,8 +18,8 @@ whose noise is white with variance 1 once windows are whitened. The passes diffe
 
 A pixel is the mean of what the windows over it say, weighted by their precisions. A sparse pass
 looks again at a part of what was taken for noise. Missing pixels (`fill`) have no such shortcut:
-each window is the conditional Gaussian given its observed pixels, with the moments of its
-population.
+each window is the conditional Gaussian given its observed pixels, with the mean of its population
+and a covariance between that of its population and the mean one of the picture.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +31,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from distvae.data.noise_growth import NoiseGrowth
 from distvae.data.picture_noise import PictureNoise, blur
@@ -104,14 +105,20 @@ CORRELATED_NOISE = (
 """Without `moments`: what the first pass leaves of such noise resembles the data too much."""
 HOLES = Pass("moments", 6, 48, 16)
 """How `fill` looks at populations."""
-SOLVED_ONE_IN = 4
+SOLVED_ONE_IN = 6
 """Of the windows of a population, one in so many is filled in. All of them give the moments."""
-FLOORS = (30.0, 15.0, 7.5, 3.75, 1.9, 0.9, 0.5, 0.3)
-"""What stands for the variance of missing pixels, pass after pass, of values that span 255."""
-REST = 1e-2
-"""The variance of the noise of observed pixels at least, of values that span 255."""
+FLOORS = (30.0, 15.0, 7.5, 3.75, 1.9, 0.9, 0.5, 0.3, 0.2, 0.1)
+"""The variance of what populations leave out, pass after pass, of values that span 255."""
+SHARED = 6.0
+"""What the mean covariance of populations counts for beside one, in windows, at a floor of 1. It
+grows with the root of the floor: the first populations are those of a blurred picture.
+"""
+APART = 16
+"""Pixels from one population to the next of those that give the mean covariance."""
 SPREAD = 1.2
-"""Pixels over which observed pixels are blurred into holes at first."""
+"""Pixels over which observed pixels are blurred into holes at first. Farther from them, the picture
+of half the size is filled in first.
+"""
 
 
 class Frames(NamedTuple):
@@ -195,13 +202,16 @@ def restore(
     """Return a picture (height, width, channels) without noise, or with its NaN filled in.
 
     A number is the standard deviation of white noise. By default the noise of a picture is
-    estimated, and one with missing pixels is taken to have none.
+    estimated, and one with missing pixels is taken to have none. If it has some, its pixels are
+    filled in first.
     """
     _refuse_small(picture, frames)
     if np.isnan(picture).any():
-        level = noise if isinstance(noise, float) else 0.0
-        filled = fill(np.moveaxis(picture, -1, 0), level, threads, report, frames)
-        return Restored(np.moveaxis(filled, 0, -1))
+        part = report if noise is None else part_of(report, 0, 0.5)
+        filled = np.moveaxis(fill(np.moveaxis(picture, -1, 0), threads, part, frames), 0, -1)
+        if noise is None:
+            return Restored(filled)
+        picture, report = filled, part_of(report, 0.5, 0.5)
     if noise is None:
         noise = noise_of(lambda: [picture])
     elif not isinstance(noise, Noise):
@@ -456,8 +466,7 @@ def _look(
     stride = STRIDE if height * width < LARGE else WIDE_STRIDE
     rows, columns = (_references(side - each.size, stride) for side in (height, width))
     radius = min(each.radius, NEAR) if frames.across else each.radius
-    near = [min(radius, side - each.size) + 1 for side in (height, width)]
-    count = min(each.members, near[0] * near[1])
+    count = _count(each, radius, height, width)
     step = max(1, CHUNK // len(columns))
 
     def strip(place: tuple[int, Places]) -> tuple[slice, slice, Picture]:
@@ -486,6 +495,12 @@ def _look(
     total[::2] /= total[1]
     merged, _, variances = total.reshape(3, *guide.shape)
     return merged, variances
+
+
+def _count(each: Pass, radius: int, height: int, width: int) -> int:
+    """Return the windows of a population, of which small pictures have fewer."""
+    down, across = (min(radius, side - each.size) + 1 for side in (height, width))
+    return min(each.members, down * across)
 
 
 def in_order(
@@ -525,15 +540,11 @@ def _refuse_small(picture: Floats, frames: Frames) -> None:
 
 
 def fill(
-    planes: Floats,
-    noise: float = 0.0,
-    threads: int = 1,
-    report: Report = silent,
-    frames: Frames = ALONE,
+    planes: Floats, threads: int = 1, report: Report = silent, frames: Frames = ALONE
 ) -> Doubles:
     """Return the channels of a picture (C, height, width) with its missing pixels, NaN, filled in.
 
-    Without noise, observed pixels stay as they are.
+    Observed pixels stay as they are.
     """
     seen = ~np.isnan(planes)
     apart = (len(planes), frames.number, -1, planes.shape[2])
@@ -543,33 +554,67 @@ def fill(
     scale = 255 / (high - low) if high > low else 1.0
     mask = seen.astype(np.float32)
     observed = np.where(seen, (planes - low) * scale, 0).astype(np.float32)
-    found = _spread(observed.reshape(apart), mask.reshape(apart)).reshape(observed.shape)
-    variance = float(noise * scale) ** 2
+    pair = (observed.reshape(apart), mask.reshape(apart))
+    found = _spread(*pair, threads, frames.across).reshape(observed.shape)
     for number, floor in enumerate(FLOORS):
-        found = found if noise else np.where(seen, observed, found)
-        posterior = partial(_filled, found, observed, mask, variance, max(floor, 0.02 * variance))
+        found = np.where(seen, observed, found)
+        shared = _mean_covariance(found, threads, frames)
+        posterior = partial(_filled, found, observed, mask, shared, floor)
         part = part_of(report, number / len(FLOORS), 1 / len(FLOORS))
         found, _ = _look(HOLES, found, posterior, threads, part, frames)
-    filled = found.astype(np.float64) / scale + low
-    return filled if noise else np.where(seen, planes, filled)
+    return np.where(seen, planes, found.astype(np.float64) / scale + low)
 
 
-def _spread(observed: Picture, mask: Picture) -> Picture:
-    """Return frames (C, F, height, width) with the blurred observed pixels in their holes.
-
-    They are blurred as far as needed.
-    """
-    smooth, width = np.zeros_like(observed), SPREAD
-    reached = np.zeros(observed.shape, bool)
-    while not reached.all():
-        weights = np.stack([[blur(frame, width) for frame in channel] for channel in mask])
-        values = np.stack([[blur(frame, width) for frame in channel] for channel in observed])
-        new = ~reached & (weights > 1e-2)
-        smooth[new] = (values / np.maximum(weights, 1e-2))[new]
-        reached |= new
-        width *= 2
+def _spread(observed: Picture, mask: Picture, threads: int, across: int) -> Picture:
+    """Return frames (C, F, height, width) with the blurred observed pixels in their holes."""
+    weights, values = (
+        np.stack([[blur(frame, SPREAD) for frame in channel] for channel in each])
+        for each in (mask, observed)
+    )
+    reached = weights > 1e-2
+    smooth = values / np.maximum(weights, 1e-2)
+    if not reached.all():
+        smooth = np.where(reached, smooth, _filled_at_half_size(observed, mask, threads, across))
     differences = np.where(mask > 0, observed - smooth, 0).sum(0) / np.maximum(mask.sum(0), 1)
-    return np.where(mask > 0, observed, smooth + differences)
+    return np.where(mask > 0, observed, smooth + differences).astype(np.float32)
+
+
+def _filled_at_half_size(observed: Picture, mask: Picture, threads: int, across: int) -> Doubles:
+    """Return frames that were filled in at half their size, or the means of small ones."""
+    _, number, height, width = observed.shape
+    pair = [torch.from_numpy(each).double() for each in (observed, mask)]
+    if min(height, width) < 2 * SMALLEST:
+        sums, weights = (each.mean((2, 3), keepdim=True) for each in pair)
+        return (sums / weights).numpy()
+    sums, weights = (avg_pool2d(each, 2, ceil_mode=True) for each in pair)
+    halves = (sums / weights).numpy()  # NaN without an observed pixel
+    planes = halves.reshape(len(halves), -1, halves.shape[3])
+    filled = fill(planes, threads, silent, Frames(number, across)).reshape(halves.shape)
+    whole = interpolate(torch.from_numpy(filled), scale_factor=2, mode="bilinear")
+    return whole[:, :, :height, :width].numpy()
+
+
+def _mean_covariance(found: Picture, threads: int, frames: Frames) -> Tensor:
+    """Return the mean covariance of populations all over a picture, of a mean variance of 1."""
+    height, width = found.shape[1] // frames.number, found.shape[2]
+    rows, columns = (_references(side - HOLES.size, APART) for side in (height, width))
+    near = (HOLES.size, _count(HOLES, HOLES.radius, height, width), HOLES.radius, height)
+
+    def row_of(place: tuple[int, Places]) -> Tensor:
+        frame, row = place
+        places = nearest_windows(found, frame * height + row, columns, *near, frame, frame + 1)
+        return _covariances(cut_windows(found, places, HOLES.size)[0]).sum(0)
+
+    parts = [(frame, row) for frame in range(frames.number) for row in np.split(rows, len(rows))]
+    total = torch.stack(list(in_order(row_of, parts, threads, silent))).sum(0)
+    return total / total.diagonal().mean().clamp_min(LEAST)
+
+
+def _covariances(windows: Picture) -> Tensor:
+    """Return the covariances of populations without their means, (M, D, D)."""
+    b = torch.from_numpy(windows)
+    covariances: Tensor = b @ b.mT / windows.shape[2]
+    return covariances
 
 
 def _with_means(windows: Picture, means: Picture) -> Picture:
@@ -580,22 +625,24 @@ def _filled(
     found: Picture,
     observed: Picture,
     mask: Picture,
-    variance: float,
+    shared: Tensor,
     floor: float,
     places: Places,
 ) -> Found:
     """Return windows given their observed pixels, for some windows of each population.
 
-    With B the population, without means and by sqrt(n), windows are x = mu + B a, a ~ N(0, I).
+    The covariance of a population is shrunk towards the shared one, times its mean variance.
     """
     windows, means = cut_windows(found, places, HOLES.size)
     solved = np.ascontiguousarray(places[:, ::SOLVED_ONE_IN])
     y, o = (_with_means(*cut_windows(each, solved, HOLES.size)) for each in (observed, mask))
-    b = torch.from_numpy(windows) / windows.shape[2] ** 0.5
-    seen = torch.from_numpy(o).round().mT / (variance + REST + floor)
+    own, count, few = _covariances(windows), windows.shape[2], SHARED * floor**0.5
+    variances = own.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+    covariance = (count * own + few * variances * shared) / (count + few)
+    seen = torch.from_numpy(o).round().mT
     differences = seen * torch.from_numpy(y - means[:, :, None]).mT
-    precision = b.mT[:, None] @ (seen[..., None] * b[:, None])
-    precision.diagonal(dim1=-2, dim2=-1).add_(1)
-    a = torch.cholesky_solve((differences @ b)[..., None], torch.linalg.cholesky(precision))[..., 0]
+    joint = covariance[:, None] * seen[..., None] * seen[..., None, :]
+    joint.diagonal(dim1=-2, dim2=-1).add_(floor)
+    a = torch.cholesky_solve(differences[..., None], torch.linalg.cholesky(joint))[..., 0]
     ones = np.ones((len(places), len(found)), np.float32)
-    return Found((a @ b.mT).mT.contiguous().numpy(), means, ones, solved)
+    return Found((a @ covariance).mT.contiguous().numpy(), means, ones, solved)

@@ -14,6 +14,7 @@ from distvae.data.picture_noise import PictureNoise, blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 from distvae.tasks import groups
+from distvae.tasks.arrays import inpaint
 from distvae.tasks.group_kernels import add_windows, cut_windows, nearest_windows
 from tests.called import Called
 
@@ -190,18 +191,19 @@ def test_missing_pixels_are_filled_with_conditional_means(monkeypatch: pytest.Mo
     mask = (np.random.default_rng(1).random(clean.shape) < 0.6).astype(np.float32)
     first = np.array([3, 9], np.int32)
     places = nearest_windows(clean, first, first, 5, 30, 8, 24, 0, 1)
-    floor, variance = 2.0, 3.0
-    found = groups._filled(clean, clean * mask, mask, variance, floor, places)
+    floor, few = 4.0, 2 * groups.SHARED
+    shared = np.cov(np.random.default_rng(2).random((25, 60))).astype(np.float32)
+    found = groups._filled(clean, clean * mask, mask, torch.from_numpy(shared), floor, places)
     windows, means = cut_windows(clean, places, 5)
     for m in range(len(places)):
-        b = windows[m].astype(np.float64) / np.sqrt(30)
+        own = np.cov(windows[m].astype(np.float64), bias=True)
+        covariance = (30 * own + few * own.trace() / 25 * shared) / (30 + few)
         for k, place in enumerate(places[m, ::10]):
             y, x = divmod(int(place), clean.shape[2])
             seen = mask[0, y : y + 5, x : x + 5].ravel() > 0
             observed = clean[0, y : y + 5, x : x + 5].ravel()[seen]
-            joint = b[seen] @ b[seen].T + (variance + groups.REST + floor) * np.eye(seen.sum())
-            weights = np.linalg.solve(joint, observed - means[m][seen])
-            expected = b @ b[seen].T @ weights
+            joint = covariance[np.ix_(seen, seen)] + floor * np.eye(seen.sum())
+            expected = covariance[:, seen] @ np.linalg.solve(joint, observed - means[m][seen])
             assert np.allclose(found.windows[m, :, k], expected, atol=1e-2)
 
 
@@ -251,6 +253,36 @@ def test_a_hole_wider_than_a_window_is_filled_smoothly() -> None:
     holed = clean.copy()
     holed[10:26, 12:28] = np.nan
     assert np.abs(groups.restore(holed).values - clean).max() < 12
+
+
+def test_missing_values_are_told_by_other_channels() -> None:
+    grey = np.random.default_rng(0).random((40, 40, 1))  # neighbours tell nothing
+    clean = 255 * np.concatenate([grey, 0.2 + 0.5 * grey, 1 - grey], -1)
+    missing = np.random.default_rng(1).random(clean.shape) < 0.3
+    holed = np.where(missing, np.nan, clean)
+    apart = np.concatenate([groups.restore(holed[..., c : c + 1]).values for c in range(3)], -1)
+    assert psnr(groups.restore(holed).values, clean) > psnr(apart, clean) + 6
+
+
+def test_noise_that_is_told_is_removed_around_holes_and_in_them() -> None:
+    clean = picture()
+    missing = np.random.default_rng(1).random(clean.shape) < 0.3
+    damaged = np.where(missing, np.nan, noisy(clean, 20.0))
+    filled, restored = groups.restore(damaged), groups.restore(damaged, 20.0)
+    assert str(restored.noise) == "white noise of 20"
+    for part in (missing, ~missing):
+        assert psnr(restored.values[part], clean[part]) > psnr(filled.values[part], clean[part]) + 3
+
+
+def test_an_edge_goes_on_through_a_hole_much_wider_than_a_window() -> None:
+    biharmonic = pytest.importorskip("skimage.restoration").inpaint_biharmonic
+    y, x = np.mgrid[:96, :96]
+    clean = 60 + 100.0 * (2 * y > x)[..., None]
+    missing = np.zeros(clean.shape, bool)
+    missing[16:44, 40:68] = True
+    filled = groups.restore(np.where(missing, np.nan, clean)).values
+    smooth = biharmonic(clean[..., 0], missing[..., 0])[..., None]
+    assert psnr(filled[missing], clean[missing]) > psnr(smooth[missing], clean[missing]) + 4
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (9, 31, 3), (40, 8, 2)])
@@ -392,6 +424,27 @@ def test_groups_take_no_settings_of_training(
     Image.fromarray(picture()[..., 0].astype(np.uint8)).save(source)
     code, _, err = call("denoise", str(source), str(out), "--model", "groups", *words)
     assert (code, said in err) == (2, True), err
+
+
+def test_inpaint_removes_noise_that_is_told(tmp_path: Path, call: Called) -> None:
+    source, out = tmp_path / "in.png", tmp_path / "out.png"
+    observed = noisy(picture(), 20.0)[..., 0].clip(1, 255).astype(np.uint8)
+    observed[10:12] = 0
+    Image.fromarray(observed).save(source)
+    words = ["inpaint", str(source), str(out), "--missing-value", "0", "--sigma", "20"]
+    code, _, err = call(*words)
+    assert code == 0, err
+    assert "white noise of 20 removed" in err
+    written = np.asarray(Image.open(out)).astype(np.float64)
+    assert (
+        psnr(written, picture()[..., 0]) > psnr(observed.astype(np.float64), picture()[..., 0]) + 5
+    )
+    found = inpaint(observed.astype(np.float64), observed == 0, sigma=20)
+    assert np.abs(written - found).max() <= 0.5
+    code, _, err = call(*words, "--preset", "fast", "--force")
+    assert (code, "--sigma: for a picture and --model groups" in err) == (2, True), err
+    with pytest.raises(Refusal, match="sigma: for an image and model 'groups'"):
+        inpaint(observed, observed == 0, sigma=20, preset="fast")
 
 
 @pytest.mark.parametrize(
