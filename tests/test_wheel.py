@@ -259,5 +259,6 @@ def test_a_picture_is_restored(installed: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_keeps_the_laws(installed: Path, tmp_path: Path) -> None:
-    code = "from distvae.testing import check_model; check_model({'model': {'kind': 'vsc'}})"
+    shutil.copy(ROOT / "tests" / "laws" / "model_laws.py", tmp_path)
+    code = "import model_laws as m; [law(m.Case.of({'model': {'kind': 'vsc'}})) for law in m.LAWS]"
     run_outside(installed / "python", "-c", code, cwd=tmp_path)

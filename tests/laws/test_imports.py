@@ -33,7 +33,6 @@ LAYERS = [
     ("tune", "estimators"),
     ("report",),
     ("reproduce",),
-    ("testing",),
     ("commands",),
     ("cli", "interactive"),
     ("__main__",),
