@@ -1,11 +1,8 @@
-"""The card of a trained model: what it is, what it was trained on, how good it is, how to load it.
-
-It is made from the files of a run folder alone.
-"""
+"""The card of a trained model, made from the files of its run folder alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from distvae.config import changed_settings, from_stored
 from distvae.config.recipes import recipe_name
@@ -14,9 +11,6 @@ from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
 from distvae.numerics.figures import SPREAD, without_spreads
 from distvae.numerics.glossary import meaning
 from distvae.numerics.numbers import shown, with_spread
-
-if TYPE_CHECKING:
-    from distvae.train.documents import RunInfo
 
 CARD = "README.md"
 """The file of a card."""
@@ -77,7 +71,7 @@ class Card:
 
     def __init__(self, run: Path) -> None:
         self.run = run
-        self.info = cast("RunInfo", read_json(run / "run.json"))
+        self.info = read_json(run / "run.json")
         self.config = from_stored(cast(dict[str, object], read_yaml(run / "config.yaml")))
         self.best_epoch = int(read_json(run / "best.json")["facts"]["epoch"])
         self.unit = plain_text(self.info["unit"])

@@ -44,10 +44,7 @@ def push(run: Path, destination: str) -> None:
 
 
 def _upload(run: Path, repository: str) -> None:
-    """Write a model to the hub in one commit. A new repository is private.
-
-    The hub's package finds the token and the address.
-    """
+    """Write a model to the hub in one commit. A new repository is private."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
         _export(run, folder)
@@ -87,7 +84,7 @@ def _export(run: Path, folder: Path) -> None:
         if (run / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / name, folder / name)
-    (folder / CARD).write_text(str(Card(run)))
+    (folder / CARD).write_bytes(str(Card(run)).encode())
     (folder / "config.yaml").write_bytes(settings)
     documents = {
         "config.json": {"model_type": config.model.kind, **to_dict(config)},
@@ -99,9 +96,7 @@ def _export(run: Path, folder: Path) -> None:
 
 
 def _without_places(config: Config) -> Config:
-    """Return a configuration that names data by its last name, without folders and URIs, and no
-    folder of populations.
-    """
+    """Return a configuration without folders and URIs, which names data by its last name."""
     changes = {}
     if "/" in config.data.path:
         changes["path"] = config.data.path.partition("?")[0].rstrip("/").rpartition("/")[2]

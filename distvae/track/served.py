@@ -82,7 +82,7 @@ def pack(run: Path, folder: Path) -> None:
             input_example=_example(info),
             pip_requirements=_requirements(),
         )
-    (folder / CARD).write_text(str(Card(run)))
+    (folder / CARD).write_bytes(str(Card(run)).encode())
 
 
 def _copy_run(run: Path, data: Path) -> None:

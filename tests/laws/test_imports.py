@@ -166,7 +166,6 @@ COMMANDS = [
     "runs",
     "sync",
     "push",
-    "load",
     "ui",
     "doctor",
     "serve",

@@ -6,16 +6,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class Hub(ThreadingHTTPServer):
-    """The repositories of the server."""
+    """A hub with one private repository."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server_port}"
-        self.repositories: dict[str, dict[str, bytes]] = {}
-        self.private: set[str] = set()
+        self.files: dict[str, bytes] = {}
         self.commits = 0
 
 
@@ -30,49 +30,42 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, document: object, code: int = 200) -> None:
         content = json.dumps(document).encode()
         self.send_response(code)
-        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
     def do_GET(self) -> None:
-        files = self.server.repositories["/".join(self.path.split("/")[3:5])].items()
-        facts = {"type": "file", "oid": "0" * 40}
-        self.answer([{**facts, "path": path, "size": len(content)} for path, content in files])
+        if not self.path.startswith("/api/models/someone/model/tree/"):
+            self.answer({}, 404)
+            return
+        facts = {"type": "file", "oid": "0" * 40, "size": 1}
+        self.answer([{**facts, "path": path} for path in self.server.files])
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        words = self.path.partition("?")[0].strip("/").split("/")
-        if words == ["api", "repos", "create"]:
-            asked = json.loads(body)
-            name = f"{asked['organization']}/{asked['name']}"
-            exists = name in self.server.repositories
-            if not exists:
-                self.server.repositories[name] = {".gitattributes": b""}
-                if asked.get("private") or asked.get("visibility") == "private":
-                    self.server.private.add(name)
-            self.answer({"url": f"{self.server.address}/{name}"}, 409 if exists else 200)
-        elif words == ["api", "validate-yaml"]:
+        lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
+        asked = [json.loads(line) for line in lines]
+        url = f"{self.server.address}/someone/model"
+        if self.path == "/api/repos/create":
+            assert asked[0].get("private") or asked[0].get("visibility") == "private"
+            self.answer({"url": url}, 409 if self.server.files else 200)
+        elif self.path == "/api/validate-yaml":
             self.answer({"warnings": [], "errors": []})
-        elif words[4] == "preupload":
-            asked = json.loads(body)["files"]
-            small = {"uploadMode": "regular", "shouldIgnore": False}
-            self.answer({"files": [{"path": file["path"], **small} for file in asked]})
+        elif self.path.startswith("/api/models/someone/model/preupload/"):
+            regular = {"uploadMode": "regular", "shouldIgnore": False}
+            self.answer({"files": [file | regular for file in asked[0]["files"]]})
         else:
-            assert words[4] == "commit"
-            self.commit("/".join(words[2:4]), body)
+            assert self.path.startswith("/api/models/someone/model/commit/")
+            for line in asked:
+                self.change(line["key"], line["value"])
+            self.server.commits += 1
+            self.answer({"success": True, "commitOid": "0" * 40, "commitUrl": url})
 
-    def commit(self, name: str, body: bytes) -> None:
-        files = self.server.repositories[name]
-        for line in map(json.loads, body.splitlines()):
-            if line["key"] == "file":
-                files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            elif line["key"] == "deletedFile":
-                del files[line["value"]["path"]]
-        self.server.commits += 1
-        oid = f"{self.server.commits:040d}"
-        address = f"{self.server.address}/{name}/commit/{oid}"
-        self.answer({"success": True, "commitOid": oid, "commitUrl": address})
+    def change(self, key: str, value: dict[str, Any]) -> None:
+        """Carry out one operation of a commit."""
+        if key == "file":
+            self.server.files[value["path"]] = base64.b64decode(value["content"])
+        elif key == "deletedFile":
+            del self.server.files[value["path"]]
 
 
 @contextmanager
