@@ -27,9 +27,6 @@ from tests.track.records import RECORD, runs
 Values = tuple[str, ...]
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*type hint is inferred as AnyType"
-)  # MLflow's, of its own types
 @pytest.mark.slow
 def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Path) -> None:
     import mlflow
