@@ -45,11 +45,7 @@ def _download(store: Store, model: "LoggedModel", folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         try:
             downloaded = _data_of(store, model, scratch)
-        except Refusal:
-            raise
-        except (
-            Exception
-        ) as error:  # buckets, and packages that reach them, have errors of their own
+        except Exception as error:  # buckets, and packages for them, have errors of their own
             raise Refusal(
                 f"its model {model.model_id} cannot be fetched from MLflow: {error_summary(error)}"
             ) from error

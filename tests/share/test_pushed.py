@@ -90,13 +90,6 @@ def test_what_was_pushed_is_pushed_again_byte_for_byte(pushed: Path, tmp_path: P
     assert contents(tmp_path / "again") == contents(pushed)
 
 
-def test_what_exists_is_left_as_it_is(run: Path) -> None:
-    before = contents(run)
-    with pytest.raises(Refusal, match="a new folder or hf://OWNER/NAME expected"):
-        distvae.push(run, run)
-    assert contents(run) == before
-
-
 def test_a_run_with_damaged_weights_is_not_pushed(run: Path, tmp_path: Path) -> None:
     for weights in run.glob("best-*"):
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
