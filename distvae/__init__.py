@@ -54,8 +54,8 @@ _CALLED = ("train", "tune")
 def load(run: "Path | str") -> "Run":
     """Open a trained run: `.encode(x)`, `.decode(z)`, `.sample(n)`.
 
-    It is named as on the command line: by its folder, its name or id in MLflow, as
-    `best:METRIC@SWEEP`, or by the URI of a pushed model.
+    It is named as on the command line: by its folder, its name or id in MLflow, or as
+    `best:METRIC@SWEEP`.
     """
     from distvae.commands.options import find_run
     from distvae.train.run import Run
@@ -63,17 +63,16 @@ def load(run: "Path | str") -> "Run":
     return Run.open(find_run(run))
 
 
-def push(run: "Run | Path | str", destination: "Path | str", *, force: bool = False) -> str:
-    """Write a trained model with a card to a folder, a storage or the Hugging Face hub.
-
-    Return the place, from which `load` opens it.
+def push(run: "Run | Path | str", destination: "Path | str") -> None:
+    """Write a trained model with a card to a new folder, which `load` opens, or to a repository of
+    the Hugging Face hub, `hf://OWNER/NAME`.
     """
     from distvae.commands.options import find_run
     from distvae.share.pushed import push
     from distvae.train.run import Run
 
     folder = run.path if isinstance(run, Run) else find_run(run)
-    return push(folder, str(destination), force)
+    push(folder, str(destination))
 
 
 def __getattr__(name: str) -> object:

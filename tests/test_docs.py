@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -37,6 +38,8 @@ def run_in(folder: Path, *words: str) -> str:
     environment = {k: v for k, v in os.environ.items() if k != "DISTVAE_DATA"} | settings
     for name, code in programs_of("extending.md").items():
         (folder / name).write_text(code)
+    for laws in (ROOT / "tests" / "laws").glob("*_laws.py"):
+        shutil.copy(laws, folder)
     done = subprocess.run(
         [sys.executable, *words],
         cwd=folder,
@@ -71,7 +74,7 @@ def test_the_estep_of_the_guide_trains_and_keeps_the_laws(tmp_path: Path) -> Non
     bounds = [float(found) for found in re.findall(r"epoch \d+: (-?[\d.]+)", output)]
     assert len(bounds) == 4
     assert bounds[-1] > bounds[0]
-    run_in(tmp_path, "test_flips.py")
+    run_in(tmp_path, "-m", "pytest", "-q", "test_flips.py")
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ with errors_reported():  # Ctrl-C while these are imported, which takes a third 
         records,
         reference,
         restoration,
-        sharing,
         sweeps,
     )
     from distvae.commands.completion import join_words
@@ -26,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (models, restoration, sweeps, reference, data, records, sharing, machines):
+for part in (models, restoration, sweeps, reference, data, records, machines):
     app.add_typer(part.app)
 
 

@@ -18,6 +18,7 @@ from distvae.commands.options import (
     WhichSplit,
     WorkerOptions,
 )
+from distvae.commands.push import push_run
 from distvae.commands.show import show_run
 from distvae.commands.train import train_recipe
 from distvae.commands.training import TrainOptions
@@ -131,3 +132,14 @@ def check(
 ) -> None:
     """Check that a run's files are complete; with --exact, also its bound against log p(x)."""
     check_run(run, exact, rows)
+
+
+@command(app)
+def push(
+    run: RunFolder,
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="A new folder, or hf://OWNER/NAME for the hub.")
+    ],
+) -> None:
+    """Write a trained model with a card to a folder or the Hugging Face hub."""
+    push_run(run, destination)

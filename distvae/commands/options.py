@@ -4,7 +4,6 @@ The fields of the classes in this package are the options of the command line: `
 their types and help texts. Nothing here imports anything heavy.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,35 +24,21 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 """The folder of runs and sweeps, and of MLflow's database."""
-RUN_HELP = "Its folder, its name or id in MLflow, best:METRIC@SWEEP, or the URI of a pushed model."
-URI = re.compile(r"(\w+):/+(?=[^/])")
-"""The beginning of a URI."""
-SHORTENED = re.compile(r"^(\w+):/(?!/)")
-"""The beginning of a URI that became a path, which has one slash left."""
+RUN_HELP = "Its folder, its name or id in MLflow, or best:METRIC@SWEEP."
 
 
 def find_run(run: Path | str) -> Path:
     """Return the folder of a run that is named by its folder, its name or id in MLflow, or as
-    best:METRIC@SWEEP. A pushed model is copied from its URI to the cache.
+    best:METRIC@SWEEP.
     """
     with refusing_bad_paths(str(run), "the name or the folder of a run expected"):
         folder = given_path(run, "run").expanduser()
     if folder.is_dir():  # MLflow is not asked
         return folder
-    if URI.match(str(run)):
-        from distvae.share.pushed import fetch
-
-        return fetch(_with_all_slashes(str(run)))
     from distvae.track import Store
     from distvae.track.records import find_folder
 
     return find_folder(str(run), Store.find(RUNS))
-
-
-def _with_all_slashes(uri: str) -> str:
-    """Return a URI with the slashes that it had before it became a path: file:// names no host."""
-    slashes = "///" if uri.startswith("file:") else "//"
-    return SHORTENED.sub(rf"\1:{slashes}", uri)
 
 
 def run_callback(context: typer.Context, run: Path | None) -> Path | None:

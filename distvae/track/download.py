@@ -1,12 +1,13 @@
 """Download trained runs from MLflow into folders. Files are copied, and nothing is unpickled."""
 
-import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import check_relative
 from distvae.share.card import summaries
-from distvae.track.served import DATA, HISTORY, NEEDED
+from distvae.track.served import HISTORY, NEEDED
 from distvae.track.store import Store, error_summary
 
 if TYPE_CHECKING:
@@ -41,27 +42,37 @@ def _latest_model(client: "MlflowClient", record: str) -> "LoggedModel":
 
 def _download(store: Store, model: "LoggedModel", folder: Path) -> None:
     """Copy those files of a logged model into a folder that make it the folder of a run."""
-    from mlflow.artifacts import download_artifacts
-
-    source = f"{model.artifact_location}/{DATA}"
-    try:
-        path = download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=store.uri)
-    except Exception as error:  # buckets, and packages that reach them, have errors of their own
-        raise Refusal(
-            f"its model {model.model_id} cannot be fetched from MLflow: {error_summary(error)}"
-        ) from error
-    downloaded = Path(path)
-    names = {path.name for path in downloaded.iterdir() if path.is_file()}
-    missing = [name for name in NEEDED if name not in names]
-    if missing:
-        raise Refusal(
-            f"its model {model.model_id} in MLflow has no {missing[0]}; one that 'distvae train'"
-            " logged expected"
-        )
-    for name in names:
-        if name in (*NEEDED, *HISTORY) or name.endswith(".safetensors"):
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        try:
+            downloaded = _data_of(store, model, scratch)
+        except Exception as error:  # buckets, and packages for them, have errors of their own
+            raise Refusal(
+                f"its model {model.model_id} cannot be fetched from MLflow: {error_summary(error)}"
+            ) from error
+        names = {path.name for path in downloaded.iterdir() if path.is_file()}
+        missing = [name for name in NEEDED if name not in names]
+        if missing:
+            raise Refusal(
+                f"its model {model.model_id} in MLflow has no {missing[0]}; one that 'distvae"
+                " train' logged expected"
+            )
+        for name in names:
+            if name in (*NEEDED, *HISTORY) or name.endswith(".safetensors"):
+                (downloaded / name).replace(folder / name)
+        for name in summaries(downloaded):
+            (folder / name).parent.mkdir(parents=True)
             (downloaded / name).replace(folder / name)
-    for name in summaries(downloaded):
-        (folder / name).parent.mkdir(parents=True)
-        (downloaded / name).replace(folder / name)
-    shutil.rmtree(downloaded)
+
+
+def _data_of(store: Store, model: "LoggedModel", scratch: str) -> Path:
+    """Download the folder of a run that a logged model opens, without the code beside it."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.models import Model
+
+    def fetch(name: str) -> str:
+        source = f"{model.artifact_location}/{check_relative(name, 'MLmodel')}"
+        found = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=store.uri)
+        return str(found)
+
+    described = Model.load(fetch("MLmodel"))
+    return Path(fetch(described.flavors["python_function"]["data"]))

@@ -226,8 +226,8 @@ class Sender:
         note = {NOTE: self.description()}
         model = self.client.create_logged_model(experiment, kind, self.id, tags=note)
         with tempfile.TemporaryDirectory() as scratch:
-            packed = pack(self.folder, Path(scratch))
-            self.client.log_model_artifacts(model.model_id, str(packed))
+            pack(self.folder, Path(scratch))
+            self.client.log_model_artifacts(model.model_id, scratch)
         self.client.finalize_logged_model(model.model_id, "READY")
         last_epoch = max(self._logged_epochs, default=0)
         self.client.log_outputs(self.id, [LoggedModelOutput(model.model_id, last_epoch)])

@@ -3,9 +3,11 @@
 Logged models name this module, so it has to keep its name.
 """
 
-import json
-import platform
+import re
 import shutil
+import tempfile
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,29 +15,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from distvae.config.schema import check_value
+from distvae.files.checkout import CHECKOUT, PACKAGE
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import check_plain, read_json, refuse_strange_entries
-from distvae.share.card import Card, summaries
-from distvae.share.names import CARD
-from distvae.share.wheel import write_wheel
+from distvae.share.card import CARD, Card, summaries
 from distvae.track.facts import run_info
 
 if TYPE_CHECKING:
-    from mlflow.models import Model, ModelSignature
+    from mlflow.models import ModelSignature
 
     from distvae.data.dataset import Array
     from distvae.train.documents import RunInfo
     from distvae.train.run import Run
 
 Output = Literal["codes", "reconstruction"]
-DATA = "run"
-"""The folder in a logged model that opens as a run folder."""
 NEEDED = ("run.json", "config.yaml", "best.json")
-"""The files in it that describe the weights."""
+"""The files of a run that describe the weights."""
 HISTORY = ("epochs.jsonl", "events.jsonl")
-"""The files in it with the history of training."""
-EXAMPLE, REQUEST = "input_example.json", "serving_input_example.json"
-"""The files with an example: of rows, and of what a server is sent."""
+"""The files of a run with the history of training."""
 
 
 class Served:
@@ -65,19 +62,27 @@ def _load_pyfunc(path: str) -> Served:
     return Served(Run.open(path))
 
 
-def pack(run: Path, folder: Path) -> Path:
+def pack(run: Path, folder: Path) -> None:
     """Write a model into a folder as MLflow stores it.
 
     It has weights, settings, history and figures, a card, an example, and the code that opens it.
     """
-    _copy_run(run, folder / DATA)
-    (folder / CARD).write_bytes(str(Card(run)).encode())
+    from mlflow.pyfunc import save_model
+
     info = run_info(run)
     assert info is not None
-    _write_example(info, folder)
-    _write_environment(folder)
-    _described_model(info).save(str(folder / "MLmodel"))
-    return folder
+    with tempfile.TemporaryDirectory() as scratch:
+        _copy_run(run, Path(scratch, "run"))
+        save_model(
+            str(folder),
+            loader_module=__name__,
+            data_path=f"{scratch}/run",
+            code_paths=[str(PACKAGE)],
+            signature=_signature(info["dims"]),
+            input_example=_example(info),
+            pip_requirements=_requirements(),
+        )
+    (folder / CARD).write_bytes(str(Card(run)).encode())
 
 
 def _copy_run(run: Path, data: Path) -> None:
@@ -90,51 +95,23 @@ def _copy_run(run: Path, data: Path) -> None:
         shutil.copy(run / name, data / name)
 
 
-def _write_example(info: "RunInfo", folder: Path) -> None:
-    """Write two rows that rise through the range of the training data.
+def _example(info: "RunInfo") -> "Array":
+    """Return two rows that rise through the range of the training data.
 
     Early runs did not record that range.
     """
     low, high = info.get("range", (0.0, 1.0))
-    rows = np.linspace(low, high, 2 * info["dims"], dtype=np.float32).reshape(2, -1)
-    (folder / EXAMPLE).write_text(json.dumps(rows.tolist()))
-    (folder / REQUEST).write_text(json.dumps({"inputs": rows.tolist()}))
+    return np.linspace(low, high, 2 * info["dims"], dtype=np.float32).reshape(2, -1)
 
 
-def _write_environment(folder: Path) -> None:
-    """Write what the model needs: for pip, and for MLflow's virtual and conda environments."""
-    import yaml
+def _requirements() -> list[str]:
+    """Return the packages that this one needs, with their versions in this environment.
 
-    write_wheel(folder)
-    python, listed = platform.python_version(), ["-r requirements.txt"]
-    pip = {"python": python, "build_dependencies": ["pip"], "dependencies": listed}
-    conda = {
-        "channels": ["conda-forge"],
-        "dependencies": [f"python={python}", "pip", {"pip": listed}],
-    }
-    (folder / "python_env.yaml").write_text(yaml.safe_dump(pip, sort_keys=False))
-    (folder / "conda.yaml").write_text(yaml.safe_dump(conda, sort_keys=False))
-
-
-def _described_model(info: "RunInfo") -> "Model":
-    """Return the description of the model by which MLflow opens it."""
-    from mlflow.models import Model
-
-    example = {
-        "artifact_path": EXAMPLE,
-        "serving_input_path": REQUEST,
-        "type": "ndarray",
-        "format": "tf-serving",
-    }
-    model = Model(signature=_signature(int(info["dims"])), saved_input_example_info=example)
-    model.add_flavor(
-        "python_function",
-        loader_module=__name__,
-        data=DATA,
-        python_version=platform.python_version(),
-        env={"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
-    )
-    return model
+    A build such as `+cpu` is in no public registry.
+    """
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[^\w-]", needed)[0] for needed in project["dependencies"]]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
 
 
 def _signature(width: int) -> "ModelSignature":

@@ -36,7 +36,10 @@ EPOCHS = "epochs.jsonl"
 """The file of a run folder with a record of each epoch, one a line."""
 BLOCK = 4096  # rows that are encoded or decoded at once
 VALUES = 2**22  # the most that they may have, since convolutions make several of each
-FACTS = {"recipe": str, "data": str, "data_digest": str, "unit": str, "rows": dict}
+FACTS = {
+    **{"recipe": str, "data": str, "data_digest": str, "unit": str},
+    **{"rows": dict, "versions": dict},
+}
 """Facts that every run.json has, and their types."""
 
 

@@ -5,6 +5,7 @@ laws, and in every command once its package names it as an entry point.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+LAWS = Path(__file__).parents[1] / "laws" / "data_laws.py"
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,7 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (points,) = (tomllib.loads(text) for text in toml if "letters" in text)
     (folder / "letters.py").write_text(program)
     (folder / "test_letters.py").write_text(laws)
+    shutil.copy(LAWS, folder)
     package = folder / "letters-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: letters\nVersion: 1.0\n")

@@ -1,5 +1,6 @@
 """The laws that every model and every E-step keeps, checked over all families."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,9 +11,13 @@ from distvae.estep.registry import ESTEPS
 from distvae.models.posteriors import Gaussian
 from distvae.models.registry import MODELS
 from distvae.models.vae import VAE
-from distvae.testing import ESTEP_LAWS, MODEL_LAWS, Case, ModelLaws, check_model
-from distvae.testing.case import Law
 from tests import tiny
+from tests.laws.model_laws import (
+    LAWS,
+    Case,
+    shapes_are_those_of_the_interface,
+    the_bound_is_the_mean_of_its_integrand,
+)
 
 AMORTISED: list[dict[str, Any]] = [
     {"kind": "vae"},
@@ -71,29 +76,21 @@ def test_every_family_has_an_implementation_and_is_among_the_variants() -> None:
         assert set(FAMILIES[section].values()) == set(registry)
 
 
-@pytest.mark.parametrize("law", [*MODEL_LAWS, *ESTEP_LAWS], ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_a_law_holds(law: Law, variant: dict[str, Any]) -> None:
+def test_a_law_holds(law: Callable[[Case], None], variant: dict[str, Any]) -> None:
     law(Case.of(settings_of(variant), tiny.SHAPE))
 
 
-class TestLawsAsAClass(ModelLaws):
-    """As another package tests its model."""
-
-    settings = settings_of({"model": {"kind": "vae"}})
+def vae() -> Case:
+    return Case.of(settings_of({"model": {"kind": "vae"}}), tiny.SHAPE)
 
 
-def test_the_class_tests_every_law() -> None:
-    tested = {name.removeprefix("test_") for name in vars(ModelLaws) if name.startswith("test_")}
-    assert tested == {law.__name__ for law in (*MODEL_LAWS, *ESTEP_LAWS)}
-
-
-def test_a_broken_law_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bound that is too high by a nat is found."""
+def test_a_bound_that_is_too_high_by_a_nat_breaks_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = VAE.bound
     monkeypatch.setattr(VAE, "bound", lambda *arguments: plain(*arguments) + 1)
-    with pytest.raises(AssertionError, match="the_bound_is_the_mean_of_its_integrand"):
-        check_model(settings_of({"model": {"kind": "vae"}}), tiny.SHAPE)
+    with pytest.raises(AssertionError):
+        the_bound_is_the_mean_of_its_integrand(vae())
 
 
 def test_a_code_of_a_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,11 +98,11 @@ def test_a_code_of_a_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(
         AssertionError, match=r"code: a tensor of shape \(6,\); \(6, \d+\) expected"
     ):
-        check_model(settings_of({"model": {"kind": "vae"}}), tiny.SHAPE)
+        shapes_are_those_of_the_interface(vae())
 
 
 def test_a_divergence_of_a_wrong_shape_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Gaussian.kl
     monkeypatch.setattr(Gaussian, "kl", lambda q: plain(q).sum())
     with pytest.raises(AssertionError, match=r"kl: a tensor of shape \(\); \(6,\) expected"):
-        check_model(settings_of({"model": {"kind": "vae"}}), tiny.SHAPE)
+        shapes_are_those_of_the_interface(vae())

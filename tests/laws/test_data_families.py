@@ -25,7 +25,7 @@ from distvae.data import DataFamily, Dataset
 from distvae.data.examples import PICTURE
 from distvae.data.family import DATA
 from distvae.data.tables.ingest import ingest
-from distvae.testing.data import DATA_LAWS, values_are_as_promised
+from tests.laws.data_laws import LAWS, values_are_as_promised
 
 
 def speech(root: Path) -> DataConfig:
@@ -81,7 +81,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("law", DATA_LAWS)
+@pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("kind", CASES)
 def test_every_kind_of_data_keeps_the_law(
     kind: str, law: Callable[[DataConfig], None], tmp_path: Path

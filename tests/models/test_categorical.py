@@ -17,7 +17,7 @@ from distvae.interface import Batch
 from distvae.models.discrete import Binary, Categorical
 from distvae.models.gumbel import Gumbel
 from distvae.numerics.noise import Noise
-from distvae.testing import Case
+from tests.laws.model_laws import Case
 from tests.models.evidence import States, assert_bound_is_below_evidence
 
 SEED = st.integers(0, 2**31)

@@ -1,24 +1,78 @@
-"""The laws of models and of their posteriors."""
+"""The laws that models, E-steps and their posteriors keep.
+
+A law takes a `Case` and raises an AssertionError where it is broken.
+"""
 
 import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from distvae.config import Config, from_dict
+from distvae.estep import assemble
 from distvae.interface import (
+    AnyEStep,
+    AnyModel,
     Batch,
     ClosedForm,
+    Persistent,
+    Posterior,
     Projects,
     Scheduled,
+    Searches,
     Sums,
     expect,
+    prepare,
 )
+from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
-from distvae.testing.case import Case, Law
 
+ROWS = 6
+SHAPE = (1, 3, 4)
 DRAWS, EPOCHS = 2000, 400  # of the integrand, and of the bound
 IMPORTANCE_DRAWS = 5000
 STANDARD_ERRORS = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """An untrained model, its E-step, and some rows with values between 0 and 1."""
+
+    config: Config
+    model: AnyModel
+    estep: AnyEStep
+    batch: Batch
+    noise: Noise
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, object], shape: tuple[int, ...] = SHAPE) -> "Case":
+        """Return a new case for the sections of a configuration, such as {"model": {...}}."""
+        config = from_dict(settings)
+        model, estep = assemble(config, torch.Size(shape).numel(), shape)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(ROWS, torch.Size(shape).numel(), generator=generator)
+        row = torch.arange(ROWS)
+        for part in (model, estep):
+            prepare(part, [x], Lanes(ROWS, 1).held(), 0)
+        return cls(config, model, estep, Batch(x, row), Noise(0, 0, row), shape)
+
+    @property
+    def q(self) -> Posterior:
+        """The posteriors of the rows."""
+        return self.estep(self.model, self.batch)
+
+    def assemble(self, **train: object) -> tuple[AnyModel, AnyEStep]:
+        """Return the model and the E-step anew, with other settings of the section `train`."""
+        config = self.config.with_("train", **train) if train else self.config
+        return assemble(config, self.batch.x.shape[1], self.shape)
+
+    def part(self, rows: slice) -> Batch:
+        """Return some of the rows."""
+        return Batch(self.batch.x[rows], self.batch.row[rows])
 
 
 def shapes_are_those_of_the_interface(case: Case) -> None:
@@ -183,7 +237,61 @@ def projecting_twice_is_projecting_once(case: Case) -> None:
         torch.testing.assert_close(value, once[name])
 
 
-MODEL_LAWS: tuple[Law, ...] = (
+@torch.no_grad()
+def inference_keeps_nothing(case: Case) -> None:
+    """Posteriors of new data leave those of rows in training as they are."""
+    before = case.q.code
+    case.estep.infer(case.model, case.batch)
+    assert torch.equal(before, case.q.code)
+
+
+@torch.no_grad()
+def inference_without_sweeps_is_that_of_training(case: Case) -> None:
+    """Without sweeps, rows in training have the posteriors that training uses."""
+    q = case.estep.infer(case.model, case.batch, 0)
+    assert isinstance(q, Posterior)
+    torch.testing.assert_close(q.code, case.q.code)
+
+
+@torch.no_grad()
+def inference_is_repeatable(case: Case) -> None:
+    """Rows have the same posteriors whenever they are asked for."""
+    one = case.estep.infer(case.model, case.batch).code
+    assert torch.equal(one, case.estep.infer(case.model, case.batch).code)
+
+
+@torch.no_grad()
+def a_search_never_lowers_a_bound(case: Case) -> None:
+    """Under fixed parameters a searched block is bounded at least as well as before."""
+    if not isinstance(case.estep, Searches):
+        return
+    assert case.estep.block_size > 0
+    search = case.estep
+    before = case.model.bound(case.batch, case.q, case.noise)
+    for epoch in range(3):
+        search.search_block(case.model, case.batch, Noise(0, epoch, case.batch.row))
+        after = case.model.bound(case.batch, case.q, case.noise)
+        assert (after >= before - 1e-4).all()
+        before = after
+
+
+@torch.no_grad()
+def the_state_survives_saving_and_loading(case: Case) -> None:
+    """An E-step that loads what another saved has the same posteriors."""
+    if not isinstance(case.estep, Persistent):
+        return
+    if isinstance(case.estep, Searches):
+        case.estep.search_block(case.model, case.batch, case.noise)
+    _, other = case.assemble()
+    prepare(other, [case.batch.x], Lanes(len(case.batch.x), 1).held(), 1)
+    assert isinstance(other, Persistent)
+    with tempfile.TemporaryDirectory() as folder:
+        other.load(folder, case.estep.save(folder, "1"))
+    found = other(case.model, case.batch).code
+    torch.testing.assert_close(found, case.q.code)
+
+
+LAWS: tuple[Callable[[Case], None], ...] = (
     shapes_are_those_of_the_interface,
     expectations_are_linear_and_keep_constants,
     the_code_is_the_expected_state,
@@ -197,4 +305,9 @@ MODEL_LAWS: tuple[Law, ...] = (
     the_weights_are_a_function_of_the_seed,
     warm_ups_end,
     projecting_twice_is_projecting_once,
+    inference_keeps_nothing,
+    inference_without_sweeps_is_that_of_training,
+    inference_is_repeatable,
+    a_search_never_lowers_a_bound,
+    the_state_survives_saving_and_loading,
 )

@@ -1,11 +1,6 @@
-"""Laws of data families, as functions without pytest.
+"""The laws that families of data keep.
 
-Each law takes the settings of some data and raises `AssertionError` if the family breaks it. Use
-them in the tests of a package with a data family of its own::
-
-    @pytest.mark.parametrize("law", DATA_LAWS)
-    def test_letters(law):
-        law(LetterData(path="tests/texts"))
+A law takes the settings of some data and raises an AssertionError where the family breaks it.
 """
 
 from collections.abc import Callable
@@ -140,7 +135,7 @@ def _samples(dataset: Dataset) -> list[Array]:
     return [rows[:SAMPLE] for rows in dataset.splits.values()]
 
 
-DATA_LAWS: tuple[Callable[[DataConfig], None], ...] = (
+LAWS: tuple[Callable[[DataConfig], None], ...] = (
     settings_are_registered,
     splits_have_rows_of_one_width,
     rows_can_be_indexed,
@@ -152,4 +147,3 @@ DATA_LAWS: tuple[Callable[[DataConfig], None], ...] = (
     recordings_account_for_every_row,
     a_survey_recognises_the_data,
 )
-"""Every law of data families."""
