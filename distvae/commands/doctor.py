@@ -1,18 +1,18 @@
 """`distvae doctor`: examine whether machines are fit to train."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distvae.commands.options import RUNS, AsJson
+from distvae.commands.options import AsJson
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from distvae.machines.doctor.diagnosis import Diagnosis
+    from distvae.machines.doctor import Finding
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class DoctorOptions:
     storage: Annotated[
         str | None,
         typer.Option(
-            metavar="URI", help="A folder that all machines should share: a path or a URI."
+            metavar="URI", help="With --address: a path or a URI that all machines should share."
         ),
     ] = None
     file: Annotated[
         Path | None,
         typer.Option(
             metavar="CLUSTER.yaml",
-            help="Before 'ray up': examine this file, and its machines over ssh.",
+            help="Before 'ray up': check that the files which this file names exist.",
         ),
     ] = None
     idle: Annotated[
@@ -49,33 +49,30 @@ class DoctorOptions:
 
 
 def diagnose(options: DoctorOptions) -> int:
-    """Print what is wrong with machines and what to do about it; return the exit code."""
-    from distvae.machines.doctor import diagnosis
+    """Print a line for each finding; return 1 if something is wrong, else 0."""
     from distvae.machines.running_lock import refuse_if_running
 
     if options.idle:
         refuse_if_running()
         return 0
+    code = 0
+    for finding in _examine(options):
+        print(json.dumps(asdict(finding)) if options.json else finding, flush=True)
+        if finding.state == "bad":
+            code = 1
+    return code
+
+
+def _examine(options: DoctorOptions) -> "Iterator[Finding]":
+    """Examine a cluster file, the machines of a running Ray, or this machine."""
+    from distvae.machines import doctor
+
     if options.file is not None and options.address is not None:
-        raise Refusal(
-            "--file: examines a cluster before its Ray runs, --address one that runs; one of the"
-            " two expected"
-        )
-    found = _examine(options)
-    if options.json:
-        diagnosis.print_json(found)
-    else:
-        diagnosis.print_table(found)
-    return 1 if any(each.state == "bad" for each in found) else 0
-
-
-def _examine(options: DoctorOptions) -> "Sequence[Diagnosis]":
-    """Examine the machines of a cluster's file, those of a running Ray, or this one."""
-    from distvae.machines.doctor.cluster_file import examine_cluster_file
-    from distvae.machines.doctor.examination import examine_cluster, examine_this_machine
-
+        raise Refusal("--file: before its Ray runs, --address: when it runs; one of them expected")
+    if options.storage is not None and options.address is None:
+        raise Refusal("--storage: --address of the Ray whose machines should share it expected")
     if options.file is not None:
-        return examine_cluster_file(options.file, options.storage)
-    if options.address:
-        return examine_cluster(options.address, RUNS, options.storage)
-    return examine_this_machine(RUNS, options.storage)
+        return doctor.examine_cluster_file(options.file)
+    if options.address is not None:
+        return doctor.examine_cluster(options.address, options.storage)
+    return doctor.examine_this_machine()

@@ -2,18 +2,16 @@
 
 import json
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from distvae.files.refusal import Refusal
-from distvae.system.loopback import HOST
+from distvae.system.loopback import HOST, is_free
 
 if TYPE_CHECKING:
     from distvae.track import Store
@@ -130,19 +128,9 @@ def _quoted(ids: Sequence[str]) -> str:
 
 
 def _refuse_taken(port: int) -> None:
-    if _is_free(port):
+    if is_free(port):
         return
     for other in range(port + 1, port + PORTS):
-        if _is_free(other):
+        if is_free(other):
             raise Refusal(f"--port {port}: in use; {other} is free")
     raise Refusal(f"--port {port}: in use")
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            server.bind((HOST, port))
-        except OSError:
-            return False
-        return True

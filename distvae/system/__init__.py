@@ -1,6 +1,5 @@
 """Calls to the operating system, each with a fallback where the system lacks it.
 
 Linux has the most: files of the kernel in `/proc`, memory without a name, handles of processes.
-macOS has none of these. No other part of the package asks for them directly, except the doctor,
-whose functions run by themselves on other machines.
+macOS has none of these. No other part of the package asks for them directly.
 """

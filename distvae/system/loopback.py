@@ -1,7 +1,8 @@
-"""Keep the connections between the workers of one machine on its loopback address."""
+"""The loopback address: connections between the workers of one machine, and free ports."""
 
 import os
 import socket
+from contextlib import closing
 
 HOST = "127.0.0.1"
 LOOPBACK = (HOST, "localhost", "::1")
@@ -13,3 +14,14 @@ def stay_on_loopback() -> None:
     for library in ("GLOO", "NCCL"):
         if names:
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", names[0])
+
+
+def is_free(port: int, host: str = HOST) -> bool:
+    """Return whether nothing listens on a port of an address; '' stands for all addresses."""
+    with closing(socket.socket()) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((host, port))
+        except OSError:
+            return False
+        return True

@@ -1,4 +1,4 @@
-"""Memory: how much is free, how much a container may use, how much this process has held."""
+"""Memory: how much is free, how much this process has held."""
 
 import os
 import sys
@@ -26,13 +26,6 @@ def available_memory() -> int:
     """
     found = [_free_on_machine(), *(_free_in_container(*files) for files in CGROUPS)]
     return min((value for value in found if value is not None), default=_whole_memory())
-
-
-def memory_limit() -> int | None:
-    """Return the bytes that a container may use, or None if it may use all of the machine's."""
-    limits = [kernel.read_number(kernel.CGROUP / file) for file, *_ in CGROUPS]
-    whole = _whole_memory()
-    return min((value for value in limits if value is not None and value < whole), default=None)
 
 
 def peak_memory() -> int:

@@ -141,7 +141,7 @@ def _listens(host: str, port: int) -> bool:
         return tried.connect_ex((host, port)) == 0
 
 
-def test_the_machines_are_fit_before_ray_runs(cluster: Lab) -> None:
+def test_the_cluster_file_names_files_that_exist(cluster: Lab) -> None:
     done = subprocess.run(
         [*PLAIN, "doctor", "--file", str(cluster.file), "--json"],
         cwd=Path(__file__).parents[2],
@@ -164,8 +164,8 @@ def test_ray_up_makes_a_cluster_that_the_doctor_finds_well(cluster: Lab) -> None
     done = head.ssh("distvae doctor --address auto --storage $DISTVAE_STORAGE --json")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    by_subject = {line["what"]: line for line in lines}
-    assert {"programs", "code", "tokens", "clock", "storage", "MLflow"} <= by_subject.keys()
+    states = {line["what"]: line["state"] for line in lines}
+    assert states == dict.fromkeys(("token", "versions", "GPUs", "copies", "storage"), "ok")
 
 
 def test_a_sweep_runs_on_all_hosts(cluster: Lab) -> None:

@@ -20,8 +20,8 @@ from distvae.machines.cluster.shared_folder import (
 )
 from distvae.machines.ray_api import RayApi
 
-PACKAGES = ("torch", "numpy", "pyarrow", "safetensors")
-"""Packages whose versions have to agree: those that compute and store."""
+PACKAGES = ("torch", "ray", "numpy", "pyarrow", "safetensors")
+"""Packages whose versions have to agree: those that compute, communicate and store."""
 T = TypeVar("T")
 
 
@@ -42,23 +42,29 @@ def check_cluster(ray: RayApi, folder: Folder, remedy: str = STORAGE_REMEDY) -> 
 
 
 def program_versions() -> dict[str, str]:
-    """Return the versions of Python, of this package, and of what computes and stores."""
+    """Return the versions of Python, of this package, and of the packages that have to agree."""
     versions = {"python": platform.python_version(), "distvae": program_version()}
     for name in PACKAGES:
         versions[name] = importlib.metadata.version(name)
     return versions
 
 
+def other_versions(found: Mapping[str, str]) -> list[str]:
+    """Return in words the programs of a machine whose versions differ from the versions here."""
+    return [
+        f"{name} {found[name]}, but {version} here"
+        for name, version in program_versions().items()
+        if found[name] != version
+    ]
+
+
 def _refuse_other_versions(addresses: Mapping[str, str]) -> None:
     """Refuse machines whose programs have other versions than this process."""
-    expected = program_versions()
     for node, found in run_on_nodes_or_refuse(addresses, program_versions).items():
-        for package, version in expected.items():
-            if found[package] != version:
-                raise Refusal(
-                    f"{addresses[node]}: {package} {found[package]}, but {version} here; the same"
-                    " on every machine expected"
-                )
+        if others := other_versions(found):
+            raise Refusal(
+                f"{addresses[node]}: {'; '.join(others)}; the same on every machine expected"
+            )
 
 
 def round_trip_on_nodes(nodes: Iterable[str], folder: Folder) -> RoundTrip:
