@@ -71,27 +71,6 @@ class RunResults:
 
         return read_config(self.folder, self.info)
 
-    @property
-    def best_epoch(self) -> Mapping[str, float]:
-        """The record of the epoch whose weights are kept as the best."""
-        from distvae.train.run import best_epoch
-
-        return best_epoch(self.folder, self.epochs)
-
-    @property
-    def unit(self) -> str:
-        """The name of one row of the data, such as `frame` or `image`."""
-        return str(self.info["unit"])
-
-    @property
-    def evaluated_splits(self) -> list[str]:
-        """The splits that the run was evaluated on, the test data first."""
-        return sorted(self.figures, key=lambda split: (split != "test", split))
-
-    def evaluation_folder(self, split: str) -> Path:
-        """Return the folder that holds the evaluation of a split."""
-        return self.folder / "evaluation" / split
-
 
 def read_stages(folder: Path) -> list[Tree]:
     """Return a restoration's records in the order of epochs.

@@ -20,7 +20,7 @@ from distvae.commands.restored_files import Place
 from distvae.config import Config, flatten
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
-from distvae.report.logged import write_and_log
+from distvae.report import write_and_log
 from distvae.report.media import MAX_PICTURE_BYTES, MAX_SECONDS, MAX_WIDTH, Sounds, picture, sound
 from distvae.report.reading import RunResults, read_results
 from distvae.report.repeat import command, space

@@ -14,7 +14,7 @@ from distvae.commands.report import ReportOptions, write_report
 from distvae.commands.sync import sync_folders
 from distvae.config import Config, flatten
 from distvae.files.refusal import Refusal
-from distvae.report.logged import write_and_log
+from distvae.report import write_and_log
 from distvae.track import Store, Tracker, without_secrets
 from distvae.track.journal import Journal
 from tests.report import folders as sweeps
