@@ -42,7 +42,7 @@ def _is_table(sweep: Sweep) -> bool:
 
 
 def _sections(sweep: Sweep) -> Iterator[Section]:
-    shown = _exhibits(sweep)
+    shown = exhibits(sweep)
     axes = [] if _is_table(sweep) else [(axis["key"], _span(axis)) for axis in sweep.facts["axes"]]
     asked = [sweep.facts.get("about", ""), _question(sweep)]
     yield Section("Question and answer", list(filter(None, asked)), list(_answer(sweep)), axes)
@@ -125,7 +125,7 @@ def _span(axis: AxisFacts) -> str:
     return f"{text}, where {' and '.join(conditions)}" if conditions else text
 
 
-def _trials(sweep: Sweep, exhibits: Mapping[int, Exhibit]) -> Table:
+def _trials(sweep: Sweep, shown: Mapping[int, Exhibit]) -> Table:
     """Tabulate all trials; columns in which no trial has a value are left out."""
     results = [trial.result for trial in sweep.trials]
     cells = [_cells(result) for result in results]
@@ -137,7 +137,7 @@ def _trials(sweep: Sweep, exhibits: Mapping[int, Exhibit]) -> Table:
     rows = []
     for result, row in zip(results, cells, strict=True):
         state = "unbeaten" if result.unbeaten else result.state
-        target = exhibits[result.number].anchor if result.number in exhibits else ""
+        target = shown[result.number].anchor if result.number in shown else ""
         rows.append(Row([row.get(name, Cell("")) for name in columns], state, target))
     first = next(iter(sweep.metrics))
     order = "descending" if sweep.metrics[first] == "max" else "ascending"
@@ -177,7 +177,7 @@ def _cells(result: Result) -> dict[str, Cell]:
     return cells
 
 
-def _exhibits(sweep: Sweep) -> dict[int, Exhibit]:
+def exhibits(sweep: Sweep) -> dict[int, Exhibit]:
     """Collect pictures and sounds by trial, of few trials so that the page can be mailed."""
     results = shown_in_report([trial.result for trial in sweep.finished])
     if len(results) > MAX_TRIALS:

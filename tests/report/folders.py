@@ -3,8 +3,7 @@ or were cut off.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +120,3 @@ def put_evaluation(folder: Path, split: str = "val") -> None:
         soundfile.write(
             judgement / f"{name}.wav", chance.uniform(-0.5, 0.5, 800), 8000, subtype="PCM_16"
         )
-
-
-def of_seeds(results: Sequence[Result]) -> list[Result]:
-    """The same with the spread that several seeds give."""
-    spread = {name: f"{name}_spread" for name in ("squared_error", "hoyer")}
-    return [
-        replace(
-            r, figures=r.figures | {wide: 0.1 * r.figures[name] for name, wide in spread.items()}
-        )
-        for r in results
-    ]
