@@ -158,8 +158,10 @@ def _cells(result: Result) -> dict[str, Cell]:
     if result.unbeaten:
         cells[UNBEATEN] = Cell(UNBEATEN, 1)
     for key, value in result.values.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        cells[key] = Cell(setting(value), value if is_number else None)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            cells[key] = Cell(setting(value), value)
+        else:
+            cells[key] = Cell(setting(value))
     for name in without_spreads(figures):
         if not name.endswith("_spread"):
             spread = figures.get(f"{name}_spread")
