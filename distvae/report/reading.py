@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distvae.config import Config
 from distvae.config.schema import check_value, field_types
 from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
@@ -15,13 +16,16 @@ from distvae.files.untrusted import (
     read_json,
     refuse_strange_entries,
 )
+from distvae.tasks.restoration import STAGES
+from distvae.train.documents import RunInfo
+from distvae.train.run import read_config, read_epochs, read_info, read_records
+from distvae.tune.optuna_study import read_trials
 from distvae.tune.results import Directions, Result, rank
+from distvae.tune.sweep_file import SWEEP_FILE
+from distvae.tune.trial import FAILURE
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-    from distvae.config import Config
-    from distvae.train.documents import RunInfo
 
 SWEEP_KEYS = (
     "name",
@@ -46,7 +50,7 @@ class RunResults:
     """Everything that a run left in its folder."""
 
     folder: Path
-    info: "RunInfo"
+    info: RunInfo
     """The contents of run.json: program, machine and data."""
     epochs: list[dict[str, float]]
     stages: list[Tree]
@@ -57,18 +61,14 @@ class RunResults:
     @classmethod
     def read(cls, folder: Path) -> "RunResults":
         """Read a run's folder."""
-        from distvae.train.run import read_epochs, read_info
-
         figures = {}
         for path in sorted(folder.glob("evaluation/*/summary.json")):
             figures[path.parent.name] = read_figures(path)
         return cls(folder, read_info(folder), read_epochs(folder), read_stages(folder), figures)
 
     @cached_property
-    def config(self) -> "Config":
+    def config(self) -> Config:
         """The resolved configuration."""
-        from distvae.train.run import read_config
-
         return read_config(self.folder, self.info)
 
 
@@ -77,9 +77,6 @@ def read_stages(folder: Path) -> list[Tree]:
 
     An epoch that was trained twice, after a crash, has two records; the later one counts.
     """
-    from distvae.tasks.restoration import STAGES
-    from distvae.train.run import read_records
-
     by_epoch = {stage["epoch"]: stage for stage in read_records(folder, STAGES)}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
@@ -123,7 +120,7 @@ class Sweep:
         """The finished trials, best first."""
         return [trial for trial in self.trials if trial.result.state == "finished"]
 
-    @cached_property
+    @property
     def runs(self) -> list[RunResults]:
         """The runs of all trials."""
         return [run for trial in self.trials for run in trial.runs]
@@ -131,8 +128,6 @@ class Sweep:
 
 def read_results(folder: Path) -> Sweep | RunResults:
     """Read a folder. Raise `Refusal` if it is neither a sweep's nor a run's."""
-    from distvae.tune.sweep_file import SWEEP_FILE
-
     refuse_strange_entries(folder)
     if (folder / SWEEP_FILE).is_file():
         return read_sweep(folder)
@@ -146,9 +141,6 @@ def read_results(folder: Path) -> Sweep | RunResults:
 
 def read_sweep(folder: Path) -> Sweep:
     """Read a sweep's results, and what its ledger knows beyond them."""
-    from distvae.tune.optuna_study import read_trials
-    from distvae.tune.sweep_file import SWEEP_FILE
-
     facts = read_json(folder / SWEEP_FILE)
     for key in SWEEP_KEYS:
         if key not in facts:
@@ -190,8 +182,6 @@ def _ledger_result(trial: "FrozenTrial") -> Result:
 
 def _read_trial(folder: Path, result: Result) -> Trial:
     """Read a trial's runs. The progress of a trial that did not end is that of its first run."""
-    from distvae.tune.trial import FAILURE
-
     folders = [folder, *sorted(folder.glob("seed-*"), key=_seed)]
     runs = [RunResults.read(each) for each in folders if (each / "run.json").is_file()]
     if result.state != "training":

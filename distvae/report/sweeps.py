@@ -26,6 +26,15 @@ MAX_LISTED = 4
 PICTURES = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that the page shows."""
 
+SHARES = (
+    "Bars are shares of a figure's variance: the part that a parameter accounts for, alone and "
+    "with others, in a random forest fitted to the trials (functional analysis of variance). They "
+    "add up to 1 however much the forest explains. Lines show the range over "
+    f"{RESAMPLES} bootstrap resamples of the trials; parameters whose lines overlap cannot be told "
+    "apart. A sampler that seeks the best tries some values more often than others. The shares do "
+    "not account for that."
+)
+
 
 def sweep_page(sweep: Sweep) -> Page:
     """Build the page of a sweep, or of a table of published figures."""
@@ -131,8 +140,8 @@ def _trials(sweep: Sweep, shown: Mapping[int, Exhibit]) -> Table:
     cells = [_cells(result) for result in results]
     keys = [key for result in results for key in result.values]
     figures = [name for result in results for name in result.figures]
-    columns = ["trial", UNBEATEN, "state", *sweep.metrics, *keys, ORIGIN, *figures]
-    columns += ["epochs", "last bound", "time", "cause"]
+    columns = ["trial", UNBEATEN, "state", "cause", *sweep.metrics, *keys, ORIGIN, *figures]
+    columns += ["epochs", "last bound", "time"]
     columns = [name for name in dict.fromkeys(columns) if any(name in row for row in cells)]
     rows = []
     for result, row in zip(results, cells, strict=True):
@@ -205,31 +214,21 @@ def _importance(sweep: Sweep) -> Section:
     """Draw the importance of parameters, or say what that takes."""
     trials = sampled_trials(sweep)
     names = varied(trials)
-    if not names:
-        text = "The sampler's study (optuna.db) is not in the folder, or no parameter varied."
-        return Section("Which parameters matter", [text])
-    if len(names) == 1:
-        return Section("Which parameters matter", [f"In all trials only {names[0]} varied."])
-    if len(trials) < needed(names):
-        text = (
-            f"{counted(len(trials), 'trial')} finished. To tell parameters apart takes "
-            f"{needed(names)} or more."
-        )
-        return Section("Which parameters matter", [text])
     drawings = []
-    for place, metric in enumerate(sweep.metrics):
-        if found := shares(trials, names, place):
-            drawings.append(Medium(drawing(draw_shares(found)), metric))
-    text = (
-        "Bars are shares of a figure's variance: the part that a parameter accounts for, alone and "
-        "with others, in a random forest fitted to the trials (functional analysis of variance). "
-        "They add up to 1 however much the forest explains. Lines show the range over "
-        f"{RESAMPLES} bootstrap resamples of the trials; parameters whose lines overlap cannot be "
-        "told apart. A sampler that seeks the best tries some values more often than others. The "
-        "shares do not account for that."
-    )
-    if not drawings:
-        text = "The figures hardly differ, or differ where no parameter does."
+    if len(names) > 1 and len(trials) >= needed(names):
+        for place, metric in enumerate(sweep.metrics):
+            if found := shares(trials, names, place):
+                drawings.append(Medium(drawing(draw_shares(found)), metric))
+        text = (
+            SHARES if drawings else "The figures hardly differ, or differ where no parameter does."
+        )
+    elif len(names) == 1:
+        text = f"In all trials only {names[0]} varied."
+    elif names:
+        count = f"{counted(len(trials), 'trial')} finished"
+        text = f"{count}. To tell parameters apart takes {needed(names)} or more."
+    else:
+        text = "The sampler's study (optuna.db) is not in the folder, or no parameter varied."
     return Section("Which parameters matter", [text], drawings=drawings)
 
 

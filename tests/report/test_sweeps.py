@@ -5,6 +5,7 @@ asked of others.
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def of_three_seeds(number: int, values: dict[str, Any]) -> Result:
 
 @pytest.mark.parametrize(("seeds", "judge"), [(1, mixed), (3, of_three_seeds)])
 def test_every_trial_of_the_results_is_in_the_table_with_its_figures(
-    folder: Path, seeds: int, judge: sweeps.Judge
+    folder: Path, seeds: int, judge: Callable[[int, dict[str, Any]], Result]
 ) -> None:
     sweeps.without_a_ledger(folder, judge, seeds=seeds)
     shown, by_number = trials(read(folder).tables), listed(folder)
