@@ -173,7 +173,7 @@ def _cells(result: Result) -> dict[str, Cell]:
             cells[key] = Cell(setting(value))
     for name in without_spreads(figures):
         if not name.endswith("_spread"):
-            spread = figures.get(f"{name}_spread")
+            spread = figures.get(f"{name}_spread") or None
             cells[name] = Cell(with_spread(figures[name], spread), figures[name])
     if result.origin:
         cells[ORIGIN] = Cell(result.origin)
