@@ -27,19 +27,9 @@ from distvae.tune.trial import FAILURE
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-SWEEP_KEYS = (
-    "name",
-    "recipe",
-    "config",
-    "metrics",
-    "trials",
-    "concurrent",
-    "seed",
-    "seeds",
-    "search",
-    "scheduler",
-    "axes",
-)
+PLAN = ("metrics", "trials", "concurrent", "seed", "seeds", "search", "scheduler")
+"""The fields of a space that sweep.json records as they are."""
+SWEEP_KEYS = ("name", "recipe", "config", "axes", *PLAN)
 """The keys that sweep.json must hold."""
 CUT_OFF = "interrupted, or still running"
 """The cause given for a trial that has neither a result nor an error."""

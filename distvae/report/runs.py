@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from distvae.config import changed_settings as differences
-from distvae.config import flatten
+from distvae.config import changed_settings, flatten
 from distvae.config.recipes import load, recipe_names
 from distvae.files.plain import Plain
 from distvae.numerics.figures import without_spreads
@@ -47,10 +46,7 @@ def run_page(run: RunResults) -> Page:
 
 
 def _sections(run: RunResults) -> Iterator[Section]:
-    model = run.config.model
-    facts = [("model", f"{model.kind}, {counted(model.latent, 'latent')}")]
-    facts += [("inference", run.config.estep.kind)]
-    facts += [(name, setting(value)) for name, value in differences(run.config).items()]
+    facts = [(name, setting(value)) for name, value in changed_settings(run.config).items()]
     yield Section("Summary", findings=[_outcome(run)], facts=facts)
     if run.epochs:
         draw = pictures.telemetry if "active" in run.epochs[-1] else pictures.learning_curves
@@ -101,7 +97,8 @@ def _draw_stages(stages: Sequence[Mapping[str, float]]) -> "Figure":
     for axes, name in zip(panels(figure, len(names), 3), names, strict=True):
         values = [stage.get(name, math.nan) for stage in stages]
         axes.plot(epochs, values, color=PALETTE[0], marker="o" if len(epochs) < 12 else "")
-        axes.set(xlabel="epoch", title=name)
+        axes.set_title(name, parse_math=False)
+        axes.set_xlabel("epoch")
     return figure
 
 
@@ -160,7 +157,7 @@ def command(run: RunResults) -> str:
     """Return the command that trains a run again."""
     recipe = str(run.info["recipe"])
     if recipe in recipe_names():
-        changed = changed_settings(flatten(run.config), recipe)
+        changed = beyond_recipe(flatten(run.config), recipe)
         assignments = [f"{key}={_in_yaml(value)}" for key, value in changed.items()]
         return shlex.join(["distvae", "train", recipe, *assignments])
     config = str(run.folder / "config.yaml")
@@ -169,7 +166,7 @@ def command(run: RunResults) -> str:
     return shlex.join(["distvae", "train", config])
 
 
-def changed_settings(settings: Mapping[str, Plain], recipe: str) -> dict[str, Plain]:
+def beyond_recipe(settings: Mapping[str, Plain], recipe: str) -> dict[str, Plain]:
     """Return the settings that a recipe lacks or sets to another value."""
     original = flatten(load(recipe))
     changed = {}

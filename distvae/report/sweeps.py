@@ -10,8 +10,8 @@ from distvae.numerics.numbers import capitalise, counted, listed, setting, shown
 from distvae.report.importance import RESAMPLES, draw_shares, needed, sampled_trials, shares, varied
 from distvae.report.media import drawing
 from distvae.report.page import Cell, Exhibit, Medium, Page, Row, Section, Table
-from distvae.report.reading import Sweep, Trial
-from distvae.report.runs import changed_settings, exhibit, origin
+from distvae.report.reading import PLAN, Sweep, Trial
+from distvae.report.runs import beyond_recipe, exhibit, origin
 from distvae.train.progress import format_duration
 from distvae.tune.axes import Choice, Interval
 from distvae.tune.axis_facts import AxisFacts, as_written
@@ -25,7 +25,6 @@ MAX_LISTED = 4
 """The number of unbeaten trials that the answer lists; of more it names the first and last."""
 PICTURES = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that the page shows."""
-
 SHARES = (
     "Bars are shares of a figure's variance: the part that a parameter accounts for, alone and "
     "with others, in a random forest fitted to the trials (functional analysis of variance). They "
@@ -34,6 +33,8 @@ SHARES = (
     "apart. A sampler that seeks the best tries some values more often than others. The shares do "
     "not account for that."
 )
+
+NO_SHARES = "The figures hardly differ, or differ where no parameter does."
 
 
 def sweep_page(sweep: Sweep) -> Page:
@@ -162,7 +163,6 @@ def _trials(sweep: Sweep, shown: Mapping[int, Exhibit]) -> Table:
 
 def _cells(result: Result) -> dict[str, Cell]:
     """Return what is known of a trial, by column."""
-    figures = result.figures
     cells = {"trial": Cell(str(result.number), result.number), "state": Cell(result.state)}
     if result.unbeaten:
         cells[UNBEATEN] = Cell(UNBEATEN, 1)
@@ -171,10 +171,10 @@ def _cells(result: Result) -> dict[str, Cell]:
             cells[key] = Cell(setting(value), value)
         else:
             cells[key] = Cell(setting(value))
-    for name in without_spreads(figures):
+    for name in without_spreads(result.figures):
         if not name.endswith("_spread"):
-            spread = figures.get(f"{name}_spread") or None
-            cells[name] = Cell(with_spread(figures[name], spread), figures[name])
+            value, spread = result.figures[name], result.figures.get(f"{name}_spread")
+            cells[name] = Cell(with_spread(value, spread or None), value)
     if result.origin:
         cells[ORIGIN] = Cell(result.origin)
     if result.epoch:
@@ -219,9 +219,7 @@ def _importance(sweep: Sweep) -> Section:
         for place, metric in enumerate(sweep.metrics):
             if found := shares(trials, names, place):
                 drawings.append(Medium(drawing(draw_shares(found)), metric))
-        text = (
-            SHARES if drawings else "The figures hardly differ, or differ where no parameter does."
-        )
+        text = SHARES if drawings else NO_SHARES
     elif len(names) == 1:
         text = f"In all trials only {names[0]} varied."
     elif names:
@@ -262,23 +260,12 @@ def space(facts: Tree) -> str:
 
     keys = {axis["key"] for axis in facts["axes"]}
     try:
-        changed = changed_settings(facts["config"], facts["recipe"])
+        changed = beyond_recipe(facts["config"], facts["recipe"])
     except Refusal:
         return ""
     fixed = {key: value for key, value in changed.items() if key not in keys}
     tree: dict[str, Plain] = {"about": facts["about"]} if facts.get("about") else {}
     tree |= {"base": facts["recipe"], "fixed": fixed}
-    for name in (
-        "metrics",
-        "trials",
-        "concurrent",
-        "seed",
-        "seeds",
-        "search",
-        "scheduler",
-        "judge",
-    ):
-        if name in facts:
-            tree[name] = facts[name]
+    tree |= {name: facts[name] for name in (*PLAN, "judge") if name in facts}
     tree["axes"] = [as_written(axis) for axis in facts["axes"]]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
