@@ -50,11 +50,11 @@ def _sections(run: RunResults) -> Iterator[Section]:
     yield Section("Summary", findings=[_outcome(run)], facts=facts)
     if run.epochs:
         draw = pictures.telemetry if "active" in run.epochs[-1] else pictures.learning_curves
-        drawings = [Medium(drawing(draw(run.epochs, run.info["unit"], "")), "Every epoch.")]
-        if run.stages:
-            caption = "The restoration after each epoch, in the units of the data."
-            drawings.append(Medium(drawing(_draw_stages(run.stages)), caption))
-        yield Section("Learning", drawings=drawings)
+        curves = Medium(drawing(draw(run.epochs, run.info["unit"], "")), "Every epoch.")
+        yield Section("Learning", drawings=[curves])
+    if run.stages:
+        caption = "After each epoch, in the units of the data."
+        yield Section("Restoration", drawings=[Medium(drawing(_draw_stages(run.stages)), caption)])
     if splits := sorted(run.figures, key=lambda split: (split != "test", split)):
         yield Section("Evaluation", tables=[_figures(run, splits)])
         found = exhibit(run, splits[0], f"Evaluation on {splits[0]}", "evaluated", tuple(CAPTIONS))
