@@ -52,7 +52,7 @@ def report(
     *,
     options: ReportOptions,
 ) -> None:
-    """Write one self-contained HTML page about a sweep or a run, and the same in Markdown."""
+    """Write one self-contained HTML page about a sweep or a run."""
     write_report(source, options)
 
 

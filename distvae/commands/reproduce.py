@@ -140,7 +140,7 @@ def select_rows(name: str, options: ReproduceOptions, out: Path) -> "Table":
 
 def record_comparison(out: Path, comparison: Path, quiet: bool) -> None:
     """Add the comparison to the sweep's record in MLflow, and write the report of the sweep."""
-    from distvae.report.logged import write_and_log
+    from distvae.report import write_and_log
     from distvae.track import Store, Tracker
 
     if record := Tracker.of_folder(out, Store.find(RUNS)):

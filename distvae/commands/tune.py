@@ -52,7 +52,7 @@ def tune_space(
     name: str, assignments: list[str], options: TuneOptions, trial_options: TrialOptions
 ) -> None:
     """Sweep a space, print the results, and write their report; exit with the sweep's code."""
-    from distvae.report.logged import write_and_log
+    from distvae.report import write_and_log
     from distvae.tune.space_files import load_space
     from distvae.tune.sweep import SweepOptions, run_sweep
     from distvae.tune.table import print_findings

@@ -1,7 +1,7 @@
 """Tables in Markdown, and texts without markup."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from distvae.files.untrusted import one_line
 
@@ -18,13 +18,8 @@ def plain_text(text: object) -> str:
     return SPECIAL.sub(r"\\\1", one_line(str(text), MOST))
 
 
-def markdown_table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[int] = ()
-) -> list[str]:
-    """Return the lines of a table, with the columns of the given numbers aligned to the right.
-
-    A cell may hold Markdown, but no other column.
-    """
-    rule = ["---:" if column in numeric else "---" for column in range(len(head))]
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table. A cell may hold Markdown, but no other column."""
+    rule = ["---"] * len(head)
     escaped = ([UNESCAPED.sub(r"\|", cell) for cell in cells] for cells in (head, rule, *rows))
     return [f"| {' | '.join(cells)} |" for cells in escaped]

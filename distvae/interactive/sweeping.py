@@ -13,7 +13,7 @@ from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.interactive.given import Data, data_settings
 from distvae.interactive.pages import states_table
-from distvae.report.logged import write_and_log
+from distvae.report import write_and_log
 from distvae.report.media import picture
 from distvae.train.run import Run
 from distvae.tune.results import Findings, Result

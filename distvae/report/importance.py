@@ -1,20 +1,18 @@
 """The importance of each parameter: its share of the variance between trials (Optuna's fANOVA).
 
-Only parameters that all trials of a group have can be compared in it. So there is a group of all
-trials. Where some parameters exist only for some values of another, such as `model.kind`, each of
-these values has a group of its own.
+Only parameters that all finished trials have are compared.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from distvae.report.reading import Sweep
-from distvae.tune.axis_facts import AxisFacts
+from distvae.tasks.pictures.canvas import PALETTE, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from optuna.trial import FrozenTrial
 
 MIN_TRIALS = 10
@@ -25,8 +23,7 @@ RESAMPLES = 8
 TREES = 16
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(NamedTuple):
     """The share of one parameter in the variance of a figure."""
 
     name: str
@@ -36,106 +33,73 @@ class Share:
     """The range over bootstrap resamples of the trials."""
 
 
-@dataclass(frozen=True)
-class Group:
-    """Trials with the same parameters."""
-
-    about: str
-    trials: "Sequence[FrozenTrial]"
-    left_out: list[str]
-    """Parameters that only some of the trials have."""
-
-    @property
-    def varied(self) -> list[str]:
-        """The parameters that all trials have and that differ."""
-        everywhere = set.intersection(*(set(trial.params) for trial in self.trials))
-        names = [name for name in self.trials[0].params if name in everywhere]
-        return [name for name in names if len({trial.params[name] for trial in self.trials}) > 1]
-
-    @property
-    def needed(self) -> int:
-        """The number of trials that the shares need to mean something."""
-        return max(MIN_TRIALS, TRIALS_PER_PARAMETER * len(self.varied))
-
-
-def groups(sweep: Sweep) -> list[Group]:
-    """Group the finished trials: all of them, and those of each value that conditions ask for."""
+def sampled_trials(sweep: Sweep) -> "list[FrozenTrial]":
+    """Return the finished trials as the sampler's study has them."""
     finished = {trial.result.number for trial in sweep.finished}
-    trials = []
-    for trial in sweep.sampled:
-        complete = trial.state.name == "COMPLETE" and trial.number + 1 in finished
-        if complete and trial.params:
-            trials.append(trial)
-    if not trials:
-        return []
-    everything = Group("all trials", trials, _partial(trials))
-    if not everything.left_out:
-        return [everything]
-    return [everything, *_group_by(trials, _condition_key(sweep.facts["axes"]))]
+    complete = [trial for trial in sweep.sampled if trial.state.name == "COMPLETE"]
+    return [trial for trial in complete if trial.number + 1 in finished and trial.params]
 
 
-def _partial(trials: "Sequence[FrozenTrial]") -> list[str]:
-    """Return the parameters that only some trials have."""
-    names = dict.fromkeys(name for trial in trials for name in trial.params)
-    return [name for name in names if any(name not in trial.params for trial in trials)]
+def varied(trials: "Sequence[FrozenTrial]") -> list[str]:
+    """Return the parameters that all trials have and that differ."""
+    common = set.intersection(*(set(trial.params) for trial in trials)) if trials else set()
+    return [name for name in sorted(common) if len({t.params[name] for t in trials}) > 1]
 
 
-def _condition_key(axes: Sequence[AxisFacts]) -> str:
-    """Return the parameter that most conditions ask for."""
-    keys = [key for axis in axes for key in axis["when"]]
-    return max(keys, key=keys.count, default="")
+def needed(names: Sequence[str]) -> int:
+    """Return the number of trials that the shares of parameters need to mean something."""
+    return max(MIN_TRIALS, TRIALS_PER_PARAMETER * len(names))
 
 
-def _group_by(trials: "Sequence[FrozenTrial]", key: str) -> Iterator[Group]:
-    for value in dict.fromkeys(trial.params.get(key) for trial in trials):
-        chosen = [trial for trial in trials if trial.params.get(key) == value]
-        if value is not None:
-            yield Group(f"trials with {key} {value}", chosen, _partial(chosen))
-
-
-def shares(group: Group, metric: int) -> list[Share]:
-    """Return each parameter's share in the variance of a figure, largest first.
+def shares(trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int) -> list[Share]:
+    """Return the share of each parameter in the variance of a figure, largest first.
 
     Return none where the figure hardly differs, or differs where no parameter does.
     """
-    whole = _importances(group.trials, group.varied, metric)
-    if not whole:
-        return []
+    whole = _importances(trials, names, metric)
     generator = np.random.default_rng(0)
-    drawn = [_resample(group.trials, generator) for _ in range(RESAMPLES)]
-    resampled = [_importances(trials, group.varied, metric) for trials in drawn]
+    resampled = [whole]
+    for _ in range(RESAMPLES * bool(whole)):
+        places = generator.integers(len(trials), size=len(trials))
+        resampled.append(_importances([trials[place] for place in places], names, metric))
     found = []
-    for name in group.varied:
-        range_of = [each[name] for each in resampled if each] or [whole[name]]
-        found.append(Share(name, whole[name], min(range_of), max(range_of)))
+    for name, mean in whole.items():
+        values = [each[name] for each in resampled if each]
+        found.append(Share(name, mean, min(values), max(values)))
     return sorted(found, key=lambda share: -share.mean)
 
 
-def _resample(
-    trials: "Sequence[FrozenTrial]", generator: np.random.Generator
-) -> "list[FrozenTrial]":
-    return [trials[place] for place in generator.integers(len(trials), size=len(trials))]
-
-
-def _differs(trials: "Sequence[FrozenTrial]", metric: int) -> bool:
-    return len({trial.values[metric] for trial in trials}) > 1
-
-
 def _importances(
-    trials: "Sequence[FrozenTrial]", names: list[str], metric: int
+    trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int
 ) -> dict[str, float]:
     """Return the share of each parameter, none where the forest finds no variance to share."""
     import optuna
 
-    if not _differs(trials, metric):
+    if len({trial.values[metric] for trial in trials}) < 2:
         return {}
     study = optuna.create_study(directions=["maximize"] * len(trials[0].values))
     study.add_trials(trials)
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
     try:
         importances = optuna.importance.get_param_importances(
-            study, evaluator=evaluator, params=names, target=lambda trial: trial.values[metric]
+            study,
+            evaluator=evaluator,
+            params=list(names),
+            target=lambda trial: trial.values[metric],
         )
     except RuntimeError:  # "zero total variance in all trees"
         return {}
     return {name: float(importances.get(name, 0.0)) for name in names}
+
+
+def draw_shares(found: Sequence[Share]) -> "Figure":
+    """Draw the share of each parameter as a bar, with its range over resamples as a line."""
+    figure = new_figure(5.0, 0.8 + 0.3 * len(found))
+    axes = figure.subplots()
+    rows = range(len(found))
+    axes.barh(rows, [share.mean for share in found], color=PALETTE[0], height=0.6)
+    axes.hlines(rows, [s.low for s in found], [s.high for s in found], color="black")
+    axes.set(xlabel="share of the variance", xlim=(0, 1))
+    axes.set_yticks(rows, [share.name for share in found], parse_math=False)
+    axes.invert_yaxis()
+    return figure

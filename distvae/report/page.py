@@ -1,59 +1,132 @@
-"""A report as one self-contained HTML page, with pictures and sounds inside it."""
+"""The parts of a report, and the HTML page made of them."""
 
 import base64
 import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from distvae.numerics.glossary import meaning
-from distvae.report.blocks import Document
-from distvae.report.media import Sounds, picture
 
 GENERATOR = '<meta name="generator" content="distvae report">'
 """The mark by which a report is recognised."""
-TEMPLATES = Path(__file__).parent
-SCRIPTS = ("sort.js", "columns.js", "gallery.js", "player.js", "overflow.js")
+Facts = Sequence[tuple[str, str]]
+"""Names and values."""
 
 
-def html(document: Document) -> str:
-    """Return the page."""
+class Cell(NamedTuple):
+    """One value of a table, and the number that it is sorted by."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table."""
+
+    cells: Sequence[Cell]
+    state: str = ""
+    """The state of the row's trial, `unbeaten` if no other trial beats it."""
+    target: str = ""
+    """The anchor of the row's exhibit."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that a click on a column's name sorts."""
+
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    caption: str = ""
+    sorted_by: str = ""
+    """The column that sorts the rows at first."""
+    order: str = "ascending"
+
+    def is_numeric(self, place: int) -> bool:
+        """Return whether a column has numbers alone."""
+        cells = [row.cells[place] for row in self.rows if row.cells[place].text]
+        return all(cell.value is not None for cell in cells)
+
+
+class Medium(NamedTuple):
+    """A picture or a sound as a data URL."""
+
+    url: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """The pictures and sounds of a run."""
+
+    title: str
+    anchor: str
+    sounds: Sequence[Medium]
+    pictures: Sequence[Medium]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report under its title, with what it has of each kind."""
+
+    title: str
+    texts: Sequence[str] = ()
+    findings: Sequence[str] = ()
+    """The main conclusions."""
+    facts: Facts = ()
+    tables: Sequence[Table] = ()
+    drawings: Sequence[Medium] = ()
+    exhibits: Sequence[Exhibit] = ()
+    codes: Facts = ()
+    """Captions and commands or files; a file is folded."""
+
+    @property
+    def anchor(self) -> str:
+        """The target of the link in the table of contents."""
+        return self.title.lower().replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+
+
+def html(page: Page) -> str:
+    """Return the page, with a last section that defines the figures its tables name."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from distvae.files.provenance import provenance
 
     jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    jinja.filters |= {
-        "meaning": meaning,
-        "picture": picture,
-        "sound": Sounds().embed,
-        "kind": lambda block: type(block).__name__,
-    }
-    script = _script()
-    return jinja.get_template("page.html.j2").render(
-        document=document,
-        generator=GENERATOR,
-        policy=_policy(script),
-        style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        script=script,
-        version=provenance()["versions"]["distvae"],
-    )
+    jinja.filters |= {"meaning": meaning, "digest": _digest}
+    names = dict.fromkeys(_names(page))
+    if measures := [(name, meaning(name)) for name in names if meaning(name)]:
+        page = replace(page, sections=[*page.sections, Section("Measures", facts=measures)])
+    version = provenance()["versions"]["distvae"]
+    template = jinja.get_template("page.html.j2")
+    return template.render(page=page, generator=GENERATOR, version=version)
 
 
-def _script() -> str:
-    """Return the scripts of the page as one; each has names of its own."""
-    parts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    return '"use strict";\n' + "".join(f"{{\n{part}}}\n" for part in parts)
+def _names(page: Page) -> Iterator[str]:
+    """Yield the names of the columns and rows of all tables."""
+    for section in page.sections:
+        for table in section.tables:
+            yield from table.columns
+            yield from (row.cells[0].text for row in table.rows)
 
 
-def _policy(script: str) -> str:
-    """Return what a browser may load: data inside the page, and run: this script alone."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
-    )
+def _digest(script: str) -> str:
+    """Return the digest by which a browser is told that a script may run."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

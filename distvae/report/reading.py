@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distvae.config import Config
 from distvae.config.schema import check_value, field_types
 from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
@@ -15,27 +16,20 @@ from distvae.files.untrusted import (
     read_json,
     refuse_strange_entries,
 )
+from distvae.tasks.restoration import STAGES
+from distvae.train.documents import RunInfo
+from distvae.train.run import read_config, read_epochs, read_info, read_records
+from distvae.tune.optuna_study import read_trials
 from distvae.tune.results import Directions, Result, rank
+from distvae.tune.sweep_file import SWEEP_FILE
+from distvae.tune.trial import FAILURE
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from distvae.config import Config
-    from distvae.train.documents import RunInfo
-
-SWEEP_KEYS = (
-    "name",
-    "recipe",
-    "config",
-    "metrics",
-    "trials",
-    "concurrent",
-    "seed",
-    "seeds",
-    "search",
-    "scheduler",
-    "axes",
-)
+PLAN = ("metrics", "trials", "concurrent", "seed", "seeds", "search", "scheduler")
+"""The fields of a space that sweep.json records as they are."""
+SWEEP_KEYS = ("name", "recipe", "config", "axes", *PLAN)
 """The keys that sweep.json must hold."""
 CUT_OFF = "interrupted, or still running"
 """The cause given for a trial that has neither a result nor an error."""
@@ -46,7 +40,7 @@ class RunResults:
     """Everything that a run left in its folder."""
 
     folder: Path
-    info: "RunInfo"
+    info: RunInfo
     """The contents of run.json: program, machine and data."""
     epochs: list[dict[str, float]]
     stages: list[Tree]
@@ -57,40 +51,15 @@ class RunResults:
     @classmethod
     def read(cls, folder: Path) -> "RunResults":
         """Read a run's folder."""
-        from distvae.train.run import read_epochs, read_info
-
         figures = {}
         for path in sorted(folder.glob("evaluation/*/summary.json")):
             figures[path.parent.name] = read_figures(path)
         return cls(folder, read_info(folder), read_epochs(folder), read_stages(folder), figures)
 
     @cached_property
-    def config(self) -> "Config":
+    def config(self) -> Config:
         """The resolved configuration."""
-        from distvae.train.run import read_config
-
         return read_config(self.folder, self.info)
-
-    @property
-    def best_epoch(self) -> Mapping[str, float]:
-        """The record of the epoch whose weights are kept as the best."""
-        from distvae.train.run import best_epoch
-
-        return best_epoch(self.folder, self.epochs)
-
-    @property
-    def unit(self) -> str:
-        """The name of one row of the data, such as `frame` or `image`."""
-        return str(self.info["unit"])
-
-    @property
-    def evaluated_splits(self) -> list[str]:
-        """The splits that the run was evaluated on, the test data first."""
-        return sorted(self.figures, key=lambda split: (split != "test", split))
-
-    def evaluation_folder(self, split: str) -> Path:
-        """Return the folder that holds the evaluation of a split."""
-        return self.folder / "evaluation" / split
 
 
 def read_stages(folder: Path) -> list[Tree]:
@@ -98,9 +67,6 @@ def read_stages(folder: Path) -> list[Tree]:
 
     An epoch that was trained twice, after a crash, has two records; the later one counts.
     """
-    from distvae.tasks.restoration import STAGES
-    from distvae.train.run import read_records
-
     by_epoch = {stage["epoch"]: stage for stage in read_records(folder, STAGES)}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
@@ -144,7 +110,7 @@ class Sweep:
         """The finished trials, best first."""
         return [trial for trial in self.trials if trial.result.state == "finished"]
 
-    @cached_property
+    @property
     def runs(self) -> list[RunResults]:
         """The runs of all trials."""
         return [run for trial in self.trials for run in trial.runs]
@@ -152,8 +118,6 @@ class Sweep:
 
 def read_results(folder: Path) -> Sweep | RunResults:
     """Read a folder. Raise `Refusal` if it is neither a sweep's nor a run's."""
-    from distvae.tune.sweep_file import SWEEP_FILE
-
     refuse_strange_entries(folder)
     if (folder / SWEEP_FILE).is_file():
         return read_sweep(folder)
@@ -167,9 +131,6 @@ def read_results(folder: Path) -> Sweep | RunResults:
 
 def read_sweep(folder: Path) -> Sweep:
     """Read a sweep's results, and what its ledger knows beyond them."""
-    from distvae.tune.optuna_study import read_trials
-    from distvae.tune.sweep_file import SWEEP_FILE
-
     facts = read_json(folder / SWEEP_FILE)
     for key in SWEEP_KEYS:
         if key not in facts:
@@ -211,8 +172,6 @@ def _ledger_result(trial: "FrozenTrial") -> Result:
 
 def _read_trial(folder: Path, result: Result) -> Trial:
     """Read a trial's runs. The progress of a trial that did not end is that of its first run."""
-    from distvae.tune.trial import FAILURE
-
     folders = [folder, *sorted(folder.glob("seed-*"), key=_seed)]
     runs = [RunResults.read(each) for each in folders if (each / "run.json").is_file()]
     if result.state != "training":

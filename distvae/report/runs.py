@@ -1,177 +1,187 @@
-"""The report on one run."""
+"""The page of a run."""
 
+import json
 import math
-from collections.abc import Iterator, Mapping
-from functools import partial
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from distvae.config import changed_settings
+from distvae.config import changed_settings, flatten
+from distvae.config.recipes import load, recipe_names
+from distvae.files.plain import Plain
 from distvae.numerics.figures import without_spreads
 from distvae.numerics.numbers import counted, setting, shown, with_spread
-from distvae.report import drawing, repeat
-from distvae.report.blocks import (
-    Block,
-    Cell,
-    Code,
-    Column,
-    Document,
-    Drawing,
-    Drawings,
-    Gallery,
-    Row,
-    Table,
-    Text,
-    document,
-    facts,
-)
-from distvae.report.exhibits import exhibit
-from distvae.report.glossary import explain_measures
-from distvae.report.provenance import pairs, row_counts
+from distvae.report.media import drawing, picture, sound
+from distvae.report.page import Cell, Exhibit, Medium, Page, Row, Section, Table
 from distvae.report.reading import RunResults
 from distvae.tasks import pictures
+from distvae.tasks.pictures.canvas import PALETTE, new_figure, panels
 from distvae.train.progress import format_duration
+from distvae.train.run import best_epoch
 
-STAGE_CAPTIONS = {
-    "bound": "bound, nats per window",
-    "sigma": "estimated noise, sigma",
-    "active": "active latents per window",
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CAPTIONS = {
+    "spectrogram": "The first recording: original, reconstruction, and their difference.",
+    "images": "Originals above their reconstructions.",
+    "codes": "How the values of the code are used.",
+    "atoms": "What each value of the code adds to the output.",
+    "dictionary": "The dictionary.",
 }
-"""The figures that every epoch of a restoration has."""
-CLOSENESS = {"psnr": "PSNR", "ssim": "SSIM", "snr": "SNR", "snr_gain": "SNR gain"}
-"""Figures that compare an epoch of a restoration with the clean reference."""
+"""The pictures of an evaluation that a page shows."""
+SOUNDS = {"original": "Original", "reconstruction": "Reconstruction"}
+MACHINE_SETTINGS = ("train.threads", "train.products", "eval.processes")
+"""Settings chosen for the machine; they do not belong to the experiment."""
+RESTORATION = "restoration"
+"""The recipe name that the run of a restoration records."""
 NOT_DRAWN = ("epoch", "seconds")
 
 
-def run_report(run: RunResults) -> Document:
-    """Build the report on a run."""
-    sections = {
-        "Summary": _summary(run),
-        "Learning": _learning(run),
-        "Evaluation": _evaluation(run),
-        "Pictures and sounds": _exhibits(run),
-        "Provenance": _provenance(run),
-    }
+def run_page(run: RunResults) -> Page:
+    """Build the page of a run."""
     recipe = str(run.info["recipe"]) or "a run"
-    name = run.folder.absolute().name
-    page = document(f"Run {name}", f"{recipe} on {run.info['data']}", sections)
-    return explain_measures(page)
+    subtitle = f"{recipe} on {run.info['data']}"
+    return Page(f"Run {run.folder.absolute().name}", subtitle, list(_sections(run)))
 
 
-def _summary(run: RunResults) -> Iterator[Block]:
-    yield Text(_outcome(run), strong=True)
-    model = run.config.model
-    data = f"{run.info['data']}: {row_counts(run)} of {run.info['dims']} values"
-    yield facts(
-        [
-            ("model", f"{model.kind}, {counted(model.latent, 'latent')}"),
-            ("inference", run.config.estep.kind),
-            ("data", data),
-        ]
-    )
-    changed = [(name, setting(value)) for name, value in changed_settings(run.config).items()]
-    yield facts(changed, "Settings that differ from the defaults.")
+def _sections(run: RunResults) -> Iterator[Section]:
+    facts = [(name, setting(value)) for name, value in changed_settings(run.config).items()]
+    yield Section("Summary", findings=[_outcome(run)], facts=facts)
+    if run.epochs:
+        draw = pictures.telemetry if "active" in run.epochs[-1] else pictures.learning_curves
+        curves = Medium(drawing(draw(run.epochs, run.info["unit"], "")), "Every epoch.")
+        yield Section("Learning", drawings=[curves])
+    if run.stages:
+        caption = "After each epoch, in the units of the data."
+        yield Section("Restoration", drawings=[Medium(drawing(_draw_stages(run.stages)), caption)])
+    if splits := sorted(run.figures, key=lambda split: (split != "test", split)):
+        yield Section("Evaluation", tables=[_figures(run, splits)])
+        found = exhibit(run, splits[0], f"Evaluation on {splits[0]}", "evaluated", tuple(CAPTIONS))
+        if found.pictures or found.sounds:
+            yield Section("Pictures and sounds", exhibits=[found])
+    elif not run.stages:
+        yield Section("Evaluation", [f"Not yet evaluated; run 'distvae evaluate {run.folder}'."])
+    started = [("started", str(run.info["begun"]))]
+    if seconds := run.info.get("seconds") or (run.epochs and run.epochs[-1]["seconds"]):
+        started.append(("training time", format_duration(seconds)))
+    where = f", where IN is {run.info['data']}" if run.info["recipe"] == RESTORATION else ""
+    codes = [(f"To repeat the run{where}:", command(run))]
+    yield Section("Provenance", facts=[*started, *origin([run])], codes=codes)
 
 
 def _outcome(run: RunResults) -> str:
     """Say how long the run trained and how good it is."""
     if not run.epochs:
         return "No epoch was finished."
-    planned = counted(run.config.train.epochs, "epoch")
-    trained = f"Trained for {len(run.epochs)} of {planned}"
+    trained = f"Trained for {len(run.epochs)} of {counted(run.config.train.epochs, 'epoch')}"
     if run.stages:
-        last = run.stages[-1]
-        closeness = [
-            f"{CLOSENESS.get(name, name)} {shown(value)}"
-            for name, value in last.items()
-            if name not in STAGE_CAPTIONS and name not in NOT_DRAWN
-        ]
-        if "sigma" in last:
-            found = f"the noise is estimated at sigma {shown(last['sigma'])}"
-        else:
-            found = f"a bound of {shown(last['bound'])} nats per window"
-        suffix = f"; beside the reference: {', '.join(closeness)}" if closeness else ""
-        return f"{trained}: {found}{suffix}."
-    best = run.best_epoch
+        figures = [f"{name} {shown(run.stages[-1][name])}" for name in _drawn(run.stages)]
+        return f"{trained}; after the last, {', '.join(figures)}."
+    best = best_epoch(run.folder, run.epochs)
     return (
         f"{trained}; the best weights are those of epoch {best['epoch']:.0f}, with a validation "
-        f"bound of {shown(best['val_bound'])} nats per {run.unit}."
+        f"bound of {shown(best['val_bound'])} nats per {run.info['unit']}."
     )
 
 
-def _learning(run: RunResults) -> Iterator[Block]:
-    if run.stages:
-        names = [name for name in run.stages[-1] if name not in NOT_DRAWN]
-        yield Drawings([_stage_curve(run, name) for name in names])
-        yield Text(
-            "After each epoch, in the units of the data. The restored file is not kept with the "
-            "run."
-        )
-    elif run.epochs:
-        searched = "active" in run.epochs[-1]
-        draw = pictures.telemetry if searched else pictures.learning_curves
-        svg = drawing.svg(lambda: draw(run.epochs, run.unit, ""), "learning")
-        yield Drawing(svg, "Every epoch.", searched)
-    else:
-        yield Text("Nothing yet.")
+def _drawn(stages: Sequence[Mapping[str, float]]) -> list[str]:
+    return [name for name in stages[-1] if name not in NOT_DRAWN]
 
 
-def _stage_curve(run: RunResults, name: str) -> Drawing:
-    values = [(stage["epoch"], stage.get(name, math.nan)) for stage in run.stages]
-    svg = drawing.svg(partial(drawing.figure_by_epoch, values), f"course-{name}")
-    return Drawing(svg, (STAGE_CAPTIONS | CLOSENESS).get(name, name))
+def _draw_stages(stages: Sequence[Mapping[str, float]]) -> "Figure":
+    """Draw each figure of a restoration by epoch."""
+    names = _drawn(stages)
+    figure = new_figure(9.0, 2.6 * math.ceil(len(names) / 3))
+    epochs = [stage["epoch"] for stage in stages]
+    for axes, name in zip(panels(figure, len(names), 3), names, strict=True):
+        values = [stage.get(name, math.nan) for stage in stages]
+        axes.plot(epochs, values, color=PALETTE[0], marker="o" if len(epochs) < 12 else "")
+        axes.set_title(name, parse_math=False)
+        axes.set_xlabel("epoch")
+    return figure
 
 
-def _evaluation(run: RunResults) -> Iterator[Block]:
-    splits = run.evaluated_splits
-    if not splits:
-        if not run.stages:
-            yield Text(f"Not yet evaluated; run 'distvae evaluate {run.folder}'.")
-        return
-    names = dict.fromkeys(name for figures in run.figures.values() for name in figures)
-    columns = [Column("figure"), *(Column(split, numeric=True) for split in splits)]
+def _figures(run: RunResults, splits: Sequence[str]) -> Table:
+    """Tabulate the figures of each evaluated split."""
+    names = dict.fromkeys(name for split in splits for name in run.figures[split])
     rows = []
     for name in without_spreads(names):
-        cells = [_figure_cell(run.figures[split], name) for split in splits]
-        rows.append(Row([Cell(name, measure=name), *cells]))
-    yield Table(
-        columns,
-        rows,
+        cells = [Cell(name)]
+        for figures in (run.figures[split] for split in splits):
+            value = figures.get(name)
+            text = "" if value is None else with_spread(value, figures.get(f"{name}_std"))
+            cells.append(Cell(text, value))
+        rows.append(Row(cells))
+    caption = (
         "Means over the evaluated data, \N{PLUS-MINUS SIGN} the spread over speakers where there "
-        "are any.",
+        "are any."
     )
+    return Table(["figure", *splits], rows, caption)
 
 
-def _figure_cell(figures: Mapping[str, float | None], name: str) -> Cell:
-    value = figures.get(name)
-    if value is None:
-        return Cell("")
-    return Cell(with_spread(value, figures.get(f"{name}_std")), value)
+def exhibit(run: RunResults, split: str, title: str, anchor: str, names: Sequence[str]) -> Exhibit:
+    """Collect the named pictures and the sounds that the evaluation of a split wrote."""
+    folder = run.folder / "evaluation" / split
+    heard = [(folder / f"{name}.wav", caption) for name, caption in SOUNDS.items()]
+    seen = [(folder / f"{name}.png", CAPTIONS[name]) for name in names]
+    sounds = [Medium(sound(file), caption) for file, caption in heard if file.is_file()]
+    found = [Medium(picture(file), caption) for file, caption in seen if file.is_file()]
+    return Exhibit(title, anchor, sounds, found)
 
 
-def _exhibits(run: RunResults) -> Iterator[Block]:
-    for split in run.evaluated_splits[:1]:
-        names = ("spectrogram", "images", "codes", "atoms", "dictionary")
-        found = exhibit(run, split, f"Evaluation on {split}", names)
-        if found.pictures or found.sounds:
-            yield Gallery([found])
+def origin(runs: Sequence[RunResults]) -> Iterator[tuple[str, str]]:
+    """Yield the program, machine and data of runs; every variant, if they differ."""
+    for name, values in {
+        "commit": [str(run.info.get("commit") or "not from a checkout") for run in runs],
+        "versions": [_pairs(run.info["versions"]) for run in runs],
+        "machine": [_pairs(run.info.get("machine", {})) for run in runs],
+        "data": [f"{run.info['data']}: {_rows(run)}" for run in runs],
+        "data digest": [str(run.info["data_digest"]) for run in runs],
+        "seeds": [str(run.config.train.seed) for run in runs],
+    }.items():
+        if values:
+            yield name, "; ".join(dict.fromkeys(values))
 
 
-def _provenance(run: RunResults) -> Iterator[Block]:
-    info = run.info
-    seconds = info.get("seconds")
-    if not seconds and run.epochs:
-        seconds = run.epochs[-1]["seconds"]
-    yield facts(
-        [
-            ("started", str(info["begun"])),
-            ("training time", format_duration(seconds) if seconds else ""),
-            ("seed", str(run.config.train.seed)),
-            ("commit", str(info.get("commit") or "not from a checkout")),
-            ("versions", pairs(info["versions"])),
-            ("machine", pairs(info.get("machine", {}))),
-            ("data digest", str(info["data_digest"])),
-        ]
-    )
-    hint = ""
-    if info["recipe"] == repeat.RESTORATION:
-        hint = f", where IN is {info['data']}; or inpaint"
-    yield Code(repeat.command(run), f"To repeat the run{hint}:")
+def _pairs(part: Mapping[str, Plain]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in part.items() if value is not None)
+
+
+def _rows(run: RunResults) -> str:
+    counts = ", ".join(f"{count:,} {split}" for split, count in run.info["rows"].items())
+    return f"{counts} {run.info['unit']}s of {run.info['dims']} values"
+
+
+def command(run: RunResults) -> str:
+    """Return the command that trains a run again."""
+    recipe = str(run.info["recipe"])
+    if recipe in recipe_names():
+        changed = beyond_recipe(flatten(run.config), recipe)
+        assignments = [f"{key}={_in_yaml(value)}" for key, value in changed.items()]
+        return shlex.join(["distvae", "train", recipe, *assignments])
+    config = str(run.folder / "config.yaml")
+    if recipe == RESTORATION:
+        return shlex.join(["distvae", "denoise", "IN", "OUT", "--recipe", config])
+    return shlex.join(["distvae", "train", config])
+
+
+def beyond_recipe(settings: Mapping[str, Plain], recipe: str) -> dict[str, Plain]:
+    """Return the settings that a recipe lacks or sets to another value."""
+    original = flatten(load(recipe))
+    changed = {}
+    for key, value in settings.items():
+        if key not in MACHINE_SETTINGS and original.get(key, ...) != value:
+            changed[key] = value
+    return changed
+
+
+def _in_yaml(value: Plain) -> str:
+    """Return a value on one line; a text without quotes where YAML reads it as it stands."""
+    import yaml
+
+    try:
+        is_plain = isinstance(value, str) and yaml.safe_load(value) == value
+    except yaml.YAMLError:
+        is_plain = False
+    return str(value) if is_plain else json.dumps(value)

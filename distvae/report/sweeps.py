@@ -1,225 +1,271 @@
-"""The report on a sweep."""
+"""The page of a sweep."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+import shlex
+from collections.abc import Iterator, Mapping
 
-from distvae.files.plain import Plain
-from distvae.numerics.numbers import capitalise, counted, listed, setting
-from distvae.report import drawing
-from distvae.report.against import against
-from distvae.report.blocks import Block, Document, Drawing, Drawings, Text, document
-from distvae.report.exhibits import Exhibits, exhibits, gallery
-from distvae.report.glossary import explain_measures
-from distvae.report.importance import RESAMPLES, Group, groups, shares
-from distvae.report.provenance import provenance
-from distvae.report.published import is_table, published
-from distvae.report.question import question
-from distvae.report.reading import RunResults, Sweep, Trial
-from distvae.report.tradeoffs import tradeoffs
-from distvae.report.trials import STATES, tables
-from distvae.report.values import figures_by_value
-from distvae.tune.scheduler_check import changes_the_bound
+from distvae.files.plain import Plain, Tree
+from distvae.files.refusal import Refusal
+from distvae.numerics.figures import without_spreads
+from distvae.numerics.numbers import capitalise, counted, listed, setting, shown, with_spread
+from distvae.report.importance import RESAMPLES, draw_shares, needed, sampled_trials, shares, varied
+from distvae.report.media import drawing
+from distvae.report.page import Cell, Exhibit, Medium, Page, Row, Section, Table
+from distvae.report.reading import PLAN, Sweep, Trial
+from distvae.report.runs import beyond_recipe, exhibit, origin
+from distvae.train.progress import format_duration
+from distvae.tune.axes import Choice, Interval
+from distvae.tune.axis_facts import AxisFacts, as_written
+from distvae.tune.pictures import MAX_TRIALS, shown_in_report
+from distvae.tune.results import Result, draw_front
+from distvae.tune.summary import DIRECTIONS
+from distvae.tune.table import ORIGIN
 
-MAX_BARS = 40
-MAX_LABEL = 44
-"""The number of characters of the label beside a bar."""
+UNBEATEN = "\N{BLACK STAR}"
+MAX_LISTED = 4
+"""The number of unbeaten trials that the answer lists; of more it names the first and last."""
+PICTURES = ("spectrogram", "images", "codes", "dictionary")
+"""The pictures of a trial that the page shows."""
+SHARES = (
+    "Bars are shares of a figure's variance: the part that a parameter accounts for, alone and "
+    "with others, in a random forest fitted to the trials (functional analysis of variance). They "
+    "add up to 1 however much the forest explains. Lines show the range over "
+    f"{RESAMPLES} bootstrap resamples of the trials; parameters whose lines overlap cannot be told "
+    "apart. A sampler that seeks the best tries some values more often than others. The shares do "
+    "not account for that."
+)
 
-
-def sweep_report(sweep: Sweep, other: Sweep | None = None) -> Document:
-    """Build the report on a sweep, and on how its front compares with that of another."""
-    chosen = exhibits(sweep)
-    sections: dict[str, Iterable[Block]] = {
-        "Question and answer": question(sweep),
-        "Compared with published figures": published(sweep),
-        "Trials": _trials(sweep, chosen),
-        "Trade-offs": tradeoffs(sweep, chosen),
-        "See and hear": gallery(sweep, chosen),
-        "Compared with another sweep": against(sweep, other) if other else (),
-        "Which parameters matter": _importances(sweep),
-        "Learning": _learning(sweep),
-        "Sparsity": _sparsity(sweep),
-        "Provenance": provenance(sweep),
-    }
-    kind = "Table" if is_table(sweep) else "Sweep"
-    page = document(f"{kind} {sweep.facts['name']}", _subtitle(sweep), sections)
-    return explain_measures(page)
+NO_SHARES = "The figures hardly differ, or differ where no parameter does."
 
 
-def _subtitle(sweep: Sweep) -> str:
+def sweep_page(sweep: Sweep) -> Page:
+    """Build the page of a sweep, or of a table of published figures."""
     states = [trial.result.state for trial in sweep.trials]
-    counts = [f"{states.count(state)} {STATES[state]}" for state in dict.fromkeys(states)]
-    total = counted(len(states), "trial")
-    return f"{total}: {listed(counts)}" if counts else total
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    subtitle = f"{counted(len(states), 'trial')}: {listed(counts)}"
+    kind = "Table" if _is_table(sweep) else "Sweep"
+    return Page(f"{kind} {sweep.facts['name']}", subtitle, list(_sections(sweep)))
 
 
-def _trials(sweep: Sweep, chosen: Exhibits) -> Iterator[Block]:
+def _is_table(sweep: Sweep) -> bool:
+    """Return whether the trials of a sweep are the rows of a published table."""
+    return bool(sweep.facts.get("rows"))
+
+
+def _sections(sweep: Sweep) -> Iterator[Section]:
+    shown = exhibits(sweep)
+    axes = [] if _is_table(sweep) else [(axis["key"], _span(axis)) for axis in sweep.facts["axes"]]
+    asked = [sweep.facts.get("about", ""), _question(sweep)]
+    yield Section("Question and answer", list(filter(None, asked)), list(_answer(sweep)), axes)
     if sweep.trials:
-        yield from tables(sweep, chosen)
-    else:
-        yield Text("None.")
+        yield Section("Trials", tables=[_trials(sweep, shown)])
+    if len(sweep.metrics) > 1 and len(sweep.finished) > 1:
+        figure = draw_front([trial.result for trial in sweep.finished], sweep.metrics)
+        caption = "Each point is a trial. No other trial beats those whose numbers are bold."
+        yield Section("Front", drawings=[Medium(drawing(figure), caption)])
+    if sweep.finished and not _is_table(sweep):
+        yield _importance(sweep)
+    if shown:
+        text = "A sound goes on where the one before it was stopped, so that you can switch."
+        yield Section("Pictures and sounds", [text], exhibits=list(shown.values()))
+    yield Section("Provenance", facts=list(_provenance(sweep)), codes=list(_repeat(sweep)))
 
 
-def _importances(sweep: Sweep) -> Iterator[Block]:
-    if not sweep.finished or is_table(sweep):
-        return
-    found = groups(sweep)
-    if not found:
-        yield Text("The sampler's study (optuna.db) is not in the folder, or no parameter varied.")
-        return
-    drawn = [group for group in found if _is_large_enough(group)]
-    drawings = [list(_importance_drawings(sweep, group, n)) for n, group in enumerate(drawn)]
-    if any(drawings):
-        yield Text(
-            "Bars are shares of a figure's variance: the part that a parameter accounts for, alone "
-            "and with others, in a random forest fitted to the trials (functional analysis of "
-            "variance). They add up to 1 however much the forest explains. Lines show the range "
-            f"over {RESAMPLES} bootstrap resamples of the trials; parameters whose lines overlap "
-            "cannot be told apart. A sampler that seeks the best tries some values more often "
-            "than others. The shares do not account for that."
-        )
-    for group, each in zip(drawn, drawings, strict=True):
-        if each:
-            yield Drawings(each)
-        else:
-            yield Text(
-                f"{capitalise(group.about)} have figures that hardly differ, or that differ where "
-                "no parameter does, so no parameter matters among them."
-            )
-    yield from (Text(sentence) for sentence in _left_out(found))
-    if not drawn:
-        missing = found[0].needed - len(found[0].trials)
-        if missing > 0:
-            yield Text(_advice(sweep, len(sweep.trials) + missing))
-        yield from figures_by_value(sweep)
-
-
-def _advice(sweep: Sweep, needed: int) -> str:
-    """Say how to get enough trials."""
-    begun = sum(trial.result.parent is None for trial in sweep.trials)
-    planned = sweep.facts["trials"]
-    if begun < planned or not sweep.concluded:
+def _question(sweep: Sweep) -> str:
+    if _is_table(sweep):
         return (
-            f"{begun} of {planned} trials have begun: the same command with --resume goes on. "
-            "Until then, compare the figures by value."
+            f"How close do the rows of {sweep.facts['name']} come to the published figures, in "
+            f"{listed(list(sweep.metrics))}? Each row is a recipe of its own, evaluated on test "
+            "data. No choice is made by the results."
         )
-    if sweep.facts["search"] == "grid":
-        return "A grid has no more trials than these; a random search of the same space has."
-    if sweep.facts["scheduler"] == "population":
-        return (
-            "The size of a population is fixed: start a new sweep with more trials, or compare the "
-            "figures by value."
-        )
+    keys = list(dict.fromkeys(axis["key"] for axis in sweep.facts["axes"]))
+    verb = "does" if len(keys) == 1 else "do"
+    figures = [f"{name} ({DIRECTIONS[mode]})" for name, mode in sweep.metrics.items()]
     return (
-        f"The same command with --trials {needed} --resume adds the trials that are missing. Until "
-        "then, compare the figures by value."
+        f"How {verb} {listed(keys)} change {listed(list(sweep.metrics))}? The trials vary the "
+        f"recipe {sweep.facts['recipe']}. They are ranked by {listed(figures)} on validation data, "
+        "so that the choice among them does not use the test data."
     )
 
 
-def _is_large_enough(group: Group) -> bool:
-    return len(group.varied) > 1 and len(group.trials) >= group.needed
+def _answer(sweep: Sweep) -> Iterator[str]:
+    """Yield sentences on what the results say, and what they leave open."""
+    finished = sweep.finished
+    unbeaten = [trial for trial in finished if trial.result.unbeaten]
+    described = [_describe(trial.result, sweep) for trial in unbeaten]
+    if not finished:
+        yield "No trial finished, so there is no answer."
+    elif len(finished) == 1:
+        yield f"Only {described[0]} finished; there is nothing to compare it with."
+    elif len(unbeaten) == 1:
+        yield f"{capitalise(described[0])} is the best of {len(finished)}{_lead(sweep)}."
+    else:
+        among = "; ".join(described)
+        if len(unbeaten) > MAX_LISTED:
+            among = f"from {described[0]} to {described[-1]}"
+        yield f"No other trial beats {len(unbeaten)} of the {len(finished)} that finished: {among}."
+    begun = sum(trial.result.parent is None for trial in sweep.trials)
+    if not sweep.concluded or begun < sweep.facts["trials"]:
+        yield f"{begun} of {sweep.facts['trials']} trials had started."
 
 
-def _importance_drawings(sweep: Sweep, group: Group, order: int) -> Iterator[Drawing]:
-    for place, name in enumerate(sweep.metrics):
-        found = shares(group, place)
-        if found:
-            caption = f"{name}: {group.about}, {counted(len(group.trials), 'trial')}."
-            svg = drawing.svg(partial(drawing.importances, found), f"part-{order}-{place}")
-            yield Drawing(svg, caption)
+def _lead(sweep: Sweep) -> str:
+    """Return the distance of the best from the next, and whether its seeds differ by more."""
+    if len(sweep.metrics) > 1:
+        return ""
+    (name,) = sweep.metrics
+    first, second = (trial.result.figures for trial in sweep.finished[:2])
+    lead, spread = abs(first[name] - second[name]), first.get(f"{name}_spread", 0.0)
+    beside = f", which is less than its seeds differ by ({shown(spread)})"
+    return f", {shown(lead)} from the next{beside if spread > lead else ''}"
 
 
-def _left_out(found: Sequence[Group]) -> Iterator[str]:
-    """Name the groups that are too small, and the parameters that only some trials have."""
-    any_large = any(len(group.trials) >= group.needed for group in found)
-    for group in found if any_large else found[:1]:
-        if len(group.varied) == 1:
-            yield f"In {group.about} only {group.varied[0]} differs: there is nothing to compare."
-        elif not group.varied:
-            yield f"In {group.about} no parameter that all have differs: nothing to compare."
-        elif not _is_large_enough(group):
-            count = counted(len(group.trials), "trial")
-            yield (
-                f"{capitalise(group.about)}: {count} finished. To tell parameters apart takes "
-                f"{group.needed} or more."
-            )
-        elif group.left_out:
-            yield (
-                f"In {group.about} only some have {listed(group.left_out)}, which the shares leave "
-                "out."
-            )
+def _describe(result: Result, sweep: Sweep) -> str:
+    figures = ", ".join(f"{name} {shown(result.figures[name])}" for name in sweep.metrics)
+    return f"trial {result.number} ({result.label}: {figures})"
 
 
-def _learning(sweep: Sweep) -> Iterator[Block]:
-    """Draw one diagram for each prior and density, because their bounds do not compare."""
-    by_kind = _trials_by_bound(sweep)
-    if not by_kind:
-        if sweep.trials:
-            yield Text("No trial finished an epoch.")
-        return
-    diagrams = []
-    for place, (about, trials) in enumerate(by_kind.items()):
-        diagrams.append(_curves(about, trials, place))
-    yield Drawings(diagrams)
-    note = (
-        "Bound on validation data after each epoch, larger is better; the first steep rise is cut "
-        "off."
-    )
-    if sweep.facts["seeds"] > 1:
-        note += " One curve for each seed."
-    if len(by_kind) > 1:
-        note += " Bounds under different priors or densities do not compare; each has its own axes."
-    yield Text(note)
+def _span(axis: AxisFacts) -> str:
+    """Return the values of a setting, and where it applies."""
+    span = axis["span"]
+    if "values" in span:
+        text = str(Choice(tuple(span["values"])))
+    else:
+        text = str(Interval(span["low"], span["high"], span.get("log", False)))
+    conditions = [f"{k} is {' or '.join(map(setting, v))}" for k, v in axis["when"].items()]
+    return f"{text}, where {' and '.join(conditions)}" if conditions else text
 
 
-def _trials_by_bound(sweep: Sweep) -> dict[str, list[Trial]]:
-    """Group the trials that finished an epoch by the settings that change the bound's meaning."""
-    tried: dict[str, list[Plain]] = {}
-    for trial in sweep.trials:
-        for key, value in trial.result.values.items():
-            tried.setdefault(key, []).append(value)
-    keys = {key for key, values in tried.items() if changes_the_bound(key, values)}
-    by_kind: dict[str, list[Trial]] = {}
-    for trial in sweep.trials:
-        if any(run.epochs for run in trial.runs):
-            kinds = [setting(value) for key, value in trial.result.values.items() if key in keys]
-            by_kind.setdefault(", ".join(kinds) or "all trials", []).append(trial)
-    return by_kind
-
-
-def _curves(about: str, trials: Sequence[Trial], place: int) -> Drawing:
-    curves = {}
-    for trial in sorted(trials, key=lambda trial: trial.result.number):
-        curves[trial.result.number] = [_curve(run) for run in trial.runs if run.epochs]
-    finished = [trial.result.number for trial in trials if trial.result.state == "finished"]
-    best = finished[0] if len(finished) > 1 else None
-    unit = next(run.unit for trial in trials for run in trial.runs)
-    caption = f"{about}: {counted(len(trials), 'trial')}"
-    caption += f"; the best in rank, {best}, in blue." if best else "."
-    svg = drawing.svg(lambda: drawing.bound_curves(curves, unit, best), f"curves-{place}")
-    return Drawing(svg, caption)
-
-
-def _curve(run: RunResults) -> tuple[list[float], list[float]]:
-    return [epoch["epoch"] for epoch in run.epochs], [epoch["val_bound"] for epoch in run.epochs]
-
-
-def _sparsity(sweep: Sweep) -> Iterator[Block]:
-    """Draw how many values of its code each trial uses."""
-    results = [trial.result for trial in sweep.finished]
-    results = [result for result in results if "live_atoms" in result.figures]
-    if not results:
-        return
-    bars = []
-    for result in results[:MAX_BARS]:
-        figures = result.figures
-        label = f"{result.number}  {result.label}"[:MAX_LABEL]
-        dead, effective = figures.get("dead_atoms", 0.0), figures.get("effective_atoms")
-        bars.append(drawing.Usage(label, figures["live_atoms"], dead, effective))
+def _trials(sweep: Sweep, shown: Mapping[int, Exhibit]) -> Table:
+    """Tabulate all trials; columns in which no trial has a value are left out."""
+    results = [trial.result for trial in sweep.trials]
+    cells = [_cells(result) for result in results]
+    keys = [key for result in results for key in result.values]
+    figures = [name for result in results for name in result.figures]
+    columns = ["trial", UNBEATEN, "state", "cause", *sweep.metrics, *keys, ORIGIN, *figures]
+    columns += ["epochs", "last bound", "time"]
+    columns = [name for name in dict.fromkeys(columns) if any(name in row for row in cells)]
+    rows = []
+    for result, row in zip(results, cells, strict=True):
+        state = "unbeaten" if result.unbeaten else result.state
+        target = shown[result.number].anchor if result.number in shown else ""
+        rows.append(Row([row.get(name, Cell("")) for name in columns], state, target))
+    first = next(iter(sweep.metrics))
+    order = "descending" if sweep.metrics[first] == "max" else "ascending"
     caption = (
-        "Live: values of the code with a root mean square above a tenth of the strongest one's. "
-        "Effective: the number of equal values that would be spread as widely as those of one "
-        "row, on average. Best first."
+        f"{UNBEATEN}: no other trial is better in one of the ranking figures and no worse in the "
+        "others."
     )
-    if len(results) > MAX_BARS:
-        caption += f" The first {MAX_BARS} of {len(results)} trials."
-    yield Drawing(drawing.svg(lambda: drawing.usage(bars), "usage"), caption)
+    seeds = sweep.facts["seeds"]
+    if seeds > 1:
+        caption += f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation."
+    return Table(columns, rows, caption, first if sweep.finished else "", order)
+
+
+def _cells(result: Result) -> dict[str, Cell]:
+    """Return what is known of a trial, by column."""
+    cells = {"trial": Cell(str(result.number), result.number), "state": Cell(result.state)}
+    if result.unbeaten:
+        cells[UNBEATEN] = Cell(UNBEATEN, 1)
+    for key, value in result.values.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            cells[key] = Cell(setting(value), value)
+        else:
+            cells[key] = Cell(setting(value))
+    for name in without_spreads(result.figures):
+        if not name.endswith("_spread"):
+            value, spread = result.figures[name], result.figures.get(f"{name}_spread")
+            cells[name] = Cell(with_spread(value, spread or None), value)
+    if result.origin:
+        cells[ORIGIN] = Cell(result.origin)
+    if result.epoch:
+        cells["epochs"] = Cell(str(result.epoch), result.epoch)
+    if result.bound is not None:
+        cells["last bound"] = Cell(shown(result.bound), result.bound)
+    if result.seconds:
+        cells["time"] = Cell(format_duration(result.seconds), result.seconds)
+    if result.cause:
+        cells["cause"] = Cell(result.cause)
+    return cells
+
+
+def exhibits(sweep: Sweep) -> dict[int, Exhibit]:
+    """Collect pictures and sounds by trial, of few trials so that the page can be mailed."""
+    results = shown_in_report([trial.result for trial in sweep.finished])
+    if len(results) > MAX_TRIALS:
+        last = len(results) - 1
+        results = [results[round(n * last / (MAX_TRIALS - 1))] for n in range(MAX_TRIALS)]
+    chosen = {result.number for result in results}
+    trials = [trial for trial in sweep.finished if trial.result.number in chosen]
+    found = {trial.result.number: _trial_exhibit(trial, sweep) for trial in trials}
+    return {number: each for number, each in found.items() if each.sounds or each.pictures}
+
+
+def _trial_exhibit(trial: Trial, sweep: Sweep) -> Exhibit:
+    """Return the pictures and sounds of a trial's first run that was evaluated."""
+    result = trial.result
+    title, anchor = capitalise(_describe(result, sweep)), f"trial-{result.number}"
+    for run in trial.runs:
+        if sweep.split in run.figures:
+            return exhibit(run, sweep.split, title, anchor, PICTURES)
+    return Exhibit(title, anchor, (), ())
+
+
+def _importance(sweep: Sweep) -> Section:
+    """Draw the importance of parameters, or say what that takes."""
+    trials = sampled_trials(sweep)
+    names = varied(trials)
+    drawings = []
+    if len(names) > 1 and len(trials) >= needed(names):
+        for place, metric in enumerate(sweep.metrics):
+            if found := shares(trials, names, place):
+                drawings.append(Medium(drawing(draw_shares(found)), metric))
+        text = SHARES if drawings else NO_SHARES
+    elif len(names) == 1:
+        text = f"In all trials only {names[0]} varied."
+    elif names:
+        count = f"{counted(len(trials), 'trial')} finished"
+        text = f"{count}. To tell parameters apart takes {needed(names)} or more."
+    else:
+        text = "The sampler's study (optuna.db) is not in the folder, or no parameter varied."
+    return Section("Which parameters matter", [text], drawings=drawings)
+
+
+def _provenance(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    yield from origin(sweep.runs)
+    recorded = sweep.facts
+    seeds = f"{counted(recorded['seeds'], 'run')} of each trial"
+    yield "search", f"{recorded['search']}, seed {recorded['seed']}, {seeds}"
+    yield "scheduler", recorded["scheduler"]
+    begun = [trial.datetime_start for trial in sweep.sampled if trial.datetime_start]
+    ended = [trial.datetime_complete for trial in sweep.sampled if trial.datetime_complete]
+    if begun and ended:
+        yield "started, ended", f"{min(begun):%Y-%m-%d %H:%M}, {max(ended):%Y-%m-%d %H:%M}"
+
+
+def _repeat(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    """Yield what to type to repeat the sweep."""
+    recorded = sweep.facts
+    if "command" in recorded:
+        yield "To repeat it, with the data's folder after --data:", recorded["command"]
+    elif text := space(recorded):
+        file = f"{recorded['name']}.yaml"
+        command = shlex.join(["distvae", "tune", file])
+        yield "To repeat it, save the space below as a file, and type:", command
+        yield file, text
+
+
+def space(facts: Tree) -> str:
+    """Return the YAML of a space that explores the same; '' if the recipe is not known here."""
+    import yaml
+
+    keys = {axis["key"] for axis in facts["axes"]}
+    try:
+        changed = beyond_recipe(facts["config"], facts["recipe"])
+    except Refusal:
+        return ""
+    fixed = {key: value for key, value in changed.items() if key not in keys}
+    tree: dict[str, Plain] = {"about": facts["about"]} if facts.get("about") else {}
+    tree |= {"base": facts["recipe"], "fixed": fixed}
+    tree |= {name: facts[name] for name in (*PLAN, "judge") if name in facts}
+    tree["axes"] = [as_written(axis) for axis in facts["axes"]]
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

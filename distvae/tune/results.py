@@ -11,8 +11,11 @@ from distvae.config.recipes import describe
 from distvae.files.output import atomic_file
 from distvae.files.plain import Plain
 from distvae.tasks import pictures
+from distvae.tasks.pictures.canvas import GREY, PALETTE
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from distvae.train.documents import Lineage
 
 Directions = Mapping[str, Literal["max", "min"]]
@@ -20,6 +23,8 @@ Directions = Mapping[str, Literal["max", "min"]]
 
 Left = Literal["trials", "pictures", "nothing"]
 """What a sweep would do if it were resumed: train trials, or only draw pictures of its report."""
+MAX_NUMBERED = 30
+"""Of more trials, a diagram numbers those on the front alone."""
 REPORT_SECONDS = 0.3
 """Epochs of this time are reported together, because each report takes some milliseconds."""
 
@@ -183,9 +188,29 @@ def _row(result: Result, names: Sequence[str]) -> dict[str, object]:
 def _draw_tradeoff(findings: Findings) -> None:
     finished = [result for result in findings.results if result.state == "finished"]
     if finished and len(findings.metrics) > 1:
-        quality, sparsity = list(findings.metrics)[:2]
-        rows: list[dict[str, float | str]] = [
-            {**result.figures, "model": result.group} for result in finished
-        ]
-        figure = pictures.tradeoff(rows, sparsity, quality, "model")
-        pictures.save(figure, findings.folder / "tradeoff.png")
+        pictures.save(draw_front(finished, findings.metrics), findings.folder / "tradeoff.png")
+
+
+def draw_front(ranked: Sequence[Result], metrics: Directions) -> "Figure":
+    """Draw finished trials in the first two figures that rank them, with a line along their front.
+
+    The numbers of trials that no other beats are bold.
+    """
+    up, across = list(metrics)[:2]
+    groups = {result.group for result in ranked}
+    rows: list[dict[str, float | str]] = []
+    for result in ranked:
+        group = result.group if len(groups) <= len(PALETTE) else "all"
+        rows.append({**result.figures, "model": group})
+    figure = pictures.tradeoff(rows, across, up, "model")
+    axes = figure.axes[0]
+    front = [result for result in ranked if result.unbeaten]
+    if len(metrics) == 2:
+        path = [[result.figures[name] for result in front] for name in (across, up)]
+        axes.plot(*path, color=GREY, drawstyle="steps-pre", zorder=0)
+    for result in ranked if len(ranked) <= MAX_NUMBERED else front:
+        at = (result.figures[across], result.figures[up])
+        weight = "bold" if result.unbeaten else "normal"
+        text = str(result.number)
+        axes.annotate(text, at, (6, 4), textcoords="offset points", fontweight=weight)
+    return figure

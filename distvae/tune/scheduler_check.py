@@ -1,8 +1,5 @@
 """Checks that a scheduler suits the space in which it stops or replaces trials."""
 
-from collections.abc import Collection
-
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.tune.axes import Axis, Choice
 from distvae.tune.population import CHANGEABLE, INHERITED
@@ -14,16 +11,11 @@ PSEUDO = "pseudo"
 """The prior of VSC whose objective is a bound only given the pseudo-inputs it selects."""
 
 
-def changes_the_bound(key: str, values: Collection[Plain]) -> bool:
-    """Return whether bounds do not compare where a key has different values."""
-    is_pseudo = key == "model.prior" and PSEUDO in values
-    return is_pseudo or key.startswith(CHANGE_THE_BOUND)
-
-
 def bounds_differ_along(axis: Axis) -> bool:
     """Return whether bounds do not compare where an axis varies."""
     values = axis.span.values if isinstance(axis.span, Choice) else ()
-    return changes_the_bound(axis.key, values)
+    is_pseudo = axis.key == "model.prior" and PSEUDO in values
+    return is_pseudo or axis.key.startswith(CHANGE_THE_BOUND)
 
 
 def check_scheduler(space: Space) -> None:

@@ -3,8 +3,7 @@ or were cut off.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +37,10 @@ Judge = Callable[[int, dict[str, Any]], Result | None]
 def judged(number: int, values: dict[str, Any]) -> Result:
     """A trial that finished, with figures of its own."""
     chance = np.random.default_rng(number)
-    error, sparse, bound = (
-        chance.uniform(0.01, 0.02),
-        chance.uniform(0.2, 0.9),
-        -1234.5678 * chance.uniform(1, 2),
-    )
-    live = float(chance.integers(1, 4))
-    figures = {
-        "val_bound": bound,
-        "images": 640.0,
-        "squared_error": error,
-        "hoyer": sparse,
-        "live_atoms": live,
-    }
-    figures |= {"dead_atoms": 4 - live, "effective_atoms": 1 + 3 * (1 - sparse)}
+    error, sparse = chance.uniform(0.01, 0.02), chance.uniform(0.2, 0.9)
+    bound = -1234.5678 * chance.uniform(1, 2)
+    figures = {"val_bound": bound, "images": 640.0, "squared_error": error, "hoyer": sparse}
+    figures |= {"effective_atoms": 1 + 3 * (1 - sparse)}
     return Result(number, values, "finished", 4, bound - 1, figures, 61.0 + number)
 
 
@@ -114,21 +103,7 @@ def put_evaluation(folder: Path, split: str = "val") -> None:
     judgement.mkdir(parents=True)
     (judgement / "summary.json").write_text('{"hoyer": 0.25, "hoyer_std": 0.01, "pesq_wb": null}')
     chance = np.random.default_rng(0)
-    Image.fromarray(chance.integers(0, 256, (20, 30, 3), np.uint8)).save(
-        judgement / "spectrogram.png"
-    )
+    picture = Image.fromarray(chance.integers(0, 256, (20, 30, 3), np.uint8))
+    picture.save(judgement / "spectrogram.png")
     for name in ("original", "reconstruction"):
-        soundfile.write(
-            judgement / f"{name}.wav", chance.uniform(-0.5, 0.5, 800), 8000, subtype="PCM_16"
-        )
-
-
-def of_seeds(results: Sequence[Result]) -> list[Result]:
-    """The same with the spread that several seeds give."""
-    spread = {name: f"{name}_spread" for name in ("squared_error", "hoyer")}
-    return [
-        replace(
-            r, figures=r.figures | {wide: 0.1 * r.figures[name] for name, wide in spread.items()}
-        )
-        for r in results
-    ]
+        soundfile.write(judgement / f"{name}.wav", chance.uniform(-0.5, 0.5, 800), 8000)

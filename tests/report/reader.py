@@ -1,6 +1,5 @@
-"""Reading reports back: the tables, links and words of HTML and of Markdown."""
+"""Reading reports back: the tables, links and words of HTML."""
 
-import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -36,9 +35,6 @@ class Page(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
@@ -61,26 +57,6 @@ class Page(HTMLParser):
             for name, value in attributes.items()
             if name in asked
         ]
-
-
-def markdown_tables(text: str) -> list[list[list[str]]]:
-    """The tables of a Markdown page, their heads first."""
-    tables: list[list[list[str]]] = []
-    before = ""
-    for line in text.splitlines():
-        if line.startswith("| "):
-            if not before.startswith("| "):
-                tables.append([])
-            cells = [plain(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            if not all(re.fullmatch("-+:?", cell) for cell in cells):
-                tables[-1].append(cells)
-        before = line
-    return tables
-
-
-def plain(text: str) -> str:
-    """Markdown's text as a reader sees it."""
-    return re.sub(r"\\([\\`*\[\]<>|])", r"\1", text.replace("&amp;", "&"))
 
 
 def rows(table: list[list[str]]) -> Rows:

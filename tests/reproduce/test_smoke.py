@@ -107,7 +107,7 @@ def test_the_command_ends_with_a_comparison_and_rows_are_added_when_it_goes_on(
     added = command(tmp_path, "--resume", row="fitness")
     assert "1 ended earlier" in added.stderr
     assert read_rows(tmp_path / "bars" / "rows", "bars")[0].figures == before.figures
-    page = (tmp_path / "bars" / "report.md").read_text()
+    page = (tmp_path / "bars" / "report.html").read_text()
     assert "How close do the rows of bars come to the published figures" in page
     assert "distvae reproduce bars --scale smoke" in page
     rows = read_rows(tmp_path / "bars" / "rows", "bars")

@@ -29,6 +29,7 @@ from distvae.tune.space import ROW, Space
 from distvae.tune.sweep import SweepOptions
 from distvae.tune.sweep_file import SWEEP_FILE, describe_sweep, refuse_other_sweep
 from distvae.tune.trial import Trials, run_trial
+from tests.report.reader import Page, trials
 
 HOUSE = Source("House", {"house256.png": {}, "other/*.tif": {"data.stride": 2}})
 
@@ -267,9 +268,13 @@ def test_figures_of_a_trial_say_what_they_have_beyond_the_published(tmp_path: Pa
 
 @pytest.mark.slow
 def test_the_page_of_a_table_holds_what_was_obtained_against_what_was_published(out: Path) -> None:
-    page = report.write(out).with_suffix(".md").read_text()
-    rows = [line for line in page.splitlines() if line.startswith("| exact | bound | 1.500 |")]
-    assert len(rows) == 1
+    page = Page(report.write(out).read_text())
+    (row,) = [row for row in trials(page.tables) if row["row"] == "exact"]
+    assert float(row["bound_published"]) == 1.5
+    obtained = float(row["bound"].partition(" ")[0])
+    assert float(row["bound_difference"].partition(" ")[0]) == pytest.approx(
+        obtained - 1.5, rel=1e-3
+    )
     assert "How close do the rows of bars come to the published figures" in page
     assert "distvae reproduce bars --scale smoke" in page
     assert "Which parameters matter" not in page

@@ -14,7 +14,7 @@ from distvae.commands.report import ReportOptions, write_report
 from distvae.commands.sync import sync_folders
 from distvae.config import Config, flatten
 from distvae.files.refusal import Refusal
-from distvae.report.logged import write_and_log
+from distvae.report import write_and_log
 from distvae.track import Store, Tracker, without_secrets
 from distvae.track.journal import Journal
 from tests.report import folders as sweeps
@@ -261,14 +261,13 @@ def test_a_report_that_a_store_did_not_take_waits_for_it(
     ).read_text() == "page"
 
 
-def test_the_page_of_a_sweep_is_recorded_when_it_is_made_anew_and_one_to_publish_is_not(
+def test_the_page_in_the_folder_of_a_sweep_is_recorded_and_one_elsewhere_is_not(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     sweeps.without_a_ledger(root / "one", trials=1)
     tracker(root).close()
     write_report(root / "one", ReportOptions(out=root / "beside.html"))
-    write_report(root / "one", ReportOptions(public=True))
     assert not list((root / "mlartifacts").glob("*/artifacts/report"))
     write_report(root / "one", ReportOptions())
     (kept,) = (root / "mlartifacts").glob("*/artifacts/report/*")

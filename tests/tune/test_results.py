@@ -3,13 +3,22 @@
 import csv
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.tune.results import Directions, Findings, Left, Result, rank, write_findings
+from distvae.tune.results import (
+    Directions,
+    Findings,
+    Left,
+    Result,
+    draw_front,
+    rank,
+    write_findings,
+)
 from distvae.tune.table import print_findings
 
 METRICS: Directions = {"pesq_wb": "max", "effective_atoms": "min"}
@@ -60,6 +69,35 @@ def test_the_files_hold_every_trial_and_its_figures(tmp_path: Path) -> None:
     listed = json.loads((tmp_path / "results.json").read_text())
     assert listed["metrics"] == METRICS
     assert [trial["unbeaten"] for trial in listed["trials"]] == [True, False, False]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=10),
+    st.sampled_from([("max", "max"), ("max", "min"), ("min", "min")]),
+)
+def test_the_front_that_is_drawn_is_what_no_other_trial_beats(
+    places: list[tuple[int, int]], modes: tuple[Literal["max", "min"], Literal["max", "min"]]
+) -> None:
+    metrics = dict(zip(("up", "across"), modes, strict=True))
+    signs = [1 if mode == "max" else -1 for mode in modes]
+
+    def is_beaten(at: tuple[int, int]) -> bool:
+        gains = [
+            [s * (o - a) for s, o, a in zip(signs, other, at, strict=True)] for other in places
+        ]
+        return any(min(gain) >= 0 and max(gain) > 0 for gain in gains)
+
+    best = {n for n, at in enumerate(places) if not is_beaten(at)}
+    figures = [dict(zip(metrics, map(float, at), strict=True)) for at in places]
+    trials = [Result(n, {}, "finished", figures=each) for n, each in enumerate(figures)]
+    axes = draw_front(rank(trials, metrics), metrics).axes[0]
+    assert {int(t.get_text()) for t in axes.texts if t.get_fontweight() == "bold"} == best
+    assert {text.get_text() for text in axes.texts} == set(map(str, range(len(places))))
+    corners = [tuple(map(float, point)) for point in np.asarray(axes.lines[0].get_xydata())]
+    assert set(corners) == {(places[n][1], places[n][0]) for n in best}
+    assert [signs[0] * up for _, up in corners] == sorted(
+        (signs[0] * up for _, up in corners), reverse=True
+    )
 
 
 @pytest.mark.parametrize(

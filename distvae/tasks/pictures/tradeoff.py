@@ -20,7 +20,8 @@ def tradeoff(rows: Sequence[Mapping[str, float | str]], x: str, y: str, label: s
         colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
         across, up = [row[x] for row in members], [row[y] for row in members]
         axes.scatter(across, up, s=70, color=colour, marker=marker, edgecolors="white", label=group)
-    axes.set(xlabel=x, ylabel=y, title=f"{y} against {x}")
+    axes.set_xlabel(x, parse_math=False)
+    axes.set_ylabel(y, parse_math=False)
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
     legend = figure.legend(loc="outside right upper", title=label, frameon=False)
