@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distvae.machines.session.ray_session import SETTINGS, WITHOUT_DASHBOARD
+from distvae.machines.session import SETTINGS, WITHOUT_DASHBOARD
 
 HERE = Path("/proc/self/cwd")
 """The folder that a process is in."""

@@ -70,7 +70,7 @@ def _expected_machines() -> int:
 def _wait_for_machines(count: int) -> None:
     """Wait until this many machines have joined: a sweep uses only those that it finds."""
     from distvae.machines.cluster.nodes import node_addresses
-    from distvae.machines.session.ray_session import ray_session
+    from distvae.machines.session import ray_session
     from distvae.system.processors import available_cores
 
     deadline = time.monotonic() + WAIT

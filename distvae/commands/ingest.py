@@ -73,7 +73,7 @@ def workers_of(options: IngestOptions) -> "Iterator[Workers]":
         yield LocalProcesses(options.processes)
         return
     from distvae.machines.cluster_ingest import ClusterMachines
-    from distvae.machines.session.ray_session import ray_session
+    from distvae.machines.session import ray_session
     from distvae.machines.workers.worker_group import checked_wait
 
     if options.processes is not None:

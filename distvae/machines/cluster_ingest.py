@@ -29,7 +29,6 @@ from distvae.machines.cluster.nodes import (
 )
 from distvae.machines.cluster.pings import Pings
 from distvae.machines.ray_api import ObjectRef, RayApi, RemoteMethod
-from distvae.machines.session.ray_messages import losses_in_a_file
 
 POLL_SECONDS = 0.5
 """Seconds between two looks at what was done, and at the machines."""
@@ -74,14 +73,12 @@ class ClusterMachines:
         remote: RemoteMethod = ray.remote(do_task)
         needed = {"num_cpus": 1, "memory": work.plan.memory}
         spread = {"max_retries": RETRIES, "scheduling_strategy": "SPREAD"}
-        with losses_in_a_file() as report:
-            outlook = IngestOutlook(str(report))
-            with NodeWatch(lambda: live_machines(self.ray), outlook, Pings()) as watch:
-                pool = ClusterPool(ray.put(work), remote.options(**needed, **spread), watch)
-                try:
-                    yield pool
-                finally:
-                    pool.cancel()
+        with NodeWatch(lambda: live_machines(self.ray), IngestOutlook(), Pings()) as watch:
+            pool = ClusterPool(ray.put(work), remote.options(**needed, **spread), watch)
+            try:
+                yield pool
+            finally:
+                pool.cancel()
 
 
 class ClusterPool:
@@ -116,16 +113,13 @@ class ClusterPool:
 class IngestOutlook:
     """Effect of lost machines on an ingest."""
 
-    report: str
-    """The file with Ray's own report of a loss."""
-
     def shortage(self) -> str:
         """Return nothing: tasks wait for as long as there is no room."""
         return ""
 
     def after_loss(self, name: str, machine: Machine, left: Machines) -> str:
         """Return who does what the machine has not done."""
-        return f" (Ray's own report: {self.report}); {_who_goes_on(left)}"
+        return f"; {_who_goes_on(left)}"
 
     def while_silent(self, name: str, machine: Machine, left: Machines) -> str:
         """Return what is waited for."""

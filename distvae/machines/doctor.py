@@ -18,7 +18,7 @@ from distvae.machines.cluster.cluster_check import (
 )
 from distvae.machines.cluster.nodes import ANSWER_SECONDS, live_machines, run_on_nodes
 from distvae.machines.cluster.shared_folder import STORAGE_REMEDY, RoundTrip
-from distvae.machines.session.ray_session import ray_session
+from distvae.machines.session import ray_session
 from distvae.system.loopback import is_free
 
 HERE = "here"
@@ -32,7 +32,7 @@ CHILD_SECONDS = 90.0
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 JOIN_RAY = """
 import sys
-from distvae.machines.session.ray_session import ray_session
+from distvae.machines.session import ray_session
 with ray_session(sys.argv[1], 0):
     pass
 """

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Protocol, TypeAlias, TypedDict, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,8 @@ from distvae.system.loopback import HOST, LOOPBACK, stay_on_loopback
 from distvae.train.devices import CPU, gpu_id, have_distinct_gpus
 
 T = TypeVar("T")
+Store: TypeAlias = Any
+"""A store of torch, whose stubs leave its public names out."""
 TIMEOUT = timedelta(minutes=30)
 """How long workers wait for each other, for example while one writes a checkpoint. NCCL's own
 limit is ten minutes.
@@ -172,7 +174,7 @@ def _connect() -> None:
 class _Rendezvous(TypedDict, total=False):
     """Arguments that say where workers meet."""
 
-    store: Any
+    store: Store
     rank: int
     world_size: int
 
@@ -195,8 +197,12 @@ def _rendezvous() -> Iterator[_Rendezvous]:
         yield {}
         return
     with socket.create_server((HOST, port)) if rank == 0 else nullcontext() as listener:
-        file = listener.detach() if listener else None
-        store = dist.TCPStore(  # type: ignore[attr-defined]  # public, by the documentation
-            HOST, port, size, rank == 0, master_listen_fd=file
-        )
+        store = store_at(HOST, port, size, listener)
     yield {"store": store, "rank": rank, "world_size": size}
+
+
+def store_at(host: str, port: int, size: int, listener: socket.socket | None) -> Store:
+    """Return the store of so many workers at an address, where the first of them listens."""
+    file = listener.detach() if listener else None
+    kind = dist.TCPStore  # type: ignore[attr-defined]
+    return kind(host, port, size, file is not None, timeout=TIMEOUT, master_listen_fd=file)

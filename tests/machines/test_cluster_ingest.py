@@ -16,7 +16,7 @@ from distvae.data.tables.workers import LocalProcesses
 from distvae.files.refusal import Refusal
 from distvae.machines.cluster.nodes import Machine
 from distvae.machines.cluster_ingest import ClusterMachines, IngestOutlook
-from distvae.machines.session.ray_session import ray_session
+from distvae.machines.session import ray_session
 from tests.called import Called
 from tests.processes import started
 from tests.ray_cluster import HERE, cluster, cluster_in_two_folders
@@ -76,7 +76,7 @@ import sys
 from pathlib import Path
 from distvae.data.tables.ingest import Division, Execution, ingest
 from distvae.machines.cluster_ingest import ClusterMachines
-from distvae.machines.session.ray_session import ray_session
+from distvae.machines.session import ray_session
 if __name__ == "__main__":
     source, address = Path(sys.argv[1]), sys.argv[2]
     with ray_session(address, 0) as ray:
@@ -146,11 +146,11 @@ def test_options_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path, call:
 
 
 def test_the_loss_of_a_machine_is_told_with_who_goes_on() -> None:
-    outlook, lost = IngestOutlook("report.txt"), Machine("10.0.0.2", 1, cpus=4)
+    outlook, lost = IngestOutlook(), Machine("10.0.0.2", 1, cpus=4)
     for left, said in {
         4.0: "other machines do what it has not done",
         0.0: "no other has a processor, so a machine is waited for that has",
     }.items():
         others = {"b": Machine("10.0.0.3", 1, cpus=left)}
-        assert outlook.after_loss("a", lost, others).endswith(f"report.txt); {said}")
+        assert outlook.after_loss("a", lost, others).endswith(f"; {said}")
         assert outlook.while_silent("a", lost, others).endswith(said)

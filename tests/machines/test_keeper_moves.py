@@ -6,7 +6,7 @@ import pytest
 
 from distvae.machines.copies.keeper_moves import KeeperMoves
 from distvae.machines.copies.keepers import KeeperRoll, ask_all
-from distvae.machines.session.ray_session import ray_session
+from distvae.machines.session import ray_session
 from distvae.train.documents import Event
 from distvae.train.events import describe_event
 from tests.ray_cluster import cluster

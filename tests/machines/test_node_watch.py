@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,7 @@ from distvae.machines.cluster import node_watch
 from distvae.machines.cluster.node_watch import NodeWatch, SilenceWatch
 from distvae.machines.cluster.nodes import Machine, declaration_seconds, live_machines
 from distvae.machines.cluster.pings import Pings
-from distvae.machines.session.ray_messages import RayMessages
-from distvae.machines.session.ray_session import ray_session
+from distvae.machines.session import ray_session
 from distvae.machines.workers.outlook import TrainingOutlook, workers_that_fit
 from distvae.machines.workers.worker_group import WorkerGroup
 from distvae.train.documents import Event
@@ -190,24 +188,3 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 DUMP = "\n".join(["Raylet is terminated.", *100 * ["    [state-dump] 1 total"]])
-
-
-def test_a_long_message_of_ray_is_one_line_here_and_whole_in_a_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    messages = RayMessages(tmp_path / "told.txt")
-    messages.print_batch({"lines": DUMP.splitlines()})
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", f"Ray: Raylet is terminated. (more in {tmp_path / 'told.txt'})\n")
-    assert (tmp_path / "told.txt").read_text() == f"{DUMP}\n"
-
-
-def test_losses_that_others_tell_are_in_the_file_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    messages = RayMessages(tmp_path / "told.txt")
-    messages.hides_losses = True
-    messages.print_shortened(DUMP)
-    messages.print_shortened("The actor died.")
-    assert capsys.readouterr() == ("", "Ray: The actor died.\n")
-    assert (tmp_path / "told.txt").read_text() == f"{DUMP}\nThe actor died.\n"

@@ -10,7 +10,7 @@ from distvae.files.storage import Folder
 from distvae.machines.cluster import autoscaler
 from distvae.machines.cluster.autoscaler import requested_resources
 from distvae.machines.cluster.cluster_check import check_cluster
-from distvae.machines.session.ray_session import ray_session
+from distvae.machines.session import ray_session
 from tests.ray_cluster import HERE, cluster_in_two_folders
 
 

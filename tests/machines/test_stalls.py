@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.machines.session.ray_session import STALL_VARIABLE
+from distvae.machines.session import STALL_VARIABLE
 from distvae.train.events import read_events, starts_of
 from tests.train.commands import PLAIN, TORCHRUN, bits, command, run
 from tests.train.kills import RECIPE

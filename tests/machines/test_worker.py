@@ -13,7 +13,7 @@ from ray.util import get_node_ip_address
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.session.ray_session import ray_session
+from distvae.machines.session import ray_session
 from distvae.machines.workers import driver
 from distvae.machines.workers.driver import _raise_outcome, _stop_workers
 from distvae.machines.workers.ray_train import remove_ray_folders, run_workers

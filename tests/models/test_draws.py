@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from distvae.config import from_dict
-from distvae.engines import choose_engine
 from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
 from distvae.interface import Batch
@@ -71,9 +70,3 @@ def test_more_draws_have_the_same_mean_and_less_noise(fields: dict[str, Any]) ->
     assert ((one.mean(0) - sixteen.mean(0)).abs() < 5 * error).all()
     ratio = one.var(0) / sixteen.var(0)  # near 16; of 200 draws each, it varies by a seventh
     assert ((ratio > 9) & (ratio < 28)).all(), ratio
-
-
-@pytest.mark.parametrize("fields", MODELS[:3], ids=str)
-def test_engines_that_draw_once_leave_more_draws_to_autograd(fields: dict[str, Any]) -> None:
-    assert choose_engine("auto", *assembled(fields, 1)) is not None
-    assert choose_engine("auto", *assembled(fields, 2)) is None

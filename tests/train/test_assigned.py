@@ -17,7 +17,7 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.session.ray_session import ray_session
+from distvae.machines.session import ray_session
 from distvae.machines.workers import driver
 from distvae.machines.workers.ray_train import scaling_config
 from distvae.machines.workers.worker_group import WorkerGroup, wait_for_workers

@@ -19,7 +19,6 @@ from distvae.machines.cluster.nodes import declaration_seconds, live_machines
 from distvae.machines.cluster.pings import Pings
 from distvae.machines.copies.keeper_moves import KeeperMoves
 from distvae.machines.ray_api import RayApi
-from distvae.machines.session.ray_messages import losses_in_a_file
 from distvae.machines.workers.news import RunFolderNews
 from distvae.machines.workers.outlook import TrainingOutlook, in_background
 from distvae.machines.workers.ray_reports import report_seconds, stall_seconds
@@ -62,7 +61,7 @@ def train_with_workers(
     nothing in the folder.
     """
     from distvae.machines.cluster.cluster_check import check_cluster
-    from distvae.machines.session.ray_session import ray_session
+    from distvae.machines.session import ray_session
     from distvae.system.processors import available_cores
 
     memory = object_store_bytes(group.max_workers)
@@ -98,11 +97,7 @@ def lead_workers(
     messages = WorkerMessages(folder, job.owner)
     training.start()
     try:
-        with (
-            moves,
-            losses_in_a_file() as report,
-            watch_nodes(ray, folder, group, threads, report) as node_watch,
-        ):
+        with moves, watch_nodes(ray, folder, group, threads) as node_watch:
             for _ in _polls(training, folder, job.owner, stop):
                 yield from news.read()
                 yield from messages.read()
@@ -127,9 +122,7 @@ def _job(config: Config, recipe: str, folder: Folder, group: WorkerGroup) -> Job
     )
 
 
-def watch_nodes(
-    ray: RayApi, folder: Folder, group: WorkerGroup, threads: int, report: Path
-) -> NodeWatch:
+def watch_nodes(ray: RayApi, folder: Folder, group: WorkerGroup, threads: int) -> NodeWatch:
     """Return a watch over the machines that a training may use."""
     is_private = group.address is None  # a Ray of this machine alone, which cannot fall silent
 
@@ -142,7 +135,6 @@ def watch_nodes(
         events=lambda: read_events(folder),
         shortage=lambda: describe_shortage(machine_resources(ray), group, threads),
         declared_within=(lambda: None) if is_private else in_background(declared_within),
-        report=str(report),
     )
     return NodeWatch(lambda: live_machines(ray), outlook, None if is_private else Pings())
 
@@ -165,7 +157,7 @@ def _lanes(config: Config, rows: int, group: WorkerGroup) -> Lanes:
 
 def object_store_bytes(workers: int) -> int:
     """Return the bytes of Ray's object store for so many workers."""
-    from distvae.machines.session.ray_session import OBJECT_STORE_BYTES
+    from distvae.machines.session import OBJECT_STORE_BYTES
 
     return OBJECT_STORE_BYTES + workers * BLOCK_BYTES
 
@@ -227,11 +219,9 @@ def _raise_outcome(outcome: Exception | bool, folder: Folder, owner: str) -> Non
 
 def _why_workers_ended(error: Exception) -> str:
     """Return a sentence about the error with which Ray Train gave up."""
-    from distvae.machines.workers.failures import accelerator_error, lost_workers
+    from ray.train import WorkerGroupError
 
-    if text := accelerator_error(error):
-        return f"the accelerator of a worker failed again and again: {text}"
-    if not lost_workers(error):
+    if not isinstance(error, WorkerGroupError):
         return f"the workers could not continue: {error}"
     reason = str(error).strip().splitlines()[-1]  # below Ray's traceback
     return (

@@ -27,18 +27,15 @@ class TrainingOutlook:
     """What workers need that Ray does not have; '' if they fit."""
     declared_within: Callable[[], float | None]
     """Seconds within which Ray declares a silent machine lost, if they are known."""
-    report: str = ""
-    """The file with Ray's own report of a loss."""
 
     def after_loss(self, name: str, machine: Machine, left: Machines) -> str:
         """Return what is waited for when Ray has declared a machine lost."""
-        report = f" (Ray's own report: {self.report})" if self.report else ""
         used = self._use_of(name)
         if used == "workers":
-            return f"{report}; training {self._next(left)}"
+            return f"; training {self._next(left)}"
         if used == "copies":
-            return f"{report}; the copies that it had are made anew elsewhere"
-        return report
+            return "; the copies that it had are made anew elsewhere"
+        return ""
 
     def while_silent(self, name: str, machine: Machine, left: Machines) -> str:
         """Return what is waited for while a machine does not answer."""

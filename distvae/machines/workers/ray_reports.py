@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from distvae.config.schema import check_value
 from distvae.config.values import NonNegative
-from distvae.machines.session.ray_session import STALL_SECONDS, STALL_VARIABLE
+from distvae.machines.session import STALL_SECONDS, STALL_VARIABLE
 from distvae.train.team import Team
 
 REPORT_SECONDS = 5.0

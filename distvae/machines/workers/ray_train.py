@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from distvae.files.storage import Folder
 from distvae.machines.workers.worker import Job, work
 from distvae.machines.workers.worker_group import WorkerGroup
+from distvae.train.events import read_events
 
 if TYPE_CHECKING:
     from ray.train import ScalingConfig
@@ -14,21 +15,42 @@ RESIZE_INTERVAL = 20.0
 """Seconds between two looks at whether more workers fit."""
 RAY_FOLDER = "ray-"
 """Begins the name of Ray Train's own folder, which ends with the owner of the training."""
-MAX_RESTARTS = 100
-"""Restarts of the workers before a training gives up."""
+RESTARTS = 5
+"""Restarts of the workers without progress before a training gives up."""
 
 
 def run_workers(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exception | bool:
-    """Run the workers to their end; return whether they were asked to stop, or the error."""
+    """Run the workers to their end; return whether they were asked to stop, or the error.
+
+    Ray Train restarts workers that are lost. When it gives up, they are begun again if training has
+    moved on since.
+    """
+    from ray.train import WorkerGroupError
+
+    begun_at = None
+    while True:
+        try:
+            return _fit(job, folder, group, threads)
+        except WorkerGroupError as error:
+            position = last_position(folder)
+            if position == begun_at:
+                lost: Exception = error
+                return lost
+            begun_at = position
+        except Exception as other:  # the thread that waits for this one raises it
+            return other
+
+
+def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> bool:
+    """Have Ray Train run the workers; return whether they were asked to stop."""
     from ray.train import FailureConfig, RunConfig
+    from ray.train.torch import TorchTrainer
 
     from distvae.machines.workers.rendezvous import NoGroupConfig
-    from distvae.machines.workers.trainer import LightTrainer, PrivateTrainer
 
     ray_folder = folder.subfolder(RAY_FOLDER + job.owner)
-    kind = PrivateTrainer if group.address is None else LightTrainer
     try:
-        trainer = kind(
+        trainer = TorchTrainer(
             work,
             train_loop_config={"job": job},
             torch_config=NoGroupConfig(),
@@ -36,14 +58,18 @@ def run_workers(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> E
             run_config=RunConfig(
                 name="workers",
                 storage_path=ray_folder.place,
-                failure_config=FailureConfig(max_failures=MAX_RESTARTS),
+                failure_config=FailureConfig(max_failures=RESTARTS),
             ),
         )
         return bool(trainer.fit().return_value)
-    except Exception as error:  # the thread that waits for this one raises it
-        return error
     finally:
         _remove(ray_folder)
+
+
+def last_position(folder: Folder) -> tuple[int, int] | None:
+    """Return the epoch and the batch at which workers last began, if they did."""
+    events = read_events(folder)
+    return (int(events[-1]["epoch"]), int(events[-1]["batch"])) if events else None
 
 
 def remove_ray_folders(folder: Folder) -> None:

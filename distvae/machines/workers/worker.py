@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from distvae.config import from_dict
 from distvae.files.memory import gigabytes
 from distvae.files.storage import Folder
-from distvae.machines.session.ray_session import STALL_SECONDS
+from distvae.machines.session import STALL_SECONDS
 from distvae.machines.workers.preemption import PreemptionNotices, preempted_nodes
 from distvae.machines.workers.ray_reports import REPORT_SECONDS, RayReports
 from distvae.machines.workers.stop_files import (

@@ -1,20 +1,21 @@
 """A session with Ray: with one that runs already, or with a private one on this machine."""
 
-import importlib
 import logging
+import math
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryDirectory
 
 from distvae.files.checkout import PACKAGE
 from distvae.files.refusal import Refusal, cause
 from distvae.machines.ray_api import RayApi
-from distvae.machines.session.local_ray import LocalRay, exit_when_it_ends, local_ray
-from distvae.machines.session.ray_messages import shorten_ray_messages
-from distvae.machines.session.stop_signals import exit_on_stop_signals, kept_signal_handlers
 
 STALL_VARIABLE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 """Names the seconds after which Ray Train restarts workers of which one does not answer."""
@@ -41,12 +42,25 @@ WITHOUT_DASHBOARD = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
 """Variables for a Ray that has no dashboard."""
-ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-"""Variables for a Ray that has one machine, which nobody takes away."""
+ON_ONE_MACHINE = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes the machine away
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # it listens on loopback alone, as on these systems
+    # its processes may start slowly on a busy machine
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_gcs_server_port_wait_time_s": "180",
+    "RAY_agent_register_timeout_ms": "180000",
+}
+"""Variables for a Ray that has one machine, which have to be set before Ray is imported."""
+ATTEMPTS = 2
 CONNECT_SECONDS = 10.0
 """Seconds in which the address of a Ray has to answer."""
 OBJECT_STORE_BYTES = 150 * 2**20
 """The size of Ray's object store, which holds little but the reports of epochs."""
+GRACE_SECONDS = 5.0
+"""Seconds from a signal until a process that is connecting to Ray is ended."""
+POLL_SECONDS = 0.2
+"""Seconds between two looks at the clock."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def never_stop() -> bool:
@@ -63,8 +77,8 @@ def ray_session(
 ) -> Iterator[RayApi]:
     """Connect to the Ray at an address, or start a private one with `cpus` processors.
 
-    A private Ray is closed to others and ends with the session; if it ends before, so does this
-    process. Raise KeyboardInterrupt if `stop` returns true before the connection stands.
+    A private Ray is closed to others and ends with this process. Raise KeyboardInterrupt if `stop`
+    returns true before the connection stands.
     """
     _refuse_connected_program()
     for name, value in SETTINGS.items():
@@ -73,12 +87,12 @@ def ray_session(
         with _connection(lambda: _connect(address), stop) as ray:
             yield ray
         return
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with (
-        _environment(WITHOUT_DASHBOARD | ON_ONE_MACHINE),
-        local_ray(cpus, object_store_bytes, stop) as local,
-        exit_when_it_ends(local),
-        _connection(lambda: _connect_locally(local), stop) as ray,
+        # Ray's sockets lie in it, so its path has to be short
+        TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        _environment(WITHOUT_DASHBOARD | ON_ONE_MACHINE | {"RAY_TMPDIR": folder}),
+        _environment({"RAY_AUTH_TOKEN": secrets.token_hex(32)}),
+        _connection(lambda: _start(cpus, object_store_bytes), stop) as ray,
     ):
         yield ray
 
@@ -107,13 +121,12 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def _connection(connect: Callable[[], None], stop: Callable[[], object]) -> Iterator[RayApi]:
     """Connect to Ray, and disconnect at the end."""
+    if stop():
+        raise KeyboardInterrupt
     import ray
 
-    # A program that imported Ray before had it read its variables without those of SETTINGS.
-    importlib.import_module("ray._raylet").Config.initialize("")
-    with kept_signal_handlers(), exit_on_stop_signals():
+    with _kept_signal_handlers(), _exit_on_stop_signals():
         connect()
-    shorten_ray_messages()
     try:
         if stop():
             raise KeyboardInterrupt
@@ -130,21 +143,24 @@ def _init(address: str, **options: object) -> None:
     ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
 
 
-def _connect_locally(local: LocalRay) -> None:
-    """Connect to a Ray that was started here, on loopback."""
-    from ray._private import ray_constants
+def _start(cpus: int, object_store_bytes: int) -> None:
+    """Start a Ray on this machine, and connect to it."""
+    import ray
 
-    # Otherwise Ray replaces loopback by the machine's network address.
-    usual = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        _init(local.address, _temp_dir=str(local.folder))
-    except (OSError, RuntimeError) as error:
-        raise Refusal(
-            f"Ray: it was started here and does not answer ({cause(error)[:300]}); try again"
-        ) from error
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = usual
+    size = {"num_cpus": cpus, "object_store_memory": object_store_bytes}
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _init("local", include_dashboard=False, **size)
+        except Exception as error:  # of many kinds, as processes of Ray fail
+            ray.shutdown()
+            if attempt == ATTEMPTS:
+                raise Refusal(
+                    f"Ray: does not start on this machine ({cause(error)[:300]}); less load or more"
+                    " memory expected, or one process (train without --workers), or --address of"
+                    " a Ray that runs"
+                ) from error
+        else:
+            return
 
 
 def _connect(address: str) -> None:
@@ -155,12 +171,9 @@ def _connect(address: str) -> None:
         "the address of a Ray that runs, as 'ray start --head' prints it, or 'auto' on one of its"
         " machines, expected"
     )
-    _refuse_silent_address(address, expected)
+    _refuse_other_program(address, expected)
     try:
-        _refuse_closed_ray(address, expected)
         _init(address, runtime_env={"py_modules": [str(PACKAGE)]})
-    except Refusal:  # it is a ValueError too
-        raise
     except AuthenticationError as error:
         raise Refusal(f"--address: {address}: {error}") from error
     except (OSError, ValueError, RpcError) as error:
@@ -173,8 +186,12 @@ def _connect(address: str) -> None:
         raise Refusal(f"--address: {address}: {cause(error)[:300]}") from error
 
 
-def _refuse_silent_address(address: str, expected: str) -> None:
-    """Refuse an address where nothing listens."""
+def _refuse_other_program(address: str, expected: str) -> None:
+    """Refuse an address where nothing listens, or a program that does not speak gRPC: Ray's own
+    client would wait for minutes.
+    """
+    import grpc
+
     host, _, port = address.rpartition(":")
     if not port.isdecimal():
         return
@@ -184,40 +201,69 @@ def _refuse_silent_address(address: str, expected: str) -> None:
         raise Refusal(
             f"--address: {address}: nothing answers there ({error}); {expected}"
         ) from error
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
+        except grpc.FutureTimeoutError as error:
+            raise Refusal(
+                f"--address: {address}: what listens there is no Ray; {expected}"
+            ) from error
 
 
-def _refuse_closed_ray(address: str, expected: str) -> None:
-    """Refuse a Ray that listens on loopback alone, as that of a sweep or a training does, and
-    raise AuthenticationError for one that expects another token.
+@contextmanager
+def _exit_on_stop_signals() -> Iterator[None]:
+    """End this process a few seconds after a signal, or at the second signal.
 
-    Ray itself would try for many minutes.
+    Connecting to Ray can take minutes in a call that lets no signal handler of Python run. A thread
+    receives the signals in the meantime.
     """
-    services = importlib.import_module("ray._private.services")
-    services.find_gcs_addresses.cache_clear()
-    found = services.canonicalize_bootstrap_address(address)
-    if not found:
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    closed = threading.Event()
+    earlier = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    watch = threading.Thread(target=_exit_when_asked, args=(receiver, closed), daemon=True)
+    watch.start()
     try:
-        _refuse_silent_address(found, expected)
-    except Refusal as error:
-        raise Refusal(
-            f"--address: {address}: nothing answers at {found}, where Ray looks for it. A Ray that"
-            f" distvae has started for itself is closed to others; {expected}"
-        ) from error
-    _refuse_other_program(address, found, expected)
-    importlib.import_module("ray._raylet").GcsClient(address=found, cluster_id=None)
-
-
-def _refuse_other_program(address: str, found: str, expected: str) -> None:
-    """Refuse a program that listens and does not speak gRPC. If Ray's own client were to wait for
-    it, the client would end this process after a minute.
-    """
-    import grpc
-
-    channel = importlib.import_module("ray._private.grpc_utils").init_grpc_channel(found)
-    try:
-        grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
-    except grpc.FutureTimeoutError as error:
-        raise Refusal(f"--address: {address}: what listens there is no Ray; {expected}") from error
+        yield
     finally:
-        channel.close()
+        closed.set()
+        signal.set_wakeup_fd(earlier)
+        sender.close()
+
+
+def _exit_when_asked(receiver: socket.socket, closed: threading.Event) -> None:
+    """Wait for signals until closed."""
+    receiver.settimeout(POLL_SECONDS)
+    received: list[int] = []
+    deadline = math.inf
+    while not closed.is_set():
+        with suppress(TimeoutError):
+            received += [number for number in receiver.recv(16) if number in STOP_SIGNALS]
+        if received:
+            deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        if len(received) > 1 or time.monotonic() > deadline:
+            print("distvae: interrupted", file=sys.stderr, flush=True)
+            os._exit(128 + received[0])
+    receiver.close()
+
+
+@contextmanager
+def _kept_signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers that Ray replaces.
+
+    SIGHUP is ignored meanwhile, and so in the processes that start: when a terminal is closed, they
+    are still needed to save the training.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
