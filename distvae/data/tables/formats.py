@@ -69,14 +69,18 @@ class Table:
         seen = 0
         with decoding(self.path, f"a whole {self.path.suffix} file"):
             for block in self.read(max_rows):
+                self._refuse_changes()
                 self._refuse_infinite(block, seen)
                 yield block
                 seen += len(block)
+        self._refuse_changes()
         if seen != self.rows:
             raise Refusal(
-                f"{self.path}: {self.rows:,} rows at first, {seen:,} when read; a file that does"
-                " not change expected"
+                f"{self.path}: says it has {self.rows:,} rows, but has {seen:,}; a whole"
+                f" {self.path.suffix} file expected"
             )
+
+    def _refuse_changes(self) -> None:
         if self.path.stat().st_mtime_ns != self.written:
             raise Refusal(
                 f"{self.path}: written while it was read; a file that does not change expected"
