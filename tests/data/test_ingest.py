@@ -183,9 +183,8 @@ def test_whole_numbers_and_truth_values_are_numbers(tmp_path: Path) -> None:
     np.save(tmp_path / "bytes.npy", np.full((4, 3), 200, np.uint8))
     ingest([tmp_path / "mixed.feather", tmp_path / "bytes.npy"], tmp_path / "out")
     rows = in_places(tmp_path / "out")
-    expected = [[k, k % 2 == 0, k] for k in range(9)] + [[200] * 3] * 4
-    assert sorted(map(tuple, rows.tolist())) == sorted(
-        map(tuple, np.array(expected, float).tolist())
+    assert sorted(rows.tolist()) == sorted(
+        [[k, k % 2 == 0, k] for k in range(9)] + [[200, 200, 200]] * 4
     )
 
 
@@ -201,66 +200,74 @@ def test_the_command_says_what_it_made_and_how_to_go_on(call: Called, tmp_path: 
         f"made: 2,000 rows (1,800 train, 200 val) of 3 values, {size:,} bytes; next: distvae train "
     )
     command = out.rpartition("next: distvae ")[2].strip()
-    small = (
-        "model.latent=2 model.hidden=[4] estep.hidden=[4] train.epochs=1 train.batch=100 --no-track"
-        " --no-evaluate"
-    )
-    assert call(*f"{command} {small}".split())[0] == 0
+    small = "model.latent=2 model.hidden=[4] estep.hidden=[4] train.epochs=1 train.batch=100"
+    assert call(*f"{command} {small} --no-track --no-evaluate".split())[0] == 0
     assert call("ingest", "aplain.npy", "made", "--force", "--quiet") == (0, "", "")
     assert len(in_places(tmp_path / "made")) == 1000
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "aplain.npy",
-        "bplain.npy",
-        "made",
-        "runs",
-    ]
+    kept = {"aplain.npy", "bplain.npy", "made", "runs"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def words(path: Path, rows: list[list[float] | None]) -> None:
     feather.write_feather(pa.table({"x": rows}), path)
 
 
-BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "cube.npy": (
-        lambda p: np.save(p, np.zeros((3, 3, 3))),
-        "float64 of shape (3, 3, 3); (rows, values)",
-    ),
-    "complex.npy": (lambda p: np.save(p, np.zeros((3, 3), complex)), "complex128 of shape"),
-    "objects.npy": (lambda p: np.save(p, np.array([[None]]), allow_pickle=True), "Python objects"),
-    "none.npy": (lambda p: np.save(p, np.zeros((0, 3))), "0 rows of 3 values"),
-    "thin.npy": (lambda p: np.save(p, np.zeros((3, 0))), "3 rows of 0 values"),
-    "wide.npy": (lambda p: np.save(p, np.zeros((3, 4))), "rows of 4 values; 3 expected"),
-    "infinite.npy": (
-        lambda p: np.save(p, np.where(np.eye(9, 3) * [0, 1, 0] == 1, -np.inf, 0)),
-        "row 1 is infinite",
-    ),
-    "large.npy": (lambda p: np.save(p, np.diag([0, 0, 1e300])), "row 2 is infinite, or too large"),
-    "large.parquet": (
-        lambda p: pq.write_table(pa.table({n: [1.0, 1e39] for n in "abc"}), p),
-        "row 1 is infinite",
-    ),
-    "names.parquet": (
-        lambda p: pq.write_table(pa.table({"a": [1], "who": ["x"]}), p),
-        "column 'who' holds string",
-    ),
-    "lists.feather": (
-        lambda p: words(p, [["a", "b"]]),  # type: ignore[list-item]
-        "column 'x' holds string",
-    ),
-    "uneven.feather": (
-        lambda p: words(p, [[1, 2, 3], [4, 5, 6], [7, 8]]),
-        "row 2 has 2 values; 3 expected",
-    ),
-    "null.feather": (lambda p: words(p, [[1, 2, 3], None]), "row 1 has 0 values; 3 expected"),
-    "empty.arrow": (lambda p: words(p, []), "column 'x' holds null"),
-    "text.csv": (lambda p: p.write_text("1,2,3"), "'.csv' is no table known here; .npy, "),
-    "absent.npy": (lambda p: None, "no such file"),
-    "folder.npy": (lambda p: p.mkdir(), "a folder; a table of numbers expected"),
-} | {
-    f"junk{k}{suffix}": (lambda p, content=content: p.write_bytes(content), "cannot be read")
-    for suffix in (".npy", ".parquet", ".arrow", ".feather")
-    for k, content in enumerate([b"", b"junk" * 100])
-}
+def cut_short(path: Path, way: str) -> None:
+    WAYS[way](path, numbered(500))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = (
+    {
+        "cube.npy": (
+            lambda p: np.save(p, np.zeros((3, 3, 3))),
+            "float64 of shape (3, 3, 3); (rows, values)",
+        ),
+        "complex.npy": (lambda p: np.save(p, np.zeros((3, 3), complex)), "complex128 of shape"),
+        "objects.npy": (
+            lambda p: np.save(p, np.array([[None]]), allow_pickle=True),
+            "Python objects",
+        ),
+        "none.npy": (lambda p: np.save(p, np.zeros((0, 3))), "0 rows of 3 values"),
+        "thin.npy": (lambda p: np.save(p, np.zeros((3, 0))), "3 rows of 0 values"),
+        "wide.npy": (lambda p: np.save(p, np.zeros((3, 4))), "rows of 4 values; 3 expected"),
+        "infinite.npy": (
+            lambda p: np.save(p, np.where(np.eye(9, 3) * [0, 1, 0] == 1, -np.inf, 0)),
+            "row 1 is infinite",
+        ),
+        "large.npy": (
+            lambda p: np.save(p, np.diag([0, 0, 1e300])),
+            "row 2 is infinite, or too large",
+        ),
+        "large.parquet": (
+            lambda p: pq.write_table(pa.table({n: [1.0, 1e39] for n in "abc"}), p),
+            "row 1 is infinite",
+        ),
+        "names.parquet": (
+            lambda p: pq.write_table(pa.table({"a": [1], "who": ["x"]}), p),
+            "column 'who' holds string",
+        ),
+        "lists.feather": (
+            lambda p: words(p, [["a", "b"]]),  # type: ignore[list-item]
+            "column 'x' holds string",
+        ),
+        "uneven.feather": (
+            lambda p: words(p, [[1, 2, 3], [4, 5, 6], [7, 8]]),
+            "row 2 has 2 values; 3 expected",
+        ),
+        "null.feather": (lambda p: words(p, [[1, 2, 3], None]), "row 1 has 0 values; 3 expected"),
+        "empty.arrow": (lambda p: words(p, []), "column 'x' holds null"),
+        "text.csv": (lambda p: p.write_text("1,2,3"), "'.csv' is no table known here; .npy, "),
+        "absent.npy": (lambda p: None, "no such file"),
+        "folder.npy": (lambda p: p.mkdir(), "a folder; a table of numbers expected"),
+    }
+    | {
+        f"junk{k}{suffix}": (lambda p, content=content: p.write_bytes(content), "cannot be read")
+        for suffix in (".npy", ".parquet", ".arrow", ".feather")
+        for k, content in enumerate([b"", b"junk" * 100])
+    }
+    | {f"cut{way}": (partial(cut_short, way=way), "cannot be read") for way in WAYS}
+)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -332,18 +339,6 @@ def test_a_table_of_other_rows_than_it_says_is_refused(tmp_path: Path) -> None:
     table = replace(Table.open(stored(tmp_path, numbered(20))), rows=21)
     with pytest.raises(Refusal, match=r"plain\.npy: says it has 21 rows, but has 20"):
         list(table.blocks(8))
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_table_that_was_cut_short_is_refused_by_name(
-    call: Called, tmp_path: Path, way: str
-) -> None:
-    path = stored(tmp_path, numbered(500))
-    path = stored(tmp_path, numbered(500), way)
-    path.write_bytes(path.read_bytes()[:-100])
-    code, _, err = call("ingest", way, "out")
-    assert (code, f"{way}: cannot be read" in err) == (2, True)
-    assert not (tmp_path / "out").exists()
 
 
 REFUSED = {
@@ -460,16 +455,8 @@ def test_an_interrupted_ingest_makes_nothing_and_the_next_one_clears_up(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     source, out = stored(tmp_path, np.ones((2_000_000, 16), np.float32)), tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "distvae",
-        "ingest",
-        str(source),
-        str(out),
-        "--rows-per-file",
-        "10000",
-    ]
+    words = ["ingest", str(source), str(out), "--rows-per-file", "10000"]
+    command = [sys.executable, "-m", "distvae", *words]
     # Background jobs of a shell ignore this signal.
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     part = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
