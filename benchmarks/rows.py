@@ -42,7 +42,7 @@ def make_table(rows: int, values: int, path: Path) -> None:
 
 
 def measure_ingest(source: Path, rows: Path) -> dict[str, float]:
-    """Ingest a table; return seconds, and the most memory of one of its processes."""
+    """Ingest a table; return seconds, and the most memory of the process."""
     began, before = time.perf_counter(), _children_seconds()
     words = [sys.executable, "-m", "distvae", "ingest", str(source), str(rows), "--quiet"]
     subprocess.run(words, check=True)

@@ -1,18 +1,13 @@
 """`distvae ingest`: shuffle the rows of large tables into a folder to train on."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from distvae.commands.options import MACHINES, Force, Quiet, Wait
-from distvae.files.refusal import Refusal
-
-if TYPE_CHECKING:
-    from distvae.data.tables.workers import Workers
+from distvae.commands.options import Force, Quiet
 
 
 @dataclass(frozen=True)
@@ -31,55 +26,15 @@ class IngestOptions:
     rows_per_file: Annotated[
         int | None, typer.Option(min=1, help="Rows per file; default: 256 MB of them.")
     ] = None
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of processes; default: one on each core."),
-    ] = None
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a running Ray, whose machines do the work; default: this machine.",
-            rich_help_panel=MACHINES,
-        ),
-    ] = None
-    wait: Wait = 0.0
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the same ingest after it was killed.")
-    ] = False
     force: Force = False
     quiet: Quiet = False
 
 
 def ingest_tables(sources: Sequence[Path], out: Path, options: IngestOptions) -> None:
     """Write the rows of tables in random order into a folder, and print what it contains."""
-    from distvae.data.tables.ingest import Division, Execution, ingest
+    from distvae.data.tables.ingest import Division, ingest
 
     division = Division(options.val, options.test, options.seed, options.rows_per_file)
-    with workers_of(options) as workers:
-        execution = Execution(workers, options.resume)
-        summary = ingest(sources, out, division, options.force, options.quiet, execution)
+    summary = ingest(sources, out, division, options.force, options.quiet)
     if not options.quiet:
         print(summary)
-
-
-@contextmanager
-def workers_of(options: IngestOptions) -> "Iterator[Workers]":
-    """Yield what carries out an ingest: processes here, or the machines of a Ray."""
-    if options.address is None:
-        from distvae.data.tables.workers import LocalProcesses
-
-        if options.wait:
-            raise Refusal("--wait: for machines of a Ray; --address expected with it")
-        yield LocalProcesses(options.processes)
-        return
-    from distvae.machines.cluster_ingest import ClusterMachines
-    from distvae.machines.session import ray_session
-    from distvae.machines.workers.worker_group import checked_wait
-
-    if options.processes is not None:
-        raise Refusal(
-            "--processes: of this machine; with --address Ray starts one for each processor of its"
-            " machines, so no --processes expected"
-        )
-    with ray_session(options.address, 0) as ray:
-        yield ClusterMachines(ray, checked_wait(options.wait))

@@ -1,202 +1,386 @@
-"""Ingest in several processes, killed and resumed, and what it records for training."""
+"""Ingest, beside NumPy's sorting and reductions of the same rows."""
 
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from io import FileIO
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
+import pandas
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
 import pytest
-import torch
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from distvae.config import RowsData
-from distvae.data import open_dataset
-from distvae.data.dataset import Dataset, LazyRows, Stacked, recorded_facts
-from distvae.data.tables import arrow, formats, rows, slabs
-from distvae.data.tables.ingest import Division, Execution, ingest
-from distvae.data.tables.processes import KeptRefusal, start_processes
-from distvae.data.tables.work import Work
-from distvae.data.tables.workers import LocalProcesses
+from distvae.data.tables import arrow
+from distvae.data.tables import ingest as ingesting
+from distvae.data.tables.formats import Table
+from distvae.data.tables.ingest import Division, ingest
 from distvae.files.refusal import Refusal
-from distvae.numerics.facts import Facts
-from distvae.train.session import build_trainer
-from tests import tiny
-from tests.data.tasks import end_at_zero
-from tests.processes import started
+from distvae.numerics.noise import order
+from tests.called import Called
+from tests.data.tables import WAYS, Floats, columns, files, in_places, numbered, opened, stored
 
-Array = NDArray[np.float32]
+FINITE = ~np.uint32(1 << 23)  # a bit of the exponent: without it no float is infinite
 
 
-def stored(folder: Path, x: Array, name: str = "a.npy") -> Path:
-    np.save(folder / name, x)
-    return folder / name
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
-def made(count: int, width: int = 3) -> Array:
-    return np.random.default_rng(count).exponential(size=(count, width)).astype(np.float32)
+def bits(x: Floats) -> list[bytes]:
+    return [row.tobytes() for row in x]
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.sampled_from(sorted(WAYS))), min_size=1, max_size=3),
+    st.integers(1, 5),
+    st.integers(4, 40),
+    st.sampled_from([0, 0.01, 0.3]),
+    st.sampled_from([0, 0.2]),
+    st.integers(0, 2**32),
+)
+def test_every_row_is_in_one_file_once_bit_for_bit(
+    sources: list[tuple[int, str]], values: int, per_file: int, val: float, test: float, seed: int
+) -> None:
+    rows = sum(count for count, _ in sources)
+    if rows < 3:
+        return
+    words = np.random.default_rng(seed).integers(0, 2**32, (rows, values), np.uint32) & FINITE
+    words[words % 5 == 0] = 0x7FC00123  # a NaN that says more than that
+    x = words.view(np.float32)
+    with TemporaryDirectory() as name:
+        folder, first, paths = Path(name), 0, []
+        for k, (count, way) in enumerate(sources):
+            paths.append(stored(folder, x[first : first + count], way, str(k)))
+            first += count
+        ingest(paths, folder / "out", Division(val, test, seed, per_file))
+        found = files(folder / "out")
+        assert sorted(bits(np.concatenate(found))) == sorted(bits(x))
+        assert max(map(len, found)) <= per_file
+        splits = opened(folder / "out").splits
+        held = {split: len(splits[split]) for split in splits}
+    aside = {
+        "val": max(1, round(val * rows)) if val else 0,
+        "test": max(1, round(test * rows)) if test else 0,
+    }
+    train = rows - sum(aside.values())
+    assert held["train"] == train
+    assert held["val"] == (aside["val"] or train)
+    assert held["test"] == (aside["test"] or held["val"])
+
+
+@settings(max_examples=15)
+@given(
+    st.integers(3, 90),
+    st.lists(st.tuples(st.integers(1, 89), st.sampled_from(sorted(WAYS))), max_size=3),
+    st.integers(1, 100),
+    st.integers(4, 40),
+)
+def test_rows_and_seed_alone_decide_on_the_files(
+    count: int, cuts: list[tuple[int, str]], block: int, per_file: int
+) -> None:
+    """Not how the rows are kept, how many are read together, or when."""
+    x, division = numbered(count), Division(0.2, 0.2, 5, per_file)
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        whole, wide = stored(folder, x, name="whole"), stored(folder, numbered(count, 8))
+        ingest([whole], folder / "once", division)
+        ingest([wide], folder / "wide", division)
+        ingest([whole], folder / "seed", Division(0.2, 0.2, 6, per_file))
+        patch.setattr(ingesting, "BLOCK", 4 * 3 * block)
+        ingest([whole], folder / "again", division)
+        ends = sorted({min(cut, count) for cut, _ in cuts} - {count})
+        ways = [way for _, way in cuts] + ["plain.npy"]
+        parts = zip(np.split(x, ends), ways, strict=False)
+        sources = [stored(folder, part, way, str(k)) for k, (part, way) in enumerate(parts)]
+        ingest(sources, folder / "parts", division)
+        once, parted = content(folder / "once"), content(folder / "parts")
+        assert content(folder / "again") == once
+        for file in ("rows.json", "facts.json"):  # the digest is also of the names of sources
+            del once[file], parted[file]
+        assert parted == once
+        places = in_places(folder / "once")[:, 0]
+        np.testing.assert_array_equal(in_places(folder / "wide")[:, 0], places)
+        assert count < 20 or (in_places(folder / "seed")[:, 0] != places).any()
+        assert opened(folder / "seed").digest != opened(folder / "once").digest
 
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def opened(folder: Path) -> Dataset:
-    return open_dataset(RowsData(path=str(folder)))
-
-
-@settings(max_examples=8)
-@given(
-    st.integers(3, 90),
-    st.lists(st.integers(1, 89), max_size=3),
-    st.integers(1, 100),
-    st.integers(1, 20),
-    st.integers(4, 40),
-)
-def test_files_do_not_depend_on_how_the_rows_are_read(
-    count: int, cuts: list[int], per_slab: int, per_group: int, per_file: int
+@settings(max_examples=15)
+@given(st.integers(3, 90), st.sampled_from([0, 0.3]), st.sampled_from([0, 2]), st.integers(4, 40))
+def test_recorded_facts_are_those_of_numpy(
+    count: int, gaps: float, low: float, per_file: int
 ) -> None:
-    x, division = made(count), Division(0.2, 0.2, 5, per_file)
-    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+    chance = np.random.default_rng(count)
+    x = chance.exponential(size=(count, 3)).astype(np.float32) - np.float32(low)
+    x[chance.random(x.shape) < gaps] = np.nan
+    x[:, 2] = 5
+    with TemporaryDirectory() as name:
         folder = Path(name)
-        ingest([stored(folder, x, "whole.npy")], folder / "once", division)
-        patch.setattr(formats, "GROUP", 4 * 3 * per_group)
-        parts = [part for part in np.split(x, sorted({min(c, count) for c in cuts})) if len(part)]
-        sources = [stored(folder, part, f"{k}.npy") for k, part in enumerate(parts)]
-        ingest(sources, folder / "parts", division, execution=Execution(rows_per_slab=per_slab))
-        first, second = content(folder / "once"), content(folder / "parts")
-        for file in ("rows.json", "facts.json"):  # they name the sources
-            del first[file], second[file]
-        assert first == second
-        for split, table in opened(folder / "parts").splits.items():
-            facts = recorded_facts(table)
-            assert facts is not None
-            assert facts.record() == Facts.of(table[:]).record() or len(table) > per_file, split
+        ingest([stored(folder, x)], folder / "out", Division(0.2, 0.2, 0, per_file))
+        facts = json.loads((folder / "out" / "facts.json").read_bytes())["splits"]
+        for split, found in facts.items():
+            y = np.concatenate(files(folder / "out", split)).astype(np.float64)
+            assert (found["rows"], found["missing"]) == (len(y), np.isnan(y).sum())
+            assert found["values"]["count"] == (~np.isnan(y)).sum(0).tolist()
+            frame = pandas.DataFrame(y)  # leaves out what is missing
+            for key, expected in {"low": frame.min(), "high": frame.max()}.items():
+                np.testing.assert_array_equal(np.array(found[key], float), expected)
+            moments = {"mean": frame.mean(), "variance": frame.var(ddof=0)}
+            for key, expected in moments.items():
+                values = np.array(found["values"][key], float)
+                np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12)
+            assert (found["logarithms"] is None) == bool((y < 0).any())
 
 
-@pytest.mark.parametrize("count", [200, 1600])
-def test_each_row_is_read_once_from_its_source_and_once_from_a_slab(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    """Of every slab a file also reads 16 bytes, which say where its rows are."""
-    blocks, read = formats.Table.blocks, slabs._read
-    from_sources, from_slabs = list[int](), list[int]()
+def test_rows_sorted_by_class_are_mixed_in_every_file_and_every_batch(tmp_path: Path) -> None:
+    """Also in training under the same seed: its first epoch must not visit the rows in their former
+    order.
+    """
+    classes = np.arange(20_000, dtype=np.float32)[:, None] // 2000
+    ingest([stored(tmp_path, classes)], tmp_path / "out", Division(0, 0, rows_per_file=2000))
+    x = opened(tmp_path / "out").splits["train"]
+    batches = order(0, 0, 20_000).reshape(10, 2000)
+    for rows in [*files(tmp_path / "out"), *(x[batch] for batch in batches)]:
+        counts = np.bincount(rows[:, 0].astype(int), minlength=10)
+        # In standard deviations of chance.
+        assert np.abs(counts - 200).max() < 5 * np.sqrt(2000 * 0.1 * 0.9)
 
-    def count_rows(table: formats.Table, rows: int, groups: range) -> Iterator[Array]:
-        for block in blocks(table, rows, groups):
-            from_sources.append(len(block))
-            yield block
 
-    def count_bytes(stream: FileIO, place: int, array: NDArray[np.generic]) -> None:
-        from_slabs.append(array.nbytes)
-        read(stream, place, array)
+def test_missing_values_stay_missing_and_are_told_of(tmp_path: Path) -> None:
+    x = numbered(40).astype(np.float64)
+    x[3, 1] = np.nan
+    gaps = pa.table({"a": x[:, 0], "b": pa.array(x[:, 1], from_pandas=True), "c": x[:, 2]})
+    pq.write_table(gaps, tmp_path / "gaps.parquet")
+    assert "some missing" in ingest([tmp_path / "gaps.parquet"], tmp_path / "out")
+    rows = in_places(tmp_path / "out")
+    np.testing.assert_array_equal(rows[np.argsort(rows[:, 0])], x.astype(np.float32))
+    assert json.loads((tmp_path / "out" / "rows.json").read_text())["missing"] is True
 
-    monkeypatch.setattr(formats.Table, "blocks", count_rows)
-    monkeypatch.setattr(slabs, "_read", count_bytes)
-    execution = Execution(LocalProcesses(1), rows_per_slab=40)
-    ingest(
-        [stored(tmp_path, made(count))],
-        tmp_path / "out",
-        Division(0, 0, rows_per_file=50),
-        execution=execution,
+
+def test_whole_numbers_and_truth_values_are_numbers(tmp_path: Path) -> None:
+    mixed = pa.table(
+        {"a": np.arange(9), "b": np.arange(9) % 2 == 0, "c": np.arange(9, dtype=np.float16)}
     )
-    assert sum(from_sources) == count
-    assert sum(from_slabs) == count * (4 * 3 + 4) + 16 * (count // 40) * (count // 50)
+    feather.write_feather(mixed, tmp_path / "mixed.feather")
+    np.save(tmp_path / "bytes.npy", np.full((4, 3), 200, np.uint8))
+    ingest([tmp_path / "mixed.feather", tmp_path / "bytes.npy"], tmp_path / "out")
+    rows = in_places(tmp_path / "out")
+    assert sorted(rows.tolist()) == sorted(
+        [[k, k % 2 == 0, k] for k in range(9)] + [[200, 200, 200]] * 4
+    )
 
 
-@pytest.mark.parametrize("done", [0, 1, 3, 5, 9, 11])
-def test_what_was_done_before_a_kill_is_not_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+def test_the_command_says_what_it_made_and_how_to_go_on(call: Called, tmp_path: Path) -> None:
+    for name in "ab":
+        stored(tmp_path, numbered(1000), name=name)
+    code, out, err = call(
+        "ingest", "aplain.npy", "bplain.npy", "made", "--val", "0.1", "--test", "0"
+    )
+    size = sum(path.stat().st_size for path in (tmp_path / "made").glob("*.arrow"))
+    assert (code, err) == (0, "")
+    assert out.startswith(
+        f"made: 2,000 rows (1,800 train, 200 val) of 3 values, {size:,} bytes; next: distvae train "
+    )
+    command = out.rpartition("next: distvae ")[2].strip()
+    small = "model.latent=2 model.hidden=[4] estep.hidden=[4] train.epochs=1 train.batch=100"
+    assert call(*f"{command} {small} --no-track --no-evaluate".split())[0] == 0
+    assert call("ingest", "aplain.npy", "made", "--force", "--quiet") == (0, "", "")
+    assert len(in_places(tmp_path / "made")) == 1000
+    kept = {"aplain.npy", "bplain.npy", "made", "runs"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def words(path: Path, rows: list[list[float] | None]) -> None:
+    feather.write_feather(pa.table({"x": rows}), path)
+
+
+def cut_short(path: Path, way: str) -> None:
+    WAYS[way](path, numbered(500))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = (
+    {
+        "cube.npy": (
+            lambda p: np.save(p, np.zeros((3, 3, 3))),
+            "float64 of shape (3, 3, 3); (rows, values)",
+        ),
+        "complex.npy": (lambda p: np.save(p, np.zeros((3, 3), complex)), "complex128 of shape"),
+        "objects.npy": (
+            lambda p: np.save(p, np.array([[None]]), allow_pickle=True),
+            "Python objects",
+        ),
+        "none.npy": (lambda p: np.save(p, np.zeros((0, 3))), "0 rows of 3 values"),
+        "thin.npy": (lambda p: np.save(p, np.zeros((3, 0))), "3 rows of 0 values"),
+        "wide.npy": (lambda p: np.save(p, np.zeros((3, 4))), "rows of 4 values; 3 expected"),
+        "infinite.npy": (
+            lambda p: np.save(p, np.where(np.eye(9, 3) * [0, 1, 0] == 1, -np.inf, 0)),
+            "row 1 is infinite",
+        ),
+        "large.npy": (
+            lambda p: np.save(p, np.diag([0, 0, 1e300])),
+            "row 2 is infinite, or too large",
+        ),
+        "large.parquet": (
+            lambda p: pq.write_table(pa.table({n: [1.0, 1e39] for n in "abc"}), p),
+            "row 1 is infinite",
+        ),
+        "names.parquet": (
+            lambda p: pq.write_table(pa.table({"a": [1], "who": ["x"]}), p),
+            "column 'who' holds string",
+        ),
+        "lists.feather": (
+            lambda p: words(p, [["a", "b"]]),  # type: ignore[list-item]
+            "column 'x' holds string",
+        ),
+        "uneven.feather": (
+            lambda p: words(p, [[1, 2, 3], [4, 5, 6], [7, 8]]),
+            "row 2 has 2 values; 3 expected",
+        ),
+        "null.feather": (lambda p: words(p, [[1, 2, 3], None]), "row 1 has 0 values; 3 expected"),
+        "empty.arrow": (lambda p: words(p, []), "column 'x' holds null"),
+        "text.csv": (lambda p: p.write_text("1,2,3"), "'.csv' is no table known here; .npy, "),
+        "absent.npy": (lambda p: None, "no such file"),
+        "folder.npy": (lambda p: p.mkdir(), "a folder; a table of numbers expected"),
+    }
+    | {
+        f"junk{k}{suffix}": (lambda p, content=content: p.write_bytes(content), "cannot be read")
+        for suffix in (".npy", ".parquet", ".arrow", ".feather")
+        for k, content in enumerate([b"", b"junk" * 100])
+    }
+    | {f"cut{way}": (partial(cut_short, way=way), "cannot be read") for way in WAYS}
+)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_table_that_cannot_be_used_is_refused_by_name(
+    call: Called, tmp_path: Path, name: str
 ) -> None:
-    monkeypatch.setattr(formats, "GROUP", 4 * 3 * 20)
-    source, out = stored(tmp_path, made(100)), tmp_path / "out"
-    execution = Execution(LocalProcesses(1), rows_per_slab=20)
-    division = Division(rows_per_file=17)
-    ingest([source], tmp_path / "undisturbed", division, execution=execution)
-    tasks, do = list[object](), Work.do
-
-    def count(self: Work, task: tuple[str, int]) -> int:
-        if len(tasks) == done:
-            raise KeptRefusal("killed")
-        tasks.append(task)
-        return do(self, task)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Work, "do", count)
-    with pytest.raises(Refusal, match="killed"):
-        ingest([source], out, division, execution=execution)
-    torn = next(tmp_path.glob(".out.partial/*.scratch")) / ".slab.torn.partial"
-    torn.write_bytes(b"torn")
-    done = -1
-    said = ingest([source], out, division, execution=replace(execution, resume=True))
-    assert len(tasks) == len(set(tasks)) == 5 + 8
-    assert content(out) == content(tmp_path / "undisturbed")
-    assert not list(tmp_path.glob(".*"))
-    assert said == ingest([source], out, division, execution=replace(execution, resume=True))
-    assert len(tasks) == 5 + 8
+    write, reason = BAD[name]
+    stored(tmp_path, numbered(20))
+    write(tmp_path / name)
+    before = sorted(tmp_path.iterdir())
+    code, out, err = call("ingest", "plain.npy", name, "out")
+    assert (code, out) == (2, "")
+    assert f"{name}: " in err
+    assert reason in err
+    assert len(err.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
 
 
-def test_other_sources_or_settings_do_not_go_on_with_what_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "feather"])
+def test_tables_whose_columns_differ_by_name_are_refused(tmp_path: Path, suffix: str) -> None:
+    write = pq.write_table if suffix == "parquet" else feather.write_feather
+    content = columns(numbered(20))
+    paths = [tmp_path / f"{name}.{suffix}" for name in ("first", "same", "turned", "renamed")]
+    write(content, paths[0])
+    write(content, paths[1])
+    write(content.select(["c2", "c0", "c1"]), paths[2])
+    write(content.rename_columns(["c0", "other", "c2"]), paths[3])
+    array, out = stored(tmp_path, numbered(20)), tmp_path / "out"
+    ingest([array, *paths[:2], stored(tmp_path, numbered(20), "lists.parquet")], out)
+    assert len(in_places(out)) == 80
+    told = {
+        paths[2]: "columns ['c2', 'c0', 'c1']; ['c0', 'c1', 'c2'] expected",
+        paths[3]: "columns ['other']; ['c1'] expected",
+    }
+    for path, words in told.items():
+        with pytest.raises(Refusal) as refusal:
+            ingest([array, paths[0], path], tmp_path / "refused")
+        assert f"{path}: {words} in their places, as {paths[0]} has" in str(refusal.value)
+
+
+def test_an_index_that_pandas_wrote_is_refused(tmp_path: Path) -> None:
+    frame, path = pandas.DataFrame({"a": [0.5, 1.5, 2.5, 3.5]}), tmp_path / "a.parquet"
+    frame[frame["a"] != 2.5].to_parquet(path)
+    with pytest.raises(Refusal, match=r"a\.parquet: column '__index_level_0__' .*index=False"):
+        Table.open(path)
+    frame[frame["a"] != 2.5].to_parquet(path, index=False)
+    assert Table.open(path).values == 1
+    named = frame.assign(customer=[7, 3, 9, 10]).set_index("customer")
+    named.to_parquet(path)
+    with pytest.raises(Refusal, match=r"a\.parquet: column 'customer' is an index"):
+        Table.open(path)
+    named.reset_index().to_parquet(path)
+    assert Table.open(path).values == 2
+
+
+def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    table = Table.open(stored(tmp_path, numbered(20)))
+    blocks = table.blocks(20)
+    next(blocks)
+    os.utime(table.path, ns=(1, 1))
+    with pytest.raises(Refusal, match=r"plain\.npy: written while it was read"):
+        list(blocks)
+    stored(tmp_path, numbered(20, 4))
+    with pytest.raises(Refusal, match=r"plain\.npy: written while it was read"):
+        next(table.blocks(20))
+
+
+def test_a_table_of_other_rows_than_it_says_is_refused(tmp_path: Path) -> None:
+    table = replace(Table.open(stored(tmp_path, numbered(20))), rows=21)
+    with pytest.raises(Refusal, match=r"plain\.npy: says it has 21 rows, but has 20"):
+        list(table.blocks(8))
+
+
+REFUSED = {
+    "ingest plain.npy plain.npy": "plain.npy: the name of one more table",
+    "ingest plain.npy file": "file: exists, and 'distvae ingest' did not make it",
+    "ingest plain.npy other --force": "other: exists, and 'distvae ingest' did not make it",
+    "ingest plain.npy made": "made: exists; --force replaces it",
+    "ingest plain.npy file/out": "out: ",
+    "ingest plain.npy out --val 1": "--val: 1; at least 0 and less than 1 expected",
+    "ingest plain.npy out --test -0.1": "--test: -0.1",
+    "ingest plain.npy out --val 0.5 --test 0.5": "--val + --test: 1;",
+    "ingest plain.npy out --val 0.5 --test 0.49": "nothing is left to train on of 20 rows",
+    "ingest plain.npy busy": "busy: another ingest is writing it",
+    "train mnist-vae data.kind=rows": "data.path: empty, and $DISTVAE_DATA is not set",
+    "train mnist-vae data.kind=rows --data other": (
+        "other: holds no rows.json; a folder that 'distvae ingest SOURCE..."
+    ),
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_cannot_be_done_is_refused_in_a_sentence(
+    call: Called, tmp_path: Path, line: str
 ) -> None:
-    source, out = stored(tmp_path, made(50)), tmp_path / "out"
-    resumed = Execution(resume=True)
-
-    def killed(self: Work, task: object) -> int:
-        raise KeptRefusal("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Work, "do", killed)
-        with pytest.raises(Refusal, match="killed"):
-            ingest([source], out)
-    with pytest.raises(Refusal, match=r"--resume: the ingest into .*out that was killed had other"):
-        ingest([source], out, Division(seed=1), execution=resumed)
-    ingest([source], out, execution=resumed)
-    before = content(out)
-    (tmp_path / "longer").mkdir()
-    other, longer = stored(tmp_path, made(50), "b.npy"), stored(tmp_path / "longer", made(51))
-    for sources, division in (
-        ([source], Division(val=0.4)),
-        ([source], Division(seed=1)),
-        ([source], Division(test=0.0)),
-        ([source], Division(rows_per_file=9)),
-        ([other], Division()),
-        ([source, other], Division()),
-        ([longer], Division()),
-    ):
-        with pytest.raises(Refusal, match=r"--resume: .*out was made from other sources,"):
-            ingest(sources, out, division, execution=resumed)
-    np.save(source, np.load(source) + 1)  # as many bytes as before
-    with pytest.raises(Refusal, match=r"--resume: .*out was made from other sources,"):
-        ingest([source], out, execution=resumed)
-    assert content(out) == before
-
-
-def test_a_finished_ingest_that_was_damaged_is_replaced_by_force_alone(tmp_path: Path) -> None:
-    source, out = stored(tmp_path, made(50)), tmp_path / "out"
-    resumed = Execution(resume=True)
-    ingest([source], out)
-    before = content(out)
-    (out / "facts.json").write_bytes((out / "facts.json").read_bytes()[:-20])
-    with pytest.raises(Refusal, match="or is damaged; --force replaces it"):
-        ingest([source], out, execution=resumed)
-    ingest([source], out, force=True, execution=resumed)
-    assert content(out) == before
+    ingest([stored(tmp_path, numbered(20))], tmp_path / "made")
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    before = sorted(tmp_path.rglob("*"))
+    with FileLock(tmp_path / ".busy.lock"):
+        code, out, err = call(*line.split())
+    assert (code, out) == (2, "")
+    assert REFUSED[line] in err
+    assert len(err.splitlines()) == 1
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name != ".busy.lock"] == before
 
 
 def test_an_interruption_between_two_names_keeps_the_folder_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, rename = tmp_path / "out", Path.rename
-    ingest([stored(tmp_path, made(50))], out)
+    ingest([stored(tmp_path, numbered(50))], out)
     before = content(out)
 
     def interrupted(self: Path, target: Path) -> Path:
@@ -206,61 +390,37 @@ def test_an_interruption_between_two_names_keeps_the_folder_that_was_there(
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ingest([stored(tmp_path, made(60))], out, force=True)
+        ingest([stored(tmp_path, numbered(60))], out, force=True)
     assert content(out) == before
 
 
 def test_what_an_ingest_did_not_make_is_never_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither what is in the folder before, nor what is put there meanwhile."""
-    out, do = tmp_path / "out", Work.do
-    ingest([stored(tmp_path, made(50))], out)
-    before = content(out)
-    later = stored(tmp_path, made(60))
-    (out / "letter.txt").write_text("dear")
-    with pytest.raises(Refusal, match=r"letter\.txt: 'distvae ingest' did not make it"):
-        ingest([later], out, force=True)
-    (out / "letter.txt").unlink()
-
-    def meanwhile(self: Work, task: tuple[str, int]) -> int:
-        (out / "letter.txt").write_text("dear")
-        return do(self, task)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Work, "do", meanwhile)
-        with pytest.raises(
-            Refusal, match=r"letter\.txt: .* the same command with --resume goes on"
-        ):
-            ingest([later], out, force=True, execution=Execution(LocalProcesses(1)))
-    assert content(out) == {**before, "letter.txt": b"dear"}
-    (out / "letter.txt").unlink()
-    ingest([later], out, force=True, execution=Execution(LocalProcesses(1), resume=True))
-    assert content(out) != before
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_what_a_file_manager_puts_into_a_folder_does_not_keep_it(tmp_path: Path) -> None:
-    out, source = tmp_path / "out", stored(tmp_path, made(50))
-    ingest([source], out)
+    """Neither what is in the folder before, nor what is put there meanwhile; but what file
+    managers put there is.
+    """
+    out, save = tmp_path / "out", arrow.save
+    ingest([stored(tmp_path, numbered(50))], out)
     before = content(out)
     (out / ".DS_Store").write_bytes(b"icons")
-    ingest([source], out, force=True)
+    ingest([stored(tmp_path, numbered(50))], out, force=True)
     assert content(out) == before
+    later, letter = stored(tmp_path, numbered(60)), out / "letter.txt"
+    letter.write_text("dear")
+    with pytest.raises(Refusal, match=r"letter\.txt: 'distvae ingest' did not make it"):
+        ingest([later], out, force=True)
+    letter.unlink()
 
+    def meanwhile(path: Path, rows: Floats) -> tuple[int, str]:
+        letter.write_text("dear")
+        return save(path, rows)
 
-def test_a_source_that_is_written_while_it_is_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, do = stored(tmp_path, made(50)), Work.do
-
-    def late(self: Work, task: tuple[str, int]) -> int:
-        os.utime(source, ns=(1, 1))
-        return do(self, task)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Work, "do", late)
-    with pytest.raises(Refusal, match=r"a\.npy: written while it was read"):
-        ingest([source], tmp_path / "out")
+    monkeypatch.setattr(arrow, "save", meanwhile)
+    with pytest.raises(Refusal, match=r"letter\.txt: 'distvae ingest' did not make it"):
+        ingest([later], out, force=True)
+    assert content(out) == {**before, "letter.txt": b"dear"}
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_more_rows_than_the_disk_has_room_for_are_refused(
@@ -269,124 +429,99 @@ def test_more_rows_than_the_disk_has_room_for_are_refused(
     full = os.statvfs_result((4096, 4096, 9, 0, 0, 0, 0, 0, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: full)
     with pytest.raises(Refusal, match=r"out: 50 rows need .* of disk"):
-        ingest([stored(tmp_path, made(50))], tmp_path / "out")
+        ingest([stored(tmp_path, numbered(50))], tmp_path / "out")
 
 
-@pytest.mark.long
-def test_processes_answer_and_refuse_and_their_death_is_told() -> None:
-    with start_processes(end_at_zero, 2) as pool:
-        assert sorted(pool.results([3, 1, 2])) == [1, 2, 3]
-        with pytest.raises(Refusal, match="a negative number"):
-            list(pool.results([1, -1]))
-        with pytest.raises(Refusal, match="one of them was killed"):
-            list(pool.results([1, 0]))
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for it."""
+    source = stored(tmp_path, numbered(10_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(Refusal, match=r"out: .*; a disk with room"):
+            ingest([source], tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == [source]
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from distvae.data.tables.ingest import Division, Execution, ingest
-from distvae.data.tables.workers import LocalProcesses
-if __name__ == "__main__":
-    processes, resume = LocalProcesses(int(sys.argv[3])), "resume" in sys.argv
-    execution = Execution(processes, resume, rows_per_slab=20_000)
-    folder = Path(sys.argv[1])
-    ingest([folder / "a.npy"], folder / sys.argv[2], Division(rows_per_file=9000),
-           execution=execution)
-"""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("until", ["slab-*", "*.json"])
-def test_a_killed_ingest_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path, until: str) -> None:
-    stored(tmp_path, made(400_000, 16))
-    script = tmp_path / "script.py"
-    script.write_text(KILLED)
-    command = [sys.executable, str(script), str(tmp_path)]
-    with started([*command, "out", "2"], stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: len(list(tmp_path.glob(f".out.partial/*.scratch/{until}"))) > 2)
-        process.send_signal(signal.SIGKILL)
-    assert not (tmp_path / "out").exists()
-    subprocess.run([*command, "out", "2", "resume"], check=True)
-    subprocess.run([*command, "undisturbed", "1"], check=True)
-    assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL]
+)
+def test_an_interrupted_ingest_makes_nothing_and_the_next_one_clears_up(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    source, out = stored(tmp_path, np.ones((2_000_000, 16), np.float32)), tmp_path / "out"
+    words = ["ingest", str(source), str(out), "--rows-per-file", "10000"]
+    command = [sys.executable, "-m", "distvae", *words]
+    # Background jobs of a shell ignore this signal.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    part = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.partial/buckets/*")):
+        assert time.monotonic() < deadline, "nothing in a minute"
+        time.sleep(0.002)
+    part.send_signal(number)
+    _, err = part.communicate()
+    assert part.returncode == (130 if number == signal.SIGINT else -number)
+    assert "Traceback" not in err
+    assert not out.exists()
+    assert (tmp_path / ".out.partial").exists() == (number == signal.SIGKILL)
+    ingest([stored(tmp_path, numbered(50), name="small")], out)
+    assert len(in_places(out)) == 50
     assert not list(tmp_path.glob(".*"))
 
 
-def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline, "nothing in a minute"
-        time.sleep(0.002)
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+from distvae.config import RowsData
+from distvae.data import open_dataset
+from distvae.data.tables.ingest import Division, ingest
+from distvae.train.session import fit
+from tests import tiny
+
+def whole(source, out, run):
+    ingest([source], out, Division(rows_per_file=10_000))
+    dataset = open_dataset(RowsData(path=str(out)))
+    epochs = fit(tiny.config(train={"epochs": 1, "batch": 1000}), dataset, run)
+    return [epoch.val_bound for epoch in epochs]
+
+def taken():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
+
+folder = Path(sys.argv[1])
+# libraries take what they take once
+whole(folder / "small.npy", folder / "small", folder / "first")
+size = (folder / "large.npy").stat().st_size
+resource.setrlimit(resource.RLIMIT_DATA, (taken() + size // 4,) * 2)
+try:
+    np.ones(size // 2, np.uint8)
+except MemoryError:
+    print(json.dumps(whole(folder / "large.npy", folder / "large", folder / "second")))
+"""
 
 
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "an encoder": {},
-    "an encoder of logarithms": {"estep": {"input": "log"}},
-    "a search": {"model": {"kind": "tvae", "latent": 6}, "estep": {"kind": "evolution"}},
-}
-
-
-def ingested(folder: Path, gaps: float) -> Dataset:
-    """Powers, ingested into many files."""
-    x = tiny.dataset(120).splits["train"][:].copy()
-    x[np.random.default_rng(1).random(x.shape) < gaps] = np.nan
-    ingest([stored(folder, x)], folder / "out", Division(0.2, 0.2, rows_per_file=11))
-    return opened(folder / "out")
-
-
-@pytest.mark.parametrize("gaps", [0.0, 0.2])
-@pytest.mark.parametrize("model", SETTINGS)
-def test_training_is_prepared_from_facts_as_from_all_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, gaps: float
-) -> None:
-    known = ingested(tmp_path, gaps)
-    (tmp_path / "out" / "facts.json").unlink()
-    unknown, config = opened(tmp_path / "out"), tiny.config(**SETTINGS[model])
-    by_rows = build_trainer(config, unknown)
-    with monkeypatch.context() as patch:
-        patch.setattr(rows.FileRows, "__getitem__", pytest.fail)
-        by_facts = build_trainer(config, known)
-    assert by_facts.range == by_rows.range
-    assert by_facts.reader.may_be_missing == by_rows.reader.may_be_missing == (gaps > 0)
-    for one, other in ((by_facts.model, by_rows.model), (by_facts.estep, by_rows.estep)):
-        for name, value in other.state_dict().items():
-            torch.testing.assert_close(one.state_dict()[name], value, rtol=1e-6, atol=1e-6)
-
-
-def test_a_floor_of_its_own_is_prepared_from_the_rows(tmp_path: Path) -> None:
-    dataset = ingested(tmp_path, 0.0)
-    x = dataset.splits["train"][:].astype(np.float64)
-    trainer = build_trainer(tiny.config(estep={"floor": 1e-3}), dataset)
-    shift = trainer.estep.state_dict()["shift"].numpy()
-    np.testing.assert_allclose(shift, np.log(x + 1e-3).mean(0), rtol=1e-5)
-
-
-def test_values_that_no_density_has_are_refused_by_their_facts(tmp_path: Path) -> None:
-    ingest([stored(tmp_path, made(50) - 1)], tmp_path / "out")
-    with pytest.raises(Refusal, match=r"a value of -0\.9.* in split 'train' of out"):
-        build_trainer(tiny.config(), opened(tmp_path / "out"))
-
-
-def test_large_data_is_opened_file_by_file_when_a_row_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rows, "CHECKED_AT_ONCE", 0)
-    ingest([stored(tmp_path, made(60))], tmp_path / "out", Division(0, 0, rows_per_file=20))
-    damaged = tmp_path / "out" / "train-00002.arrow"
-    altered = bytearray(damaged.read_bytes())
-    altered[altered.index(arrow.read_arrow(damaged)[4].tobytes())] ^= 1
-    damaged.write_bytes(altered)
-    train = opened(tmp_path / "out").splits["train"]
-    assert isinstance(train, Stacked)
-    train[np.array([3, 25])]
-    assert [part.mapped is not None for part in map(as_file, train.parts)] == [True, True, False]
-    for _ in range(2):
-        with pytest.raises(Refusal, match=r"train-00002\.arrow: altered or damaged"):
-            train[np.array([45])]
-
-
-def as_file(part: object) -> rows.FileRows:
-    assert isinstance(part, rows.FileRows)
-    assert isinstance(part, LazyRows)
-    return part
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux limits what a process holds by this"
+)
+def test_data_larger_than_memory_is_ingested_and_trained_on(tmp_path: Path) -> None:
+    """A quarter of the data's size is all that the process may take; half of it is refused to
+    it.
+    """
+    for name, rows in {"small": 100_000, "large": 1_000_000}.items():
+        array = np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", np.float32, (rows, 128))
+        for block in np.split(array, 10):
+            block[:] = np.random.default_rng(rows).exponential(size=block.shape)
+    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.isfinite(json.loads(done.stdout)).all()

@@ -1,12 +1,8 @@
-"""Tables of numbers in .npy, .parquet, .arrow and .feather files, read in blocks of rows.
-
-A table consists of groups of rows, each of which can be read without those before it: the row
-groups of Parquet, the record batches of Arrow, and any rows of an array.
-"""
+"""Tables of numbers in .npy, .parquet, .arrow and .feather files, read in blocks of rows."""
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,18 +19,15 @@ from distvae.files.untrusted import decoding, require_regular_file
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Blocks = Callable[[range, int], Iterator[Array]]
-"""From the numbers of some groups, and the most rows that a block may have, to their blocks."""
-Batches = Callable[[range, int], "Iterator[pa.RecordBatch]"]
+Blocks = Callable[[int], Iterator[Array]]
+"""From the most rows that a block may have to all blocks."""
+Batches = Callable[[int], "Iterator[pa.RecordBatch]"]
 """The same before they are arrays."""
-Starts = NDArray[np.int64]
 Names = tuple[str, ...]
-Shape = tuple[int, Sequence[int], Blocks, Names]
-"""The values of a row, the rows of each group, how they are read, and the names of the values."""
+Shape = tuple[int, int, Blocks, Names]
+"""The number of rows, the values of a row, how rows are read, and the names of the values."""
 FROM_CSV = "of a CSV file, pandas.read_csv(IN).to_parquet(OUT, index=False) makes one"
 """How a file of text becomes a table."""
-GROUP = 2**25
-"""Bytes of the rows of a group of an array."""
 INDEX = re.compile(r"__index_level_\d+__")
 """The name that pandas gives the column of an index without a name."""
 
@@ -44,13 +37,14 @@ class Table:
     """A file of rows of numbers."""
 
     path: Path
+    rows: int
     values: int
     """The number of values of a row."""
-    starts: Starts
-    """The first row of each group, and the number of rows."""
     read: Blocks
     names: Names
     """The names of the values; an array and lists have none."""
+    written: int
+    """When the file was written, in nanoseconds."""
 
     @classmethod
     def open(cls, path: Path) -> "Table":
@@ -61,42 +55,35 @@ class Table:
                 f" {FROM_CSV}"
             )
         require_regular_file(path, "a table of numbers")
+        written = path.stat().st_mtime_ns
         with decoding(path, f"a whole {path.suffix} file"):
-            values, groups, read, names = _OPENERS[path.suffix.lower()](path)
-        starts = _starts(groups)
-        if not starts[-1] or not values:
-            raise Refusal(
-                f"{path}: {starts[-1]} rows of {values} values; one of each at least expected"
-            )
-        return cls(path, values, starts, read, names)
+            rows, values, read, names = _OPENERS[path.suffix.lower()](path)
+        if not rows or not values:
+            raise Refusal(f"{path}: {rows} rows of {values} values; one of each at least expected")
+        return cls(path, rows, values, read, names, written)
 
-    @property
-    def rows(self) -> int:
-        """Return the number of rows."""
-        return int(self.starts[-1])
-
-    @property
-    def groups(self) -> range:
-        """Return the numbers of all groups."""
-        return range(len(self.starts) - 1)
-
-    def blocks(self, max_rows: int, groups: range | None = None) -> Iterator[Array]:
-        """Yield the rows of some groups, or of all, in order and at most so many at a time.
-
-        Values are finite, or NaN if missing.
+    def blocks(self, max_rows: int) -> Iterator[Array]:
+        """Yield all rows in order, at most so many at a time. Values are finite, or NaN if
+        missing.
         """
-        groups = self.groups if groups is None else groups
-        start = first = int(self.starts[groups.start])
+        seen = 0
         with decoding(self.path, f"a whole {self.path.suffix} file"):
-            for block in self.read(groups, max_rows):
-                self._refuse_infinite(block, first)
+            for block in self.read(max_rows):
+                self._refuse_changes()
+                self._refuse_infinite(block, seen)
                 yield block
-                first += len(block)
-        rows = int(self.starts[groups.stop]) - start
-        if first - start != rows:
+                seen += len(block)
+        self._refuse_changes()
+        if seen != self.rows:
             raise Refusal(
-                f"{self.path}: {rows:,} rows at first, {first - start:,} when read; a file that"
-                " does not change expected"
+                f"{self.path}: says it has {self.rows:,} rows, but has {seen:,}; a whole"
+                f" {self.path.suffix} file expected"
+            )
+
+    def _refuse_changes(self) -> None:
+        if self.path.stat().st_mtime_ns != self.written:
+            raise Refusal(
+                f"{self.path}: written while it was read; a file that does not change expected"
             )
 
     def _refuse_infinite(self, block: Array, first: int) -> None:
@@ -109,10 +96,6 @@ class Table:
             )
 
 
-def _starts(groups: Sequence[int]) -> Starts:
-    return np.cumsum([0, *groups])
-
-
 def _npy(path: Path) -> Shape:
     array = _map(path)
     if array.ndim != 2 or array.dtype.kind not in "biuf":
@@ -120,25 +103,19 @@ def _npy(path: Path) -> Shape:
             f"{path}: {array.dtype} of shape {array.shape}; (rows, values) of real numbers expected"
         )
     rows, values = array.shape
-    step = max(1, GROUP // (4 * max(values, 1)))
-    groups = [min(step, rows - first) for first in range(0, rows, step)]
 
-    def read(numbers: range, max_rows: int) -> Iterator[Array]:
-        last = min(numbers.stop * step, rows)
-        for first in range(numbers.start * step, last, max_rows):
-            yield _narrow(_map(path)[first : min(first + max_rows, last)])
+    def read(max_rows: int) -> Iterator[Array]:
+        for first in range(0, rows, max_rows):
+            with np.errstate(over="ignore"):  # what becomes infinite is refused
+                block = np.ascontiguousarray(_map(path)[first : first + max_rows], np.float32)
+            yield block
 
-    return values, groups, read, ()
+    return rows, values, read, ()
 
 
 def _map(path: Path) -> NDArray[np.generic]:
     """Map an .npy file into memory; nothing is unpickled."""
     return np.lib.format.open_memmap(path, mode="r")
-
-
-def _narrow(values: NDArray[np.generic]) -> Array:
-    with np.errstate(over="ignore"):  # what becomes infinite is refused
-        return np.ascontiguousarray(values, np.float32)
 
 
 def _parquet(path: Path) -> Shape:
@@ -147,13 +124,11 @@ def _parquet(path: Path) -> Shape:
     def opened() -> pq.ParquetFile:
         return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
 
-    def read(numbers: range, max_rows: int) -> "Iterator[pa.RecordBatch]":
-        return map(_whole, opened().iter_batches(max_rows, row_groups=list(numbers)))
+    def read(max_rows: int) -> "Iterator[pa.RecordBatch]":
+        return map(_whole, opened().iter_batches(max_rows))
 
     file = opened()
-    facts = file.metadata
-    groups = [facts.row_group(number).num_rows for number in range(facts.num_row_groups)]
-    return _columns(path, file.schema_arrow, groups, read)
+    return _columns(path, file.schema_arrow, file.metadata.num_rows, read)
 
 
 def _arrow(path: Path) -> Shape:
@@ -163,16 +138,16 @@ def _arrow(path: Path) -> Shape:
     # Counting rows decompresses no other column.
     first = pa.ipc.IpcReadOptions(included_fields=[0])
     file = pa.ipc.open_file(pa.memory_map(str(path)), options=first)
-    groups = [file.get_batch(number).num_rows for number in range(file.num_record_batches)]
-    return _columns(path, schema, groups, partial(_cut, path))
+    rows = sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
+    return _columns(path, schema, rows, partial(_cut, path))
 
 
-def _cut(path: Path, numbers: range, max_rows: int) -> "Iterator[pa.RecordBatch]":
+def _cut(path: Path, max_rows: int) -> "Iterator[pa.RecordBatch]":
     """Yield record batches, large ones in parts."""
     import pyarrow as pa
 
     file = pa.ipc.open_file(pa.memory_map(str(path)))
-    for whole in map(_whole, map(file.get_batch, numbers)):
+    for whole in map(_whole, map(file.get_batch, range(file.num_record_batches))):
         yield from (whole.slice(start, max_rows) for start in range(0, len(whole), max_rows))
 
 
@@ -188,34 +163,25 @@ _OPENERS = {".npy": _npy, ".parquet": _parquet, ".arrow": _arrow, ".feather": _a
 SUFFIXES = tuple(_OPENERS)
 
 
-def _columns(path: Path, schema: "pa.Schema", groups: Sequence[int], batches: Batches) -> Shape:
-    """Return width, groups, reader and names of columns of numbers, or of one column of lists of
-    numbers.
-    """
+def _columns(path: Path, schema: "pa.Schema", rows: int, batches: Batches) -> Shape:
+    """Return the shape of columns of numbers, or of one column of lists of numbers."""
     _refuse_index(path, schema)
     kinds = [field.type for field in schema]
     if len(kinds) == 1 and _is_list(kinds[0]):
         _refuse_words(path, schema.names, [kinds[0].value_type])
-        filled = next((number for number, rows in enumerate(groups) if rows), None)
-        if filled is None:
-            return 0, groups, _none, ()
-        values = len(next(batches(range(filled, filled + 1), 1)).column(0).flatten())
-        if not values:
+        first = next((batch for batch in batches(1) if len(batch)), None)
+        values = 0 if first is None else len(first.column(0).flatten())
+        if rows and not values:
             raise Refusal(f"{path}: row 0 is an empty list, or null; lists of one length expected")
-        return values, groups, partial(_lists, path, (values, _starts(groups)), batches), ()
+        return rows, values, partial(_lists, path, values, batches), ()
     _refuse_words(path, schema.names, kinds)
     _refuse_twice(path, schema.names)
-    return len(kinds), groups, partial(_stacked, batches), tuple(schema.names)
+    return rows, len(kinds), partial(_stacked, batches), tuple(schema.names)
 
 
-def _none(numbers: range, max_rows: int) -> Iterator[Array]:
-    """Yield nothing, of a table without rows."""
-    return iter(())
-
-
-def _stacked(batches: Batches, numbers: range, max_rows: int) -> Iterator[Array]:
+def _stacked(batches: Batches, max_rows: int) -> Iterator[Array]:
     """Yield columns as arrays of rows."""
-    for batch in batches(numbers, max_rows):
+    for batch in batches(max_rows):
         yield np.stack([_floats(column) for column in batch.columns], 1)
 
 
@@ -272,14 +238,12 @@ def _refuse_twice(path: Path, names: list[str]) -> None:
         raise Refusal(f"{path}: two columns are called {shown(twice)}; a name for each expected")
 
 
-def _lists(
-    path: Path, shape: tuple[int, Starts], batches: Batches, numbers: range, max_rows: int
-) -> Iterator[Array]:
+def _lists(path: Path, values: int, batches: Batches, max_rows: int) -> Iterator[Array]:
     """Yield lists of one length as arrays; refuse a list of another length, and null."""
     from pyarrow import compute
 
-    values, first = shape[0], int(shape[1][numbers.start])
-    for column in (batch.column(0) for batch in batches(numbers, max_rows)):
+    first = 0
+    for column in (batch.column(0) for batch in batches(max_rows)):
         lengths = compute.list_value_length(column).fill_null(0).to_numpy()
         if (lengths != values).any():
             row = int((lengths != values).argmax())

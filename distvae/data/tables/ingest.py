@@ -1,19 +1,26 @@
 """Write tables of any size to Arrow files in which every row has a random place.
 
-The data is read once and written twice. First, stretches of the sources are sorted into slabs;
-then each file is put together from all slabs. Both are done by several processes, in memory that
-does not grow with the data. The place of a row depends only on the seed and the number of rows.
+Each row is read once and appended to the bucket of its file. A file is then made from its bucket in
+memory. The place of a row depends only on the seed and the number of rows.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 
-from distvae.data.tables.folder import claim, whole_folder
-from distvae.data.tables.formats import Table
-from distvae.data.tables.plan import Division, Plan
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.data.dataset import Array
+from distvae.data.files import with_progress
+from distvae.data.tables import arrow
+from distvae.data.tables.formats import SUFFIXES, Table
 from distvae.data.tables.rows import (
     FACTS,
     MANIFEST,
@@ -21,30 +28,81 @@ from distvae.data.tables.rows import (
     FileEntry,
     digest,
     note_checked,
-    read_manifest,
-    read_record,
     training_command,
 )
-from distvae.data.tables.work import Work
-from distvae.data.tables.workers import LocalProcesses, Workers
-from distvae.files.refusal import Refusal
+from distvae.files.memory import gigabytes, require_memory
+from distvae.files.output import check_writable_folder
+from distvae.files.plain import Tree
+from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
 from distvae.numerics.facts import Facts, add_facts
+from distvae.numerics.permutations import Permutations
 
-__all__ = ["Division", "Execution", "ingest"]
-
-Splits = dict[str, list[FileEntry]]
+PLACING = -3  # the epoch whose order places rows: that of none in training, which would undo it
+FILE = 2**28  # bytes of the rows of a file
+BLOCK = 2**25  # bytes of rows that are read together
+COPIES = 4
+"""Copies of the rows that are read together."""
+PROCESS = 2**27
+"""Bytes of memory of a process that holds no rows."""
+TOGETHER = 2**15
+"""Places that are computed together, so that they stay in a processor's cache."""
+MADE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(FACTS)}|(train|val|test)-\d+\.arrow")
+"""The names of the files that an ingest writes."""
+OF_SYSTEMS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
+"""The names of files that file managers put into folders."""
 
 
 @dataclass(frozen=True)
-class Execution:
-    """Options of how an ingest is carried out. The files do not depend on them."""
+class Part:
+    """A file to write, with the rows whose places begin at the first."""
 
-    workers: Workers = field(default_factory=LocalProcesses)
-    resume: bool = False
-    """Go on with an ingest that was killed, if there is one."""
-    rows_per_slab: int | None = None
-    """Rows that are sorted together; None for 256 MB of them."""
+    split: str
+    name: str
+    first: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Division:
+    """The splits, the order and the files that rows are divided into."""
+
+    val: float = 0.05
+    """Share of the rows for validation; `test` likewise."""
+    test: float = 0.05
+    seed: int = 0
+    """Seed of the order of the rows."""
+    rows_per_file: int | None = None
+    """None for files of 256 MB."""
+
+    def counts(self, rows: int) -> dict[str, int]:
+        """Return the number of rows of every split that has any."""
+        shares = {"--val": self.val, "--test": self.test, "--val + --test": self.val + self.test}
+        for name, share in shares.items():
+            if not 0 <= share < 1:
+                raise Refusal(f"{name}: {share:g}; at least 0 and less than 1 expected")
+        aside = {
+            split: max(1, round(share * rows))
+            for split, share in {"val": self.val, "test": self.test}.items()
+            if share
+        }
+        train = rows - sum(aside.values())
+        if train < 1:
+            raise Refusal(
+                f"--val, --test: nothing is left to train on of {rows} rows; more rows or smaller"
+                " shares expected"
+            )
+        return {"train": train} | aside
+
+    def parts(self, rows: int, values: int) -> list[Part]:
+        """Return the files to write."""
+        most, parts, first = self.rows_per_file or max(1, FILE // (4 * values)), list[Part](), 0
+        for split, count in self.counts(rows).items():
+            for k, start in enumerate(range(0, count, most)):
+                name = f"{split}-{k:05}.arrow"
+                parts.append(Part(split, name, first + start, min(most, count - start)))
+            first += count
+        return parts
 
 
 def ingest(
@@ -53,115 +111,243 @@ def ingest(
     division: Division | None = None,
     force: bool = False,
     quiet: bool = False,
-    execution: Execution | None = None,
 ) -> str:
     """Place the rows of all sources in a new folder; return a sentence on what it holds."""
-    execution = execution or Execution()
-    resume = execution.resume
-    claim(out, force or resume)
+    division = division or Division()
+    _claim(out, force)
     tables = [Table.open(path) for path in sources]
-    plan = Plan.of(tables, division or Division(), execution.rows_per_slab)
-    if resume and (out / MANIFEST).is_file():
-        if _is_made(out, plan):
-            return _summary(out, read_manifest(out))
-        if not force:
+    _refuse_other_columns(tables)
+    rows, values, seed = sum(table.rows for table in tables), tables[0].values, division.seed
+    parts = division.parts(rows, values)
+    _require_memory(tables[0], rows, parts)
+    named = [{"name": table.path.name, "rows": table.rows} for table in tables]
+    with _whole_folder(out.resolve(), force) as (folder, buckets):
+        _require_room(out, folder, rows, values, parts)
+        _fill(buckets, tables, parts, seed, quiet)
+        saved = [
+            _save(folder / part.name, buckets / part.name, part, values)
+            for part in with_progress(parts, "Files of rows", len(parts), quiet)
+        ]
+        about = {"values": values, "seed": seed, "sources": named}
+        manifest = _write_manifest(Folder(folder), about, parts, saved)
+    note_checked(out.resolve(), [entry for entry, _ in saved])
+    return _summary(out, manifest)
+
+
+def _claim(out: Path, force: bool) -> None:
+    """Refuse to write over anything, or with force over anything but rows of ours."""
+    if out.suffix.lower() in SUFFIXES:
+        raise Refusal(
+            f"{out}: the name of one more table; that of the folder to make expected last"
+        )
+    if not out.exists():
+        check_writable_folder(out)
+        return
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if not (out / MANIFEST).is_file():
+        raise Refusal(
+            f"{out}: exists, and 'distvae ingest' did not make it; the name of a new folder"
+            " expected"
+        )
+    if not force:
+        raise Refusal(f"{out}: exists; --force replaces it; or another name")
+    names = {path.name for path in out.iterdir()}.difference(OF_SYSTEMS)
+    if strange := sorted(name for name in names if not MADE.fullmatch(name)):
+        raise Refusal(
+            f"{out / strange[0]}: 'distvae ingest' did not make it, and it would be lost with the"
+            " folder that is replaced; a folder without it, or another name expected"
+        )
+
+
+def _refuse_other_columns(tables: Sequence[Table]) -> None:
+    """Refuse tables that differ in the number of values, or in the names of columns that have
+    names.
+    """
+    first, named = tables[0], [table for table in tables if table.names]
+    for table in tables:
+        if table.values != first.values:
             raise Refusal(
-                f"--resume: {out} was made from other sources, from sources that were written"
-                " again since, or with other settings, or is damaged; --force replaces it"
+                f"{table.path}: rows of {table.values} values; {first.values} expected, as"
+                f" {first.path} has"
             )
-    execution.workers.check(plan, out.resolve())
-    with whole_folder(out.resolve(), plan, resume) as work:
-        _carry_out(work, execution.workers, quiet)
-        splits = _write_manifest(work)
-    note_checked(out.resolve(), [entry for files in splits.values() for entry in files])
-    return _summary(out, read_manifest(out))
+    for table in named[1:]:
+        pairs = zip(table.names, named[0].names, strict=True)
+        differing = [(found, expected) for found, expected in pairs if found != expected]
+        if differing:
+            found, expected = map(list, zip(*differing, strict=True))
+            raise Refusal(
+                f"{table.path}: columns {shown(found)}; {shown(expected)} expected in their places,"
+                f" as {named[0].path} has"
+            )
 
 
-def _carry_out(work: Work, workers: Workers, quiet: bool) -> None:
-    """Sort all stretches and write all files, other than those that are there."""
-    unsorted, ungathered = work.unsorted(), work.ungathered()
-    plan = work.plan
-    left = sum(plan.stretches[number].rows for number in unsorted)
-    left += sum(plan.parts[number].rows for number in ungathered)
-    tasks = max(len(unsorted), len(ungathered))
-    with _progress(2 * plan.rows, quiet) as advance:
-        advance(2 * plan.rows - left)
-        with workers.start(work, tasks) as pool:
-            for rows in pool.results([("sort", number) for number in unsorted]):
-                advance(rows)
-            for rows in pool.results([("gather", number) for number in ungathered]):
-                advance(rows)
-    work.remove_torn()  # what a process that was lost has left behind
+def _rows_per_block(values: int) -> int:
+    return max(1, BLOCK // (4 * values))
 
 
-def _is_made(out: Path, plan: Plan) -> bool:
-    """Return whether a folder is what a plan would make."""
-    manifest = read_manifest(out)
-    splits = manifest["splits"].values()
-    files = [(entry["file"], entry["rows"]) for entries in splits for entry in entries]
-    parts = [(part.name, part.rows) for part in plan.parts]
-    facts = {name: manifest.get(name) for name in ("values", "seed", "sources")}
+def _require_memory(table: Table, rows: int, parts: Sequence[Part]) -> None:
+    held = max(part.rows for part in parts)
+    read = min(_rows_per_block(table.values), rows)
+    needed = PROCESS + 4 * table.values * (held + COPIES * read)
+    require_memory(table.path, needed, f"rows of {table.values:,} values")
+
+
+def _require_room(out: Path, folder: Path, rows: int, values: int, parts: Sequence[Part]) -> None:
+    """Refuse rows for whose buckets, and for one file beside them, the disk has no room."""
+    needed = 4 * (values + 1) * rows + 4 * values * max(part.rows for part in parts)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise Refusal(
+            f"{out}: {rows:,} rows need {gigabytes(needed)} of disk until they are in their places,"
+            f" but {gigabytes(free)} are free"
+        )
+
+
+@contextmanager
+def _whole_folder(out: Path, force: bool) -> Iterator[tuple[Path, Path]]:
+    """Yield a folder that takes the name of `out` if the block ends without an error, and one for
+    buckets. The next ingest deletes what one that was killed has left.
+    """
+    from filelock import FileLock, Timeout
+
+    partial, replaced = (out.with_name(f".{out.name}.{word}") for word in ("partial", "replaced"))
+    folder, buckets = partial / "rows", partial / "buckets"
+    lock = out.with_name(f".{out.name}.lock")
     try:
-        record = read_record(out, manifest["digest"])
-    except Refusal:  # damaged
-        return False
-    sources = record.get("sources", plan.sources_digest)
-    return (facts, files, sources) == (_described(plan), parts, plan.sources_digest)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=0):
+            try:
+                shutil.rmtree(partial, ignore_errors=True)
+                folder.mkdir(parents=True)
+                buckets.mkdir()
+                yield folder, buckets
+                _settle(folder, out, replaced, force)
+            finally:
+                for remains in (partial, replaced):
+                    shutil.rmtree(remains, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except Timeout as error:
+        raise Refusal(
+            f"{out}: another ingest is writing it; another name expected, or wait"
+        ) from error
+    except OSError as error:
+        raise Refusal(
+            f"{out}: {error.strerror or error}; a disk with room and a writable folder expected"
+        ) from error
 
 
-def _described(plan: Plan) -> dict[str, object]:
-    """Return what a manifest says of a plan."""
-    named = [{"name": source.path.name, "rows": source.rows} for source in plan.sources]
-    return {"values": plan.values, "seed": plan.seed, "sources": named}
+def _settle(folder: Path, out: Path, replaced: Path, force: bool) -> None:
+    """Give a finished folder its name, durably."""
+    _sync(folder)
+    _claim(out, force)  # once more: others may have written there since
+    try:
+        if out.exists():
+            out.rename(replaced)
+        folder.rename(out)
+    except BaseException:
+        if replaced.exists() and not out.exists():
+            replaced.rename(out)
+        raise
+    _sync(out.parent)
 
 
-def _write_manifest(work: Work) -> Splits:
-    """Write what the files are, and the facts about their rows; return the files by split."""
-    plan, splits = work.plan, Splits()
-    facts: dict[str, list[Facts]] = {}
-    for part, written in zip(plan.parts, work.written(), strict=True):
-        splits.setdefault(part.split, []).append(written["entry"])
-        facts.setdefault(part.split, []).append(Facts.read(written["facts"]))
-    totals = {split: add_facts(parts) for split, parts in facts.items()}
+def _sync(folder: Path) -> None:
+    """Flush the names in a folder to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _fill(
+    buckets: Path, tables: Sequence[Table], parts: Sequence[Part], seed: int, quiet: bool
+) -> None:
+    """Read every row, and append it to the bucket of its file, behind its place in that file."""
+    rows, values = sum(part.rows for part in parts), tables[0].values
+    key = np.random.SeedSequence([seed, PLACING % 2**64]).generate_state(1, np.uint64)
+    order = Permutations(key.astype(np.uint64), np.array([rows]))
+    firsts, seen, count = np.array([part.first for part in parts]), 0, _rows_per_block(values)
+    blocks = _joined(tables, count)
+    for block in with_progress(blocks, "Rows into buckets", -(-rows // count), quiet):
+        places = _places(order, seen, seen + len(block))
+        by = np.argsort(places)
+        bounds = np.searchsorted(places[by], [*firsts, rows])
+        records = np.empty((len(block), 1 + values), np.uint32)
+        records[:, 0] = places[by] - np.repeat(firsts, np.diff(bounds))
+        records[:, 1:] = block.view(np.uint32)[by]
+        for part, (start, stop) in zip(parts, pairwise(bounds), strict=True):
+            with (buckets / part.name).open("ab") as bucket:
+                bucket.write(records[start:stop].data)
+        seen += len(block)
+
+
+def _joined(tables: Sequence[Table], count: int) -> Iterator[Array]:
+    """Yield the rows of all tables in blocks of so many, in an array that is used again."""
+    joined, filled = np.empty((count, tables[0].values), np.float32), 0
+    for block in chain.from_iterable(table.blocks(count) for table in tables):
+        taken = min(len(block), count - filled)
+        joined[filled : filled + taken] = block[:taken]
+        filled += taken
+        if filled == count:
+            yield joined
+            filled = len(block) - taken
+            joined[:filled] = block[taken:]
+    if filled:
+        yield joined[:filled]
+
+
+def _places(order: Permutations, first: int, last: int) -> NDArray[np.int64]:
+    """Return the places of some rows, which follow each other in the sources."""
+    starts = range(first, last, TOGETHER)
+    return np.concatenate([order.at(start, min(start + TOGETHER, last))[:, 0] for start in starts])
+
+
+def _save(path: Path, bucket: Path, part: Part, values: int) -> tuple[FileEntry, Facts]:
+    """Make a file from its bucket, which is deleted; return what is known of the file."""
+    rows, width = np.empty((part.rows, values), np.float32), 1 + values
+    words = rows.view(np.uint32)
+    with bucket.open("rb") as stream:
+        while len(some := np.fromfile(stream, np.uint32, width * _rows_per_block(values))):
+            records = some.reshape(-1, width)
+            words[records[:, 0]] = records[:, 1:]
+    bucket.unlink()
+    size, checksum = arrow.save(path, rows)
+    entry: FileEntry = {"file": part.name, "rows": part.rows, "bytes": size, "sha256": checksum}
+    return entry, Facts.of(rows)
+
+
+def _write_manifest(
+    folder: Folder,
+    about: Mapping[str, object],
+    parts: Sequence[Part],
+    saved: Sequence[tuple[FileEntry, Facts]],
+) -> Tree:
+    """Write what the files are, and the facts about their rows; return the former."""
+    splits, facts = dict[str, list[FileEntry]](), dict[str, list[Facts]]()
+    for part, (entry, found) in zip(parts, saved, strict=True):
+        splits.setdefault(part.split, []).append(entry)
+        facts.setdefault(part.split, []).append(found)
+    totals = {split: add_facts(found) for split, found in facts.items()}
     missing = any(total.missing for total in totals.values())
-    content = {"version": VERSION, **_described(plan), "missing": missing, "splits": splits}
-    manifest = content | {"digest": digest(content)}
+    manifest: Tree = {"version": VERSION, **about, "missing": missing, "splits": splits}
+    manifest["digest"] = digest(manifest)
     records = {split: total.record() for split, total in totals.items()}
-    about = {
-        "version": VERSION,
-        "rows": manifest["digest"],
-        "sources": plan.sources_digest,
-        "splits": records,
-    }
-    folder = Folder(work.folder)
-    folder.write(FACTS, json.dumps(about | {"digest": digest(about)}).encode())
+    record: Tree = {"version": VERSION, "rows": manifest["digest"], "splits": records}
+    folder.write(FACTS, json.dumps(record | {"digest": digest(record)}).encode())
     folder.write(MANIFEST, json.dumps(manifest, indent=1).encode())
-    return splits
+    return manifest
 
 
-def _summary(out: Path, manifest: dict[str, object]) -> str:
-    splits = manifest["splits"]
-    assert isinstance(splits, dict)
+def _summary(out: Path, manifest: Tree) -> str:
+    splits: dict[str, list[FileEntry]] = manifest["splits"]
     counts = {split: sum(entry["rows"] for entry in files) for split, files in splits.items()}
     each = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     size = sum(entry["bytes"] for files in splits.values() for entry in files)
-    missing = ", some missing" * bool(manifest["missing"])
+    missing = ", some missing" * manifest["missing"]
     what = (
         f"{sum(counts.values()):,} rows ({each}) of {manifest['values']:,} values{missing},"
         f" {size:,} bytes"
     )
     return f"{out}: {what}; next: {training_command(str(out))}"
-
-
-@contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yield a function that counts rows under a progress bar, if standard error is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(
-        console=console, transient=True, disable=quiet or not console.is_terminal
-    ) as progress:
-        task = progress.add_task("Rows to their places", total=total)
-        yield lambda rows: progress.advance(task, rows)

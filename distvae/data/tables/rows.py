@@ -128,12 +128,6 @@ def _checked(path: Path, entry: FileEntry) -> Path:
 
 def _read_facts(root: Path, rows: str) -> dict[str, Facts]:
     """Return what is known of each split, nothing in folders that are older than such facts."""
-    content = read_record(root, rows)
-    return {split: Facts.read(record) for split, record in content.get("splits", {}).items()}
-
-
-def read_record(root: Path, rows: str) -> Tree:
-    """Return what was recorded beside the rows of a digest, nothing in folders that are older."""
     path = root / FACTS
     if not path.is_file():
         return {}
@@ -143,7 +137,7 @@ def read_record(root: Path, rows: str) -> Tree:
             f"{path}: altered or damaged, or of other rows; as 'distvae ingest' wrote it expected,"
             " or none"
         )
-    return content
+    return {split: Facts.read(record) for split, record in content.get("splits", {}).items()}
 
 
 def digest(manifest: Mapping[str, object]) -> str:

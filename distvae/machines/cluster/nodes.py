@@ -24,7 +24,7 @@ class Machine(NamedTuple):
     is_head: bool = False
 
 
-def live_nodes(ray: RayApi) -> dict[str, NodeInfo]:
+def _live_nodes(ray: RayApi) -> dict[str, NodeInfo]:
     """Return the machines that are alive, by id."""
     return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
 
@@ -32,7 +32,7 @@ def live_nodes(ray: RayApi) -> dict[str, NodeInfo]:
 def live_machines(ray: RayApi) -> dict[str, Machine]:
     """Return the machines that are alive, by id."""
     machines = {}
-    for name, node in live_nodes(ray).items():
+    for name, node in _live_nodes(ray).items():
         resources = node["Resources"]
         machines[name] = Machine(
             node["NodeManagerAddress"],
@@ -46,7 +46,7 @@ def live_machines(ray: RayApi) -> dict[str, Machine]:
 
 def node_addresses(ray: RayApi) -> dict[str, str]:
     """Return the addresses of the machines that are alive, by id."""
-    return {name: node["NodeManagerAddress"] for name, node in live_nodes(ray).items()}
+    return {name: node["NodeManagerAddress"] for name, node in _live_nodes(ray).items()}
 
 
 def run_on_nodes(
