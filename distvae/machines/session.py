@@ -46,9 +46,9 @@ ON_ONE_MACHINE = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes the machine away
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # it listens on loopback alone, as on these systems
     # its processes may start slowly on a busy machine
-    "RAY_raylet_start_wait_time_s": "180",
-    "RAY_gcs_server_port_wait_time_s": "180",
-    "RAY_agent_register_timeout_ms": "180000",
+    "RAY_raylet_start_wait_time_s": "60",
+    "RAY_gcs_server_port_wait_time_s": "60",
+    "RAY_agent_register_timeout_ms": "60000",
 }
 """Variables for a Ray that has one machine, which have to be set before Ray is imported."""
 ATTEMPTS = 2

@@ -46,25 +46,9 @@ def initial_dictionary(config: SDMModel) -> Tensor:
 
 def coherence(dictionary: Tensor) -> Tensor:
     """Return the mean squared cosine between two different atoms."""
-    return _excess(dictionary).square().sum() / _pairs(dictionary)
-
-
-def coherence_gradient(dictionary: Tensor) -> tuple[float, Tensor]:
-    """Return the coherence, and its gradient by hand."""
-    excess = _excess(dictionary)
-    value = float(excess.square().sum()) / _pairs(dictionary)
-    return value, dictionary @ excess * (4 / _pairs(dictionary))
-
-
-def _excess(dictionary: Tensor) -> Tensor:
-    """Return the products of all atoms, less those of orthogonal unit vectors."""
-    gram = dictionary.T @ dictionary
-    return gram - torch.eye(len(gram), device=gram.device)
-
-
-def _pairs(dictionary: Tensor) -> int:
     atoms = dictionary.shape[1]
-    return max(atoms * (atoms - 1), 1)
+    excess = dictionary.T @ dictionary - torch.eye(atoms, device=dictionary.device)
+    return excess.square().sum() / max(atoms * (atoms - 1), 1)
 
 
 @register(SDMModel)
