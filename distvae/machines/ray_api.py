@@ -1,5 +1,6 @@
 """The parts of Ray that this package uses, as protocols; Ray's own types are not checked."""
 
+from collections.abc import Mapping
 from typing import Protocol, TypedDict
 
 
@@ -18,6 +19,9 @@ class RayApi(Protocol):
 
     def nodes(self) -> list[NodeInfo]:
         """Return all machines, including those that are gone."""
+
+    def available_resources(self) -> Mapping[str, float]:
+        """Return the resources that nobody uses."""
 
 
 class ObjectRef(Protocol):
