@@ -13,7 +13,6 @@ from urllib.parse import unquote
 
 from distvae.files.refusal import Refusal, cause
 from distvae.files.sqlite import sqlite_uri
-from distvae.track.blank import copy_empty_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,16 +97,6 @@ class Store:
 
         return MlflowClient(tracking_uri=self.uri)
 
-    def import_early(self) -> None:
-        """Import what a sender needs; create and open nothing."""
-        _quieten()
-        import mlflow.models
-        import mlflow.types
-
-        if self.file is not None:
-            import mlflow.store.model_registry.sqlalchemy_store
-            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
     def connect(self, experiment: str) -> "tuple[MlflowClient, str]":
         """Return a client, and the id of an experiment, which is created if necessary."""
         _quieten()
@@ -129,8 +118,6 @@ class Store:
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_suffix(".lock")):
-            if not self.file.exists():
-                copy_empty_database(self.file)
             # a damaged file fails here at once; MLflow would try for 100 s
             with closing(sqlite3.connect(self.file)) as database:
                 database.execute("pragma journal_mode=wal")
