@@ -10,7 +10,7 @@ from pathlib import Path
 from distvae.files.refusal import Refusal
 from distvae.track.record import RECORD
 from distvae.track.sender import Sender
-from distvae.track.store import Store, error_summary, without_secrets
+from distvae.track.store import Store, error_summary, import_mlflow, without_secrets
 
 MIN_PAUSE, MAX_PAUSE = 0.5, 5.0
 """Seconds between two rounds of sending."""
@@ -72,19 +72,21 @@ class Sending:
             self._changed.discard(folder)
             try:
                 self._send(folder)
-            except Refusal as refusal:
-                self._say(folder, str(refusal))
             except Exception as error:
-                if (folder / RECORD).exists():  # else the folder was deleted meanwhile
-                    self._changed.add(folder)
-                    self._say(self.folder, error_summary(error))
-                    break
+                if not folder.is_dir():  # it was deleted meanwhile
+                    continue
+                if isinstance(error, Refusal):
+                    self._say(folder, str(error))
+                    continue
+                self._changed.add(folder)
+                self._say(self.folder, error_summary(error))
+                break
         return time.monotonic() - began
 
     def _send(self, folder: Path) -> None:
         """Send one folder. Importing MLflow takes seconds in which it cannot answer."""
         self._answered = math.inf
-        self.store.client()
+        import_mlflow()
         self._answered = time.monotonic()
         for _ in self._senders.setdefault(folder, Sender(self.store, folder)).send():
             self._answered = time.monotonic()

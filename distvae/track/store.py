@@ -48,11 +48,13 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(?i)((?:password|passwd|pwd|token|secret|key)=)[^&\s]+", r"\1...", text)
 
 
-def _quieten() -> None:
+def import_mlflow() -> None:
+    """Import MLflow, which takes seconds, with quiet settings."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for library in ("alembic", "mlflow"):  # Ray Tune imports MLflow before its level is set
         logging.getLogger(library).setLevel(logging.ERROR)
+    import mlflow  # noqa: F401
 
 
 def error_summary(error: Exception) -> str:
@@ -92,14 +94,13 @@ class Store:
 
     def client(self) -> "MlflowClient":
         """Return a client, without checking that the store exists."""
-        _quieten()
+        import_mlflow()
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri)
 
     def connect(self, experiment: str) -> "tuple[MlflowClient, str]":
         """Return a client, and the id of an experiment, which is created if necessary."""
-        _quieten()
         with self._locked():
             client = self.client()
             found = client.get_experiment_by_name(experiment)

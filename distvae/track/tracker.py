@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,7 +163,8 @@ class Tracker:
             self._record = record
 
         if self.folder.is_dir() and self._attempt("writing the record", write):
-            self._update_board()
+            if "tensorboard" in self.sinks:
+                self._attempt("writing for tensorboard", self._update_board)
             if self.sending:
                 self.sending.notify(self.folder)
 
@@ -182,11 +182,9 @@ class Tracker:
         }
 
     def _update_board(self) -> None:
-        """Show what is new in TensorBoard, if that is a sink."""
-        record = self._record
-        if "tensorboard" in self.sinks and record:
-            self._board = self._board or TensorBoard(self.folder)
-            self._attempt("writing for tensorboard", partial(self._board.update, record))
+        assert self._record is not None
+        self._board = self._board or TensorBoard(self.folder)
+        self._board.update(self._record)
 
     def _copy_epochs(self) -> None:
         from distvae.train.run import EPOCHS

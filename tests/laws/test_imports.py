@@ -163,7 +163,6 @@ COMMANDS = [
     "denoise",
     "inpaint",
     "runs",
-    "sync",
     "push",
     "ui",
     "doctor",
