@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal, shortened
-from distvae.files.untrusted import check_plain, path_inside, refuse_strange_entries
+from distvae.files.untrusted import check_plain, check_relative, path_inside, refuse_strange_entries
 from distvae.share.card import Card
 from distvae.track.facts import describe_data, provenance_tags, run_info
 from distvae.track.naming import metric_name, model_name, parameter_name
@@ -199,7 +199,8 @@ class Sender:
         """Yield the files of the record, and those of the evaluation. A link is no file."""
         found = {}
         for name, below in self.record["files"].items():
-            found[self.folder / check_plain(name, str(self.folder / RECORD))] = below
+            path = self.folder / check_plain(name, str(self.folder / RECORD))
+            found[path] = check_relative(below, str(self.folder / RECORD))
         for place, _, names in os.walk(self.folder / EVALUATION):
             for name in names:
                 if name.endswith(SUFFIXES):
@@ -223,10 +224,12 @@ class Sender:
             yield "registered", content, partial(self._register, model_name(best["name"]), run)
 
     def _send_params(self) -> None:
+        """Send parameters. MLflow refuses to change one, as a resumed run may."""
         from mlflow.entities import Param
 
-        settings = self.record["params"].items()
-        params = [Param(parameter_name(name), str(value)) for name, value in settings]
+        known = self.client.get_run(self.id).data.params
+        named = {parameter_name(name): str(value) for name, value in self.record["params"].items()}
+        params = [Param(name, value) for name, value in named.items() if name not in known]
         for start in range(0, len(params), PARAMS_AT_ONCE):
             self.client.log_batch(self.id, params=params[start : start + PARAMS_AT_ONCE])
 

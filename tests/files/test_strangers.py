@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tracker = Tracker(run, None, *about, here)
         tracker.files([run / "best.json"], "best")
         tracker.findings("", [], {"hoyer": "max"})
-        tracker.best(run / "evaluation", "stolen")
+        tracker.best(run / "evaluation", "")
         tracker.close()
         list(Sender(Store.find(here / "runs"), run).send())
         folders.sweep(here / "sweep")
@@ -294,7 +294,7 @@ def tell(run: Path, **info: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["../home/secret", "{outside}/secret", "link"])
-@pytest.mark.parametrize("key", ["files", "best", "tensors"])
+@pytest.mark.parametrize("key", ["files", "below", "best", "tensors"])
 def test_a_record_sends_nothing_from_outside(
     run: Path, outside: Path, key: str, name: str, call: Called
 ) -> None:
@@ -303,6 +303,8 @@ def test_a_record_sends_nothing_from_outside(
     record = read_record(run)
     if key == "files":
         record["files"] = {name: "stolen"}
+    elif key == "below":
+        record["files"] = {"best.json": name}
     elif key == "best":
         record["best"] = {"folder": name, "name": "stolen"}
     else:
