@@ -71,6 +71,8 @@ class Sent(TypedDict, total=False):
 
     id: str
     store: str
+    epochs: int
+    """The last epoch."""
     model: str
     """The id of the logged model."""
     digests: dict[str, str]

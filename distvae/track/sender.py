@@ -90,14 +90,14 @@ class Sender:
                 if self.sent["digests"].get(name) != digest:
                     action()
                     self.sent["digests"][name] = digest
-                    write_document(self.folder, SENT, self.sent)
+                    self._note()
                     yield name
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
         """Find or create the record, and keep other processes from sending it.
 
-        After an error the record is looked up in MLflow again.
+        After an error, or if another process has sent, it is looked up in MLflow again.
         """
         from filelock import FileLock
 
@@ -109,9 +109,9 @@ class Sender:
         # a lock would create a folder that is gone; a sweep is locked before its trials
         lock = self.folder.resolve(strict=True) / f".{SENT}.lock"
         with FileLock(lock, is_singleton=True):
-            before, self.sent = self.sent.get("id"), read_sent(self.folder)
+            before, self.sent = self.sent, read_sent(self.folder)
             try:
-                if self._client is None or self.sent.get("id") != before:
+                if self._client is None or self.sent != before:
                     self._connect(parent)
                 yield
             except BaseException:
@@ -145,8 +145,13 @@ class Sender:
             run = client.create_run(experiment, self.record["began"], tags, self.record["name"])
             self.sent = {"id": str(run.info.run_id), "store": without_secrets(self.store.uri)}
         self.sent.setdefault("digests", {})
-        write_document(self.folder, SENT, self.sent)
+        self._note()
         self._client = client
+
+    def _note(self) -> None:
+        """Write down what MLflow has."""
+        self.sent["epochs"] = max(self._epochs, default=0)
+        write_document(self.folder, SENT, self.sent)
 
     def _send_epochs(self) -> Iterator[str]:
         """Send the epochs that MLflow does not have, each at the time when it ended."""
@@ -163,7 +168,9 @@ class Sender:
         for start in range(0, len(metrics), METRICS_AT_ONCE):
             self.client.log_batch(self.id, metrics[start : start + METRICS_AT_ONCE])
             yield "epochs"
-        self._epochs |= waiting
+        if waiting:
+            self._epochs |= waiting
+            self._note()
 
     def _metrics(self, figures: Mapping[str, float], step: int, when: int) -> "list[Metric]":
         """Return figures as MLflow's metrics, the epoch last."""

@@ -16,7 +16,7 @@ MIN_PAUSE, MAX_PAUSE = 0.5, 5.0
 """Seconds between two rounds of sending."""
 SHARE = 0.05
 """The share of the time that sending takes, unless `MAX_PAUSE` ends a pause."""
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds without an answer of MLflow after which the end of a training waits no longer."""
 
 

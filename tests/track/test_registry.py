@@ -27,14 +27,16 @@ Values = tuple[str, ...]
 
 
 @pytest.mark.slow
-def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Path) -> None:
+def test_a_logged_model_gives_codes_and_reconstructions(
+    root: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     run = distvae.load(trained)
     record = Tracker.open(run.config, "bars", trained, "here", root=root)
     record.close()
     (found,) = runs(root)
-    mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     (output,) = found.outputs.model_outputs
     model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
     x = np.random.default_rng(0).random((20, run.dims), dtype=np.float32)
