@@ -8,8 +8,8 @@ import typer
 from distvae.cli.command import command
 from distvae.commands.options import RUNS
 from distvae.commands.runs import RunsOptions, list_runs
+from distvae.commands.send import refuse_folders, send_folders
 from distvae.commands.serve import serve_mlflow
-from distvae.commands.sync import sync_folders
 from distvae.commands.ui import open_ui
 
 app = typer.Typer(rich_help_panel="Records in MLflow")
@@ -17,20 +17,25 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")]
 
 
 @command(app)
-def runs(*, options: RunsOptions) -> None:
-    """List runs and sweeps, or the trials of a sweep, from MLflow."""
-    list_runs(RUNS, options)
-
-
-@command(app)
-def sync(
+def runs(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Default: everything below runs/."),
+        typer.Argument(
+            metavar="[FOLDER]...", help="With --send: what to send; default: all below runs/."
+        ),
     ] = None,
+    *,
+    send: Annotated[
+        bool,
+        typer.Option("--send", help="Send what MLflow lacks, such as epochs while it was down."),
+    ] = False,
+    options: RunsOptions,
 ) -> None:
-    """Send MLflow the records it has not received yet, such as epochs while its server was down."""
-    if sync_folders(RUNS, folders or []):
+    """List runs and sweeps, or the trials of a sweep, from MLflow."""
+    if not send:
+        refuse_folders(folders or [])
+        list_runs(RUNS, options)
+    elif send_folders(RUNS, folders or []):
         raise typer.Exit(1)
 
 

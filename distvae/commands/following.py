@@ -81,9 +81,8 @@ def finish(
         if judge:
             judgement = judge()
         if tracker and judgement:
-            tracker.evaluation(judgement.summary, judged_folder(folder))
+            tracker.figures(judgement.summary)
     if tracker:
-        tracker.model()
         tracker.close()
         if tracker.complete:
             progress.say(f"recorded in MLflow; to view it: {tracker.viewer}")

@@ -145,6 +145,7 @@ def record_comparison(out: Path, comparison: Path, quiet: bool) -> None:
 
     if record := Tracker.of_folder(out, Store.find(RUNS)):
         record.files([comparison], "results")
+        record.wait()
     write_and_log(out, RUNS, quiet)
 
 

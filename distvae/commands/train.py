@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distvae.commands.beside import Helpers, helpers
 from distvae.commands.configuration import configure_for, naming_a_command
 from distvae.commands.following import evaluate_trained, exit_early, finish, follow
 from distvae.commands.options import RUNS, WorkerOptions
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
     from distvae.machines.workers.worker_group import WorkerGroup
+    from distvae.tasks.drawing import DrawingProcess
     from distvae.track import Tracker
     from distvae.train.team import Team
 
@@ -29,15 +29,16 @@ def train_recipe(
     recipe: str, assignments: list[str], options: TrainOptions, workers: WorkerOptions
 ) -> None:
     """Train a recipe into a run folder, record the run, and evaluate it."""
+    from distvae.tasks.drawing import drawing_process
+
     config = configure_for(recipe, assignments, options.data, options.seed)
     group = workers.group()
     name = run_name(recipe)
     local = options.out or default_folder(recipe, name, options.resumes)
     check_writable_folder(local)
     is_first = os.environ.get("RANK", "0") == "0"
-    recorded, evaluated = options.track and is_first, options.evaluate and is_first
-    with collecting_later(), helpers(local, recorded, evaluated) as beside:
-        train_configured(config, name, local, options, group, beside)
+    with collecting_later(), drawing_process(options.evaluate and is_first) as drawing:
+        train_configured(config, name, local, options, group, drawing)
 
 
 def train_configured(
@@ -46,9 +47,9 @@ def train_configured(
     local: Path,
     options: TrainOptions,
     group: "WorkerGroup | None",
-    beside: Helpers,
+    drawing: "DrawingProcess | None",
 ) -> None:
-    """Train into a run folder, record the run and evaluate it, with processes beside this one."""
+    """Train into a run folder, record the run and evaluate it, maybe with a process that draws."""
     from distvae.machines.workers.worker_group import refuse_hidden_gpus
     from distvae.train.devices import select_device
     from distvae.train.team import ALONE, join_team
@@ -70,10 +71,12 @@ def train_configured(
     if team.size == 1:
         training.check_folder()
     announce(training, local, progress)
-    carry_out(training, local, beside, progress)
+    carry_out(training, local, drawing, progress)
 
 
-def carry_out(training: Training, local: Path, beside: Helpers, progress: Progress) -> None:
+def carry_out(
+    training: Training, local: Path, drawing: "DrawingProcess | None", progress: Progress
+) -> None:
     """Train, record the run and evaluate it."""
     from distvae.train.cost import memory_refused
     from distvae.train.local_copy import update_local_copy
@@ -81,7 +84,7 @@ def carry_out(training: Training, local: Path, beside: Helpers, progress: Progre
     from distvae.train.team import WorkerLost
 
     options, is_chief = training.options, training.team.rank == 0
-    tracker = open_tracker(training, local, beside) if options.track and is_chief else None
+    tracker = open_tracker(training, local) if options.track and is_chief else None
     with memory_refused(training.config, training.recipe), stop_signals() as stop:
         try:
             news = training.epochs(stop)
@@ -94,16 +97,16 @@ def carry_out(training: Training, local: Path, beside: Helpers, progress: Progre
                 update_local_copy(training.folder, local)
             training.team.close()
     if is_chief:
-        judge = partial(evaluate_trained, local, beside.drawing, options.style != "line")
+        judge = partial(evaluate_trained, local, drawing, options.style != "line")
         finish(local, tracker, progress, options.style, judge if options.evaluate else None)
 
 
-def open_tracker(training: Training, local: Path, beside: Helpers) -> "Tracker":
-    """Return the tracker of a run, whose record is sent by a process beside this one."""
+def open_tracker(training: Training, local: Path) -> "Tracker":
+    """Return the tracker of a run."""
     from distvae.track import Tracker
 
     tracker = Tracker.open(training.config, training.recipe, local, training.recipe)
-    tracker.process = beside.sending
+    tracker.state = training.folder
     return tracker
 
 

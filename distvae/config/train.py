@@ -22,7 +22,7 @@ ModelMeasure = Literal[
     "effects", "iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"
 ]
 """Measures of a model on a split (`distvae/tasks/measures`)."""
-SinkName = Literal["tensorboard", "wandb"]
+SinkName = Literal["tensorboard"]
 """Programs beside MLflow that show the figures of runs."""
 Scaling = Literal["none", "root", "linear"]
 """Ways in which learning rates grow with the batch."""
@@ -113,9 +113,7 @@ class Train:
     """
 
     sinks: tuple[SinkName, ...] = ()
-    """Programs beside MLflow for which a run writes its figures into its folder: `tensorboard`, and
-    `wandb` (Weights & Biases, offline).
-    """
+    """Programs beside MLflow for which a run writes its figures into its folder: `tensorboard`."""
 
     def __post_init__(self) -> None:
         """Refuse to scale rates from a batch that nobody named."""

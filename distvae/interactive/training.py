@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from distvae.commands.beside import helpers
 from distvae.commands.following import judged_folder
 from distvae.commands.options import RUNS
 from distvae.commands.train import default_folder, run_name, train_configured
@@ -20,6 +19,7 @@ from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, shown
 from distvae.interactive.given import Data, data_settings
 from distvae.interactive.pages import exhibits, figures_table
+from distvae.tasks.drawing import drawing_process
 from distvae.train.run import Run
 
 Recipe = str | Path | Mapping[str, object] | Config
@@ -74,8 +74,8 @@ def train(
     check_writable_folder(folder)
     options = TrainOptions(out=folder, resume=resume, force=force)
     try:
-        with helpers(folder, recorded=True, evaluated=True) as beside:
-            train_configured(chosen, name, folder, options, None, beside)
+        with drawing_process(wanted=True) as drawing:
+            train_configured(chosen, name, folder, options, None, drawing)
     except SystemExit as early:
         raise RuntimeError(
             f"{folder}: training ended before its last epoch; the line above says why"

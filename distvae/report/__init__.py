@@ -64,4 +64,5 @@ def log(folder: Path, page: Path, root: Path) -> None:
         )
         return
     if record:
-        record.report(page)
+        record.files([page], "report")
+        record.wait()

@@ -94,11 +94,8 @@ def write_sounds(run: Run, split: str, folder: Path) -> None:
         write_sound(folder / f"{name}.wav", sound, data.rate)
 
 
-def write_pictures(run: Run, split: str, folder: Path) -> list[Path]:
-    """Draw the pictures of a run into a folder, and return the files."""
-    files = []
+def write_pictures(run: Run, split: str, folder: Path) -> None:
+    """Draw the pictures of a run into a folder."""
     with run_arithmetic(run.info):
         for name, drawing in pictures_of(run, split):
-            files.append(folder / f"{name}.png")
-            pictures.draw_now(drawing, files[-1])
-    return files
+            pictures.draw_now(drawing, folder / f"{name}.png")

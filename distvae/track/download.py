@@ -34,8 +34,8 @@ def _latest_model(client: "MlflowClient", record: str) -> "LoggedModel":
             complete.append(model)
     if not complete:
         raise Refusal(
-            "no model of it is logged; 'distvae sync' where it was trained sends one if it waits"
-            " there"
+            "no model of it is logged; 'distvae runs --send' where it was trained sends one if it"
+            " waits there"
         )
     return max(complete, key=lambda model: model.creation_timestamp)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import printable
-from distvae.track.journal import Journal
 from distvae.track.naming import METRIC, figure_name, grouped_filter
+from distvae.track.record import read_sent
 from distvae.track.store import Store, error_summary, without_secrets
 
 if TYPE_CHECKING:
@@ -127,9 +127,9 @@ def _has_folder(record: Record, store: Store) -> bool:
     """Return whether the folder of a record exists, and was not replaced by that of a later run."""
     if not record.folder.is_dir():
         return False
-    head = Journal(record.folder).head()
-    is_other = head.get("id") not in (None, record.id)
-    return not (is_other and head.get("store") == without_secrets(store.uri))
+    sent = read_sent(record.folder)
+    is_other = sent.get("id") not in (None, record.id)
+    return not (is_other and sent.get("store") == without_secrets(store.uri))
 
 
 def _download(record: Record, store: Store, text: str) -> Path:

@@ -1,21 +1,36 @@
-"""Send the journal of a folder to MLflow: every entry once, in order.
+"""Send to MLflow what a folder has and MLflow lacks: sending again changes nothing.
 
-An entry that fails stays in the journal.
+The epochs are those of epochs.jsonl, and MLflow says which of them it has. Everything else is an
+item with a checksum, and the folder notes the checksum of what was sent.
 """
 
+import hashlib
+import json
+import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal, shortened
-from distvae.files.untrusted import check_relative, path_inside
+from distvae.files.untrusted import check_plain, check_relative, path_inside, refuse_strange_entries
 from distvae.share.card import Card
 from distvae.track.facts import describe_data, provenance_tags, run_info
-from distvae.track.journal import AFTERWARDS, HEAD, LINES, Entry, Head, Journal
 from distvae.track.naming import metric_name, model_name, parameter_name
+from distvae.track.record import (
+    RECORD,
+    SENT,
+    Best,
+    Findings,
+    Record,
+    Sent,
+    read_record,
+    read_sent,
+    write_document,
+)
 from distvae.track.served import pack
 from distvae.track.store import Store, without_secrets
 from distvae.track.view import TAG, view_path, view_state
@@ -24,12 +39,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
+    from distvae.train.documents import RunInfo
+
 METRICS_AT_ONCE = 1000
 """Metrics that MLflow takes in one request."""
 PARAMS_AT_ONCE = 100
 """Parameters that MLflow takes in one request."""
 EPOCH = "epoch"
 """The figure of an epoch that is sent last. If MLflow has it, it has the others."""
+EVALUATION = "evaluation"
+"""The subfolder of a run whose pictures, sounds and tables are sent."""
+SUFFIXES = (".png", ".wav", ".csv", ".json")
 NOTE = "mlflow.note.content"
 """The tag with the description of a run, an experiment or a model."""
 DESCRIPTION = 5000
@@ -37,15 +57,18 @@ DESCRIPTION = 5000
 ALIAS = "best"
 """The registry's alias for the best run of a sweep."""
 
+Item = tuple[str, bytes, Callable[[], None]]
+"""Something to send: its name, its content, and what sends it."""
+
 
 class Sender:
-    """A connection that sends the journal of a folder to MLflow."""
+    """A connection that sends one folder."""
 
     def __init__(self, store: Store, folder: Path) -> None:
-        self.store, self.folder, self.journal = store, folder, Journal(folder)
-        self.id: str | None = None
+        self.store, self.folder = store, folder
+        self.record, self.sent = Record(), Sent()
         self._client: MlflowClient | None = None
-        self._logged_epochs: set[int] = set()
+        self._epochs: set[int] = set()
 
     @property
     def client(self) -> "MlflowClient":
@@ -53,245 +76,251 @@ class Sender:
         assert self._client is not None
         return self._client
 
-    def send(self) -> str:
-        """Send all pending entries, and return the id of the record."""
-        is_first = self._client is None
-        with self._locked_record() as record:
-            sent, pending = 0, self.journal.pending()
-            if is_first and any(entry["is"] not in AFTERWARDS for entry in pending):
-                self.client.update_run(record, "RUNNING")
-            try:
-                for kind, group in groupby(pending, lambda entry: entry["is"]):
-                    entries = list(group)
-                    HANDLERS[kind](self, entries)
-                    sent += len(entries)
-            finally:
-                self.journal.mark_sent(sent)
-        return record
+    @property
+    def id(self) -> str:
+        """The id of the record, once it exists."""
+        return self.sent["id"]
 
-    def create_record(self) -> str:
-        """Create the record if it does not exist, and return its id."""
-        with self._locked_record() as record:
-            return record
+    def send(self) -> Iterator[str]:
+        """Send what MLflow lacks, and yield what each answer was about."""
+        with self._connected():
+            yield from self._send_epochs()
+            for name, content, action in self._items():
+                digest = hashlib.sha256(content).hexdigest()
+                if self.sent["digests"].get(name) != digest:
+                    action()
+                    self.sent["digests"][name] = digest
+                    self._note()
+                    yield name
 
     @contextmanager
-    def _locked_record(self) -> Iterator[str]:
-        """Yield the record's id while no other process sends.
+    def _connected(self) -> Iterator[None]:
+        """Find or create the record, and keep other processes from sending it.
 
-        After an error the record is looked up in MLflow again.
+        After an error, or if another process has sent, it is looked up in MLflow again.
         """
-        try:
-            parent = None if self._is_connected() else self._parent_record()
-            with self.journal.locked():
-                self.id = self._find_or_create(parent)
-                yield self.id
-        except BaseException:
-            self._client = None
-            raise
+        from filelock import FileLock
 
-    def _is_connected(self) -> bool:
-        """Return whether the folder still has the record that was used last."""
-        return self._client is not None and self.journal.head().get("id") == self.id
+        refuse_strange_entries(self.folder)
+        self.record = read_record(self.folder)
+        if "experiment" not in self.record:
+            raise Refusal(f"{self.folder / RECORD}: missing; the folder of a recorded run expected")
+        parent = None if self._client else self._parent_id()
+        # a lock would create a folder that is gone; a sweep is locked before its trials
+        lock = self.folder.resolve(strict=True) / f".{SENT}.lock"
+        with FileLock(lock, is_singleton=True):
+            before, self.sent = self.sent, read_sent(self.folder)
+            try:
+                if self._client is None or self.sent != before:
+                    self._connect(parent)
+                yield
+            except BaseException:
+                self._client = None
+                raise
 
-    def _parent_record(self) -> str | None:
+    def _parent_id(self) -> str | None:
         """Return the record of the sweep that this trial belongs to. Create it if necessary.
 
         A trial whose folder is not in that of the sweep has been moved, or was made up.
         """
-        folder = Path(self.journal.head().get("parent") or "")
+        folder = Path(self.record.get("parent") or "")
         is_above = folder.is_absolute() and self.folder.resolve().is_relative_to(folder.resolve())
-        if not is_above or not Journal(folder).head():
+        if not is_above or not read_record(folder):
             return None
-        return Sender(self.store, folder).create_record()
+        sweep = Sender(self.store, folder)
+        with sweep._connected():
+            return sweep.id
 
-    def _find_or_create(self, parent: str | None) -> str:
-        """Return the record that the folder names, if this store has it, or a new one."""
-        if self.id and self._is_connected():
-            return self.id
-        head = self.journal.head()
-        if "experiment" not in head:
-            raise Refusal(
-                f"{self.folder / HEAD}: missing; without {LINES} beside it a new record begins"
-            )
-        client, experiment = self.store.connect(head["experiment"])
-        record = head.get("id")
-        if record is not None and self._exists(client, record):
-            self.journal.mark_unsent(self._is_lost)
+    def _connect(self, parent: str | None) -> None:
+        """Find the record that the folder names in this store, or create a new one."""
+        client, experiment = self.store.connect(self.record["experiment"])
+        self._epochs = set()
+        if "id" in self.sent and _exists(client, self.id):
+            history = client.get_metric_history(self.id, EPOCH)
+            self._epochs = {int(metric.step) for metric in history}
         else:
-            self._logged_epochs = set()
-            record = self._create(client, experiment, head, parent)
-        if not self.journal.head().get("described", True):
-            self._describe(client, record, head)
+            tags = {**self.record["tags"], "folder": str(self.folder.absolute())}
+            if parent:
+                tags["mlflow.parentRunId"] = parent
+            run = client.create_run(experiment, self.record["began"], tags, self.record["name"])
+            self.sent = {"id": str(run.info.run_id), "store": without_secrets(self.store.uri)}
+        self.sent.setdefault("digests", {})
+        self._note()
         self._client = client
-        return record
 
-    def _is_lost(self, entry: Entry) -> bool:
-        """Return whether an entry ends an epoch that MLflow does not have."""
-        return _ends_an_epoch(entry) and entry["step"] not in self._logged_epochs
+    def _note(self) -> None:
+        """Write down what MLflow has."""
+        self.sent["epochs"] = max(self._epochs, default=0)
+        write_document(self.folder, SENT, self.sent)
 
-    def _exists(self, client: "MlflowClient", record: str) -> bool:
-        """Return whether MLflow has a record. Remember the epochs that it has."""
-        from mlflow.exceptions import MlflowException
+    def _send_epochs(self) -> Iterator[str]:
+        """Send the epochs that MLflow does not have, each at the time when it ended."""
+        from distvae.train.run import read_epochs
 
-        try:
-            if client.get_run(record).info.lifecycle_stage == "deleted":
-                return False
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return False
-        history = client.get_metric_history(record, EPOCH)
-        self._logged_epochs = {int(metric.step) for metric in history}
-        return True
-
-    def _create(
-        self, client: "MlflowClient", experiment: str, head: Head, parent: str | None
-    ) -> str:
-        """Create the record and note its id at once, so that another attempt finds it."""
-        tags = head["tags"] | {"folder": str(self.folder.absolute())}
-        tags |= provenance_tags(run_info(self.folder))
-        if parent:
-            tags["mlflow.parentRunId"] = parent
-        run = client.create_run(experiment, head["began"], tags, head["name"])
-        record, uri = str(run.info.run_id), without_secrets(self.store.uri)
-        self.journal.update_head(id=record, store=uri, told=0, grouped=True, described=False)
-        return record
-
-    def _describe(self, client: "MlflowClient", record: str, head: Head) -> None:
-        """Send the parameters of a record and what its data is."""
-        from mlflow.entities import Param
-
-        info, settings = run_info(self.folder), head["params"]
-        params = [Param(parameter_name(name), str(value)) for name, value in settings.items()]
-        for start in range(0, len(params), PARAMS_AT_ONCE):
-            client.log_batch(record, params=params[start : start + PARAMS_AT_ONCE])
-        if info:
-            describe_data(client, record, info, settings)
-        self.journal.update_head(described=True)
-
-    def metrics(self, entries: Sequence[Entry]) -> None:
-        """Send figures of epochs, each epoch once, and of evaluations."""
+        waiting = set[int]()
         metrics: list[Metric] = []
-        grouped = self.journal.head().get("grouped", False)
-        for entry in entries:
-            if _ends_an_epoch(entry):
-                if entry["step"] in self._logged_epochs:
-                    continue
-                self._logged_epochs.add(entry["step"])
-            metrics += _to_metrics(entry, entry.get("groups", {}) if grouped else {})
+        for epoch in read_epochs(self.folder):
+            step = int(epoch[EPOCH])
+            if step not in self._epochs | waiting:
+                when = self.record["began"] + int(1000 * epoch.get("seconds", 0))
+                metrics += self._metrics(epoch, step, when)
+                waiting.add(step)
         for start in range(0, len(metrics), METRICS_AT_ONCE):
             self.client.log_batch(self.id, metrics[start : start + METRICS_AT_ONCE])
+            yield "epochs"
+        if waiting:
+            self._epochs |= waiting
+            self._note()
 
-    def files(self, entries: Sequence[Entry]) -> None:
-        """Send files of the folder that still exist."""
-        for entry in entries:
-            below = check_relative(entry["below"], str(self.folder / LINES))
-            for name in entry["paths"]:
-                path = path_inside(self.folder, name)
-                if path.is_file():
-                    self.client.log_artifact(self.id, str(path), below)
+    def _metrics(self, figures: Mapping[str, float], step: int, when: int) -> "list[Metric]":
+        """Return figures as MLflow's metrics, the epoch last."""
+        from mlflow.entities import Metric
 
-    def findings(self, entries: Sequence[Entry]) -> None:
-        """Send what a sweep found: its description, its data, and a view of its trials."""
-        entry, sweep = entries[-1], str(self.id)
-        experiment = self.client.get_run(sweep).info.experiment_id
-        self.client.set_experiment_tag(
-            experiment, f"{TAG}{sweep}", view_state(sweep, entry["varied"], entry["ranked"])
-        )
-        report = f"#/experiments/{experiment}/runs/{sweep}/artifacts/report/report.html"
-        links = f"[Report]({report}), [charts]({view_path(experiment, sweep)})"
-        text = f"{entry['text']}\n\n{links}"
-        self.client.set_tag(sweep, NOTE, text)
-        self.client.set_experiment_tag(experiment, NOTE, text)
-        if entry["folder"]:
-            best = path_inside(self.folder, entry["folder"])
-            if info := run_info(best):
-                describe_data(self.client, sweep, info, Journal(best).head().get("params", {}))
+        values = sorted(figures.items(), key=lambda item: item[0] == EPOCH)
+        groups = self.record["groups"]
+        return [Metric(metric_name(name, groups), value, when, step) for name, value in values]
 
-    def report(self, entries: Sequence[Entry]) -> None:
-        """Send the report as it is now, if it still exists."""
-        page = path_inside(self.folder, entries[-1]["path"])
-        if page.is_file():
-            self.client.log_artifact(self.id, str(page), "report")
+    def _items(self) -> Iterator[Item]:
+        """Yield what there is to send beside the epochs, in this order."""
+        record, info = self.record, run_info(self.folder)
+        yield "params", b"", self._send_params
+        if info:
+            yield "data", b"", partial(self._send_data, info, record["params"])
+        for number, figures in enumerate(record["figures"]):
+            metrics = self._metrics(figures["values"], figures["step"], figures["when"])
+            log = partial(self.client.log_batch, self.id, metrics)
+            yield f"figures {number}", json.dumps(figures).encode(), log
+        status = record.get("status")
+        if status:
+            yield from self._files()
+            if status == "FINISHED" and (self.folder / "best.json").is_file():
+                yield "model", (self.folder / "best.json").read_bytes(), self._send_model
+        if findings := record.get("findings"):
+            content = json.dumps(findings).encode()
+            yield "findings", content, partial(self._send_findings, findings)
+        if best := record.get("best"):
+            yield from self._best(best)
+        yield "status", json.dumps([status, record.get("ended")]).encode(), self._send_status
 
-    def model(self, entries: Sequence[Entry]) -> None:
+    def _files(self) -> Iterator[Item]:
+        """Yield the files of the record, and those of the evaluation. A link is no file."""
+        found = {}
+        for name, below in self.record["files"].items():
+            path = self.folder / check_plain(name, str(self.folder / RECORD))
+            found[path] = check_relative(below, str(self.folder / RECORD))
+        for place, _, names in os.walk(self.folder / EVALUATION):
+            for name in names:
+                if name.endswith(SUFFIXES):
+                    path = Path(place, name)
+                    found[path] = path.parent.relative_to(self.folder).as_posix()
+        for path, below in sorted(found.items()):
+            if path.is_file() and not path.is_symlink():
+                log = partial(self.client.log_artifact, self.id, str(path), below)
+                yield f"{below}/{path.name}", path.read_bytes(), log
+
+    def _best(self, best: Best) -> Iterator[Item]:
+        """Yield the data of the best run below a sweep, and its registered model."""
+        folder = path_inside(self.folder, best["folder"])
+        if info := run_info(folder):
+            params = read_record(folder).get("params", {})
+            yield "data", b"", partial(self._send_data, info, params)
+        if best["name"]:
+            run = Sender(self.store, folder)
+            deque(run.send(), maxlen=0)
+            content = json.dumps([best, run.sent["model"]]).encode()
+            yield "registered", content, partial(self._register, model_name(best["name"]), run)
+
+    def _send_params(self) -> None:
+        """Send parameters. MLflow refuses to change one, as a resumed run may."""
+        from mlflow.entities import Param
+
+        known = self.client.get_run(self.id).data.params
+        named = {parameter_name(name): str(value) for name, value in self.record["params"].items()}
+        params = [Param(name, value) for name, value in named.items() if name not in known]
+        for start in range(0, len(params), PARAMS_AT_ONCE):
+            self.client.log_batch(self.id, params=params[start : start + PARAMS_AT_ONCE])
+
+    def _send_data(self, info: "RunInfo", params: Mapping[str, str]) -> None:
+        """Send what the data is, and of a run what it recorded about program and machine."""
+        from mlflow.entities import RunTag
+
+        if self.record["tags"].get("kind") != "sweep":
+            tags = [RunTag(name, value) for name, value in provenance_tags(info).items()]
+            self.client.log_batch(self.id, tags=tags)
+        describe_data(self.client, self.id, info, params)
+
+    def _send_model(self) -> None:
         """Send the trained model as `mlflow.pyfunc.load_model` opens it.
 
         It holds everything that a run folder needs.
         """
         from mlflow.entities import LoggedModelOutput
 
-        kind = str(self.journal.head()["params"].get("model.kind", "model"))
+        kind = self.record["params"].get("model.kind", "model")
         experiment = self.client.get_run(self.id).info.experiment_id
-        note = {NOTE: self.description()}
-        model = self.client.create_logged_model(experiment, kind, self.id, tags=note)
         with tempfile.TemporaryDirectory() as scratch:
             pack(self.folder, Path(scratch))
+            note = {NOTE: self.description()}
+            model = self.client.create_logged_model(experiment, kind, self.id, tags=note)
             self.client.log_model_artifacts(model.model_id, scratch)
         self.client.finalize_logged_model(model.model_id, "READY")
-        last_epoch = max(self._logged_epochs, default=0)
+        last_epoch = max(self._epochs, default=0)
         self.client.log_outputs(self.id, [LoggedModelOutput(model.model_id, last_epoch)])
-        self.journal.update_head(model=model.model_id)
-
-    def register(self, entries: Sequence[Entry]) -> None:
-        """Register the model of a run below this sweep, and move the alias to it.
-
-        The description of the registered model is that of its best version.
-        """
-        from mlflow.exceptions import MlflowException
-
-        name = model_name(entries[-1]["name"])
-        best = Sender(self.store, path_inside(self.folder, entries[-1]["folder"]))
-        run = best.send()
-        try:
-            self.client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        of_run = self.client.search_model_versions(f"run_id = '{run}'")
-        known = [version.version for version in of_run if version.name == name]
-        version = known[0] if known else best.create_version(name, run)
-        self.client.set_registered_model_alias(name, ALIAS, version)
-        self.client.update_registered_model(name, best.description())
-
-    def create_version(self, name: str, run: str) -> str:
-        """Register the model of this run under a name, and return the number of the version."""
-        model = self.journal.head()["model"]
-        source = self.client.get_logged_model(model).artifact_location
-        created = self.client.create_model_version(
-            name, source, run, description=self.description(), model_id=model
-        )
-        return str(created.version)
+        self.sent["model"] = str(model.model_id)
 
     def description(self) -> str:
         """Return the card of this run's model, as far as MLflow takes it."""
         return shortened(Card(self.folder).text, DESCRIPTION)
 
-    def end(self, entries: Sequence[Entry]) -> None:
-        """Send how the run or sweep ended."""
-        self.client.set_terminated(self.id, entries[-1]["status"], entries[-1]["when"])
+    def _send_findings(self, findings: Findings) -> None:
+        """Send the description of a sweep and a view of its trials."""
+        experiment = self.client.get_run(self.id).info.experiment_id
+        view = view_state(self.id, findings["varied"], findings["ranked"])
+        self.client.set_experiment_tag(experiment, f"{TAG}{self.id}", view)
+        report = f"#/experiments/{experiment}/runs/{self.id}/artifacts/report/report.html"
+        links = f"[Report]({report}), [charts]({view_path(experiment, self.id)})"
+        text = f"{findings['text']}\n\n{links}"
+        self.client.set_tag(self.id, NOTE, text)
+        self.client.set_experiment_tag(experiment, NOTE, text)
+
+    def _register(self, name: str, best: "Sender") -> None:
+        """Register the model of a run, and move the alias to it.
+
+        The description of the registered model is that of its best version.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        model, description = best.sent["model"], best.description()
+        of_run = self.client.search_model_versions(f"run_id = '{best.id}'")
+        versions = [each.version for each in of_run if each.name == name]
+        if not versions:
+            source = self.client.get_logged_model(model).artifact_location
+            created = self.client.create_model_version(
+                name, source, best.id, description=description, model_id=model
+            )
+            versions = [created.version]
+        self.client.set_registered_model_alias(name, ALIAS, str(versions[0]))
+        self.client.update_registered_model(name, description)
+
+    def _send_status(self) -> None:
+        if status := self.record.get("status"):
+            self.client.set_terminated(self.id, status, self.record["ended"])
+        else:
+            self.client.update_run(self.id, "RUNNING")
 
 
-HANDLERS: Mapping[str, Callable[[Sender, Sequence[Entry]], None]] = {
-    "metrics": Sender.metrics,
-    "files": Sender.files,
-    "findings": Sender.findings,
-    "model": Sender.model,
-    "register": Sender.register,
-    "report": Sender.report,
-    "end": Sender.end,
-}
-"""The method that sends each kind of entry."""
+def _exists(client: "MlflowClient", record: str) -> bool:
+    """Return whether MLflow has a record."""
+    from mlflow.exceptions import MlflowException
 
-
-def _ends_an_epoch(entry: Entry) -> bool:
-    return entry["is"] == "metrics" and EPOCH in entry["values"]
-
-
-def _to_metrics(entry: Entry, groups: Mapping[str, str]) -> "list[Metric]":
-    """Return the figures of an entry, the epoch last."""
-    from mlflow.entities import Metric
-
-    values = sorted(entry["values"].items(), key=lambda item: item[0] == EPOCH)
-    when, step = entry["when"], entry["step"]
-    return [Metric(metric_name(name, groups), value, when, step) for name, value in values]
+    try:
+        return bool(client.get_run(record).info.lifecycle_stage != "deleted")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False

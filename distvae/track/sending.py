@@ -1,39 +1,108 @@
-"""Send the journal of a folder to MLflow, as often as the standard input says so.
+"""A thread that sends to MLflow what folders have and MLflow lacks. Training never waits for it."""
 
-This is the program of `SendingProcess`. It imports neither torch nor what trains.
-"""
-
+import math
 import os
-from contextlib import suppress
+import sys
+import threading
+import time
 from pathlib import Path
 
-from distvae.files.memory import collecting_later
-from distvae.track.process import FAILED, SENT
-from distvae.track.retries import Retries
+from distvae.files.refusal import Refusal
+from distvae.track.record import RECORD
 from distvae.track.sender import Sender
-from distvae.track.store import Store
+from distvae.track.store import Store, error_summary, import_mlflow, without_secrets
 
-STANDARD_INPUT = 0
-NOTICES_AT_ONCE = 65536
-
-
-def main(path: str) -> int:
-    """Send until the standard input ends, and return the exit code."""
-    store, folder = Store(os.environ["MLFLOW_TRACKING_URI"]), Path(path)
-    _import_early(store)
-    retries, sender = Retries.sending(folder, store), Sender(store, folder)
-    is_notified = False
-    while os.read(STANDARD_INPUT, NOTICES_AT_ONCE):
-        is_notified = True
-        if not retries.resting:
-            retries.attempt(sender.send)
-    if is_notified:
-        retries.attempt(sender.send)
-    return FAILED if retries.failing else SENT
+MIN_PAUSE, MAX_PAUSE = 0.5, 5.0
+"""Seconds between two rounds of sending."""
+SHARE = 0.05
+"""The share of the time that sending takes, unless `MAX_PAUSE` ends a pause."""
+PATIENCE = 60.0
+"""Seconds without an answer of MLflow after which the end of a training waits no longer."""
 
 
-def _import_early(store: Store) -> None:
-    """Import what sending needs, while there is nothing to send."""
-    # an error will be met again, and reported, when something is sent
-    with suppress(Exception), collecting_later():
-        store.import_early()
+class Sending:
+    """The folders of a run or sweep that a thread sends. What fails is said once."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self.complete = True
+        """Whether MLflow had everything at the end of the last round."""
+        self._senders: dict[Path, Sender] = {}
+        self._changed: set[Path] = set()
+        self._said: set[Path] = set()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._answered = math.inf
+
+    def notify(self, folder: Path) -> None:
+        """Send soon what is new in a folder. The first notice imports MLflow."""
+        self._changed.add(folder)
+        if self._thread is None:
+            self._over.clear()
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Wait until everything was sent, as long as MLflow answers."""
+        self._over.set()
+        thread, self._thread = self._thread, None
+        self._answered = max(self._answered, time.monotonic())
+        while thread and thread.is_alive():
+            thread.join(0.1)
+            if time.monotonic() > self._answered + PATIENCE:
+                self._say(self.folder, f"no answer for {PATIENCE:.0f} seconds")
+                self.complete = False
+                return
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return nothing. Tune pickles its callbacks without reading them back."""
+        return {}
+
+    def _run(self) -> None:
+        pause = MIN_PAUSE
+        while not self._over.wait(pause):
+            pause = min(max(MIN_PAUSE, self._round() / SHARE), MAX_PAUSE)
+        self._round()
+
+    def _round(self) -> float:
+        """Send what has changed, until MLflow fails; return the seconds that it took."""
+        began = time.monotonic()
+        self.complete = True
+        for folder in sorted(self._changed, reverse=True):  # a sweep after its trials
+            self._changed.discard(folder)
+            try:
+                self._send(folder)
+            except Exception as error:
+                if not folder.is_dir():  # it was deleted meanwhile
+                    continue
+                if isinstance(error, Refusal):
+                    self._say(folder, str(error))
+                    continue
+                self._changed.add(folder)
+                self._say(self.folder, error_summary(error))
+                break
+        return time.monotonic() - began
+
+    def _send(self, folder: Path) -> None:
+        """Send one folder. Importing MLflow takes seconds in which it cannot answer."""
+        self._answered = math.inf
+        import_mlflow()
+        self._answered = time.monotonic()
+        for _ in self._senders.setdefault(folder, Sender(self.store, folder)).send():
+            self._answered = time.monotonic()
+
+    def _say(self, folder: Path, reason: str) -> None:
+        self.complete = False
+        if folder not in self._said:
+            self._said.add(folder)
+            print(
+                f"{folder.name}: recording in MLflow at {without_secrets(self.store.uri)} fails:"
+                f" {reason.rstrip('.')}. Nothing else is affected; 'distvae runs --send {folder}'"
+                " sends it later.",
+                file=sys.stderr,
+            )
+
+
+def recorded_folders(root: Path) -> list[Path]:
+    """Return the folders below a root that have something to record."""
+    return sorted(Path(place) for place, _, files in os.walk(root) if RECORD in files)

@@ -13,7 +13,6 @@ from urllib.parse import unquote
 
 from distvae.files.refusal import Refusal, cause
 from distvae.files.sqlite import sqlite_uri
-from distvae.track.blank import copy_empty_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,11 +48,13 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(?i)((?:password|passwd|pwd|token|secret|key)=)[^&\s]+", r"\1...", text)
 
 
-def _quieten() -> None:
+def import_mlflow() -> None:
+    """Import MLflow, which takes seconds, with quiet settings."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for library in ("alembic", "mlflow"):  # Ray Tune imports MLflow before its level is set
         logging.getLogger(library).setLevel(logging.ERROR)
+    import mlflow  # noqa: F401
 
 
 def error_summary(error: Exception) -> str:
@@ -93,24 +94,13 @@ class Store:
 
     def client(self) -> "MlflowClient":
         """Return a client, without checking that the store exists."""
-        _quieten()
+        import_mlflow()
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri)
 
-    def import_early(self) -> None:
-        """Import what a sender needs; create and open nothing."""
-        _quieten()
-        import mlflow.models
-        import mlflow.types
-
-        if self.file is not None:
-            import mlflow.store.model_registry.sqlalchemy_store
-            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
     def connect(self, experiment: str) -> "tuple[MlflowClient, str]":
         """Return a client, and the id of an experiment, which is created if necessary."""
-        _quieten()
         with self._locked():
             client = self.client()
             found = client.get_experiment_by_name(experiment)
@@ -129,8 +119,6 @@ class Store:
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_suffix(".lock")):
-            if not self.file.exists():
-                copy_empty_database(self.file)
             # a damaged file fails here at once; MLflow would try for 100 s
             with closing(sqlite3.connect(self.file)) as database:
                 database.execute("pragma journal_mode=wal")

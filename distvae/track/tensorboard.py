@@ -1,55 +1,63 @@
-"""TensorBoard: the figures of a run as event files."""
+"""TensorBoard: the figures of a run as event files in its folder."""
 
-import secrets
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 from distvae.files.markdown import markdown_table
-from distvae.track.file_sink import FileSink
+from distvae.files.refusal import Refusal
+from distvae.track.naming import metric_name
+from distvae.track.record import Figures, Record
 
-if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+FOLDER = "tensorboard"
+"""The sink, its extra, and the subfolder of a run with its files."""
+PACKAGE = "tensorboardX"
 
 
-class TensorBoard(FileSink):
-    """Event files in the folder `tensorboard` of a run. Each process writes a file of its own."""
+class TensorBoard:
+    """The event files of a run. Each process writes all epochs anew."""
 
-    name = "tensorboard"
-    package = "tensorboardX"
-    _writer: "SummaryWriter | None" = None
-
-    @property
-    def writer(self) -> "SummaryWriter":
-        """The open file. A new one begins with the settings of the run."""
+    def __init__(self, run: Path) -> None:
         from tensorboardX import SummaryWriter
 
-        if self._writer is None:
-            is_new = not list(self.folder.glob("events.*"))
-            # the package names files by the second in which they are begun
-            suffix = f".{secrets.token_hex(4)}"
-            self._writer = SummaryWriter(str(self.folder), filename_suffix=suffix)
-            if is_new:
-                self._writer.add_text("settings", self._settings(), 0)
-        return self._writer
+        self.run = run
+        self._epochs = self._figures = 0  # that were written
+        for old in (run / FOLDER).glob("events.*"):
+            old.unlink()
+        self._writer = SummaryWriter(str(run / FOLDER))
 
-    def write(self, figures: Mapping[str, float], epoch: int, when: float) -> None:
-        """Write the figures of an epoch as scalars."""
-        for name, value in figures.items():
-            self.writer.add_scalar(name, value, epoch, when)
+    def update(self, record: Record) -> None:
+        """Write the epochs and the figures that are new."""
+        from distvae.train.run import read_epochs
 
-    def flush(self) -> None:
-        """Write to the disk."""
-        if self._writer is not None:
-            self._writer.flush()
+        if not self._epochs:
+            rows = sorted(record["params"].items())
+            text = "\n".join(markdown_table(["setting", "value"], rows))
+            self._writer.add_text("settings", text, 0)
+        epochs = read_epochs(self.run, first=self._epochs + 1)
+        for epoch in epochs:
+            when = record["began"] + int(1000 * epoch["seconds"])
+            self._write(record, {"step": int(epoch["epoch"]), "when": when, "values": epoch})
+        new = record["figures"][self._figures :]
+        for figures in new:
+            self._write(record, figures)
+        self._epochs, self._figures = self._epochs + len(epochs), self._figures + len(new)
+        self._writer.flush()
+
+    def _write(self, record: Record, figures: Figures) -> None:
+        for name, value in figures["values"].items():
+            metric = metric_name(name, record["groups"])
+            self._writer.add_scalar(metric, value, figures["step"], figures["when"] / 1000)
 
     def close(self) -> None:
         """Close the file."""
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
+        self._writer.close()
 
-    def _settings(self) -> str:
-        """Return the settings of the run as a table of Markdown."""
-        params = self.journal.head().get("params", {})
-        rows = [(name, str(value)) for name, value in sorted(params.items())]
-        return "\n".join(markdown_table(["setting", "value"], rows))
+
+def refuse_missing_packages(sinks: Sequence[str]) -> None:
+    """Refuse a sink whose package is not installed."""
+    if FOLDER in sinks and find_spec(PACKAGE) is None:
+        raise Refusal(
+            f"train.sinks: '{FOLDER}' needs the package {PACKAGE}, which is not installed;"
+            f" pip install 'distvae[{FOLDER}]', or train.sinks without it, expected"
+        )

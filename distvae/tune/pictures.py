@@ -28,7 +28,7 @@ def draw_pictures(runs: Sequence[TrialRun], stop: Callable[[], object] = lambda:
     """Draw the pictures of runs until asked to stop."""
     for run in runs:
         if not stop():
-            draw_and_log(run)
+            draw_run(run)
 
 
 def undrawn_runs(trials: Trials, ranked: Sequence[Result]) -> list[TrialRun]:
@@ -41,17 +41,15 @@ def undrawn_runs(trials: Trials, ranked: Sequence[Result]) -> list[TrialRun]:
     return found
 
 
-def draw_and_log(trial_run: TrialRun) -> None:
-    """Draw the pictures of a run and log them. A failure is printed; the figures stand."""
+def draw_run(trial_run: TrialRun) -> None:
+    """Draw the pictures of a run. A failure is printed; the figures stand."""
     from distvae.tasks.evaluate import write_pictures
     from distvae.train.run import Run
 
     split = trial_run.trials.space.split
     try:
-        files = write_pictures(Run.open(trial_run.folder), split, trial_run.evaluation)
+        write_pictures(Run.open(trial_run.folder), split, trial_run.evaluation)
     except Exception as error:
         print(
             f"{trial_run.folder}: its pictures could not be drawn: {cause(error)}", file=sys.stderr
         )
-        return
-    trial_run.tracker().files(files, "evaluation")

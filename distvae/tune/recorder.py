@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from distvae.files.plain import Plain
 from distvae.files.storage import Folder
 from distvae.machines.workers.stop_files import request_stop
-from distvae.track import Relay, Status
-from distvae.track.journal import Journal
+from distvae.track import Sending, Status
+from distvae.track.record import read_record
 from distvae.tune.display import SweepDisplay
 from distvae.tune.optuna_study import NextTrial, OptunaStudy
 from distvae.tune.progress import read_progress
@@ -27,7 +27,7 @@ class Recorder:
     trials: Trials
     study: OptunaStudy
     display: SweepDisplay
-    relay: Relay
+    sending: Sending
     stop: Callable[[], object]
     stop_requested: bool = False
     furthest: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Recorder:
         result.cause = f"replaced at epoch {lineage['epoch']} by {branch}, of {lineage['parent']}"
         self.display.trial_replaced(result)
         close_records(self.trials, number, result.values, "KILLED")
-        self.relay.notify(self.trials.folder_of(number))
+        self.sending.notify(self.trials.folder_of(number))
         self.study.record_result(result)
 
     def started(self, number: int, values: Mapping[str, Plain]) -> None:
@@ -93,7 +93,7 @@ class Recorder:
         closed = {each for each in self.halting if self._is_closed(each)}
         self.halting -= closed
         for each in (number, *closed):
-            self.relay.notify(self.trials.folder_of(each))
+            self.sending.notify(self.trials.folder_of(each))
         return self.furthest[number] > before
 
     def _is_closed(self, number: int) -> bool:
@@ -132,7 +132,8 @@ class Recorder:
 def open_runs(trials: Trials, number: int, values: Mapping[str, Plain]) -> list[TrialRun]:
     """Return the runs of a trial that have begun and whose records have not ended."""
     runs = trials.runs(number, values)
-    return [run for run in runs if run.folder.exists() and not Journal(run.folder).ended]
+    begun = [run for run in runs if run.folder.exists()]
+    return [run for run in begun if "status" not in read_record(run.folder)]
 
 
 def close_records(trials: Trials, number: int, values: Mapping[str, Plain], status: Status) -> None:

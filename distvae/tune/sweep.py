@@ -9,7 +9,8 @@ from distvae.config.recipes import refuse_place
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
 from distvae.machines.workers.stop_files import STOP_FILE
-from distvae.track import Relay, Status, Store, Tracker, refuse_missing_packages
+from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages
+from distvae.track.sending import recorded_folders
 from distvae.train.progress import stop_signals
 from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import locked_folder, prepare_sweep_folder, refuse_folder
@@ -101,20 +102,21 @@ def _run_in_folder(
     space = display.space = plan.space
     if plan.run is not None:
         prepare_sweep_folder(space, out, options.resume, plan.resources)
-    study, store = OptunaStudy(space, out), Store.find(options.root)
-    record = _sweep_record(space, out, store)
+    study, sending = OptunaStudy(space, out), Sending(Store.find(options.root), out)
+    record = _sweep_record(space, out, sending)
     record.begin()
     trials = Trials(space, out.absolute() / "trials", plan.resources.group)
     try:
-        with Relay(store, trials.folder) as relay:
-            _run_trials(plan, Recorder(trials, study, display, relay, stop))
-            ranked = rank(list(display.results.values()), space.metrics)
-            runs = [] if stop() else undrawn_runs(trials, ranked)
-            display.draws(len(runs))
-            draw_pictures(runs, stop)
+        _run_trials(plan, Recorder(trials, study, display, sending, stop))
+        ranked = rank(list(display.results.values()), space.metrics)
+        runs = [] if stop() else undrawn_runs(trials, ranked)
+        display.draws(len(runs))
+        draw_pictures(runs, stop)
         if study.all_failed or (len(display.results) < space.count and not stop()):
             display.gave_up()
     finally:
+        for folder in recorded_folders(trials.folder):  # also of processes that ended long ago
+            sending.notify(folder)
         findings = _conclude(trials, study, display, record, stop())
     return findings
 
@@ -143,7 +145,7 @@ def _prepared(space: Space, out: Path, options: SweepOptions, resources: TrialRe
     return space
 
 
-def _sweep_record(space: Space, out: Path, store: Store) -> Tracker:
+def _sweep_record(space: Space, out: Path, sending: Sending) -> Tracker:
     """Return the record of a sweep in MLflow."""
     from distvae.files.provenance import commit
 
@@ -158,7 +160,7 @@ def _sweep_record(space: Space, out: Path, store: Store) -> Tracker:
         "mlflow.note.content": space.about,
     }
     params = {**counts, **metrics, **axes}
-    return Tracker(store, space.name, out.name, out, params, tags)
+    return Tracker(out, sending, space.name, out.name, params, tags)
 
 
 def _run_trials(plan: Plan, recorder: Recorder) -> None:
@@ -207,10 +209,8 @@ def _conclude(
     folder = trials.runs(best.number, best.values)[0].folder if best else None
     if best:
         record.figures(best.figures)
-    record.findings(
-        describe_findings(space, ranked), sorted(space.varied - {ROW}), space.metrics, folder
-    )
-    if folder and not space.rows:
-        record.register(space.name, folder)
+    record.findings(describe_findings(space, ranked), sorted(space.varied - {ROW}), space.metrics)
+    if folder:
+        record.best(folder, "" if space.rows else space.name)
     record.close(STATUS.get(findings.exit_code, "KILLED"))
     return findings

@@ -117,7 +117,7 @@ class TrialRun:
         tags |= dict(self.trials.place) | lineage_tags(self.folder)
         tags |= {f"varied.{key}": str(value) for key, value in self.values.items()}
         name = f"{self.name} {describe(self.values)}"
-        return Tracker(None, space.name, name, self.folder, params, tags, sweep_folder, sinks=sinks)
+        return Tracker(self.folder, None, space.name, name, params, tags, sweep_folder, sinks)
 
     @property
     def evaluation(self) -> Path:
@@ -218,9 +218,8 @@ class TrialRun:
         best = {name: kept[name] for name in ("val_bound", "val_objective")}
         figures = best | summary
         comparison = compare_with_published(figures, space.published(self.values))
-        tracker.best_epoch(best, int(epochs[-1]["epoch"]))
-        tracker.evaluation(summary | comparison, self.evaluation)
-        tracker.model()
+        tracker.figures(best, int(epochs[-1]["epoch"]))  # MLflow shows the last
+        tracker.figures(summary | comparison)
         figures |= comparison
         for name in space.metrics:
             if not math.isfinite(figures.get(name, math.nan)):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.called import Called
-from tests.track.records import RECORD, tracker
+from tests.track.records import tracker
 
 
 @pytest.fixture
@@ -13,11 +13,9 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Record one trial of a sweep."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "sweep").mkdir(parents=True)
     sweep = tracker(tmp_path / "runs", "sweep")
     record = tracker(tmp_path / "runs", "sweep/trials/1", tmp_path / "runs" / "sweep")
-    record.epoch(RECORD)
-    record.evaluation({"hoyer": 0.5}, tmp_path / "nothing")
+    record.figures({"hoyer": 0.5})
     for each in (record, sweep):
         each.close()
 

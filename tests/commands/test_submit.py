@@ -74,7 +74,7 @@ def test_a_sweep_that_is_to_begin_anew_is_not_resumed(monkeypatch: pytest.Monkey
 def test_a_training_on_a_shared_disk_is_trained_there(
     recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its evaluation and its journal are on that disk too."""
+    """Its evaluation and its record are on that disk too."""
     monkeypatch.setenv(STORAGE, "/mnt/distvae")
     words = complete_words("train", ["--workers", "2", recipe])
     assert values(words, "--out") == ["/mnt/distvae/runs/bars"]

@@ -29,7 +29,7 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, path_inside, refuse_strange_entries
 from distvae.share.card import Card
 from distvae.track import Store, Tracker
-from distvae.track.journal import Journal
+from distvae.track.record import RECORD, read_record, write_document
 from distvae.track.sender import Sender
 from distvae.train.session import fit
 from distvae.tune.sweep_file import SWEEP_FILE
@@ -37,6 +37,7 @@ from tests.called import Called
 from tests.report import folders
 
 SECRET = b"password of the user"
+FILES = ("run.json", "best.json", "last.json")
 ESCAPE = "\x1b]0;title\x07"
 TREE = {
     "data": {"kind": "bars", "rows": 40, "size": 3},
@@ -58,24 +59,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         list(fit(config, open_dataset(config.data, quiet=True), run, recipe="bars"))
         (run / "evaluation" / "test").mkdir(parents=True)
         (run / "evaluation" / "test" / "summary.json").write_text('{"hoyer": 0.5}')
-        tracker = Tracker(None, "others", "run", run, {"model.kind": "tvae"}, {"kind": "run"}, here)
-        for entry in journal_of("evaluation/test/summary.json"):
-            tracker._log(entry)
+        about = "others", "run", {"model.kind": "tvae"}, {"kind": "run"}
+        tracker = Tracker(run, None, *about, here)
+        tracker.files([run / "best.json"], "best")
+        tracker.findings("", [], {"hoyer": "max"})
+        tracker.best(run / "evaluation", "")
+        tracker.close()
+        list(Sender(Store.find(here / "runs"), run).send())
         folders.sweep(here / "sweep")
         np.save(here / "x.npy", np.ones((20, 3), np.float32))
         ingest([here / "x.npy"], here / "rows", Division())
     return here
-
-
-def journal_of(name: str) -> Iterator[Any]:
-    """Yield an entry of each kind that names files."""
-    yield {"is": "metrics", "when": 1, "step": 1, "values": {"epoch": 1.0}}
-    yield {"is": "files", "paths": [name], "below": "evaluation"}
-    yield {"is": "report", "path": name}
-    yield {"is": "findings", "text": "", "varied": [], "ranked": {"hoyer": "max"}, "folder": name}
-    yield {"is": "model"}
-    yield {"is": "register", "name": "stolen", "folder": name}
-    yield {"is": "end", "status": "FINISHED", "when": 2}
 
 
 @pytest.fixture
@@ -166,12 +160,10 @@ def replaced(tree: Any, path: tuple[Any, ...], value: str) -> Any:
 
 def documents(made: Path) -> list[tuple[str, int, tuple[Any, ...]]]:
     """Return all texts: the file, the line, and the path in the document of that line."""
-    files = [f"run/{name}" for name in ("run.json", "best.json", "last.json", "mlflow.json")]
+    files = [f"run/{name}" for name in (*FILES, "record.json", "mlflow.json")]
     found: list[tuple[str, int, tuple[Any, ...]]] = [("run/run.json", -1, ("storage",))]
     for file in [*files, f"sweep/{SWEEP_FILE}", "sweep/results.json", "rows/rows.json"]:
         found += [(file, -1, path) for path in leaves(json.loads((made / file).read_text()))]
-    for number, line in enumerate((made / "run/mlflow.jsonl").read_text().splitlines()):
-        found += [("run/mlflow.jsonl", number, path) for path in leaves(json.loads(line))]
     return found
 
 
@@ -195,7 +187,7 @@ COMMANDS = {
         "encode run bars -o codes.parquet",
         "report run",
         "evaluate run --force --quiet",
-        "sync run",
+        "runs --send run",
         "train run --resume --quiet",
     ],
     "sweep": ["report sweep", "tune other.yaml --out sweep --resume"],
@@ -301,31 +293,73 @@ def tell(run: Path, **info: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | info))
 
 
-@pytest.mark.parametrize("key", ["files", "report", "findings", "register"])
-def test_a_journal_sends_nothing_from_outside(run: Path, outside: Path, key: str) -> None:
-    (run / "mlflow.jsonl").unlink()
-    for entry in journal_of(str(outside / "secret")):
-        if entry["is"] == key:
-            Journal(run).append(entry)
-    with pytest.raises(Refusal, match=r"secret' is no name of a file in this folder"):
-        Sender(Store.find(run.parent), run).send()
+@pytest.mark.parametrize("name", ["../home/secret", "{outside}/secret", "link"])
+@pytest.mark.parametrize("key", ["files", "below", "best", "tensors"])
+def test_a_record_sends_nothing_from_outside(
+    run: Path, outside: Path, key: str, name: str, call: Called
+) -> None:
+    (run / "link").symlink_to(outside / "secret")
+    name = name.format(outside=outside)
+    record = read_record(run)
+    if key == "files":
+        record["files"] = {name: "stolen"}
+    elif key == "below":
+        record["files"] = {"best.json": name}
+    elif key == "best":
+        record["best"] = {"folder": name, "name": "stolen"}
+    else:
+        manifest = json.loads((run / "best.json").read_text())
+        (run / "best.json").write_text(json.dumps(manifest | {"tensors": name}))
+    write_document(run, RECORD, record)
+    (run / "mlflow.json").unlink()
+    before = content(outside)
+    code, out, err = call("runs", "--send", str(run))
+    assert (code, "Traceback" in err) == (1, False), out + err
+    assert content(outside) == before
     assert not holds_secret(run.parent)
 
 
-def test_a_journal_names_no_sweep_elsewhere(run: Path, outside: Path) -> None:
-    (outside / "mlflow.json").write_text('{"experiment": "mine", "name": "mine"}')
-    Journal(run).update_head(parent=str(outside))
-    assert Sender(Store.find(run.parent), run)._parent_record() is None
-    assert content(outside)["mlflow.json"] == b'{"experiment": "mine", "name": "mine"}'
+@pytest.mark.parametrize("name", ["evaluation/test/a.json", "epochs.jsonl", ".mlflow.json.lock"])
+def test_a_link_is_not_sent_and_not_written_through(
+    run: Path, outside: Path, name: str, call: Called
+) -> None:
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(outside / "secret")
+    before = content(outside)
+    code, out, err = call("runs", "--send", str(run))
+    assert (code, f"{name}: a link out of" in err) == (1, True), out + err
+    assert content(outside) == before
+    assert not holds_secret(run.parent)
 
 
-@pytest.mark.parametrize("name", ["mlflow.json", "mlflow.jsonl"])
-def test_a_pipe_in_the_place_of_a_journal_holds_nothing_up(
+def test_a_link_inside_a_folder_is_no_file_to_send(run: Path) -> None:
+    (run / "evaluation" / "a.json").symlink_to("test/summary.json")
+    store = Store.find(run.parent)
+    list(Sender(store, run).send())
+    sent = {path.name for path in run.parent.rglob("mlartifacts/*/artifacts/**/*.json")}
+    assert "summary.json" in sent
+    assert "a.json" not in sent
+
+
+def test_a_record_names_no_sweep_elsewhere(run: Path, outside: Path) -> None:
+    (outside / RECORD).write_text('{"experiment": "mine", "name": "mine"}')
+    record = read_record(run)
+    record["parent"] = str(outside)
+    write_document(run, RECORD, record)
+    before = content(outside)
+    sender = Sender(Store.find(run.parent), run)
+    list(sender.send())
+    assert "mlflow.parentRunId" not in sender.client.get_run(sender.id).data.tags
+    assert content(outside) == before
+
+
+@pytest.mark.parametrize("name", ["mlflow.json", "record.json"])
+def test_a_pipe_in_the_place_of_a_record_holds_nothing_up(
     run: Path, name: str, call: Called
 ) -> None:
     (run / name).unlink()
     os.mkfifo(run / name)
-    code, out, err = call("sync")
+    code, out, err = call("runs", "--send")
     assert (code, f"{name}: a named pipe" in err) == (1, True), out + err
 
 

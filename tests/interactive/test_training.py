@@ -221,7 +221,7 @@ def test_a_training_gives_what_the_command_writes(tmp_path: Path) -> None:
     assert training.figures == summary
     assert training.folder == tmp_path / "run"
     assert len(training.run.epochs()) == 3
-    assert (tmp_path / "run/mlflow.json").is_file()
+    assert (tmp_path / "run/record.json").is_file()
     assert list(tmp_path.glob("run/tensorboard/events.*"))
     page = training._repr_html_()
     assert page.count("data:image/") == len(list(tmp_path.glob("run/**/*.png")))

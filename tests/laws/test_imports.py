@@ -160,7 +160,6 @@ COMMANDS = [
     "denoise",
     "inpaint",
     "runs",
-    "sync",
     "push",
     "ui",
     "doctor",

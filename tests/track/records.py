@@ -1,11 +1,15 @@
 """Records made and read back by tests."""
 
+import json
 import math
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distvae.config import Config
-from distvae.track import Tracker
+from distvae.track import Sending, Store, Tracker
 from distvae.train.epoch import Epoch
 
 RECORD = Epoch(
@@ -30,6 +34,22 @@ def tracker(
     return Tracker.open(Config(), "speech-vae", root / name, experiment, parent, root=root)
 
 
+def sweep_tracker(root: Path, **params: object) -> Tracker:
+    (root / "sweep").mkdir(exist_ok=True)
+    sending = Sending(Store.find(root), root / "sweep")
+    tags = {"kind": "sweep", "folder": str(root / "sweep")}
+    return Tracker(root / "sweep", sending, "here", "sweep", params, tags)
+
+
+def train(record: Tracker, *epochs: int, **figures: float) -> None:
+    """Write epochs into the folder of a run, and record them, as a training does."""
+    for epoch in epochs:
+        told = replace(RECORD, epoch=epoch, **figures)  # type: ignore[arg-type]
+        with (record.folder / "epochs.jsonl").open("a") as file:
+            file.write(json.dumps(told.metrics()) + "\n")
+        record.epoch(told)
+
+
 def runs(root: Path, experiment: str = "here") -> list[Any]:
     from mlflow import MlflowClient
 
@@ -44,7 +64,14 @@ def history(root: Path, run: str, key: str) -> list[tuple[int, float]]:
     return sorted((metric.step, metric.value) for metric in found)
 
 
+def steps(root: Path, run: Any) -> list[int]:
+    """The epochs that MLflow has of a run."""
+    return [step for step, _ in history(root, run.info.run_id, "bound/val_bound")]
+
+
 def away(root: Path) -> None:
+    with closing(sqlite3.connect(root / "mlflow.db")) as database:
+        database.execute("pragma wal_checkpoint(truncate)")
     (root / "mlflow.db").rename(root / "away.db")
     (root / "mlflow.db").mkdir()
 

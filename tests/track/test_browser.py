@@ -8,19 +8,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from distvae.tasks import pictures
-from distvae.track import Store, Tracker
+from distvae.train.run import read_epochs
 from tests.browser import needs_browser, opened
 from tests.machines.test_listeners import listeners, reachable
 from tests.ports import answers, free_port
 from tests.processes import started
-from tests.track.records import RECORD, tracker
+from tests.track.records import sweep_tracker, tracker, train
 from tests.train.processes import below
 
 pytestmark = [pytest.mark.slow, needs_browser]
@@ -37,21 +36,18 @@ SPACE = {
 @pytest.fixture
 def recorded(root: Path) -> Path:
     """Record a sweep of two trials with epochs, figures and a picture, below runs/."""
-    folder = root / "sweep"
-    folder.mkdir()
-    tags = {"kind": "sweep", "folder": str(folder)}
-    record = Tracker(Store.find(root), "speech", "night", folder, {"metric.hoyer": "max"}, tags)
-    record.create()
+    record = sweep_tracker(root, **{"metric.hoyer": "max"})
+    record.begin()
+    folder = record.folder
     for name, hoyer in (("vae", 0.31), ("sdm", 0.47)):
-        trial = tracker(root, f"sweep/trials/{name}", folder, "speech")
-        epochs = [replace(RECORD, epoch=n, val_bound=-10.0 / n) for n in (1, 2, 3)]
-        for epoch in epochs:
-            trial.epoch(epoch)
+        trial = tracker(root, f"sweep/trials/{name}", folder)
+        for n in (1, 2, 3):
+            train(trial, n, val_bound=-10.0 / n)
         seen = trial.folder / "evaluation"
         seen.mkdir()
-        curves = pictures.learning_curves([epoch.metrics() for epoch in epochs], "frame", name)
+        curves = pictures.learning_curves(read_epochs(trial.folder), "frame", name)
         pictures.save(curves, seen / "learning.png")
-        trial.evaluation({"hoyer": hoyer}, seen)
+        trial.figures({"hoyer": hoyer})
         trial.close()
     record.close()
     return as_runs(root)
@@ -170,11 +166,11 @@ def test_trials_are_chosen_compared_and_looked_at(recorded: Path) -> None:
 
     names = ["vae", "sdm"]
     with served(recorded, signal.SIGINT) as links:
-        follow(links, {"experiments": ["speech"], "charts": names, "compare": [*names, "0.31"]})
+        follow(links, {"experiments": ["here"], "charts": names, "compare": [*names, "0.31"]})
         with opened(links[0].partition("#")[0]) as page:
             page.get_by_role("button", name="Model training").click()
             page.get_by_role("link", name="Experiments").first.click()
-            page.get_by_role("link", name="speech", exact=True).click()
+            page.get_by_role("link", name="here", exact=True).click()
             page.locator(".ag-row button").first.click()  # unfolds the sweep
             for name in names:
                 row = page.locator(".ag-row", has=page.get_by_role("link", name=name, exact=True))

@@ -13,7 +13,7 @@ from distvae.track import Store, Tracker
 from distvae.track.records import find_folder, list_records
 from distvae.train.run import Run
 from tests.called import Called
-from tests.track.records import RECORD
+from tests.track.records import sweep_tracker
 
 
 @pytest.fixture
@@ -29,8 +29,6 @@ def call(call: Called, root: Path, monkeypatch: pytest.MonkeyPatch) -> Called:
 def away(root: Path, trained: Path) -> Path:
     """Move the folder of a recorded run to where nobody knows it."""
     record = Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root)
-    record.epoch(RECORD)
-    record.model()
     record.close()
     return trained.rename(root / "other machine")
 
@@ -82,7 +80,8 @@ def test_what_is_not_logged_is_refused_by_name(root: Path, away: Path, call: Cal
 
 
 def test_a_run_without_a_logged_model_is_refused(root: Path, trained: Path) -> None:
-    Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root).epoch(RECORD)
+    tracker = Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root)
+    tracker.close("KILLED")
     shutil.rmtree(trained)
     with pytest.raises(
         Refusal, match=r"small is not on this machine, and no model of it is logged"
@@ -113,7 +112,8 @@ def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(
     (first,) = list_records(Store.find(root))
     later = shutil.copytree(away, root / "small")
     (later / "mlflow.json").unlink()
-    Tracker.open(distvae.load(later).config, "bars", later, "here", root=root).epoch(RECORD)
+    (later / "record.json").unlink()
+    Tracker.open(distvae.load(later).config, "bars", later, "here", root=root).close()
     store = Store.find(root)
     assert find_folder("small", store).samefile(later)
     assert find_folder(first.id, store).is_relative_to(root / "cache")
@@ -122,8 +122,7 @@ def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(
 
 
 def test_the_folder_of_a_sweep_cannot_be_fetched(root: Path) -> None:
-    (root / "sweep").mkdir()
-    Tracker(Store.find(root), "here", "sweep", root / "sweep", {}, {"kind": "sweep"}).create()
+    sweep_tracker(root).close()
     shutil.rmtree(root / "sweep")
     with pytest.raises(Refusal, match="MLflow keeps only the results and the report of a sweep"):
         find_folder("sweep", Store.find(root))

@@ -1,12 +1,14 @@
-"""A store that fails or loses records: nothing is lost, and nothing is raised."""
+"""A store that is away, refuses, loses or never answers: training goes on, and nothing is lost."""
 
+import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,70 +16,90 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distvae.commands.sync import sync_folders
+from distvae.commands.send import send_folders
 from distvae.config import Config, flatten
-from distvae.track import Store, Tracker
-from distvae.track.journal import LINES, Journal
-from tests.track.records import RECORD, away, back, history, runs, tracker
+from distvae.files.refusal import Refusal
+from distvae.track import Sending, Store, sending
+from distvae.track.record import RECORD, SENT, read_record, read_sent
+from distvae.track.sender import Sender
+from tests.track.records import (
+    away,
+    back,
+    history,
+    runs,
+    steps,
+    sweep_tracker,
+    tracker,
+    train,
+)
 
 
-def test_what_a_store_did_not_take_it_gets_when_it_is_back(
+def test_a_run_and_its_sweep_that_end_while_the_store_is_away_are_sent_later_and_once(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = tracker(root)
     away(root)
-    record.epoch(RECORD)
-    back(root)
-    record.epoch(replace(RECORD, epoch=2))
-    record.close()
-    (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [1, 2]
-    assert capsys.readouterr().err.endswith("one: MLflow has everything now.\n")
-    assert not Journal(root / "one").pending()
-
-
-def test_a_process_that_ended_while_the_store_was_away_is_told_of_later(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A sweep and its resumed trial end before the store is back; each gets one record."""
-    (root / "sweep").mkdir()
-    away(root)
-    sweep = Tracker(
-        Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"}
-    )
-    sweep.create()
-    first = tracker(root, "sweep/trial", root / "sweep")
-    for n in (1, 2, 3):
-        first.epoch(replace(RECORD, epoch=n))
+    sweep = sweep_tracker(root, trials=1)
+    sweep.begin()
+    train(tracker(root, "sweep/trial", root / "sweep"), 1, 2, 3)
     again = tracker(root, "sweep/trial", root / "sweep")
-    for n in (3, 4):
-        again.epoch(replace(RECORD, epoch=n, val_bound=-float(n)))
+    train(again, 4, val_bound=-4.0)
     (root / "sweep" / "trial" / "picture.png").write_bytes(b"x")
     again.files([root / "sweep" / "trial" / "picture.png"], "pictures")
     again.close()
     sweep.close("FAILED")
-    assert sync_folders(root, []) == 2
+    assert not sweep.complete
+    assert send_folders(root, []) == 2
     back(root)
-    assert sync_folders(root, []) == 0
+    assert send_folders(root, []) == 0
     found = {run.info.run_name: run for run in runs(root)}
-    assert {name: run.info.status for name, run in found.items()} == {
-        "sweep": "FAILED",
-        "trial": "FINISHED",
-    }
+    ended = {name: run.info.status for name, run in found.items()}
+    assert ended == {"sweep": "FAILED", "trial": "FINISHED"}
     trial = found["trial"]
     assert trial.data.tags["mlflow.parentRunId"] == found["sweep"].info.run_id
-    assert history(root, trial.info.run_id, "bound/val_bound") == [
-        (1, -2.5),
-        (2, -2.5),
-        (3, -2.5),
-        (4, -4.0),
-    ]
-    assert (
-        root / "mlartifacts" / trial.info.run_id / "artifacts" / "pictures" / "picture.png"
-    ).exists()
-    assert sync_folders(root, []) == 0
-    assert capsys.readouterr().out.endswith("nothing is waiting to be sent\n")
+    bounds = [(1, -2.5), (2, -2.5), (3, -2.5), (4, -4.0)]
+    assert history(root, trial.info.run_id, "bound/val_bound") == bounds
+    kept = root / "mlartifacts" / trial.info.run_id / "artifacts" / "pictures" / "picture.png"
+    assert kept.exists()
+    before = (root / "sweep" / SENT).read_bytes()
+    capsys.readouterr()
+    assert send_folders(root, []) == 0
+    assert capsys.readouterr().out == "MLflow lacks nothing\n"
+    assert (root / "sweep" / SENT).read_bytes() == before
     assert len(runs(root)) == 2
+
+
+def test_a_store_that_comes_back_during_a_training_gets_everything(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tracker(root)
+    train(record, 1)
+    record.wait()
+    with refusing(root):
+        train(record, 2)
+        record.wait()
+    lacks = not record.complete
+    assert lacks
+    train(record, 3)
+    record.close()
+    assert record.complete
+    assert [steps(root, run) for run in runs(root)] == [[1, 2, 3]]
+    assert capsys.readouterr().err.count("one: recording in MLflow at") == 1
+
+
+def test_a_server_that_never_answers_holds_no_training_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The end waits for an answer as long as the limit says, which is shorter here."""
+    monkeypatch.setattr(sending, "PATIENCE", 0.2)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        record = tracker(tmp_path)
+        train(record, *range(1, 101))
+        record.close()
+        assert not record.complete
+        said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "no answer" in said
 
 
 @contextmanager
@@ -92,60 +114,201 @@ def refusing(root: Path, *steps: int, table: str = "metrics") -> Iterator[None]:
         database.execute("drop trigger refuse")
 
 
-def test_epochs_that_a_store_refused_are_sent_again_in_order(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record = tracker(root)
-    record.epoch(RECORD)
-    with refusing(root, 2, 3):
-        record.epoch(replace(RECORD, epoch=2))
-        record.close("KILLED")
-    assert sync_folders(root, []) == 0
-    record.epoch(replace(RECORD, epoch=3))
-    record.close()
-    (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [1, 2, 3]
-    assert found.info.status == "FINISHED"
-    assert not Journal(root / "one").pending()
-    assert "recording in MLflow at" in capsys.readouterr().err
-
-
 def test_a_record_whose_parameters_were_refused_is_completed_and_not_begun_again(
     root: Path,
 ) -> None:
     record = tracker(root)
     with refusing(root, table="params"):
-        record.epoch(RECORD)
+        train(record, 1)
+        record.wait()
     (begun,) = runs(root)
     assert not begun.data.params
     record.close()
-    assert sync_folders(root, []) == 0
     (found,) = runs(root)
     assert found.info.run_id == begun.info.run_id
     assert found.data.params == {key: str(value) for key, value in flatten(Config()).items()}
     assert found.info.status == "FINISHED"
 
 
-def test_epochs_that_a_store_took_and_lost_are_sent_again(root: Path) -> None:
-    """This happens when a database is restored from a copy."""
+def lose(root: Path, *epochs: int) -> None:
+    """Lose epochs, as a database does that is restored from a copy."""
+    with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
+        listed = ", ".join(map(str, epochs))
+        database.execute(f"delete from metrics where step in ({listed})")
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(st.sampled_from(["train", "send", "refuse", "restart", "lose", "params"]), max_size=8)
+)
+def test_whatever_fails_in_between_mlflow_has_each_epoch_once_in_the_end(
+    empty_store: Path, actions: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        root, count = Path(folder), 1
+        shutil.copy(empty_store, root / "mlflow.db")
+        record = replace(tracker(root), sending=None)
+        train(record, 1)
+        sender = Sender(Store.find(root), record.folder)
+        for action in actions:
+            if action == "train":
+                count += 1
+                train(record, count)
+            elif action == "restart":
+                sender = Sender(Store.find(root), record.folder)
+            elif action == "lose":
+                lose(root, 1, count)
+            elif action == "send":
+                list(sender.send())
+            else:
+                table = "metrics" if action == "refuse" else "params"
+                with refusing(root, table=table), suppress(Exception):
+                    list(sender.send())
+        record.close()
+        assert send_folders(root, []) == 0
+        (found,) = runs(root)
+        assert steps(root, found) == [*range(1, count + 1)]
+        assert found.info.status == "FINISHED"
+        assert found.data.params
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.track.records import tracker, train
+record = tracker(Path(sys.argv[1]))
+train(record, 1, 2)
+record.wait()
+train(record, 3)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_record_of_a_killed_training_is_completed_when_it_is_resumed(root: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(root)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [steps(root, run) for run in runs(root)] == [[1, 2]]
     record = tracker(root)
-    for n in (1, 2, 3, 4):
-        record.epoch(replace(RECORD, epoch=n))
-    with closing(sqlite3.connect(root / "mlflow.db")) as database:
-        database.execute("delete from metrics where step in (2, 4)")
-        database.commit()
-    again = tracker(root)
-    again.epoch(replace(RECORD, epoch=5))
-    again.close()
+    train(record, 4)
+    record.close()
     (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [
-        1,
-        2,
-        3,
-        4,
-        5,
-    ]
+    assert steps(root, found) == [1, 2, 3, 4]
     assert found.info.status == "FINISHED"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.track.records import tracker, train
+record = tracker(Path(sys.argv[1]), sys.argv[2])
+for n in range(1, 31):
+    train(record, n, val_bound=-n / int(sys.argv[2]))
+record.close()
+"""
+SENDER = """
+import sys
+from pathlib import Path
+from distvae.commands.send import send_folders
+sys.exit(send_folders(Path(sys.argv[1]), []))
+"""
+
+
+@pytest.mark.slow
+def test_first_users_side_by_side_lose_no_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Start four writers at once on a store without tables, and two that send the same runs."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    names = [str(n) for n in range(1, 5)]
+    programs = [[WRITER, str(tmp_path), name] for name in names] + [[SENDER, str(tmp_path)]] * 2
+    running = [
+        subprocess.Popen([sys.executable, "-c", *words], stderr=subprocess.PIPE, text=True)
+        for words in programs
+    ]
+    assert [process.communicate(timeout=500)[1] for process in running] == [""] * len(programs)
+    assert [process.returncode for process in running] == [0] * len(programs)
+    found = runs(tmp_path)
+    assert sorted(run.info.run_name for run in found) == names
+    for run in found:
+        expected = [(n, -n / int(run.info.run_name)) for n in range(1, 31)]
+        assert history(tmp_path, run.info.run_id, "bound/val_bound") == expected
+
+
+def test_a_sweep_sends_what_its_trials_wrote_also_of_a_process_that_was_killed(root: Path) -> None:
+    """Trials send nothing themselves; the sweep closes the record of the one that died."""
+    sweep = sweep_tracker(root)
+    sweep.begin()
+    assert sweep.sending
+    ended, died = (
+        replace(tracker(root, f"sweep/trials/{name}", root / "sweep"), sending=None)
+        for name in ("ended", "died")
+    )
+    train(ended, 1, 2)
+    ended.close()
+    train(died, 1)
+    replace(tracker(root, "sweep/trials/died", root / "sweep"), sending=None).close("KILLED")
+    for folder in sending.recorded_folders(root / "sweep"):
+        sweep.sending.notify(folder)
+    sweep.close()
+    found = {run.info.run_name: run for run in runs(root)}
+    statuses = {name: run.info.status for name, run in found.items()}
+    assert statuses == {"sweep": "FINISHED", "ended": "FINISHED", "died": "KILLED"}
+    assert steps(root, found["ended"]) == [1, 2]
+    assert steps(root, found["died"]) == [1]
+    for name in ("ended", "died"):
+        assert found[name].data.tags["mlflow.parentRunId"] == found["sweep"].info.run_id
+
+
+@pytest.mark.parametrize("content", ['{"experiment": "he', "{}"])
+def test_what_is_damaged_is_named_and_the_rest_is_sent(
+    root: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("1", "2"):
+        record = replace(tracker(root, name), sending=None)
+        train(record, 1)
+    (root / "1" / RECORD).write_text(content)
+    assert send_folders(root, []) == 1
+    said = capsys.readouterr()
+    assert f"{root / '1' / RECORD}: " in said.err
+    assert said.out.startswith(f"{root / '2'}: sent")
+    together = Sending(Store.find(root), root)
+    together.notify(root / "1")
+    together.notify(root / "2")
+    together.finish()
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not together.complete
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_no_failure(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tracker(root)
+    train(record, 1)
+    shutil.rmtree(root / "one")
+    record.close()
+    assert capsys.readouterr().err == ""
+    assert not (root / "one").exists()
+
+
+def test_a_folder_to_be_sent_that_does_not_exist_is_refused(root: Path) -> None:
+    with pytest.raises(Refusal, match=r"nowhere: no such folder; the folder of a run or sweep"):
+        send_folders(root, [root / "nowhere"])
+
+
+def test_another_store_gets_all_of_a_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tracker(root)
+    train(first, 1)
+    first.close()
+    elsewhere = tmp_path / "elsewhere"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere / 'mlflow.db'}")
+    again = tracker(root)
+    train(again, 2)
+    again.close()
+    assert [steps(elsewhere, run) for run in runs(elsewhere)] == [[1, 2]]
 
 
 def test_a_file_that_is_gone_holds_up_nothing(root: Path) -> None:
@@ -155,93 +318,17 @@ def test_a_file_that_is_gone_holds_up_nothing(root: Path) -> None:
     assert [run.info.status for run in runs(root)] == ["FINISHED"]
 
 
-def test_a_folder_that_takes_no_notes_is_named_once_and_stops_nothing(
+def test_a_folder_that_takes_no_record_is_named_once_and_stops_nothing(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = tracker(root)
-    (root / "one" / LINES).mkdir()
-    record.epoch(RECORD)
-    record.epoch(replace(RECORD, epoch=2))
+    (root / "one" / RECORD).mkdir()
+    train(record, 1, 2)
     assert not record.complete
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"writing to {root / 'one'} fails" in said
-    (root / "one" / LINES).rmdir()
+    assert f"writing the record in {root / 'one'} fails" in said
+    (root / "one" / RECORD).rmdir()
     record.close()
-    assert record.complete
-
-
-def test_an_entry_that_a_full_disk_cut_short_spoils_no_other(root: Path) -> None:
-    away(root)
-    tracker(root).epoch(RECORD)
-    with (root / "one" / LINES).open("a") as file:
-        file.write('123\n{"is": "metr')
-    tracker(root).epoch(replace(RECORD, epoch=2))
-    back(root)
-    assert sync_folders(root, [root / "one"]) == 0
-    (found,) = runs(root)
-    assert [step for step, _ in history(root, found.info.run_id, "bound/val_bound")] == [1, 2]
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from(["tell", "send", "fail"]), max_size=12), st.data())
-def test_whatever_fails_in_between_entries_are_told_once_and_in_order(
-    steps: list[str], data: st.DataObject
-) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        journal, sent_entries, count = Journal(Path(folder)), list[int](), 0
-        for step in steps:
-            if step == "tell":
-                journal.append({"is": "metrics", "step": count})
-                count += 1
-                continue
-            waiting = [entry["step"] for entry in journal.pending()]
-            sent = len(waiting) if step == "send" else data.draw(st.integers(0, len(waiting)))
-            sent_entries += waiting[:sent]
-            journal.mark_sent(sent)
-        assert sent_entries + [entry["step"] for entry in journal.pending()] == list(range(count))
-
-
-def test_lines_that_are_added_while_others_are_sent_are_told_once_and_in_order(
-    tmp_path: Path,
-) -> None:
-    journal, sent_entries, count = Journal(tmp_path), list[int](), 300
-    journal.write_head({})
-
-    def write() -> None:
-        for n in range(count):
-            journal.append({"is": "metrics", "step": n})
-
-    writing = threading.Thread(target=write)
-    writing.start()
-    while len(sent_entries) < count:
-        waiting = [entry["step"] for entry in journal.pending()]
-        sent_entries += waiting
-        journal.mark_sent(len(waiting))
-        assert writing.is_alive() or journal.pending() or len(sent_entries) == count
-    assert sent_entries == list(range(count))
-
-
-APPENDER = """
-import sys
-from pathlib import Path
-from distvae.track.journal import Journal
-for n in range(200):
-    Journal(Path(sys.argv[1])).append({"is": "metrics", "name": sys.argv[2], "step": n})
-"""
-
-
-def test_of_two_processes_that_tell_of_one_folder_none_loses_an_entry(tmp_path: Path) -> None:
-    """A third process marks entries as sent meanwhile."""
-    names, journal, sent_entries = ("a", "b"), Journal(tmp_path), list[tuple[str, int]]()
-    started = [
-        subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), name]) for name in names
-    ]
-    while any(process.poll() is None for process in started) or journal.pending():
-        waiting = journal.pending()
-        sent_entries += [(entry["name"], entry["step"]) for entry in waiting]
-        journal.mark_sent(len(waiting))
-    assert [process.returncode for process in started] == [0, 0]
-    assert {name: [n for other, n in sent_entries if other == name] for name in names} == {
-        key: [*range(200)] for key in names
-    }
+    assert read_record(root / "one")["status"] == "FINISHED"
+    assert read_sent(root / "one")["id"]

@@ -5,7 +5,6 @@ import shutil
 import socket
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +15,10 @@ import distvae
 from distvae.commands.runs import RunsOptions, list_runs
 from distvae.commands.ui import open_ui
 from distvae.files.refusal import Refusal
-from distvae.track import Status, Store, Tracker
+from distvae.track import Status, Store
+from distvae.track.record import read_sent
 from distvae.track.records import find_folder, find_sweep, list_records, rank_trials
-from tests.track.records import RECORD, tracker
+from tests.track.records import sweep_tracker, tracker, train
 
 WORTH = {"1": 0.2, "2": 0.7, "3": 0.5}
 
@@ -28,22 +28,13 @@ def record_sweep(root: Path) -> Path:
 
     A failed one has no figure.
     """
-    folder = root / "sweep"
-    folder.mkdir()
-    tags = {"kind": "sweep", "folder": str(folder)}
-    record = Tracker(
-        Store.find(root),
-        "here",
-        "sweep",
-        folder,
-        {"metric.error": "min", "metric.hoyer": "max"},
-        tags,
-    )
-    record.create()
+    record = sweep_tracker(root, **{"metric.error": "min", "metric.hoyer": "max"})
+    record.begin()
+    folder = record.folder
     for name, worth in WORTH.items():
         trial = tracker(root, f"sweep/trials/{name}", folder)
-        trial.epoch(replace(RECORD))
-        trial.evaluation({"error": worth, "hoyer": worth}, root / "nothing")
+        train(trial, 1)
+        trial.figures({"error": worth, "hoyer": worth})
         trial.close()
     tracker(root, "sweep/trials/4", folder).close("FAILED")
     record.close()
@@ -90,9 +81,8 @@ def test_the_best_is_a_trial_that_finished(root: Path, sweep: Path) -> None:
     others: dict[str, Status | None] = {"halted": "KILLED", "failed": "FAILED", "training": None}
     for name, status in others.items():
         trial = tracker(root, f"sweep/trials/{name}", sweep)
-        trial.evaluation({"error": 0.0, "hoyer": 1.0}, root / "nothing")
-        if status:
-            trial.close(status)
+        trial.figures({"error": 0.0, "hoyer": 1.0})
+        trial.close(status) if status else trial.wait()
     known = list_records(Store.find(root))
     ranked = rank_trials(find_sweep("sweep", known), known)
     assert [record.name for record in ranked] == sorted(WORTH, key=WORTH.__getitem__)
@@ -128,7 +118,7 @@ def test_a_long_name_cuts_off_no_figure(
     root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trial = tracker(root, f"sweep/trials/{'n' * 220}", sweep)
-    trial.evaluation({"error": 1234.567, "hoyer": 0.5}, root / "nothing")
+    trial.figures({"error": 1234.567, "hoyer": 0.5})
     trial.close()
     list_runs(root, RunsOptions(of="sweep"))
     table = capsys.readouterr().out
@@ -142,7 +132,7 @@ def test_many_figures_cut_off_neither_each_other_nor_a_name(
 ) -> None:
     trial = tracker(root, "sweep/trials/wide", sweep)
     names = [f"figure_{n}" for n in range(30)]
-    trial.evaluation(dict.fromkeys(names, -123456.789), root / "nothing")
+    trial.figures(dict.fromkeys(names, -123456.789))
     trial.close()
     list_runs(root, RunsOptions(of="sweep", metric=names))
     (line,) = (line for line in capsys.readouterr().out.splitlines() if " wide " in line)
@@ -180,9 +170,9 @@ def test_python_opens_what_the_commands_open(
 
 
 def test_a_run_begun_anew_in_its_folder_is_not_ambiguous(root: Path) -> None:
-    tracker(root).epoch(RECORD)
+    tracker(root).close()
     shutil.rmtree(root / "one")
-    tracker(root).epoch(RECORD)
+    tracker(root).close()
     assert find_folder("one", Store.find(root)) == root / "one"
 
 
@@ -211,7 +201,9 @@ def test_where_nothing_is_recorded_nothing_is_suggested(root: Path) -> None:
 def test_one_name_of_two_folders_is_refused_with_their_ids(root: Path, sweep: Path) -> None:
     twin = tracker(root, "elsewhere/2")
     twin.close()
-    with pytest.raises(Refusal, match=f"2 records have that name.*{str(twin.id)[:8]}"):
+    with pytest.raises(
+        Refusal, match=f"2 records have that name.*{read_sent(twin.folder)['id'][:8]}"
+    ):
         find_folder("2", Store.find(root))
 
 

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,24 @@ from sqlalchemy import Engine, event
 import distvae
 from distvae.share.card import Card
 from distvae.track import Store, Tracker
-from distvae.track.journal import Journal
+from distvae.track.record import read_sent
 from distvae.track.served import Served, pack
-from tests.track.records import RECORD, runs
+from tests.track.records import runs, sweep_tracker
 
 Values = tuple[str, ...]
 
 
 @pytest.mark.slow
-def test_a_logged_model_gives_codes_and_reconstructions(root: Path, trained: Path) -> None:
+def test_a_logged_model_gives_codes_and_reconstructions(
+    root: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     run = distvae.load(trained)
     record = Tracker.open(run.config, "bars", trained, "here", root=root)
-    record.epoch(RECORD)
-    record.model()
     record.close()
     (found,) = runs(root)
-    mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     (output,) = found.outputs.model_outputs
     model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
     x = np.random.default_rng(0).random((20, run.dims), dtype=np.float32)
@@ -72,7 +71,7 @@ def test_a_server_is_told_what_is_wrong_with_a_request(trained: Path) -> None:
 
 def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> None:
     run = distvae.load(trained)
-    Tracker.open(run.config, "bars", trained, "here", root=root).epoch(RECORD)
+    Tracker.open(run.config, "bars", trained, "here", root=root).close()
     (found,) = runs(root)
     (data,) = (given.dataset for given in found.inputs.dataset_inputs)
     assert data.name == run.info["data"]
@@ -97,7 +96,7 @@ def test_data_that_another_process_describes_at_the_same_moment_is_named(
 
     event.listen(Engine, "before_cursor_execute", enter)
     try:
-        Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root).epoch(RECORD)
+        Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root).close()
     finally:
         event.remove(Engine, "before_cursor_execute", enter)
     (found,) = runs(root)
@@ -110,10 +109,7 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
 ) -> None:
     from mlflow import MlflowClient
 
-    (root / "sweep").mkdir()
-    sweep = Tracker(
-        Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"}
-    )
+    sweep = sweep_tracker(root, trials=2)
     config = distvae.load(trained).config
     ids = []
     for name in ("1", "2"):
@@ -121,12 +117,12 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
         (folder / "evaluation" / "test").mkdir(parents=True)
         (folder / "evaluation" / "test" / "summary.json").write_text(f'{{"bound": {name}}}')
         record = Tracker.open(config, "bars", folder, "here", root / "sweep", root)
-        record.model()
         record.close()
-        ids.append(record.id)
+        ids.append(read_sent(folder)["id"])
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     for best, versions in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):
-        sweep.register("bob's: bars", root / "sweep" / "trials" / best)
+        sweep.best(root / "sweep" / "trials" / best, "bob's: bars")
+        sweep.wait()
         assert client.get_model_version_by_alias("bob's- bars", "best").run_id == ids[int(best) - 1]
         assert len(client.search_model_versions("name LIKE 'bob%'")) == versions
         described = Card(root / "sweep" / "trials" / best).text
@@ -140,22 +136,14 @@ def test_the_best_of_a_sweep_is_registered_though_its_record_is_not_begun(
 ) -> None:
     from mlflow import MlflowClient
 
-    (root / "sweep").mkdir()
-    sweep = Tracker(
-        Store.find(root), "here", "sweep", root / "sweep", {"trials": 1}, {"kind": "sweep"}
-    )
+    sweep = sweep_tracker(root, trials=1)
     best = trained.rename(root / "sweep" / "1")
-    record = Tracker(
-        None, "here", "1", best, {"model.kind": "tvae"}, {"kind": "trial"}, root / "sweep"
-    )
-    record.model()
-    record.close()
-    telling = threading.Thread(target=lambda: sweep.register("bars", best), daemon=True)
-    telling.start()
-    telling.join(60)
-    assert not telling.is_alive()
+    about = "here", "1", {"model.kind": "tvae"}, {"kind": "trial"}
+    Tracker(best, None, *about, root / "sweep").close()
+    sweep.best(best, "bars")
+    sweep.wait()
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-    assert client.get_model_version_by_alias("bars", "best").run_id == Journal(best).head()["id"]
+    assert client.get_model_version_by_alias("bars", "best").run_id == read_sent(best)["id"]
 
 
 @pytest.mark.slow

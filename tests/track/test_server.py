@@ -60,9 +60,9 @@ def test_a_server_that_comes_later_gets_the_whole_run_and_no_secret_is_printed(
         return done.stdout + done.stderr
 
     said = process("train", "bars", "data.rows=200", "train.epochs=3", "--no-evaluate")
-    assert "' sends it" in said
+    assert "sends it later" in said
     with server(port, tmp_path):
-        said += process("sync") + process("runs")
+        said += process("runs", "--send") + process("runs")
         (tmp_path / "runs" / "bars").rename(tmp_path / "elsewhere")
         said += process("encode", "bars", "", "-o", "fetched.parquet")
     monkeypatch.chdir(tmp_path)

@@ -1,34 +1,29 @@
 """Records of runs and sweeps, read back through MLflow's own client."""
 
-import json
 import math
 import shutil
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from distvae.commands.report import ReportOptions, write_report
-from distvae.commands.sync import sync_folders
+from distvae.commands.send import send_folders
 from distvae.config import Config, flatten
-from distvae.files.refusal import Refusal
 from distvae.report import write_and_log
 from distvae.track import Store, Tracker, without_secrets
-from distvae.track.journal import Journal
+from distvae.track.record import read_sent
 from tests.report import folders as sweeps
-from tests.track.records import RECORD, away, back, history, runs, tracker
+from tests.track.records import away, back, history, runs, sweep_tracker, tracker, train
 
 
 def test_a_run_is_recorded_with_its_parameters_epochs_figures_and_files(root: Path) -> None:
     record = tracker(root)
-    record.epoch(RECORD)
+    train(record, 1)
     folder = root / "one" / "evaluation" / "test"
     (folder / "sounds").mkdir(parents=True)
     for name in ("codes.png", "sounds/original.wav", "files.csv", "files.parquet"):
         (folder / name).write_bytes(b"x")
-    record.evaluation({"hoyer": 0.5, "pesq_wb": math.nan}, folder)
+    record.figures({"hoyer": 0.5, "pesq_wb": math.nan})
     record.close()
     (found,) = runs(root)
     assert found.info.status == "FINISHED"
@@ -38,20 +33,18 @@ def test_a_run_is_recorded_with_its_parameters_epochs_figures_and_files(root: Pa
     assert not {"bound/val_kl", "quality/pesq_wb"} & found.data.metrics.keys()
     kept = root / "mlartifacts" / found.info.run_id / "artifacts"
     assert {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()} == {
-        "evaluation/codes.png",
-        "evaluation/sounds/original.wav",
-        "evaluation/files.csv",
+        "evaluation/test/codes.png",
+        "evaluation/test/sounds/original.wav",
+        "evaluation/test/files.csv",
     }
 
 
 def test_a_resumed_run_goes_on_with_its_record_and_logs_no_epoch_twice(root: Path) -> None:
     first = tracker(root)
-    for n in (1, 2, 3):
-        first.epoch(replace(RECORD, epoch=n))
+    train(first, 1, 2, 3)
     first.close("KILLED")
     again = tracker(root)
-    for n in (3, 4):
-        again.epoch(replace(RECORD, epoch=n, val_bound=-float(n)))
+    train(again, 3, 4, val_bound=-4.0)
     again.close()
     (found,) = runs(root)
     assert found.info.status == "FINISHED"
@@ -63,39 +56,29 @@ def test_a_resumed_run_goes_on_with_its_record_and_logs_no_epoch_twice(root: Pat
     ]
 
 
-def test_epochs_that_a_killed_process_did_not_log_are_logged_by_the_next(root: Path) -> None:
-    tracker(root).epoch(RECORD)
-    lines = [json.dumps(replace(RECORD, epoch=n).metrics()) for n in (1, 2, 3, 4)]
-    (root / "one" / "epochs.jsonl").write_text("\n".join(lines) + "\n")
-    again = tracker(root)
-    for n in (3, 4):
-        again.epoch(replace(RECORD, epoch=n))
-    again.close()
-    (found,) = runs(root)
-    logged = history(root, found.info.run_id, "bound/val_bound")
-    assert logged == [(epoch, -2.5) for epoch in (1, 2, 3, 4)]
-
-
 def test_a_folder_that_was_replaced_begins_a_new_record(root: Path) -> None:
-    tracker(root).epoch(RECORD)
-    shutil.rmtree(root / "one")
-    tracker(root).epoch(RECORD)
+    for _ in range(2):
+        record = tracker(root)
+        train(record, 1)
+        record.close()
+        shutil.rmtree(root / "one")
     assert len(runs(root)) == 2
 
 
 def test_a_record_that_this_store_does_not_have_is_begun_anew(root: Path) -> None:
-    tracker(root).create()
+    tracker(root).close()
     (known,) = runs(root)
-    Journal(root / "one").update_head(id="0123456789abcdef0123456789abcdef")
+    (root / "one" / "mlflow.json").write_text('{"id": "0123456789abcdef0123456789abcdef"}')
     record = tracker(root)
-    record.epoch(RECORD)
-    assert {run.info.run_id for run in runs(root)} == {known.info.run_id, record.id}
+    train(record, 1)
+    record.close()
+    other = read_sent(root / "one")["id"]
+    assert {run.info.run_id for run in runs(root)} == {known.info.run_id, other}
 
 
 def test_a_sweep_with_two_axes_of_one_key_is_recorded(root: Path) -> None:
-    (root / "two").mkdir()
     axes = {"axis.model.latent": "8, 16", "axis.model.latent#2": "32"}
-    Tracker(Store.find(root), "here", "two", root / "two", axes, {"kind": "sweep"}).create()
+    sweep_tracker(root, **axes).close()
     (found,) = runs(root)
     assert found.data.params == {"axis.model.latent": "8, 16", "axis.model.latent:2": "32"}
 
@@ -122,25 +105,16 @@ def test_the_options_of_a_database_are_no_part_of_its_file(
     assert store.file == tmp_path / "m.db"
 
 
-def test_a_damaged_head_is_named(root: Path) -> None:
-    tracker(root).epoch(RECORD)
-    Journal(root / "one").update_head(told="abc")  # type: ignore[arg-type]
-    with pytest.raises(Refusal, match=r"mlflow\.json: altered or damaged: told is 'abc'"):
-        Journal(root / "one").pending()
-
-
 def test_trials_are_children_of_their_sweep(root: Path) -> None:
-    (root / "sweep").mkdir()
-    sweep = Tracker(
-        Store.find(root), "here", "sweep", root / "sweep", {"trials": 2}, {"kind": "sweep"}
-    )
-    sweep.create()
+    sweep = sweep_tracker(root, trials=2)
+    sweep.begin()
     for name in ("0", "1"):
         tracker(root, f"sweep/{name}", root / "sweep").close("FAILED")
+    sweep.close()
     children = {
         run.info.run_name
         for run in runs(root)
-        if run.data.tags.get("mlflow.parentRunId") == sweep.id
+        if run.data.tags.get("mlflow.parentRunId") == read_sent(sweep.folder)["id"]
     }
     assert children == {"0", "1"}
 
@@ -151,51 +125,15 @@ def test_what_fails_is_said_once_without_secrets_and_never_raised(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:hunter2@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     record = tracker(tmp_path)
-    record.epoch(RECORD)
-    record.epoch(replace(RECORD, epoch=2))
-    record.evaluation({"hoyer": 0.5}, tmp_path)
+    train(record, 1, 2)
+    record.figures({"hoyer": 0.5})
     record.close()
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "127.0.0.1" in said
-    assert f"'distvae sync {tmp_path / 'one'}'" in said
+    assert f"'distvae runs --send {tmp_path / 'one'}'" in said
     assert "hunter2" not in said
     assert not any("hunter2" in path.read_text() for path in (tmp_path / "one").iterdir())
-
-
-WRITER = """
-import math, sys
-from dataclasses import replace
-from pathlib import Path
-from tests.report import folders as sweeps
-from tests.track.records import RECORD, tracker
-record = tracker(Path(sys.argv[1]), sys.argv[2])
-for n in range(1, 31):
-    record.epoch(replace(RECORD, epoch=n, val_bound=-n / int(sys.argv[2])))
-record.close()
-"""
-
-
-@pytest.mark.slow
-def test_first_users_side_by_side_lose_no_metric(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Start three writers at once on a store without tables."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    numbers = [str(n) for n in range(1, 4)]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), n], stderr=subprocess.PIPE, text=True
-        )
-        for n in numbers
-    ]
-    said = [process.communicate(timeout=300)[1] for process in started]
-    assert said == [""] * len(numbers)
-    found = runs(tmp_path)
-    assert sorted(run.info.run_name for run in found) == numbers
-    for run in found:
-        expected = [(n, -n / int(run.info.run_name)) for n in range(1, 31)]
-        assert history(tmp_path, run.info.run_id, "bound/val_bound") == expected
 
 
 @pytest.mark.parametrize(
@@ -227,19 +165,19 @@ def test_where_to_look_names_the_absolute_path(
 
 def test_a_report_is_kept_long_after_the_end_which_stays_as_it_was(root: Path) -> None:
     record = tracker(root)
-    record.epoch(RECORD)
+    train(record, 1)
     record.close("KILLED")
     (ended,) = runs(root)
     for text in ("first", "second"):
         (root / "one" / "report.html").write_text(text)
         found = Tracker.of_folder(root / "one", Store.find(root))
         assert found
-        found.report(root / "one" / "report.html")
+        found.files([root / "one" / "report.html"], "report")
+        found.wait()
     (after,) = runs(root)
     assert (after.info.status, after.info.end_time) == ("KILLED", ended.info.end_time)
     kept = root / "mlartifacts" / after.info.run_id / "artifacts" / "report" / "report.html"
     assert kept.read_text() == "second"
-    assert not Journal(root / "one").pending()
 
 
 def test_a_report_that_a_store_did_not_take_waits_for_it(
@@ -250,10 +188,11 @@ def test_a_report_that_a_store_did_not_take_waits_for_it(
     found = Tracker.of_folder(root / "one", Store.find(root))
     assert found
     away(root)
-    found.report(root / "one" / "report.html")
+    found.files([root / "one" / "report.html"], "report")
+    found.wait()
     assert "sends it" in capsys.readouterr().err
     back(root)
-    assert sync_folders(root, []) == 0
+    assert send_folders(root, []) == 0
     (after,) = runs(root)
     assert after.info.status == "FINISHED"
     assert (
@@ -272,7 +211,7 @@ def test_the_page_in_the_folder_of_a_sweep_is_recorded_and_one_elsewhere_is_not(
     write_report(root / "one", ReportOptions())
     (kept,) = (root / "mlartifacts").glob("*/artifacts/report/*")
     assert kept.read_bytes() == (root / "one" / "report.html").read_bytes()
-    (root / "one" / "mlflow.json").write_text("{")
+    (root / "one" / "record.json").write_text("{")
     write_and_log(root / "one", root, quiet=True)
     assert "its record of the MLflow run is damaged" in capsys.readouterr().err
 

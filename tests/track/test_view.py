@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.numerics.figures import Group, groups_of
-from distvae.track import Store, Tracker
-from distvae.track.journal import Journal
+from distvae.track import Store
 from distvae.track.naming import figure_name, grouped_filter, metric_name
-from distvae.track.records import find_folder, list_records
-from tests.track.records import RECORD, runs, tracker
+from distvae.track.records import list_records
+from tests.track.records import runs, sweep_tracker, tracker, train
 
 NOTE = "mlflow.note.content"
 FIGURES = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
@@ -56,8 +55,8 @@ for recipe in ("speech-vae", "mnist-vae", "house-50"):
 
 def test_metrics_are_grouped_in_mlflow_and_plain_elsewhere(root: Path) -> None:
     record = tracker(root)
-    record.epoch(RECORD)
-    record.evaluation({"pesq_wb": 3.0, "hoyer_active": 0.5, "own": 1.0}, root / "one")
+    train(record, 1)
+    record.figures({"pesq_wb": 3.0, "hoyer_active": 0.5, "own": 1.0})
     record.close()
     (found,) = runs(root)
     expected = {"quality/pesq_wb", "sparsity/hoyer_active", "bound/val_bound", "own", "epoch"}
@@ -67,39 +66,17 @@ def test_metrics_are_grouped_in_mlflow_and_plain_elsewhere(root: Path) -> None:
     assert not list_records(Store.find(root), "metrics.pesq_wb > 4")
 
 
-def test_records_without_groups_go_on_without_and_are_found_beside_others(root: Path) -> None:
-    sweep = root / "sweep"
-    sweep.mkdir()
-    params = {"metric.hoyer": "max"}
-    tags = {"kind": "sweep", "folder": str(sweep)}
-    Tracker(Store.find(root), "here", "sweep", sweep, params, tags).create()
-    for name, value in (("old", 0.7), ("new", 0.5)):
-        trial = tracker(root, f"sweep/trials/{name}", sweep)
-        trial.create()
-        if name == "old":  # as it was recorded before there were groups
-            Journal(trial.folder).update_head(grouped=False)
-        trial.evaluation({"hoyer": value}, trial.folder)
-        trial.close()
-    names = {run.info.run_name: set(run.data.metrics) for run in runs(root)}
-    assert names["old"] == {"hoyer"}
-    assert names["new"] == {"sparsity/hoyer"}
-    store = Store.find(root)
-    assert find_folder("best:hoyer@sweep", store) == sweep / "trials" / "old"
-    assert {r.name for r in list_records(store, "metrics.hoyer > 0.4")} == {"old", "new"}
-
-
 def test_a_sweep_says_what_it_found_and_keeps_a_view_of_its_trials(
     root: Path, trained: Path
 ) -> None:
     from mlflow import MlflowClient
 
-    sweep = root / "sweep"
-    sweep.mkdir()
-    best = trained.rename(sweep / "1")
-    record = Tracker(Store.find(root), "here", "sweep", sweep, {}, {"kind": "sweep"})
+    record = sweep_tracker(root)
+    best = trained.rename(record.folder / "1")
     ranked = {"squared_error": "min", "hoyer": "max"}
     record.figures({"hoyer": 0.5})
-    record.findings("What was asked", ["train.rate"], ranked, best)
+    record.findings("What was asked", ["train.rate"], ranked)
+    record.best(best, "")
     record.close()
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     (found,) = runs(root)
@@ -109,7 +86,7 @@ def test_a_sweep_says_what_it_found_and_keeps_a_view_of_its_trials(
     assert [given.dataset.name for given in found.inputs.dataset_inputs] == ["bars"]
     tags = client.get_experiment(found.info.experiment_id).tags
     assert tags[NOTE] == found.data.tags[NOTE]
-    view = json.loads(tags[f"mlflow.sharedViewState.{record.id}"])
+    view = json.loads(tags[f"mlflow.sharedViewState.{found.info.run_id}"])
     coordinates, scatter, *_ = view["compareRunCharts"]
     assert coordinates["selectedParams"] == ["train.rate"]
     assert scatter["yaxis"]["key"] == "quality/squared_error"

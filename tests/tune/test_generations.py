@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from distvae.data import open_dataset
-from distvae.track import Relay, Store
-from distvae.track.journal import Journal
+from distvae.track import Sending, Store
+from distvae.track.record import read_record
 from distvae.train.run import Run, read_info
 from distvae.train.schedule import Rates
 from distvae.train.session import build_trainer, fit
@@ -67,8 +67,8 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def recorder_of(space: Space, out: Path) -> Recorder:
     """What a sweep in a folder has recorded, as after a start of its process."""
     trials, display = Trials(space, out / "trials"), SweepDisplay(space, quiet=True)
-    relay = Relay(Store.find(out), trials.folder)
-    recorder = Recorder(trials, OptunaStudy(space, out), display, relay, lambda: False)
+    sending = Sending(Store.find(out), out)
+    recorder = Recorder(trials, OptunaStudy(space, out), display, sending, lambda: False)
     display.ended_before(recorder.study.results)
     return recorder
 
@@ -204,9 +204,8 @@ def test_a_population_keeps_its_size_and_says_whence_each_trial_came(
         assert worths[str(lineage["parent"])] == min(worths.values())
         assert worths[str(lineage["replaces"])] == max(worths.values())
     for number, state in states.items():
-        entries = [entry for entry, _ in Journal(out / "trials" / str(number)).entries(0)]
-        ended = [entry["status"] for entry in entries if entry["is"] == "end"]
-        assert ended == ["KILLED" if state == "halted" else "FINISHED"]
+        status = read_record(out / "trials" / str(number))["status"]
+        assert status == ("KILLED" if state == "halted" else "FINISHED")
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distvae.track import Relay, Store
+from distvae.track import Sending, Store
 from distvae.tune.display import SweepDisplay
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.plan import Plan
@@ -43,8 +43,8 @@ def write_epochs(folder: Path, seconds: float, *epochs: int) -> None:
 def resumed(space: Space, out: Path) -> Recorder:
     """What a sweep in a folder records, as after a start of its process."""
     trials, display = Trials(space, out / "trials"), SweepDisplay(space, quiet=True)
-    relay = Relay(Store.find(out), trials.folder)
-    return Recorder(trials, OptunaStudy(space, out), display, relay, lambda: False)
+    sending = Sending(Store.find(out), out)
+    return Recorder(trials, OptunaStudy(space, out), display, sending, lambda: False)
 
 
 def run(recorder: Recorder, run_trials: Callable[[Recorder], None]) -> dict[int, tuple[Any, ...]]:

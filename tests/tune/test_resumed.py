@@ -141,7 +141,7 @@ def test_a_signal_while_pictures_are_drawn_leaves_only_pictures(
         picture.unlink()
     options = SweepOptions(data=str(root / "images"), resume=True, quiet=True, root=root)
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, "draw_and_log", lambda run: signal.raise_signal(signal.SIGINT))
+        patch.setattr(pictures, "draw_run", lambda run: signal.raise_signal(signal.SIGINT))
         stopped = run_sweep(space, root / "sweep", options)
     assert (stopped.exit_code, stopped.left) == (130, "pictures")
     resumed = run_sweep(space, root / "sweep", options)

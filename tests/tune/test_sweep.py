@@ -23,8 +23,8 @@ from distvae.config import from_dict
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.machines.workers.stop_files import STOP_FILE
-from distvae.track import Relay, Store
-from distvae.track.journal import Journal
+from distvae.track import Sending, Store
+from distvae.track.record import read_record
 from distvae.track.records import list_records
 from distvae.track.sender import Sender
 from distvae.train.run import read_epochs
@@ -218,8 +218,8 @@ def test_a_cause_that_all_trials_share_is_refused_before_anything_is_written(
 def recorder_of(trials: Trials, out: Path) -> Recorder:
     """What a sweep in a folder records."""
     display = SweepDisplay(trials.space, quiet=True)
-    relay = Relay(Store.find(out), trials.folder)
-    return Recorder(trials, OptunaStudy(trials.space, out), display, relay, lambda: False)
+    sending = Sending(Store.find(out), out)
+    return Recorder(trials, OptunaStudy(trials.space, out), display, sending, lambda: False)
 
 
 @pytest.fixture
@@ -269,16 +269,15 @@ def test_the_record_of_a_trial_has_the_bound_that_it_is_ranked_by(
     bounds = [epoch["val_bound"] for epoch in read_epochs(trials.folder_of(1))]
     assert last["figures"]["val_bound"] in bounds[:-1]
     store = Store.find(tmp_path)
-    Sender(store, trials.folder_of(1)).send()
+    list(Sender(store, trials.folder_of(1)).send())
     (record,) = list_records(store, kinds=["trial"])
     assert record.metrics["val_bound"] == last["figures"]["val_bound"]
     assert record.metrics["val_objective"] == last["figures"]["val_objective"]
 
 
-def ends(trials: Trials, number: int) -> list[str]:
-    """The statuses with which the record of a trial ended, each time it did."""
-    entries = [entry for entry, _ in Journal(trials.folder_of(number)).entries(0)]
-    return [entry["status"] for entry in entries if entry["is"] == "end"]
+def has_ended(trials: Trials, number: int) -> bool:
+    """Whether the record of a trial has ended."""
+    return "status" in read_record(trials.folder_of(number))
 
 
 def open_files(below: Path) -> list[Path]:
@@ -313,10 +312,10 @@ def test_a_halted_trial_closes_its_record_at_once_and_once(watched: Trials, tmp_
         if number == 1:
             reports.close()
     assert not open_files(watched.folder_of(1))
-    assert [ends(watched, number) for number in (1, 2)] == [["KILLED"], []]
+    assert [has_ended(watched, number) for number in (1, 2)] == [True, False]
     for _ in range(3):  # as at the end of the sweep, and of two that resume it
         _close_records(watched, recorder.display)
-        assert [ends(watched, number) for number in (1, 2)] == [["KILLED"], ["KILLED"]]
+        assert [has_ended(watched, number) for number in (1, 2)] == [True, True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere open files are not listed")
@@ -325,10 +324,10 @@ def test_a_trial_that_pauses_closes_its_files_but_not_its_record(watched: Trials
     reports = run_trial(watched, 1, {"model.kind": "sdm"}, until=2)
     assert [report.get("epoch") for report in reports] == [1, 2, None]
     assert not open_files(watched.folder_of(1))
-    assert ends(watched, 1) == []
+    assert not has_ended(watched, 1)
     *_, last = run_trial(watched, 1, {"model.kind": "sdm"}, until=3)
     assert last == {"paused": True}
-    assert ends(watched, 1) == []
+    assert not has_ended(watched, 1)
 
 
 @pytest.mark.usefixtures("nowhere")
@@ -337,7 +336,7 @@ def test_mlflow_is_told_of_a_halted_trial_after_its_process_has_closed_its_recor
 ) -> None:
     recorder = recorder_of(watched, tmp_path)
     told: list[Path] = []
-    monkeypatch.setattr(recorder.relay, "notify", told.append)
+    monkeypatch.setattr(recorder.sending, "notify", told.append)
     numbers = []
     for _ in range(2):
         trial = recorder.next_trial()
@@ -385,9 +384,6 @@ def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
     names = {path.name for path in drawn}
     assert {"images.png", "codes.png", "learning.png"} <= names
     assert {path.relative_to(trials.folder).parts[0] for path in drawn} == {"1", "3"}
-    logged = [entry for entry in Journal(trials.folder_of(1)).pending() if entry["is"] == "files"]
-    assert {Path(path).name for path in logged[-1]["paths"]} == names
-    assert logged[-1]["below"] == "evaluation"
     draw_pictures(undrawn_runs(trials, ranked))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == drawn
 
@@ -422,13 +418,13 @@ def test_a_trial_of_several_seeds_has_their_means_and_spread(
     reports = list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values))
     ended = [(report.get("seed"), report.get("epoch")) for report in reports]
     assert ended == [(0, 1), (0, 2), (1, 1), (1, 2), (None, None)]
-    journals = sorted(tmp_path.glob("both/1/seed-*/mlflow.jsonl"))
-    before = [journal.read_bytes() for journal in journals]
+    records = sorted(tmp_path.glob("both/1/seed-*/record.json"))
+    before = [record.read_bytes() for record in records]
     assert list(run_trial(Trials(replace(space, seeds=2), tmp_path / "both"), 1, values)) == [
         reports[-1]
     ]
-    assert len(journals) == 2
-    assert [journal.read_bytes() for journal in journals] == before
+    assert len(records) == 2
+    assert [record.read_bytes() for record in records] == before
     alone = []
     for seed in (0, 1):
         trials = Trials(space.pinned({"train.seed": seed}), tmp_path / f"{seed}")
@@ -557,7 +553,7 @@ def test_a_sweep_keeps_every_trial_and_goes_on_past_those_that_fail(
     shown = {trial["number"] for trial in trials if trial["state"] == "finished"}
     drawn = list((out / "trials").glob("*/evaluation/val/learning.png"))
     assert {int(path.relative_to(out / "trials").parts[0]) for path in drawn} == shown
-    logged = list((tmp_path / "mlartifacts").rglob("artifacts/evaluation/learning.png"))
+    logged = list((tmp_path / "mlartifacts").rglob("artifacts/evaluation/val/learning.png"))
     assert len(logged) == len(shown)
 
 
@@ -568,7 +564,7 @@ def test_ctrl_c_ends_a_sweep_cleanly_and_keeps_what_there_is(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     out = tmp_path / "sweep"
     running = Sweep(str(file), str(images), str(out), "train.epochs=1000000")
-    while not list(out.glob("trials/*/mlflow.json")) and running.process.poll() is None:
+    while not list(out.glob("trials/*/record.json")) and running.process.poll() is None:
         time.sleep(0.2)
     running.interrupt()
     trials = json.loads((out / "results.json").read_text())["trials"]

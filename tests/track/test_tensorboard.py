@@ -1,0 +1,103 @@
+"""TensorBoard beside MLflow: its files, read by its own reader."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distvae.config import Config
+from distvae.files.refusal import Refusal
+from distvae.track import Tracker, refuse_missing_packages, tensorboard
+from tests.called import Called
+from tests.track.records import runs, steps, train
+
+READER = "tensorboard.backend.event_processing.event_accumulator"
+
+
+def watched(root: Path) -> Tracker:
+    (root / "one").mkdir(exist_ok=True)
+    config = Config().with_("train", sinks=("tensorboard",))
+    return Tracker.open(config, "speech-vae", root / "one", "here", root=root)
+
+
+def readers(folder: Path) -> list[Any]:
+    accumulator = pytest.importorskip(READER, reason="no tensorboard here")
+    files = sorted(folder.glob("events.*"))
+    return [accumulator.EventAccumulator(str(file)).Reload() for file in files]
+
+
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The figures in a folder by name, each with its steps and values."""
+    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for reader in readers(folder):
+        for tag in reader.Tags()["scalars"]:
+            found[tag] += [(event.step, event.value) for event in reader.Scalars(tag)]
+    return found
+
+
+def test_tensorboard_reads_each_epoch_once_and_the_settings(root: Path) -> None:
+    """A process that died had not shown the third epoch."""
+    train(watched(root), 1, 2)
+    lines = (root / "one" / "epochs.jsonl").read_text().splitlines()
+    third = json.dumps(json.loads(lines[-1]) | {"epoch": 3})
+    (root / "one" / "epochs.jsonl").write_text("\n".join([*lines, third]) + "\n")
+    again = watched(root)
+    train(again, 4, val_bound=-4.0)
+    again.figures({"kl": 2.5})
+    again.close()
+    found = points(root / "one/tensorboard")
+    assert found["bound/val_bound"] == [(1, -2.5), (2, -2.5), (3, -2.5), (4, -4.0)]
+    assert found["bound/kl"] == [(0, 2.5)]
+    assert "bound/val_kl" not in found  # which is not a number
+    (reader,) = readers(root / "one/tensorboard")
+    (event,) = reader.Tensors("settings/text_summary")
+    assert "model.kind" in event.tensor_proto.string_val[0].decode()
+
+
+def test_a_run_without_sinks_writes_for_none(root: Path) -> None:
+    (root / "one").mkdir()
+    record = Tracker.open(Config(), "speech-vae", root / "one", "here", root=root)
+    train(record, 1)
+    record.close()
+    assert {path.name for path in (root / "one").iterdir() if path.is_dir()} == set()
+
+
+def test_a_sink_that_fails_is_told_of_once_and_disturbs_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboardX", reason="no tensorboardX here")
+    record = watched(root)
+    (root / "one" / "tensorboard").write_text("no folder")
+    train(record, 1, 2)
+    record.close()
+    assert capsys.readouterr().err.count("one: writing for tensorboard in") == 1
+    assert [steps(root, run) for run in runs(root)] == [[1, 2]]
+
+
+def test_a_sink_whose_package_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_missing_packages([])
+    monkeypatch.setattr(tensorboard, "PACKAGE", "no_such_package_anywhere")
+    with pytest.raises(Refusal, match=r"train\.sinks: 'tensorboard' needs the package no_such_"):
+        refuse_missing_packages(["tensorboard"])
+
+
+@pytest.mark.parametrize("name", ["tensorbord", "wandb"])
+def test_an_unknown_sink_is_refused(name: str, call: Called) -> None:
+    code, _, err = call("train", "bars", f"train.sinks=[{name}]", "--quiet")
+    assert code == 2
+    assert "train.sinks" in err
+
+
+@pytest.mark.slow
+def test_training_writes_for_tensorboard_also_when_it_is_resumed(
+    root: Path, monkeypatch: pytest.MonkeyPatch, call: Called
+) -> None:
+    monkeypatch.chdir(root)
+    words = ["train", "bars", "data.rows=200", "--out", "run", "--quiet", "--no-evaluate"]
+    words += ["train.schedule=constant", "train.sinks=[tensorboard]"]
+    assert call(*words, "train.epochs=2")[0] == 0
+    assert call(*words, "train.epochs=3", "--resume")[0] == 0
+    found = points(root / "run/tensorboard")
+    assert [step for step, _ in found["bound/val_bound"]] == [1, 2, 3]
