@@ -79,19 +79,6 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
         pass
 
 
-def test_a_ray_that_listens_on_loopback_alone_is_refused_at_once() -> None:
-    """Ray looks for it at the machine's network address, and would try for many minutes."""
-    if get_node_ip_address().startswith("127."):
-        pytest.skip("this machine has no network address")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = "127.0.0.1:{1}".format(*listener.getsockname())
-        with (
-            pytest.raises(Refusal, match=f"--address: {address}: .* is closed to others"),
-            ray_session(address, 0),
-        ):
-            pass
-
-
 @pytest.mark.slow
 def test_what_listens_and_is_no_ray_is_refused() -> None:
     here = get_node_ip_address()
