@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
 
+import psutil
+
 from distvae.files.checkout import PACKAGE
 from distvae.files.refusal import Refusal, cause
 from distvae.machines.ray_api import RayApi
@@ -246,6 +248,9 @@ def _exit_when_asked(receiver: socket.socket, closed: threading.Event) -> None:
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if len(received) > 1 or time.monotonic() > deadline:
             print("distvae: interrupted", file=sys.stderr, flush=True)
+            for process in psutil.Process().children(recursive=True):  # those of a Ray that starts
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             os._exit(128 + received[0])
     receiver.close()
 

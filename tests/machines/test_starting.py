@@ -30,6 +30,8 @@ if "runtime_env/agent/main.py" in words:
     os._exit(0)
 """
 """What each Python process imports at its start: an agent of Ray comes up only to end with Ray."""
+AGENTS_SECONDS = 90
+"""Seconds in which Ray's agents end whose Ray was killed: they try for a minute to report it."""
 SESSION = """
 import os
 from distvae.files.refusal import Refusal
@@ -89,7 +91,7 @@ def test_a_signal_ends_a_start_and_all_processes(number: int, late: Path, tmp_pa
     else:
         assert training.returncode == 128 + number
         assert errors.endswith("distvae: interrupted\n")
-    assert remaining(processes, 90) == []
+    assert remaining(processes, AGENTS_SECONDS if number == signal.SIGKILL else 30) == []
     assert not (tmp_path / "run").exists()
 
 
@@ -103,7 +105,7 @@ def test_ray_ends_with_a_training_that_is_killed(tmp_path: Path) -> None:
             time.sleep(0.1)
         processes = below(training.pid)
         training.kill()
-    assert remaining(processes, 90) == []
+    assert remaining(processes, AGENTS_SECONDS) == []
     done = subprocess.run([*words, "--resume"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 

@@ -94,24 +94,3 @@ def run_on_nodes_or_refuse(
             raise Refusal(f"{addresses[node]}: {answer}") from answer
         results[node] = answer
     return results
-
-
-def declaration_seconds(machines: Mapping[str, Machine]) -> float | None:
-    """Return the seconds within which Ray declares a silent machine lost; None if unknown.
-
-    The settings of Ray's head count, which processes on its machine inherit.
-    """
-    heads = [name for name, machine in machines.items() if machine.is_head]
-    for answer in run_on_nodes(heads, _declaration_seconds_here).values():
-        if isinstance(answer, float):
-            return answer
-    return None
-
-
-def _declaration_seconds_here() -> float:
-    """Return the seconds by the settings of Ray in this process."""
-    import importlib
-
-    config = importlib.import_module("ray._raylet").Config
-    milliseconds = config.health_check_timeout_ms() + config.health_check_period_ms()
-    return float(config.health_check_failure_threshold() * milliseconds / 1000)

@@ -15,12 +15,12 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines.cluster.capacity import machine_resources
 from distvae.machines.cluster.node_watch import NodeWatch
-from distvae.machines.cluster.nodes import declaration_seconds, live_machines
+from distvae.machines.cluster.nodes import live_machines
 from distvae.machines.cluster.pings import Pings
 from distvae.machines.copies.keeper_moves import KeeperMoves
 from distvae.machines.ray_api import RayApi
 from distvae.machines.workers.news import RunFolderNews
-from distvae.machines.workers.outlook import TrainingOutlook, in_background
+from distvae.machines.workers.outlook import TrainingOutlook
 from distvae.machines.workers.ray_reports import report_seconds, stall_seconds
 from distvae.machines.workers.ray_train import remove_ray_folders, run_workers
 from distvae.machines.workers.stop_files import (
@@ -125,16 +125,11 @@ def _job(config: Config, recipe: str, folder: Folder, group: WorkerGroup) -> Job
 def watch_nodes(ray: RayApi, folder: Folder, group: WorkerGroup, threads: int) -> NodeWatch:
     """Return a watch over the machines that a training may use."""
     is_private = group.address is None  # a Ray of this machine alone, which cannot fall silent
-
-    def declared_within() -> float | None:
-        return declaration_seconds(live_machines(ray))
-
     outlook = TrainingOutlook(
         group,
         threads,
         events=lambda: read_events(folder),
         shortage=lambda: describe_shortage(machine_resources(ray), group, threads),
-        declared_within=(lambda: None) if is_private else in_background(declared_within),
     )
     return NodeWatch(lambda: live_machines(ray), outlook, None if is_private else Pings())
 

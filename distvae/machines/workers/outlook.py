@@ -1,9 +1,7 @@
 """Messages about what a training waits for when a machine is lost."""
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from distvae.machines.cluster.capacity import count_fitting
 from distvae.machines.cluster.node_watch import Machines
@@ -11,8 +9,6 @@ from distvae.machines.cluster.nodes import Machine
 from distvae.machines.workers.worker_group import WorkerGroup
 from distvae.numerics.numbers import counted
 from distvae.train.documents import Event
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,8 +21,6 @@ class TrainingOutlook:
     """The events of the run so far."""
     shortage: Callable[[], str]
     """What workers need that Ray does not have; '' if they fit."""
-    declared_within: Callable[[], float | None]
-    """Seconds within which Ray declares a silent machine lost, if they are known."""
 
     def after_loss(self, name: str, machine: Machine, left: Machines) -> str:
         """Return what is waited for when Ray has declared a machine lost."""
@@ -47,9 +41,7 @@ class TrainingOutlook:
         used = self._use_of(name)
         if not used:
             return "; training does not use it"
-        seconds = self.declared_within()
-        limit = f" (within {seconds:.0f} s)" if seconds else ""
-        waits = f"; training waits until it answers or Ray declares it lost{limit}, and then"
+        waits = "; training waits until it answers or Ray declares it lost, and then"
         if used == "copies":
             return f"{waits} goes on; the copies that it had are made anew elsewhere"
         return f"{waits} {self._next(left)}"
@@ -89,10 +81,3 @@ def workers_that_fit(machines: Iterable[Machine], group: WorkerGroup, threads: i
     free = [{"CPU": machine.cpus, "GPU": machine.gpus} for machine in machines]
     needs = {"CPU": float(threads), "GPU": group.gpus or 0.0}
     return min(count_fitting(free, needs), group.max_workers)
-
-
-def in_background(function: Callable[[], T]) -> Callable[[], T | None]:
-    """Call a function in a thread; return another that returns its result, or None before."""
-    results: list[T] = []
-    threading.Thread(target=lambda: results.append(function()), daemon=True).start()
-    return lambda: results[0] if results else None
