@@ -1,5 +1,10 @@
 """The models as estimators of scikit-learn."""
 
+from distvae.files.packages import is_installed, missing_package
+
+if not is_installed("sklearn"):
+    raise ImportError(missing_package("sklearn", "an estimator"))
+
 from distvae.estimators.models import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, GumbelVAE
 from distvae.estimators.speech import SpeechCoder
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.special import exp1
 from torch import Tensor
 
+from distvae.files.packages import refuse_missing
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.tasks.groups import PRIORS, Report, in_order, silent
 
@@ -72,6 +72,7 @@ def restore(
     `sigma` is the standard deviation of white noise. By default the spectrum of the noise is
     estimated, of each piece of half a minute. Any number of threads gives the same bits.
     """
+    refuse_missing("restoring a sound", "scipy")
     size = 4 * max(2, round(STRIDE * rate))
     length, overlap = min(len(sound), round(PIECE * rate)), round(OVERLAP * rate)
     count = 1 + max(0, -(-(len(sound) - length) // max(1, length - overlap)))
@@ -195,6 +196,8 @@ def log_amplitude_gain(prior: Doubles, posterior: Doubles) -> Doubles:
 
     The ratios of power to noise are that of the signal, and that of what is observed.
     """
+    from scipy.special import exp1
+
     kept = prior / (1 + prior)
     # a bin without any power keeps none, whatever its gain
     half = 0.5 * exp1(np.maximum(kept * posterior, 1e-10))

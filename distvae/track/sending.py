@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+from distvae.files.packages import is_installed
 from distvae.files.refusal import Refusal
 from distvae.track.record import RECORD
 from distvae.track.sender import Sender
@@ -36,6 +37,9 @@ class Sending:
 
     def notify(self, folder: Path) -> None:
         """Send soon what is new in a folder. The first notice imports MLflow."""
+        if not is_installed("mlflow"):
+            self._say(folder, "the package mlflow is not installed")
+            return
         self._changed.add(folder)
         if self._thread is None:
             self._over.clear()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from distvae.files.packages import refuse_missing
 from distvae.files.refusal import Refusal, cause
 from distvae.files.sqlite import sqlite_uri
 
@@ -50,6 +51,7 @@ def without_secrets(text: str) -> str:
 
 def import_mlflow() -> None:
     """Import MLflow, which takes seconds, with quiet settings."""
+    refuse_missing("a record in MLflow", "mlflow")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for library in ("alembic", "mlflow"):  # Ray Tune imports MLflow before its level is set

@@ -1,17 +1,15 @@
 """TensorBoard: the figures of a run as event files in its folder."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from distvae.files.markdown import markdown_table
-from distvae.files.refusal import Refusal
+from distvae.files.packages import refuse_missing
 from distvae.track.naming import metric_name
 from distvae.track.record import Figures, Record
 
 FOLDER = "tensorboard"
 """The sink, its extra, and the subfolder of a run with its files."""
-PACKAGE = "tensorboardX"
 
 
 class TensorBoard:
@@ -56,8 +54,5 @@ class TensorBoard:
 
 def refuse_missing_packages(sinks: Sequence[str]) -> None:
     """Refuse a sink whose package is not installed."""
-    if FOLDER in sinks and find_spec(PACKAGE) is None:
-        raise Refusal(
-            f"train.sinks: '{FOLDER}' needs the package {PACKAGE}, which is not installed;"
-            f" pip install 'distvae[{FOLDER}]', or train.sinks without it, expected"
-        )
+    if FOLDER in sinks:
+        refuse_missing(f"train.sinks: '{FOLDER}'", "tensorboardX")

@@ -11,6 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from distvae.config import Config, PatchData, from_dict
 from distvae.data import signals
 from distvae.data.signals import Signal
+from distvae.files import packages
 from distvae.files.refusal import Refusal
 from distvae.reproduce.record import add_baseline
 from distvae.reproduce.rows import read_rows
@@ -134,8 +135,8 @@ def test_a_picture_without_an_observed_pixel_is_refused() -> None:
 def test_a_method_whose_package_is_missing_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "find_spec", {"skimage": True}.get)
-    with pytest.raises(Refusal, match=r"bm3d: needs .*'pip install distvae\[bm3d\]' expected"):
+    monkeypatch.setattr(packages, "is_installed", {"skimage": True}.get)
+    with pytest.raises(Refusal, match=r"bm3d needs .*; pip install 'distvae\[bm3d\]' expected"):
         score_baseline("bm3d", config(tmp_path, noise=9.0))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from distvae.config import PatchData
@@ -86,17 +87,17 @@ def drop_at_random(config: PatchData) -> Finder:
     """
 
     def find(signal: Signal) -> Missing:
-        from scipy.ndimage import maximum_filter1d
-
         *places, channels = signal.values.shape
         shape = (*places, channels if config.dropped == "values" else 1)
         begins = config.drop
         if config.gap > 1:  # a value is kept if no gap begins at any of gap^axes places
             begins = 1 - (1 - config.drop) ** (config.gap ** -len(places))
         gone = np.random.default_rng(config.noise_seed).random(shape) < begins
-        behind = (config.gap - 1) // 2  # so that a value looks back at where gaps begin
-        for axis in range(len(places)):
-            gone = maximum_filter1d(gone, config.gap, axis, mode="constant", origin=behind)
+        for axis in range(
+            len(places)
+        ):  # gaps begin at a value or just before it
+            before = [(config.gap - 1, 0) if axis == k else (0, 0) for k in range(gone.ndim)]
+            gone = sliding_window_view(np.pad(gone, before), config.gap, axis).any(-1)
         return np.broadcast_to(gone, signal.values.shape)
 
     return find

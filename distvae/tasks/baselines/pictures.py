@@ -7,13 +7,13 @@ prediction of held-out pixels (Batson and Royer, 2019; scikit-image's `calibrate
 """
 
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
 from distvae.data.windows.patches import distinct_channels
+from distvae.files.packages import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats
 from distvae.system.processors import available_cores
@@ -31,7 +31,7 @@ def restore(name: str, corrupted: Signal, level: float | None = None) -> Floats:
     """Restore a noisy picture, or one with missing pixels. The level of the noise may be known."""
     if name == "groups":
         return by_groups(distinct_channels(corrupted.values), level, available_cores()).values
-    _need("skimage", "scikit-image", name)
+    refuse_missing(name, "skimage")
     missing = np.isnan(corrupted.values)
     if missing.all((0, 1)).any():
         raise Refusal(f"{name}: a picture without a pixel to go by; one or more expected")
@@ -70,7 +70,7 @@ def tv(noisy: Floats, sigma: float, axis: int | None) -> Floats:
 
 def wavelet(noisy: Floats, sigma: float, axis: int | None) -> Floats:
     """Denoise by soft thresholds of Haar wavelets (BayesShrink: Chang, Yu and Vetterli, 2000)."""
-    _need("pywt", "PyWavelets", "wavelet")
+    refuse_missing("wavelet", "pywt")
     from skimage.restoration import denoise_wavelet
 
     return np.asarray(
@@ -82,7 +82,7 @@ def bm3d(noisy: Floats, sigma: float, axis: int | None) -> Floats:
     """Denoise by block matching and 3D filtering (Dabov, Foi, Katkovnik and Egiazarian, 2007), as
     its authors' package does it; colours by way of luminance.
     """
-    _need("bm3d", "distvae[bm3d]", "bm3d")
+    refuse_missing("bm3d", "bm3d")
     from bm3d import bm3d, bm3d_rgb
 
     denoise = bm3d if axis is None else bm3d_rgb
@@ -116,10 +116,3 @@ def biharmonic(corrupted: Floats, missing: NDArray[np.bool_]) -> Floats:
 
 DENOISERS: dict[str, Denoiser] = {"nlm": nlm, "tv": tv, "wavelet": wavelet, "bm3d": bm3d}
 INPAINTERS: dict[str, Callable[[Floats, NDArray[np.bool_]], Floats]] = {"biharmonic": biharmonic}
-
-
-def _need(module: str, package: str, name: str) -> None:
-    if not find_spec(module):
-        raise Refusal(
-            f"{name}: needs {package}, which is not installed; 'pip install {package}' expected"
-        )

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from distvae.config import Config
+from distvae.data.family import recordings_of
+from distvae.files.packages import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.figures import Group, declare
 from distvae.tasks.measures import effects, factors, importance, probes
@@ -61,10 +63,14 @@ def measures_for(figure: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def refuse_impossible_measures(config: Config) -> None:
-    """Refuse the first measure that a configuration can never give."""
+    """Refuse the first measure that a configuration can never give, or whose package is missing."""
+    if recordings_of(config.data) is not None:
+        refuse_missing("evaluating recordings", "librosa", "pystoi", "pandas")
     for name in config.eval.metrics:
         if name in MEASURES and (missing := MEASURES[name].missing(config)):
             raise Refusal(f"eval.metrics: {name} {missing}")
+        if name in MEASURES and MEASURES[name].missing in (needs_classes, needs_factors):
+            refuse_missing(f"eval.metrics: {name}", "sklearn")
 
 
 def refuse_missing_labels(config: Config) -> None:
