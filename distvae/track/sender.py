@@ -81,11 +81,14 @@ class Sender:
         """The id of the record, once it exists."""
         return self.sent["id"]
 
-    def send(self) -> Iterator[str]:
-        """Send what MLflow lacks, and yield what each answer was about."""
+    def send(self, with_code: bool = False) -> Iterator[str]:
+        """Send what MLflow lacks, and yield what each answer was about.
+
+        The model of a trial is sent without the code that opens it, unless `with_code`.
+        """
         with self._connected():
             yield from self._send_epochs()
-            for name, content, action in self._items():
+            for name, content, action in self._items(with_code or not self.record.get("parent")):
                 digest = hashlib.sha256(content).hexdigest()
                 if self.sent["digests"].get(name) != digest:
                     action()
@@ -180,7 +183,7 @@ class Sender:
         groups = self.record["groups"]
         return [Metric(metric_name(name, groups), value, when, step) for name, value in values]
 
-    def _items(self) -> Iterator[Item]:
+    def _items(self, with_code: bool) -> Iterator[Item]:
         """Yield what there is to send beside the epochs, in this order."""
         record, info = self.record, run_info(self.folder)
         yield "params", b"", self._send_params
@@ -194,7 +197,9 @@ class Sender:
         if status:
             yield from self._files()
             if status == "FINISHED" and (self.folder / "best.json").is_file():
-                yield "model", (self.folder / "best.json").read_bytes(), self._send_model
+                content = (self.folder / "best.json").read_bytes()
+                name = "model" if with_code else "weights"
+                yield name, content, partial(self._send_model, with_code)
         if findings := record.get("findings"):
             content = json.dumps(findings).encode()
             yield "findings", content, partial(self._send_findings, findings)
@@ -226,7 +231,7 @@ class Sender:
             yield "data", b"", partial(self._send_data, info, params)
         if best["name"]:
             run = Sender(self.store, folder)
-            deque(run.send(), maxlen=0)
+            deque(run.send(with_code=True), maxlen=0)
             content = json.dumps([best, run.sent["model"]]).encode()
             yield "registered", content, partial(self._register, model_name(best["name"]), run)
 
@@ -249,17 +254,17 @@ class Sender:
             self.client.log_batch(self.id, tags=tags)
         describe_data(self.client, self.id, info, params)
 
-    def _send_model(self) -> None:
+    def _send_model(self, with_code: bool) -> None:
         """Send the trained model as `mlflow.pyfunc.load_model` opens it.
 
-        It holds everything that a run folder needs.
+        The model holds the files that a run folder needs.
         """
         from mlflow.entities import LoggedModelOutput
 
         kind = self.record["params"].get("model.kind", "model")
         experiment = self.client.get_run(self.id).info.experiment_id
         with tempfile.TemporaryDirectory() as scratch:
-            pack(self.folder, Path(scratch))
+            pack(self.folder, Path(scratch), with_code)
             note = {NOTE: self.description()}
             model = self.client.create_logged_model(experiment, kind, self.id, tags=note)
             self.client.log_model_artifacts(model.model_id, scratch)

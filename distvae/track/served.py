@@ -62,10 +62,11 @@ def _load_pyfunc(path: str) -> Served:
     return Served(Run.open(path))
 
 
-def pack(run: Path, folder: Path) -> None:
+def pack(run: Path, folder: Path, with_code: bool = True) -> None:
     """Write a model into a folder as MLflow stores it.
 
-    It has weights, settings, history and figures, a card, an example, and the code that opens it.
+    The model has weights, settings, history and figures, a card and an example. The code that opens
+    it is hundreds of files, which take most of the time of sending a small model.
     """
     from mlflow.pyfunc import save_model
 
@@ -77,7 +78,7 @@ def pack(run: Path, folder: Path) -> None:
             str(folder),
             loader_module=__name__,
             data_path=f"{scratch}/run",
-            code_paths=[str(PACKAGE)],
+            code_paths=[str(PACKAGE)] if with_code else None,
             signature=_signature(info["dims"]),
             input_example=_example(info),
             pip_requirements=_requirements(),

@@ -5,13 +5,13 @@ The environment holds the installed packages that the core requires, and no othe
 
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
@@ -109,9 +109,10 @@ def test_the_core_denoises_trains_and_encodes(core: Path, tmp_path: Path) -> Non
     ):
         done = distvae(core, *words, place=tmp_path)
         assert done.returncode == 0, (words, done.stderr)
-    assert "the package mlflow is not installed" in distvae(
-        core, "train", "bars", "--out", "again", *quick, place=tmp_path
-    ).stderr
+    assert (
+        "the package mlflow is not installed"
+        in distvae(core, "train", "bars", "--out", "again", *quick, place=tmp_path).stderr
+    )
 
 
 @pytest.mark.slow
@@ -147,8 +148,9 @@ def test_estimators_need_scikit_learn_alone(core: Path, tmp_path: Path) -> None:
         "assert model.transform(rows).shape == (60, 2)\n"
     )
     done = run(core, "-c", program, place=tmp_path)
-    assert "ImportError: an estimator needs the package sklearn; pip install 'distvae[sklearn]'" in (
-        done.stderr
+    assert (
+        "ImportError: an estimator needs the package sklearn; pip install 'distvae[sklearn]'"
+        in (done.stderr)
     )
     packages = environment(tmp_path / "packages", "sklearn")
     done = run(packages, "-c", program, place=tmp_path)

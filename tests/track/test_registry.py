@@ -120,6 +120,7 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
         record.close()
         ids.append(read_sent(folder)["id"])
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    assert not list((root / "mlartifacts").rglob("code"))
     for best, versions in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):
         sweep.best(root / "sweep" / "trials" / best, "bob's: bars")
         sweep.wait()
@@ -128,6 +129,7 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
         described = Card(root / "sweep" / "trials" / best).text
         assert client.get_model_version_by_alias("bob's- bars", "best").description == described
         assert client.get_registered_model("bob's- bars").description == described
+        assert len(list((root / "mlartifacts").rglob("code"))) == versions
     assert {run.info.status for run in runs(root) if run.info.run_id in ids} == {"FINISHED"}
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from distvae.config import Config
+from distvae.files import packages
 from distvae.files.refusal import Refusal
-from distvae.track import Tracker, refuse_missing_packages, tensorboard
+from distvae.track import Tracker, refuse_missing_packages
 from tests.called import Called
 from tests.track.records import runs, steps, train
 
@@ -79,7 +80,9 @@ def test_a_sink_that_fails_is_told_of_once_and_disturbs_nothing(
 def test_a_sink_whose_package_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_missing_packages([])
     monkeypatch.setattr(packages, "is_installed", {}.get)
-    with pytest.raises(Refusal, match=r"train\.sinks: 'tensorboard' needs the package tensorboardX"):
+    with pytest.raises(
+        Refusal, match=r"train\.sinks: 'tensorboard' needs the package tensorboardX"
+    ):
         refuse_missing_packages(["tensorboard"])
 
 
