@@ -126,16 +126,12 @@ def assess(model: AnyModel, q: Posterior, batch: Batch, noise: Noise) -> Sums:
 
 
 def add(total: Sums, sums: Sums) -> None:
-    """Add sums to a total, in double precision; those that have it already in one operation."""
-    known = [name for name in sums if name in total]
-    double = [name for name in known if sums[name].dtype == torch.float64]
-    if double:
-        torch._foreach_add_([total[name] for name in double], [sums[name] for name in double])
+    """Add sums to a total, in double precision."""
     for name, value in sums.items():
-        if name not in known:
-            total[name] = value.to(torch.float64, copy=True)
-        elif name not in double:
+        if name in total:
             total[name] += value
+        else:
+            total[name] = value.to(torch.float64, copy=True)
 
 
 def add_step(total: Sums, sums: Sums) -> None:

@@ -4,6 +4,7 @@
 
 import ast
 import importlib
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,49 @@ def test_every_name_that_is_used_of_a_library_exists(library: str) -> None:
     assert {missing(name) for name in of_library} - {""} == set()
 
 
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
+"""Public names, in spite of how they begin."""
+
+
+def private(tree: ast.AST) -> Iterator[str]:
+    """The names of a module that begin with an underscore and that it imports or asks an object
+    for.
+    """
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Attribute):
+            names = [node.attr]
+        elif isinstance(node, ast.Import):
+            names = [part for each in node.names for part in each.name.split(".")]
+        elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("_typeshed"):
+            names = [*(node.module or "").split("."), *(each.name for each in node.names)]
+        yield from (name for name in names if re.match("_[^_]", name))
+
+
+def defined(tree: ast.AST) -> Iterator[str]:
+    """The names that a module defines, those of attributes included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def test_no_private_name_of_a_dependency_is_used() -> None:
+    trees = [parsed(file) for file in FILES]
+    own = {name for tree in trees for name in defined(tree)}
+    assert {name for tree in trees for name in private(tree)} - own - OF_NAMED_TUPLES == set()
+
+
+def test_private_names_are_found_however_they_are_used() -> None:
+    program = "import ray._private\nfrom torch._C import x\nfrom a import _b\nself._c = d._e._f()"
+    tree = ast.parse(program)
+    found = set(private(tree)) - set(defined(tree))
+    assert found == {"_private", "_C", "_b", "_e", "_f"}
+
+
 def test_names_are_found_however_they_are_imported() -> None:
     program = """
 import ray.train
@@ -127,12 +171,13 @@ def test_the_locked_versions_are_those_that_are_asked_for() -> None:
         if "==" in line
     )
     locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
-    for text in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    optional = project["optional-dependencies"]
+    extras = [text for extra in ("speech", "tune", "sklearn", "dev") for text in optional[extra]]
+    for text in project["dependencies"] + extras:
         wanted = Requirement(text)
-        version = locked[wanted.name.lower().replace("_", "-")]
-        assert version in wanted.specifier, f"{text}: {version} is locked"
+        if wanted.name != project["name"]:
+            version = locked[wanted.name.lower().replace("_", "-")]
+            assert version in wanted.specifier, f"{text}: {version} is locked"
     for library in LIBRARIES:
-        (wanted,) = (
-            each for each in map(Requirement, project["dependencies"]) if each.name == library
-        )
+        (wanted,) = (each for each in map(Requirement, optional["tune"]) if each.name == library)
         assert {each.operator for each in wanted.specifier} == {">=", "<"}, library
