@@ -158,7 +158,7 @@ def download(folder: Path) -> Path:
         str(folder),
     ]
     lock = ["-c", str(ROOT / "requirements.lock"), "--find-links", str(folder)]
-    for what in (["torch", "numpy"], ["setuptools", "wheel", str(ROOT)]):
+    for what in (["torch", "numpy"], ["setuptools", "wheel", f"{ROOT}[all]"]):
         subprocess.run([*pip, *lock, *what], check=True)
     for other in folder.glob("distvae*"):
         other.unlink()
