@@ -28,13 +28,14 @@ from PIL import Image
 from pyarrow import feather
 
 from distvae.config import IdxData, ImageData, RowsData, SpeechData
-from distvae.data import audio, files, open_dataset, signals
-from distvae.data.images import archive, idx
-from distvae.data.picture_file import head
-from distvae.data.recognise import survey
+from distvae.data import audio, folders, open_dataset, signals
+from distvae.data.check import survey
+from distvae.data.images import arrays as archive
+from distvae.data.images import idx
+from distvae.data.pictures import head
 from distvae.data.speech import recordings
-from distvae.data.tables import arrow, ingest, rows
-from distvae.data.tables.formats import Table
+from distvae.data.tables import ingest, rows
+from distvae.data.tables.table import Table
 from distvae.files.refusal import Refusal
 from tests.called import Called
 
@@ -397,7 +398,7 @@ def test_a_flipped_bit_of_ingested_rows_is_seen_even_after_they_were_seen_whole(
     open_dataset(RowsData(path=str(made)))
     path = made / "train-00001.arrow"
     content = bytearray(path.read_bytes())
-    content[content.index(arrow.read_arrow(path)[4].tobytes())] ^= 1
+    content[content.index(rows.read_arrow(path)[4].tobytes())] ^= 1
     path.write_bytes(content)
     with pytest.raises(
         Refusal, match=r"train-00001\.arrow: altered or damaged: its checksum is not the one"
@@ -409,13 +410,13 @@ def test_rows_are_read_for_their_checksums_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, seen = ingested(tmp_path).rename(tmp_path / "moved"), list[Path]()
-    digest = files.digest
+    digest = folders.digest
 
     def counted(path: Path) -> str:
         seen.append(path)
         return digest(path)
 
-    monkeypatch.setattr(files, "digest", counted)
+    monkeypatch.setattr(folders, "digest", counted)
     for _ in range(3):
         open_dataset(RowsData(path=str(made)))
     assert len(seen) == len(list(made.glob("*.arrow")))
@@ -425,7 +426,7 @@ def test_rows_are_not_read_for_their_checksums_where_they_were_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = ingested(tmp_path)
-    monkeypatch.setattr(files, "digest", pytest.fail)
+    monkeypatch.setattr(folders, "digest", pytest.fail)
     open_dataset(RowsData(path=str(made)))
 
 
@@ -463,7 +464,7 @@ def test_a_manifest_with_a_wrong_field_is_refused(tmp_path: Path, field: str) ->
 def test_a_damaged_file_of_the_cache_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "train.arrow").write_bytes(b"ARROW1" + bytes(100))
     with pytest.raises(Refusal, match=r"train\.arrow: cannot be read"):
-        arrow.read_arrow(tmp_path / "train.arrow")
+        rows.read_arrow(tmp_path / "train.arrow")
 
 
 def test_more_rows_than_memory_are_refused_before_a_file_is_made(

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from distvae.data import files
+from distvae.data import folders as files
 from distvae.files.refusal import Refusal
 
 NOBODY = 65534

@@ -15,7 +15,7 @@ from distvae.config import SpeechData
 from distvae.config.values import POWER_FLOOR
 from distvae.data import open_dataset
 from distvae.data.dataset import Array
-from distvae.data.tables import arrow
+from distvae.data.tables import rows as arrow
 from distvae.files.refusal import Refusal
 
 Write = Callable[..., Path]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.data.windows.gaps import read_gaps
+from distvae.data.windows.missing import read_gaps
 from distvae.files.refusal import Refusal
 
 RATE, SAMPLES = 16000, 800

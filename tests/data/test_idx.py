@@ -8,8 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from distvae.config import IdxData
-from distvae.data import open_dataset
-from distvae.data.images import idx
+from distvae.data import labels_of, open_dataset
 from distvae.files.refusal import Refusal
 
 Bytes = NDArray[np.uint8]
@@ -70,11 +69,11 @@ def test_labels_that_are_not_one_for_each_image_are_refused(folder: Path) -> Non
     with pytest.raises(
         Refusal, match=r"t10k-labels-idx1-ubyte: 5 labels, and t10k-images.* has 6 images"
     ):
-        idx.read_labels(IdxData(path=str(folder)))
+        labels_of(IdxData(path=str(folder)))
 
 
 def test_labels_follow_their_images(folder: Path) -> None:
-    labels = idx.read_labels(IdxData(path=str(folder), holdout=3))
+    labels = labels_of(IdxData(path=str(folder), holdout=3))
     assert labels is not None
     assert labels["train"].dtype == np.int64
     assert labels["train"].tolist() == list(range(7))
@@ -161,7 +160,7 @@ def test_mnist_is_as_known(monkeypatch: pytest.MonkeyPatch, real_data: Path) -> 
     if not (real_data / "mnist").is_dir():
         pytest.skip("no mnist folder in the data")
     monkeypatch.setenv("DISTVAE_DATA", os.fspath(real_data))
-    dataset, labels = open_dataset(IdxData()), idx.read_labels(IdxData())
+    dataset, labels = open_dataset(IdxData()), labels_of(IdxData())
     assert {name: rows.shape for name, rows in dataset.splits.items()} == {
         "train": (60000, 784),
         "val": (10000, 784),

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from distvae.config import ImageData
 from distvae.data import labels_of, open_dataset
-from distvae.data.images import cifar
+from distvae.data.images import arrays as cifar
 from distvae.data.images.source import divide_images
 from distvae.files.refusal import Refusal
 
@@ -173,7 +173,7 @@ def test_a_damaged_pickle_is_read_or_refused(
     path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(bytes(content))
     with contextlib.suppress(Refusal):
-        images, classes = cifar._python(path)
+        images, classes = cifar.read_pickled_batch(path)
         assert images.shape == (len(classes), 3, 32, 32)
 
 

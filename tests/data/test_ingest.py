@@ -23,10 +23,10 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distvae.data.tables import arrow
 from distvae.data.tables import ingest as ingesting
-from distvae.data.tables.formats import Table
+from distvae.data.tables import rows as arrow
 from distvae.data.tables.ingest import Division, ingest
+from distvae.data.tables.table import Table
 from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
 from tests.called import Called

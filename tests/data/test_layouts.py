@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from distvae.cli import app
 from distvae.config import SpeechData
 from distvae.data.dataset import Recording
-from distvae.data.speech import layouts, recordings
+from distvae.data.speech import recordings
+from distvae.data.speech import recordings as layouts
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
 from tests.data.mono import read_mono

@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from distvae.config import PatchData
 from distvae.data.signals import Signal
+from distvae.data.windows.family import PatchFamily
 from distvae.data.windows.missing import drop_at_random, marked_by, masked_by
-from distvae.data.windows.source import corrupt
 
 WAYS: tuple[Literal["pixels", "values"], ...] = ("pixels", "values")
 
@@ -63,7 +63,7 @@ def test_of_grey_pixels_both_drop_the_same(share: float, seed: int) -> None:
 def test_what_a_model_sees_lacks_what_the_configuration_drops(
     what: Literal["pixels", "values"],
 ) -> None:
-    seen = corrupt(picture(3), PatchData(drop=0.4, dropped=what, noise_seed=7))
+    seen = PatchFamily(PatchData(drop=0.4, dropped=what, noise_seed=7)).corrupt(picture(3))
     assert (np.isnan(seen.values) == drop_at_random(dropping(0.4, 7, what))(picture(3))).all()
 
 

@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from distvae.data import deep, picture_file, signals
+from distvae.data import pictures as deep
+from distvae.data import pictures as picture_file
+from distvae.data import signals
 from distvae.data.images.folder import read_to_form
 
 Pixels = NDArray[np.integer]
@@ -84,9 +86,7 @@ def test_colour_of_sixteen_bits_stands_upright_in_png(
     tmp_path: Path, turn: int, channels: int
 ) -> None:
     path, stored = tmp_path / "a.png", pixels(channels, 16)
-    content = deep.png(stored.astype(np.uint16))
-    note = deep._chunk(b"eXIf", tagged(turn).tobytes().removeprefix(b"Exif\0\0"))
-    path.write_bytes(content[:33] + note + content[33:])  # after the header
+    deep.write_deep(path, stored.astype(np.uint16), exif=tagged(turn).tobytes())
     check_upright(path, stored, turn)
 
 

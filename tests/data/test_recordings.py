@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from distvae.config import SpeechData
 from distvae.data import SpeechFamily, folders, open_dataset
-from distvae.data.recognise import survey
+from distvae.data.check import survey
 from distvae.data.speech import recordings
 from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from distvae.config import RowsData
 from distvae.data import open_dataset
 from distvae.data.dataset import Dataset, LazyRows, Stacked
-from distvae.data.tables import arrow, rows
+from distvae.data.tables import rows
 from distvae.data.tables.ingest import Division, ingest
 from distvae.data.tables.rows import digest
 from distvae.files.refusal import Refusal
@@ -268,7 +268,7 @@ def test_large_data_is_opened_file_by_file_when_a_row_is_read(
     ingest([stored(tmp_path, numbered(60))], tmp_path / "out", Division(0, 0, rows_per_file=20))
     damaged = tmp_path / "out" / "train-00002.arrow"
     altered = bytearray(damaged.read_bytes())
-    altered[altered.index(arrow.read_arrow(damaged)[4].tobytes())] ^= 1
+    altered[altered.index(rows.read_arrow(damaged)[4].tobytes())] ^= 1
     damaged.write_bytes(altered)
     train = opened(tmp_path / "out").splits["train"]
     assert isinstance(train, Stacked)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
-from distvae.data import deep, signals
+from distvae.data import pictures as deep
+from distvae.data import signals
 from distvae.files.kinds import PICTURES
 from distvae.files.refusal import Refusal
 

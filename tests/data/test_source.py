@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from distvae.config import PatchData
 from distvae.data.signals import Signal
-from distvae.data.windows.source import corrupt, noise_level, read_source
+from distvae.data.windows.family import PatchFamily, read_source
 from distvae.files.refusal import Refusal
 
 RATE = 8000
@@ -32,7 +32,7 @@ def chunks(path: Path, **settings: object) -> PatchData:
 
 def test_noise_is_added_to_the_samples_as_they_are() -> None:
     quiet = Signal(np.full((50_000, 1), 0.01), rate=RATE)
-    added = corrupt(quiet, PatchData(window=(16,), noise=0.1)).values - quiet.values
+    added = PatchFamily(PatchData(window=(16,), noise=0.1)).corrupt(quiet).values - quiet.values
     assert abs(added.mean()) < 5 * 0.1 / math.sqrt(added.size)
     assert added.std() == pytest.approx(0.1, rel=0.02)
 
@@ -43,10 +43,12 @@ def test_the_noise_of_an_snr_lies_so_many_decibels_below_the_sound(
 ) -> None:
     signal = Signal(level * np.sin(np.arange(40_000))[:, None], rate=RATE)
     config = PatchData(window=(16,), snr=decibels)
-    noise = corrupt(signal, config).values - signal.values
+    noise = PatchFamily(config).corrupt(signal).values - signal.values
     ratio = 10 * math.log10(np.square(signal.values).mean() / np.square(noise).mean())
     assert ratio == pytest.approx(decibels, abs=0.15)
-    assert np.square(noise).mean() == pytest.approx(noise_level(signal, config) ** 2, rel=0.03)
+    assert np.square(noise).mean() == pytest.approx(
+        PatchFamily(config).noise_level(signal) ** 2, rel=0.03
+    )
 
 
 def test_an_excerpt_has_the_samples_from_its_start_on(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.data import splits
+from distvae.data import folders as splits
+from distvae.data.speech import recordings
 from distvae.files.refusal import Refusal
 
 SHARES = {"val": 0.15, "test": 0.15}
@@ -11,7 +12,7 @@ names = st.sets(st.text(min_size=1, max_size=8), min_size=3, max_size=40)
 
 @given(speakers=names, seed=st.integers(0, 2**40))
 def test_every_speaker_is_drawn_once_and_no_split_is_empty(speakers: set[str], seed: int) -> None:
-    drawn = splits.draw_missing_splits(dict.fromkeys(speakers, "train"), SHARES, seed)
+    drawn = recordings.draw_missing_splits(dict.fromkeys(speakers, "train"), SHARES, seed)
     assert drawn.keys() == speakers
     assert set(drawn.values()) == set(splits.SPLITS)
 
@@ -22,7 +23,7 @@ def test_the_draw_depends_on_names_and_seed_alone(
 ) -> None:
     one, other = sorted(speakers), data.draw(st.permutations(sorted(speakers)))
     drawn = [
-        splits.draw_missing_splits(dict.fromkeys(order, "train"), SHARES, seed)
+        recordings.draw_missing_splits(dict.fromkeys(order, "train"), SHARES, seed)
         for order in (one, other)
     ]
     assert drawn[0] == drawn[1]
@@ -30,7 +31,7 @@ def test_the_draw_depends_on_names_and_seed_alone(
 
 def test_seeds_draw_different_speakers() -> None:
     speakers = dict.fromkeys("abcdefghijkl", "train")
-    assert len({str(splits.draw_missing_splits(speakers, SHARES, seed)) for seed in range(10)}) > 1
+    assert len({str(recordings.draw_missing_splits(speakers, SHARES, seed)) for seed in range(10)}) > 1
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_seeds_draw_different_speakers() -> None:
 )
 def test_shares_are_of_the_speakers_rounded(speakers: int, val: int, test: int) -> None:
     drawn = list(
-        splits.draw_missing_splits(
+        recordings.draw_missing_splits(
             dict.fromkeys(map(str, range(speakers)), "train"), SHARES, 0
         ).values()
     )
@@ -47,14 +48,14 @@ def test_shares_are_of_the_speakers_rounded(speakers: int, val: int, test: int) 
 
 def test_only_a_missing_split_is_filled_and_only_from_training() -> None:
     assignment = dict.fromkeys("abcdefgh", "train") | {"x": "test", "y": "test"}
-    filled = splits.draw_missing_splits(assignment, SHARES, 0)
+    filled = recordings.draw_missing_splits(assignment, SHARES, 0)
     assert {s for s in filled if filled[s] == "test"} == {"x", "y"}
     assert [filled[s] for s in "abcdefgh"].count("val") == 1
 
 
 def test_a_whole_assignment_is_left_alone() -> None:
     assignment = {"a": "train", "b": "val", "c": "test"}
-    assert splits.draw_missing_splits(assignment, SHARES, 0) == assignment
+    assert recordings.draw_missing_splits(assignment, SHARES, 0) == assignment
 
 
 @pytest.mark.parametrize(
@@ -68,18 +69,13 @@ def test_a_whole_assignment_is_left_alone() -> None:
 )
 def test_too_few_speakers_are_refused(assignment: dict[str, str], words: str) -> None:
     with pytest.raises(Refusal, match=words):
-        splits.draw_missing_splits(assignment, SHARES, 0)
+        recordings.draw_missing_splits(assignment, SHARES, 0)
 
 
 def test_large_shares_leave_somebody_to_train_on() -> None:
     speakers = dict.fromkeys("abc", "train")
     with pytest.raises(Refusal, match=r"2 for val and 1 for test .*4 or more"):
-        splits.draw_missing_splits(speakers, {"val": 0.6, "test": 0.3}, 0)
-
-
-def test_a_speaker_in_two_splits_is_refused_by_name() -> None:
-    with pytest.raises(Refusal, match="'ann' is in train and in test"):
-        splits.split_by_speaker([("ann", "train"), ("bob", "test"), ("ann", "test")])
+        recordings.draw_missing_splits(speakers, {"val": 0.6, "test": 0.3}, 0)
 
 
 @pytest.mark.parametrize(

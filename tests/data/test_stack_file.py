@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distvae.data.stack_file import neighbours, read_stack, write_stack
+from distvae.data.signals import neighbours, read_stack, write_stack
 from distvae.files.refusal import Refusal
 
 tifffile = pytest.importorskip("tifffile")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config.values import POWER_FLOOR
-from distvae.data.speech.stft import Stft, power
+from distvae.data.speech.frames import Stft, power
 from distvae.models.likelihoods import ItakuraSaito
 
 

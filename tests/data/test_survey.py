@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from distvae.cli import app
 from distvae.config import registry
+from distvae.data.check import survey
 from distvae.data.dataset import BUILT_IN
-from distvae.data.examples import PICTURE, SOUND
-from distvae.data.recognise import survey
+from distvae.data.signals import PICTURE, SOUND
 from distvae.files.refusal import Refusal
 from distvae.train.session import fit
 from tests import tiny

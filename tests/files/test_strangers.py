@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import open_dataset
-from distvae.data.images.cifar import read_cifar
+from distvae.data.images.arrays import read_cifar
 from distvae.data.tables.ingest import Division, ingest
 from distvae.data.tables.rows import digest
 from distvae.files.refusal import Refusal

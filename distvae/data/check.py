@@ -8,22 +8,23 @@ from inspect import getattr_static
 from distvae.config import DataConfig, Generated
 from distvae.config.registry import load_extensions
 from distvae.data.family import DATA, AnyFamily, DataFamily, family_of
-from distvae.data.images.collection import EXPECTED as IMAGES
-from distvae.data.images.family import IdxFamily, ImageFamily
+from distvae.data.images.family import EXPECTED as IMAGES
+from distvae.data.images.family import ImageFamily
+from distvae.data.images.idx import IdxFamily
 from distvae.data.remote import is_remote, local_path
 from distvae.data.speech.family import SpeechFamily
 from distvae.data.survey import Survey
-from distvae.data.tables.family import RowsFamily
+from distvae.data.tables.rows import RowsFamily
 from distvae.data.windows.family import PatchFamily
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
 IN_THIS_ORDER = (RowsFamily, IdxFamily, ImageFamily, SpeechFamily, PatchFamily)
-"""The families of the package that recognise their data. A later one is asked only if none before
-it recognised the path.
+"""The families of the package that recognise their data. The first family that recognises a path
+reads it.
 """
 RUN_FILES = ("run.json", "config.yaml")
-"""Files of a run folder, whose pictures are no data."""
+"""Files of a run folder. Its pictures are no data."""
 
 
 def survey(path: str) -> Survey:
@@ -65,9 +66,8 @@ def _ask(path: str, ask: Callable[[type[AnyFamily], str], Survey | None]) -> Sur
 
 
 def _families() -> list[type[AnyFamily]]:
-    """Return the families to ask: those of other packages first, because they are more specific.
-
-    A package that cannot be imported is reported, and its data are not recognised.
+    """Return the families to ask, beginning with families of other packages, which are more
+    specific. A package that cannot be imported is reported.
     """
     try:
         load_extensions("data")
@@ -87,6 +87,6 @@ def survey_of_another_kind(path: str, config: DataConfig) -> Survey | None:
 
 
 def _follows_path(config: DataConfig) -> bool:
-    """Return whether a survey can find the configured kind; one that it cannot find was chosen."""
+    """Return whether a survey can find the configured kind of data."""
     own, inherited = (getattr_static(each, "survey") for each in (family_of(config), DataFamily))
     return isinstance(config, Generated) or own is not inherited
