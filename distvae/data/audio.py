@@ -211,20 +211,29 @@ def _ends_ogg(content: bytes) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator["SoundFile"]:
-    """Open a sound file. Refuse a damaged file, or one with implausible channels or rates, by its
-    name.
-    """
-    import soundfile
-
+    """Open a sound file. Refuse a damaged file, and implausible channels and rates."""
     expected = "an undamaged sound file"
     require_regular_file(path, expected)
-    with decoding(path, expected), _decoder_silent(path), soundfile.SoundFile(path) as sound:
+    with decoding(path, expected), _decoder_silent(path), _recognised(path) as sound:
         if sound.channels > MAX_CHANNELS:
             raise Refusal(f"{path}: {sound.channels} channels; {MAX_CHANNELS} at most expected")
         if not RATES[0] <= sound.samplerate <= RATES[1]:
             wanted = f"{RATES[0]:,} to {RATES[1]:,} Hz"
             raise Refusal(f"{path}: a sampling rate of {sound.samplerate:,} Hz; {wanted} expected")
         yield sound
+
+
+def _recognised(path: Path) -> "SoundFile":
+    """Return an opened sound file, or refuse a file in which the decoder finds no sound."""
+    import soundfile
+
+    try:
+        return soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        if path.suffix.lower() != ".mp3":
+            raise
+        # of an MP3, libsndfile says that the file does not exist
+        raise Refusal(f"{path}: holds no MPEG audio; an undamaged sound file expected") from error
 
 
 @contextmanager
