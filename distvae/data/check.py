@@ -28,15 +28,15 @@ RUN_FILES = ("run.json", "config.yaml")
 
 
 def survey(path: str) -> Survey:
-    """Return what is at a path or a URI. Pictures and recordings in folders are opened but not
+    """Return the survey of a path or a URI. Pictures and recordings in folders are opened, but not
     decoded.
     """
     return _ask(path, lambda family, place: family.survey(place))
 
 
 def examine(path: str, settings: Sequence[str] = ()) -> Survey:
-    """Return what is at a path or a URI, under settings such as `data.skip_broken=true`. Pictures
-    and recordings in folders are decoded to find broken ones.
+    """Return the survey of a path or a URI, under settings like `data.skip_broken=true`. Pictures
+    and recordings in folders are decoded to find broken files.
     """
     found = _ask(path, lambda family, place: family.examine(place, settings))
     for word in settings:
@@ -78,9 +78,9 @@ def _families() -> list[type[AnyFamily]]:
 
 
 def survey_of_another_kind(path: str, config: DataConfig) -> Survey | None:
-    """Return what is at a path, or None if the configured kind of data is to read it.
+    """Return the survey of a path, or None if the configured kind of data is to read it.
 
-    A kind that no survey finds, such as windows of pictures, gives way to a folder of rows only.
+    A kind that no survey finds, like windows of pictures, gives way to a folder of rows only.
     """
     found = survey(path) if _follows_path(config) else RowsFamily.survey(path)
     return found if found and found.kind != config.kind else None

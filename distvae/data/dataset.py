@@ -77,12 +77,12 @@ class LazyRows(ABC):
 
 
 class Stacked(LazyRows):
-    """Tables of one width, one below the other, used as one. Only the rows asked for are copied."""
+    """Tables of one width, stacked into one table. Only the requested rows are copied."""
 
     def __init__(self, parts: Sequence[Rows], facts: Facts | None = None) -> None:
         self.parts = parts
         self.facts = facts
-        """What was recorded of all rows, if anything was."""
+        """The facts that an ingest recorded about all rows, if any."""
         self.starts = np.cumsum([0, *map(len, parts)])
         self.shape = (int(self.starts[-1]), parts[0].shape[1])
 
@@ -101,7 +101,7 @@ class Stacked(LazyRows):
 
 
 def recorded_facts(rows: Rows) -> Facts | None:
-    """Return what was recorded of some rows when they were ingested, or None."""
+    """Return the facts that an ingest recorded about rows, or None."""
     return rows.facts if isinstance(rows, Stacked) else None
 
 
@@ -152,15 +152,15 @@ class Dataset:
     order.
     """
     pictures: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Folders of pictures only: the file of each row by split, named as those of recordings."""
+    """Folders of pictures only: the file of each row by split, relative to the dataset's root."""
     shape: tuple[int, ...] = ()
-    """(channels, height, width) of an image, (channels, samples) of a sound: a row is that, flat;
-    empty: none.
+    """(channels, height, width) of an image or (channels, samples) of a sound. A row holds its values
+    flat. Empty for other rows.
     """
     uri: str = ""
-    """Where it was brought from, if from another machine."""
+    """The URI that the data were copied from, if they were."""
     scale: float = 1.0
-    """The size of 1 in the rows, in the units of the data."""
+    """The value of 1 in a row, in the units of the data."""
 
     @property
     def dims(self) -> int:

@@ -1,4 +1,4 @@
-"""Folders of data: the files in them, which files are broken, and the cache of what is computed.
+"""Folders of data: the files in them, broken files, and the cache of computed results.
 
 A folder may come from anyone. It is listed with the links in it, but no file is listed twice, and
 no link puts a file into a second split.

@@ -96,7 +96,7 @@ def _as_array(media: ArrayLike | Rows | Tensor) -> AnyArray | None:
 def _rows_of_paths(
     config: DataConfig, paths: Sequence[str], shape: tuple[int, ...], digest: str
 ) -> Rows:
-    """Return the rows of several files or folders, one below the other."""
+    """Return the rows of several files or folders, stacked."""
     parts = [_rows_of_path(config, path, shape, digest) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
@@ -130,8 +130,8 @@ def _are_places(media: object) -> "TypeIs[Sequence[Place]]":
 
 
 def is_single_file(config: DataConfig, path: str) -> bool:
-    """Return whether a path is one picture or recording that this kind of data reads. Refuse a path
-    that does not exist.
+    """Return whether a path is a single picture or recording that this kind of data reads. Refuse
+    a path that does not exist.
     """
     _refuse_absent(config, path)
     return isinstance(family_of(config), ReadsMedia) and _is_single(Path(path).expanduser())
@@ -144,5 +144,5 @@ def _refuse_absent(config: DataConfig, path: str) -> None:
 
 
 def _is_single(path: Path) -> bool:
-    """Return whether a path is one file, and not an archive of images."""
+    """Return whether a path is a single file, and not an archive of images."""
     return path.is_file() and path.suffix.lower() != ARCHIVE

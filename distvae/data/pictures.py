@@ -41,7 +41,7 @@ copyright. Other tags of a TIFF say how its pixels are stored."""
 QUARTERS = range(5, 9)
 """Orientations of pictures that are to be turned by a quarter."""
 BITS, PHOTOMETRIC, PLANES = 258, 262, 284
-"""Tags of a TIFF: bits of each channel, what its numbers mean, and how channels are placed."""
+"""Tags of a TIFF: bits of each channel, the meaning of numbers, and the placement of channels."""
 WHITE_IS_ZERO, SEPARATE = 0, 2
 """Values of the tags of meaning and of placement."""
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -260,7 +260,7 @@ def _save(path: Path, values: Stored, signal: Signal) -> None:
 
 
 class Stack(NamedTuple):
-    """The pictures of a TIFF that holds several of one size, such as a video, and its tags."""
+    """The pictures of a TIFF that holds several pictures of one size, and its tags."""
 
     pages: list[Stored]
     tags: dict[int, object]

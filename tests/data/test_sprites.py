@@ -74,23 +74,6 @@ def test_an_ellipse_points_where_its_rotation_says(rotation: int) -> None:
     assert abs(along @ [math.cos(angle), math.sin(angle)]) == pytest.approx(1, abs=1e-3)
 
 
-@given(SPRITES)
-def test_a_step_of_a_place_moves_the_picture(sprite: np.ndarray) -> None:
-    sprite[3] = min(sprite[3], COUNTS[3] - 2)
-    before, after = (
-        moments(draw_sprites(sprite[None], 32)[0]),
-        moments(draw_sprites((sprite + np.eye(5, dtype=int)[3])[None], 32)[0]),
-    )
-    step = (32 - 2 * (32 * RADIUS + 1)) / (COUNTS[3] - 1)
-    np.testing.assert_allclose(after[1] - before[1], [step, 0], atol=0.3)
-
-
-def test_edges_are_soft() -> None:
-    picture = draw_sprites(np.array([[0, 5, 3, 7, 7]]), SIZE)[0]
-    assert picture.max() == 1
-    assert ((picture > 0.1) & (picture < 0.9)).sum() > 10
-
-
 @pytest.mark.parametrize("rows", [200, 46080])
 def test_no_picture_is_drawn_twice_and_splits_are_apart(rows: int) -> None:
     levels = factors_of(opened(rows=rows)).levels  # type: ignore[union-attr]

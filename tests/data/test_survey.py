@@ -186,19 +186,6 @@ def test_a_table_that_cannot_be_ingested_is_refused_with_the_reason(root: Path) 
     )
 
 
-def test_all_damaged_recordings_are_named(root: Path, write: Write) -> None:
-    for k in range(6):
-        write(f"speaker{k}/1.wav")
-    for k in (2, 4):
-        (root / f"speaker{k}" / "1.wav").write_bytes(b"no sound")
-    code, found = checked(root)
-    assert code == 2
-    assert [Path(line.partition(": ")[0]).parent.name for line in found["unreadable"]] == [
-        "speaker2",
-        "speaker4",
-    ]
-
-
 def test_pictures_are_counted_by_size_and_the_damaged_named(root: Path) -> None:
     for k, side in enumerate((4, 4, 4, 6)):
         (root / f"class{k % 2}").mkdir(exist_ok=True)

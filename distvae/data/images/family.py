@@ -77,7 +77,7 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return what is at a path if it holds images in any of these forms."""
+        """Return the survey of a path that holds images in any of these forms."""
         return _survey(path, decoded=False)
 
     @classmethod

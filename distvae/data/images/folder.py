@@ -38,7 +38,7 @@ SPLIT_OF = {"0": "train", "1": "val", "2": "test"}
 
 
 class Picture(NamedTuple):
-    """A picture file with its split and its class, either of which may be empty."""
+    """A picture file with its split and its class. Either may be empty."""
 
     file: str
     split: str

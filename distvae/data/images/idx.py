@@ -26,7 +26,7 @@ Value = TypeVar("Value", np.uint8, np.float32)
 FORMAT = 1
 """Version of the preparation. Another version has another digest."""
 COPIES = 6
-"""Bytes of memory for a value: as it is in the file, and as a number of 32 bits."""
+"""Bytes of memory for a value: one as in the file, four as a float, one for a copy."""
 PARTS = ("train", "t10k")
 """The beginning of the names of files, to train on and to test on."""
 _SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -68,7 +68,7 @@ class IdxFamily(ReadsImages, DataFamily[IdxData]):
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return what is at a path if it is a folder of idx files."""
+        """Return the survey of a folder of idx files."""
         if not any(Path(path).glob("*-images[-.]idx3-ubyte*")):
             return None
         family = cls(IdxData(path=path))

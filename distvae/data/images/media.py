@@ -22,7 +22,7 @@ class ReadsImages:
     """The part of a family that makes rows of single pictures and of arrays of images."""
 
     def rows_of(self, media: FileOrArray, shape: Shape) -> AnyArray:
-        """Return a picture, one image or several as rows; an array of rows as it is.
+        """Return a picture, one image or several images as rows, and an array of rows unchanged.
 
         A picture is cropped and resized as in training. Images have their channels last, or none.
         """

@@ -51,7 +51,7 @@ class Source:
     digest: str
     """Changes with the content."""
     published: Published | None = None
-    """The published data of which the source should hold all images."""
+    """The published data whose images the source should hold."""
     others: tuple[str, ...] = ()
     """Notes on files that are not read."""
     skipped: tuple[int, ...] = ()

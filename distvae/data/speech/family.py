@@ -116,7 +116,7 @@ class SpeechFamily(DataFamily[SpeechData]):
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return what is at a path if it is the built-in speech or a folder of recordings."""
+        """Return the survey of the built-in speech or of a folder of recordings."""
         return _survey(path, decoded=False)
 
     @classmethod
@@ -139,8 +139,8 @@ class Readable(NamedTuple):
 
 
 def _survey(path: str, decoded: bool, settings: Sequence[str] = ()) -> Survey | None:
-    """Return what the recordings at a path are under some settings, by their headers or, if they
-    are to be decoded, by their samples too.
+    """Return the survey of recordings under some settings, by their headers or, if they are to be
+    decoded, by their samples too.
     """
     root = synthesiser.folder() if path == BUILT_IN else Path(path)
     if not root.is_dir() or not folders.list_files(root, SOUNDS):

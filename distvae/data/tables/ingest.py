@@ -107,7 +107,7 @@ def ingest(
     force: bool = False,
     quiet: bool = False,
 ) -> str:
-    """Place the rows of all sources in a new folder; return a sentence on what it holds."""
+    """Place the rows of all sources in a new folder; return a sentence about the folder."""
     division = division or Division()
     _claim(out, force)
     opened = [Table.open(path) for path in sources]
@@ -141,9 +141,7 @@ def ingest(
 def _claim(out: Path, force: bool) -> None:
     """Refuse to write over anything but, with force, an older ingest."""
     if out.suffix.lower() in SUFFIXES:
-        raise Refusal(
-            f"{out}: the name of one more table; that of the folder to make expected last"
-        )
+        raise Refusal(f"{out}: the name of one more table; the name of a new folder expected last")
     if not out.exists():
         check_writable_folder(out)
         return

@@ -79,7 +79,7 @@ class RowsFamily(DataFamily[RowsData]):
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return what is in a folder of rows, or in a table that is still to be ingested."""
+        """Return the survey of a folder of rows, or of a table that is still to be ingested."""
         place = Path(path)
         if place.is_file() and place.suffix.lower() in SUFFIXES:
             table = Table.open(place)

@@ -4,9 +4,9 @@
 The grey levels of each picture are brought to one standard deviation first (data.contrast), so that
 dim pictures count as much as bright ones. The mean of a window is subtracted (unless
 data.level=keep), then the mean of each value over the training windows. Whitening (ZCA) projects
-onto the principal components of those windows, as few as explain the wanted share of the variance,
-divides each by its standard deviation, and rotates back. Along the other components every window is
-zero.
+onto the first principal components of these windows, which explain a share of the variance
+(data.kept), divides each by its standard deviation, and rotates back. Along the components that are
+left out, every window is zero.
 """
 
 import hashlib
@@ -149,7 +149,7 @@ def _pictures(paths: Iterable[Path], config: CropData) -> Iterator[Doubles]:
         if config.contrast == "own":
             own = _contrast(path, grey)
             first = first or own
-            grey *= first / own  # exactly 1 where there is one picture
+            grey *= first / own  # exactly 1 for the first picture
         yield grey
 
 

@@ -57,7 +57,7 @@ class Grid:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], config: PatchData) -> "Grid":
-        """Return the windows that a configuration places on such an array."""
+        """Return the windows that the settings place on an array of a shape."""
         return cls(shape, config.window, config.stride, config.channels == "joint")
 
     @cached_property
@@ -123,7 +123,7 @@ class Patches:
     scale: float
     """The unit of the model, in units of the array."""
     shift: Doubles
-    """(N, 1) what was subtracted from each row, in the array's units."""
+    """(N, 1) the level that was subtracted from each row, in the units of the array."""
     copies: int = 1
     """Copies of each channel of the grid in the array."""
 
