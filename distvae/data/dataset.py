@@ -154,8 +154,8 @@ class Dataset:
     pictures: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Folders of pictures only: the file of each row by split, relative to the dataset's root."""
     shape: tuple[int, ...] = ()
-    """(channels, height, width) of an image or (channels, samples) of a sound. A row holds its values
-    flat. Empty for other rows.
+    """(channels, height, width) of an image or (channels, samples) of a sound, whose values a row
+    holds flat; empty for other rows.
     """
     uri: str = ""
     """The URI that the data were copied from, if they were."""
