@@ -19,9 +19,14 @@ from distvae.data import audio
 from distvae.data.dataset import Array
 from distvae.data.signals import read_sound
 from distvae.files.refusal import Refusal
-from tests.data.mono import read_mono
 
 Write = Callable[..., Path]
+
+
+def read_mono(path: Path, rate: int) -> Array:
+    """Return the mean of a file's channels at a sampling rate."""
+    channels, file_rate = audio.decode(path)
+    return audio.resample(channels.mean(axis=1), file_rate, rate)
 
 
 def tone(rate: int, seconds: float = 1.0, pitch: float = 440.0) -> Array:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from distvae.config import SpeechData
 from distvae.data import SpeechFamily, folders, open_dataset
+from distvae.data.audio import decode
 from distvae.data.check import survey
 from distvae.data.dataset import Recording
 from distvae.data.folders import split_of_word
@@ -19,7 +20,6 @@ from distvae.data.speech import recordings
 from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
-from tests.data.mono import read_mono
 
 
 def table(root: Path, *lines: str) -> SpeechData:
@@ -404,7 +404,7 @@ def test_sounds_of_timit_are_read_from_their_sphere_files(root: Path) -> None:
     signal = np.round(np.random.default_rng(0).uniform(-0.5, 0.5, 4000) * 32768) / 32768
     soundfile.write(root / "SA1.WAV", signal, 16000, format="NIST", subtype="PCM_16")
     assert (root / "SA1.WAV").read_bytes()[:7] == b"NIST_1A"
-    np.testing.assert_array_equal(read_mono(root / "SA1.WAV", 16000), signal.astype(np.float32))
+    np.testing.assert_array_equal(decode(root / "SA1.WAV")[0][:, 0], signal.astype(np.float32))
 
 
 SHARES = {"val": 0.15, "test": 0.15}
