@@ -36,13 +36,9 @@ from distvae.files.refusal import Refusal
 from tests.called import Called
 
 NOISE = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
-
-
 NUMBERS = pa.table(
     {name: np.random.default_rng(k).normal(size=200) for k, name in enumerate("abc")}
 )
-
-
 LISTS = pa.table({"x": np.random.default_rng(0).normal(size=(200, 3)).tolist()})
 
 

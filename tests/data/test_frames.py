@@ -27,20 +27,10 @@ from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import ItakuraSaito
 
 Write = Callable[..., Path]
-
-
 OPEN = "from distvae.config import SpeechData; from distvae.data import open_dataset; import sys\n"
-
-
 OPEN += "print(open_dataset(SpeechData(path=sys.argv[1])).digest)"
-
-
-KILL = "import os, signal; from distvae.data.tables import arrow\n"
-
-
-KILL += "arrow.wrap = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n" + OPEN
-
-
+KILL = "import os, signal; from distvae.data.tables import rows\n"
+KILL += "rows.wrap = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n" + OPEN
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n" + OPEN
 
 

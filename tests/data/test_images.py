@@ -25,8 +25,6 @@ from distvae.data.images.source import divide_images
 from distvae.files.refusal import Refusal
 
 Bytes = NDArray[np.uint8]
-
-
 ROWS = 4
 
 

@@ -252,8 +252,6 @@ TIMIT = [
     for k, sex in zip(range(count), "FMFMFMFM", strict=False)
     for sentence in ("SA1", "SI1027", "SX37")
 ]
-
-
 LIBRISPEECH = [
     f"LibriSpeech/{subset}/{speaker}/{chapter}/{speaker}-{chapter}-{k:04}.flac"
     for subset, speakers in (
@@ -265,15 +263,11 @@ LIBRISPEECH = [
     for chapter in (speaker + 100,)
     for k in range(2)
 ]
-
-
 VCTK = [
     f"wav48_silence_trimmed/{s}/{s}_00{k}_mic{k}.flac"
     for s in ("p225", "p226", "p227", "s5")
     for k in (1, 2)
 ]
-
-
 TCD = [
     f"{subset}/{speaker}/Clips/straightcam/{sentence}.wav"
     for subset, speakers in (
@@ -283,24 +277,14 @@ TCD = [
     for speaker in speakers
     for sentence in ("sa1", "si543")
 ]
-
-
 LJSPEECH = [
     f"LJSpeech-1.1/wavs/LJ{chapter:03}-{k:04}.wav" for chapter in range(1, 7) for k in range(1, 4)
 ]
-
-
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-
-
 SPEAKERS = [f"{k:08x}" for k in range(0xABC000, 0xABC008)]
-
-
 COMMANDS = [
     f"{word}/{who}_nohash_{k}.wav" for word in WORDS for who in SPEAKERS[:6] for k in (0, 1)
 ]
-
-
 CORPORA = {
     "TIMIT": TIMIT,
     "LibriSpeech": LIBRISPEECH,
@@ -408,8 +392,6 @@ def test_sounds_of_timit_are_read_from_their_sphere_files(root: Path) -> None:
 
 
 SHARES = {"val": 0.15, "test": 0.15}
-
-
 names = st.sets(st.text(min_size=1, max_size=8), min_size=3, max_size=40)
 
 

@@ -269,8 +269,6 @@ def test_what_is_transparent_in_a_mask_is_not_missing(tmp_path: Path) -> None:
 
 
 RATE, SAMPLES = 16000, 800
-
-
 PLACE = st.integers(0, SAMPLES)
 
 
