@@ -36,7 +36,7 @@ from benchmarks.output import keep, parser_of, show, spread
 from benchmarks.training import Clock, new_trainer, time_call
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
-from distvae.data.examples import scene
+from distvae.data.signals import scene
 from distvae.data.signals import read_signal
 from distvae.data.windows.patches import Grid
 from distvae.estep.truncated import Search

@@ -17,7 +17,7 @@ def check_data(path: str, settings: list[str], as_json: bool) -> int:
     the exit code.
     """
     from distvae.config.recipes import parse_assignments
-    from distvae.data.recognise import examine
+    from distvae.data.check import examine
 
     for key in parse_assignments(settings):
         if not key.startswith("data.") or key in ("data.kind", "data.path"):

@@ -52,8 +52,8 @@ def naming_a_command(
 
 def _command_for(data: str, read: "DataConfig") -> str:
     """Return a command that trains on data on this machine, or "" if these settings read them."""
+    from distvae.data.check import survey_of_another_kind
     from distvae.data.family import next_command
-    from distvae.data.recognise import survey_of_another_kind
     from distvae.data.remote import is_remote
 
     found = None if is_remote(data) else survey_of_another_kind(data, read)

@@ -118,7 +118,7 @@ def with_data(
     """Return a configuration of a run for the data at a path; `assigned` are settings of the data
     that the user names.
     """
-    from distvae.data.elsewhere import data_at
+    from distvae.data.media import data_at
 
     refuse_place(config, path)
     return replace(config, data=data_at(path, config.data, str(info["data_digest"]), assigned))

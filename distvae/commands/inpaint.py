@@ -116,7 +116,7 @@ def inpaint_file(
     from distvae.commands.restore import Task, find_reference, restore
     from distvae.commands.restore_stack import restore_pages
     from distvae.data import signals
-    from distvae.data.stack_file import read_stack
+    from distvae.data.signals import read_stack
     from distvae.tasks.presets import (
         corrupted_windows,
         preset_config,

@@ -18,8 +18,8 @@ from distvae.commands.restore_lines import describe_data, describe_stage, format
 from distvae.commands.restored_files import Place
 from distvae.config import Config
 from distvae.data import signals
-from distvae.data.signals import Signal, Stored
-from distvae.data.stack_file import Stack, write_stack
+from distvae.data.pictures import Stored
+from distvae.data.signals import Signal, Stack, write_stack
 from distvae.data.windows.missing import Missing, keep_observed, silenced
 from distvae.data.windows.patches import distinct_channels
 from distvae.files.atomic import delete_partials

@@ -17,8 +17,8 @@ from distvae.commands.restore import (
     write_deviations,
 )
 from distvae.commands.restored_files import FOR_ONE, Place
-from distvae.data.signals import Stored, as_stored, picture_of
-from distvae.data.stack_file import Stack, write_stack
+from distvae.data.pictures import Stored
+from distvae.data.signals import Stack, as_stored, picture_of, write_stack
 from distvae.data.windows.missing import Finder, keep_observed
 from distvae.files.kinds import TIFF
 from distvae.files.output import check_new_file

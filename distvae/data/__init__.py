@@ -5,11 +5,14 @@ from dataclasses import replace
 from distvae.config import DataConfig
 from distvae.data.dataset import BUILT_IN, Dataset, Factors, Labels
 from distvae.data.family import DataFamily, HasFactors, HasLabels, Values, family_of, register
-from distvae.data.images.family import BarsFamily, IdxFamily, ImageFamily, SpritesFamily
+from distvae.data.images.family import ImageFamily
+from distvae.data.images.generated import BarsFamily, SpritesFamily
+from distvae.data.images.idx import IdxFamily
 from distvae.data.remote import fetch, is_remote
 from distvae.data.speech.family import SpeechFamily
-from distvae.data.tables.family import RowsFamily
-from distvae.data.windows.family import CropFamily, PatchFamily
+from distvae.data.tables.rows import RowsFamily
+from distvae.data.windows.crops import CropFamily
+from distvae.data.windows.family import PatchFamily
 
 __all__ = [
     "BarsFamily",
@@ -39,7 +42,7 @@ def open_dataset(config: DataConfig, quiet: bool = False) -> Dataset:
     dataset = family_of(fetch(config)).open(quiet)
     if not is_remote(config.path):
         return dataset
-    # Speech that was copied into the cache would pass for the built-in speech.
+    # speech that was copied into the cache is not the built-in speech
     name = dataset.root.name if dataset.name == BUILT_IN else dataset.name
     return replace(dataset, name=name, uri=config.path)
 

@@ -1,5 +1,6 @@
 """Data as training sees it: rows by split, and the recordings that they come from."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,12 +77,12 @@ class LazyRows(ABC):
 
 
 class Stacked(LazyRows):
-    """Tables of one width, one below the other, used as one. Only the rows asked for are copied."""
+    """Tables of one width, stacked into one table. Only the requested rows are copied."""
 
     def __init__(self, parts: Sequence[Rows], facts: Facts | None = None) -> None:
         self.parts = parts
         self.facts = facts
-        """What was recorded of all rows, if anything was."""
+        """The facts that an ingest recorded about all rows, if any."""
         self.starts = np.cumsum([0, *map(len, parts)])
         self.shape = (int(self.starts[-1]), parts[0].shape[1])
 
@@ -100,7 +101,7 @@ class Stacked(LazyRows):
 
 
 def recorded_facts(rows: Rows) -> Facts | None:
-    """Return what was recorded of some rows when they were ingested, or None."""
+    """Return the facts that an ingest recorded about rows, or None."""
     return rows.facts if isinstance(rows, Stacked) else None
 
 
@@ -151,15 +152,15 @@ class Dataset:
     order.
     """
     pictures: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Folders of pictures only: the file of each row by split, named as those of recordings."""
+    """Folders of pictures only: the file of each row by split, relative to the dataset's root."""
     shape: tuple[int, ...] = ()
-    """(channels, height, width) of an image, (channels, samples) of a sound: a row is that, flat;
-    empty: none.
+    """(channels, height, width) of an image or (channels, samples) of a sound, whose values a row
+    holds flat; empty for other rows.
     """
     uri: str = ""
-    """Where it was brought from, if from another machine."""
+    """The URI that the data were copied from, if they were."""
     scale: float = 1.0
-    """The size of 1 in the rows, in the units of the data."""
+    """The value of 1 in a row, in the units of the data."""
 
     @property
     def dims(self) -> int:
@@ -197,3 +198,60 @@ class Dataset:
             if recording.split == split:
                 yield recording, slice(start, start + length)
                 start += length
+
+
+IN_MEMORY = "an array in memory"
+"""The data.path of a run that was trained on an array."""
+BLOCK = 4096
+"""Rows that are hashed at once."""
+
+
+class ChosenRows(LazyRows):
+    """Some rows of an array, converted to float32 when they are read."""
+
+    def __init__(self, array: Rows | NDArray[np.generic], numbers: NDArray[np.integer]) -> None:
+        self.array, self.numbers = array, numbers
+        self.shape = (len(numbers), array.shape[1])
+
+    def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array:
+        with np.errstate(over="ignore"):  # training refuses what becomes infinite
+            return np.asarray(self.array[self.numbers[rows]], np.float32)
+
+
+def split_rows(
+    array: Rows | NDArray[np.generic], val_share: float, seed: int
+) -> tuple[ChosenRows, ChosenRows]:
+    """Return rows to train on, and others to validate on that a seed draws.
+
+    Training rows validate where the share is less than half a row.
+    """
+    rows = len(array)
+    drawn = np.random.default_rng(seed).permutation(rows)
+    count = min(round(val_share * rows), rows - 1)
+    train, val = (
+        ChosenRows(array, np.sort(drawn[count:])),
+        ChosenRows(array, np.sort(drawn[:count])),
+    )
+    return train, val if count else train
+
+
+def dataset_of_rows(
+    train: Rows, val: Rows, unit: str = "row", shape: tuple[int, ...] = ()
+) -> Dataset:
+    """Return rows in memory as a dataset. Validation rows also stand for test rows."""
+    splits = {"train": train, "val": val, "test": val}
+    return Dataset(IN_MEMORY, unit, _digest(train, val), splits, Path(), shape=shape)
+
+
+def _digest(*parts: Rows) -> str:
+    """Return a SHA-256 of the values and of how they are split."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(repr(part.shape).encode())
+        for block in _blocks(part):
+            found.update(block.tobytes())
+    return found.hexdigest()
+
+
+def _blocks(rows: Rows) -> Iterator[Array]:
+    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))

@@ -65,9 +65,9 @@ class DataFamily(ABC, Generic[Settings]):
 
     values: ClassVar[Values] = Values()
     built_in: ClassVar[tuple[str, ...]] = ()
-    """Names of data that comes with the package, which stand for a path."""
+    """Names that stand for data of the package instead of a path."""
     dividing: ClassVar[tuple[str, ...]] = ()
-    """Settings that say how rows are divided into splits. With `split`, `loose` draws none."""
+    """Settings that divide rows into splits. With a setting `split`, `loose` draws no splits."""
 
     def __init__(self, config: Settings) -> None:
         self.config = config
@@ -86,7 +86,7 @@ class DataFamily(ABC, Generic[Settings]):
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return what is at a path if this family reads it, otherwise None.
+        """Return the survey of a path if this family reads it, otherwise None.
 
         The path is one of the names in `built_in`, or a file or folder on this machine.
         """
@@ -149,7 +149,7 @@ class HasRecordings(Protocol):
 
     def load_whole(self, path: Path) -> tuple[Array, float]:
         """Return the untrimmed signal of a recording, scaled as in training, and the factor that
-        gives its own level again.
+        undoes the scaling.
         """
 
 
@@ -202,7 +202,7 @@ class ReadsMedia(Protocol):
     def rows_of(self, media: FileOrArray, shape: tuple[int, ...]) -> AnyArray:
         """Return the rows of a file, or of an array, which may hold rows already.
 
-        `shape` is that of the images of a run.
+        `shape` is the image shape of a run.
         """
 
     def media_of(self, rows: Array, media: FileOrArray, shape: tuple[int, ...]) -> Array:
@@ -215,7 +215,7 @@ class HasCauses(Protocol):
 
     @property
     def probability(self) -> float:
-        """Probability that a cause is active, the same for all."""
+        """Probability that a cause is active. All causes have the same probability."""
 
     @property
     def variance(self) -> float:
@@ -232,7 +232,7 @@ class HasCauses(Protocol):
 
 
 AnyFamily: TypeAlias = DataFamily[Any]
-"""A kind of data. The settings it is built from are those of the configuration."""
+"""A kind of data, built from the settings of a configuration."""
 DATA: Registry[type[AnyFamily]] = Registry("data")
 
 
@@ -247,7 +247,7 @@ def family_of(config: DataConfig) -> AnyFamily:
 
 
 def same_place(path: str, own: str) -> bool:
-    """Return True if a path names what a run's does, which is absolute or a name of built-in
+    """Return whether a path is the path of a run's data, which is absolute or a name of built-in
     data.
     """
     return path == own or Path(path).absolute() == Path(own)

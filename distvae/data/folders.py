@@ -1,17 +1,48 @@
-"""Folders of data, and the cache for what is computed from it."""
+"""Folders of data: the files in them, broken files, and the cache of computed results.
 
+A folder may come from anyone. It is listed with the links in it, but no file is listed twice, and
+no link puts a file into a second split.
+"""
+
+import hashlib
+import json
 import os
+import re
+import shlex
 import shutil
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
+from distvae.files.memory import MemoryShortage
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import read_json
+from distvae.system.processors import available_cores
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+SPLITS = ("train", "val", "test")
+SPLIT_WORDS = {name: name for name in SPLITS} | dict.fromkeys(("dev", "valid", "validation"), "val")
+"""The split that each usual name of a folder stands for."""
+SHOWN = 5
+"""Names in a message about many files."""
+FORMAT = 2
+"""Version of the cached list of broken files. Another version decodes the files again."""
+REASONS = "broken.json"
+
+
+def split_of_word(word: str) -> str | None:
+    """Return the split that a word names, also as in dev-clean, or None."""
+    return SPLIT_WORDS.get(re.split(r"[-_]", word.lower())[0])
 
 
 def find_data_folder(path: str, kind: str) -> Path | None:
-    """Return the folder that a configuration names, otherwise $DISTVAE_DATA (or its sub-folder
-    `kind`), otherwise None.
+    """Return the folder at `path`, otherwise $DISTVAE_DATA (or its sub-folder `kind`), otherwise
+    None.
     """
     if path:
         return _existing(Path(path), "data.path")
@@ -20,14 +51,6 @@ def find_data_folder(path: str, kind: str) -> Path | None:
         return None
     folder = _existing(Path(variable), "$DISTVAE_DATA")
     return folder / kind if (folder / kind).is_dir() else folder
-
-
-def cache_folder() -> Path:
-    """Return $DISTVAE_CACHE, otherwise $XDG_CACHE_HOME/distvae, otherwise ~/.cache/distvae."""
-    if chosen := os.environ.get("DISTVAE_CACHE"):
-        return resolve_path(chosen, "$DISTVAE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "distvae"
 
 
 def _existing(path: Path, source: str) -> Path:
@@ -39,11 +62,144 @@ def _existing(path: Path, source: str) -> Path:
     return folder
 
 
-def build_once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Build a folder unless it is there. One process builds it while the others wait.
+def list_files(root: Path, suffixes: Collection[str]) -> list[str]:
+    """Return the files below a folder that have one of the suffixes, relative to it and sorted.
 
-    It is built under another name and renamed when complete, so a killed or failed build leaves
-    nothing behind.
+    Hidden files are left out. Links to folders are followed, but no folder is listed twice.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise Refusal(
+            f"{error.filename}: {error.strerror}; a folder that can be read expected"
+        ) from error
+
+    found, real_root = [], root.resolve()
+    listed_as = {real_root: root}
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        visible = (Path(folder, name) for name in sorted(folders) if not name.startswith("."))
+        folders[:] = [path.name for path in visible if _is_new(path, root, real_root, listed_as)]
+        for name in names:
+            path = Path(folder, name)
+            if not name.startswith(".") and path.suffix.lower() in suffixes and path.is_file():
+                found.append(path.relative_to(root).as_posix())
+    return sorted_names(found)
+
+
+def _is_new(folder: Path, root: Path, real_root: Path, listed_as: dict[Path, Path]) -> bool:
+    """Return whether a folder is not listed under another name yet, and note its name.
+
+    Refuse a link that names another split for files that are listed already.
+    """
+    target = folder.resolve()
+    if folder.is_symlink():
+        if any(place.is_relative_to(target) for place in (real_root, folder.parent.resolve())):
+            return False  # a loop
+        if target.is_relative_to(real_root):
+            below = target.relative_to(real_root)
+            if not any(part.startswith(".") for part in below.parts):
+                listed_as.setdefault(target, root / below)
+    first = listed_as.setdefault(target, folder)
+    split, first_split = (
+        split_of_word(each.relative_to(root).parts[0]) for each in (folder, first)
+    )
+    if first != folder and split not in (None, first_split):
+        raise Refusal(
+            f"{folder}: a link to the files of {first}, which would be in two splits; one split"
+            " for each file expected"
+        )
+    return first == folder
+
+
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Return the names of files in order. Refuse a name that is not in UTF-8."""
+    found = sorted(names)
+    for name in found:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise Refusal(
+                f"{name!r}: a name that is not in UTF-8; rename the file, such as with convmv"
+            ) from error
+    return found
+
+
+def describe_unread(root: Path, suffixes: Collection[str]) -> str:
+    """Return a note on the files below a folder whose kinds are not read, or ""."""
+    kinds = Counter(Path(name).suffix.lower() for name in list_files(root, suffixes))
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    return f"left out, of kinds that are not read here: {counts}" if kinds else ""
+
+
+def some_names(names: Sequence[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file; refuse a file that cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}; a readable file expected") from error
+
+
+def digests(paths: Iterable[Path]) -> list[str]:
+    """Return the SHA-256 of each file."""
+    return list(map_in_order(digest, paths))
+
+
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Map a function over items in threads, and yield the results in order.
+
+    Only a few results are in memory at a time.
+    """
+    threads = available_cores()
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def or_refusal(function: Callable[[Item], Result]) -> Callable[[Item], Result | Refusal]:
+    """Return a function that returns a refusal instead of raising it."""
+
+    def attempt(item: Item) -> Result | Refusal:
+        try:
+            return function(item)
+        except Refusal as refusal:
+            return refusal
+
+    return attempt
+
+
+def with_progress(items: Iterable[Item], title: str, total: int, quiet: bool) -> Iterator[Item]:
+    """Yield the items under a progress bar, if standard error is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    yield from track(items, title, total, console=console, disable=hidden, transient=True)
+
+
+def cache_folder() -> Path:
+    """Return $DISTVAE_CACHE, otherwise $XDG_CACHE_HOME/distvae, otherwise ~/.cache/distvae."""
+    if chosen := os.environ.get("DISTVAE_CACHE"):
+        return resolve_path(chosen, "$DISTVAE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "distvae"
+
+
+def build_once(folder: Path, build: Callable[[Path], None]) -> None:
+    """Build a folder unless it exists. One process builds the folder while others wait.
+
+    The folder gets its name when it is complete, so a killed or failed build leaves nothing behind.
     """
     from filelock import FileLock
 
@@ -53,8 +209,15 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
-                _build(folder, part, build)
+            if folder.is_dir():
+                return
+            try:
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                build(part)
+                part.replace(folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise Refusal(
             f"{folder.parent}: {error.strerror or error}; make room, or set DISTVAE_CACHE to"
@@ -62,11 +225,87 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
         ) from error
 
 
-def _build(folder: Path, part: Path, build: Callable[[Path], None]) -> None:
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+class Decode(Protocol):
+    """A function that decodes a whole file, and refuses a damaged or silent file."""
+
+    __name__: str
+
+    def __call__(self, path: Path, /) -> object:
+        """Decode a file."""
+
+
+def find_broken(root: Path, names: Sequence[str], decode: Decode, quiet: bool) -> dict[str, str]:
+    """Return the files of a folder that cannot be decoded, each with the reason.
+
+    Each content is decoded once, and the reasons are kept in the cache.
+    """
+    paths = [root / name for name in names]
+    # the suffix belongs to the content, because the decoder of MP3 is chosen by it
+    contents = [
+        f"{known}{path.suffix.lower()}" for path, known in zip(paths, digests(paths), strict=True)
+    ]
+    distinct = dict(zip(contents, paths, strict=True))
+
+    def reason(path: Path) -> str:
+        try:
+            decode(path)
+        except MemoryShortage:
+            raise  # which says nothing about the file
+        except Refusal as refusal:
+            return str(refusal).removeprefix(f"{path}: ")
+        return ""
+
+    def write_reasons(part: Path) -> None:
+        found = map_in_order(reason, distinct.values())
+        shown = with_progress(found, "Decoding every file", len(distinct), quiet)
+        reasons = {content: why for content, why in zip(distinct, shown, strict=True) if why}
+        (part / REASONS).write_text(json.dumps(reasons))
+
+    facts = [FORMAT, decode.__name__, sorted(distinct)]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    folder = cache_folder() / "broken" / key
+    build_once(folder, write_reasons)
+    reasons = read_json(folder / REASONS)
+    return {
+        name: f"{root / name}: {reasons[content]}"
+        for name, content in zip(names, contents, strict=True)
+        if content in reasons
+    }
+
+
+def describe_skipped(broken: Collection[str]) -> str:
+    """Return a note on broken files that are left out, or "" if there are none."""
+    if not broken:
+        return ""
+    count = "1 broken file" if len(broken) == 1 else f"{len(broken):,} broken files"
+    return f"{count} skipped: {some_names(sorted(broken))}"
+
+
+def refuse_lost_splits(
+    root: Path, broken: dict[str, str], found: Iterable[str], kept: Iterable[str]
+) -> None:
+    """Refuse a folder in which all files of a split are broken."""
+    lost = sorted(set(found) - set(kept))
+    if lost:
+        where = f" of {' and '.join(lost)}" if any(lost) else ""
+        reason = next(iter(broken.values()))
+        raise Refusal(
+            f"{root}: every file{where} is broken, such as {reason}; one or more that can be"
+            " decoded expected"
+        )
+
+
+@contextmanager
+def hinting_at_broken(root: Path, skipped: bool) -> Iterator[None]:
+    """Add to the error how to list all broken files and how to skip them, unless broken files are
+    skipped already.
+    """
     try:
-        build(part)
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        yield
+    except Refusal as refusal:
+        if skipped or root.is_file() or isinstance(refusal, MemoryShortage):
+            raise
+        raise Refusal(
+            f"{refusal}; 'distvae data check {shlex.quote(str(root))}' names every file that cannot"
+            " be read, and data.skip_broken=true leaves them out"
+        ) from refusal

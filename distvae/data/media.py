@@ -1,6 +1,7 @@
-"""The rows of what a caller has: files, folders, signals, images, or rows."""
+"""Data that a caller has beside a run: files, folders, signals, images or rows, made into rows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,7 @@ from torch import Tensor
 from distvae.config import DataConfig, Generated
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, FileOrArray, LazyRows, Rows, stack
-from distvae.data.elsewhere import data_at
-from distvae.data.family import ReadsMedia, family_of
+from distvae.data.family import ReadsMedia, family_of, same_place
 from distvae.data.remote import is_remote
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
@@ -28,12 +28,34 @@ Media = ArrayLike | Rows | Tensor | Place | Sequence[Place]
 """A table of rows, an array of signals or images, a path, or several paths."""
 
 
+def data_at(
+    path: str, trained_on: DataConfig, digest: str, assigned: Collection[str] = ()
+) -> DataConfig:
+    """Return the settings for data at a path.
+
+    The data of a run keep their splits when they are moved. Other data need no splits, and none are
+    drawn, unless `assigned` names settings that say how.
+    """
+    moved = replace(trained_on, path=path)
+    dividing = family_of(trained_on).dividing
+    if (
+        "split" not in dividing
+        or not {*dividing}.isdisjoint(assigned)
+        or same_place(path, trained_on.path)
+    ):
+        return moved
+    try:
+        if family_of(moved).is_same_data(trained_on, digest)[0]:
+            return moved
+    except Refusal:  # other data may not be divided as the data of the run are
+        pass
+    return replace(moved, split="loose")
+
+
 def rows_of(
     config: DataConfig, media: Media, shape: tuple[int, ...], digest: str
 ) -> ArrayLike | Rows | Tensor:
-    """Return the rows of media, with the settings of a run's data, their digest, and the shape of
-    its images.
-    """
+    """Return the rows of media, by the settings, the digest and the image shape of a run's data."""
     if isinstance(media, Place):
         return _rows_of_path(config, str(media), shape, digest)
     if _are_places(media):
@@ -45,8 +67,8 @@ def rows_of(
 
 
 def media_of(config: DataConfig, rows: Array, media: Media, shape: tuple[int, ...]) -> Array:
-    """Return rows in the form of the media that they were made of; those of a folder or of several
-    paths as rows.
+    """Return rows in the form of the media that they were made of. The rows of a folder or of
+    several paths stay rows.
     """
     given: FileOrArray | None = None
     if isinstance(media, Place):
@@ -74,7 +96,7 @@ def _as_array(media: ArrayLike | Rows | Tensor) -> AnyArray | None:
 def _rows_of_paths(
     config: DataConfig, paths: Sequence[str], shape: tuple[int, ...], digest: str
 ) -> Rows:
-    """Return the rows of several files or folders, one below the other."""
+    """Return the rows of several files or folders, stacked."""
     parts = [_rows_of_path(config, path, shape, digest) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
@@ -108,9 +130,8 @@ def _are_places(media: object) -> "TypeIs[Sequence[Place]]":
 
 
 def is_single_file(config: DataConfig, path: str) -> bool:
-    """Return whether a path is that of one picture or recording, and data of this kind has such.
-
-    A path of nothing is refused.
+    """Return whether a path is a single picture or recording that this kind of data reads. Refuse
+    a path that does not exist.
     """
     _refuse_absent(config, path)
     return isinstance(family_of(config), ReadsMedia) and _is_single(Path(path).expanduser())
@@ -123,5 +144,5 @@ def _refuse_absent(config: DataConfig, path: str) -> None:
 
 
 def _is_single(path: Path) -> bool:
-    """Return whether a path is that of one picture or recording, and not of an archive."""
+    """Return whether a path is a single file, and not an archive of images."""
     return path.is_file() and path.suffix.lower() != ARCHIVE

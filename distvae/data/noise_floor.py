@@ -1,9 +1,9 @@
 """The level of white noise in rows of data, from the smallest variances of their directions.
 
 Signals vary in some directions of a window, white noise equally in all. So the smallest
-eigenvalues of the covariance are those of the noise alone. As many are taken as lie evenly about
-their mean: Chen, Zhu and Heng, "An efficient statistical method for image noise level estimation",
-ICCV 2015.
+eigenvalues of the covariance come from the noise alone. The largest set of them whose mean is at
+most its median is taken (Chen, Zhu and Heng, "An efficient statistical method for image noise level
+estimation", ICCV 2015).
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Noise whose variance grows with brightness, as that of counts, cameras and scanners does.
+"""Noise whose variance grows with brightness, like the noise of counts, cameras and scanners.
 
 A value is a count of events times a gain, and Gaussian noise: its variance is `gain x + offset`. A
 square root makes this noise nearly alike everywhere (Anscombe, 1948). The way back inverts the mean
@@ -31,7 +31,7 @@ CERTAIN = 7.0
 LEAST = 1e-3
 """The least expected variance, relative to the largest, and the least spread about it."""
 ROUNDING = 1e-10
-"""The variance of rounding at most, relative to that of the picture."""
+"""The largest variance of rounding, relative to the variance of the picture."""
 RATIO = 1.5
 """The variance of bright blocks relative to dark ones from which it matters."""
 NEAR = 0.4
@@ -86,7 +86,7 @@ class NoiseGrowth:
         return cls(gain if is_noisy and abs(gain / step - 1) > NEAR else step, 0.0)
 
     def __str__(self) -> str:
-        """Return what was found, in a few words."""
+        """Return a description of the noise."""
         found = f"noise that grows with brightness: variance {self.gain:.3g} x"
         sign = "-" if self.offset < 0 else "+"
         return f"{found} {sign} {abs(self.offset):.3g}" if self.offset else found
@@ -120,7 +120,7 @@ class NoiseGrowth:
         return found
 
     def means(self, events: Doubles, share: float = 1.0) -> Doubles:
-        """Return the mean of what is stabilised, given expected events."""
+        """Return the mean of the stabilised values, given expected events."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(NODES if self.spread else 1)
         counts = np.arange(events.max() + 12 * events.max() ** 0.5 + 30)
         logs = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])

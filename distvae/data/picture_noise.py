@@ -1,8 +1,8 @@
 """The noise of a picture: its level and how neighbouring pixels share it.
 
 Noise of a camera, of film and of JPEG is not white. Its covariance is measured on the flattest
-blocks of the picture, where there is little else. Where it is white, its level is that of the
-finest detail of these blocks.
+blocks of the picture, where there is little else. White noise has the level of
+the finest detail of these blocks.
 """
 
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ SMOOTH = 3.0
 FINE = np.outer([1, -4, 6, -4, 1], [1, -4, 6, -4, 1]) / 36
 """Weights of a covariance that give the variance of second differences in both directions.
 
-They keep white noise as it is, and take away most of a picture.
+They keep white noise unchanged, and take away most of a picture.
 """
 WHITE = 0.12
 """The correlation of neighbouring pixels below which noise is white: flat blocks have texture."""
 SPECTRUM = 65
 """Frequencies in each direction at which a spectrum is shown."""
 UNEVEN = 2.0
-"""The spread of the variances of flat blocks, relative to that of noise, from which it is texture.
+"""The spread of the variances of flat blocks, relative to the spread of noise, that means texture.
 
 Noise is alike everywhere. Texture is not.
 """
@@ -103,7 +103,7 @@ class PictureNoise:
 
     @property
     def decays_slowly(self) -> bool:
-        """True if pixels two apart are more correlated than those of blurred noise."""
+        """True if pixels two apart are more correlated than pixels of blurred noise."""
         first, middle = self.covariance[0], self.covariance.shape[-1] // 2
         apart = (first[middle, middle + 2] + first[middle + 2, middle]) / 2
         limit = max(self.correlation, 0.0) ** DECAY + 0.03
@@ -115,7 +115,7 @@ class PictureNoise:
         return bool(self.covariance.shape[-1] == 1)
 
     def __str__(self) -> str:
-        """Return what was found, in a few words."""
+        """Return a description of the noise."""
         levels = ", ".join(f"{level:.3g}" for level in self.levels)
         if self.is_white:
             return f"white noise of {levels}{self.doubt}"
@@ -190,7 +190,7 @@ def structure(plane: Floats) -> Doubles:
 
 def _covariance(plane: Floats) -> tuple[Doubles, float]:
     """Return the covariance of the noise of a channel, from its flattest blocks without planes,
-    and how unlike the blocks are, relative to those of such noise.
+    and how unlike the blocks are, relative to blocks of pure noise.
     """
     block = min(BLOCK, *plane.shape)
     smooth = structure(plane)

@@ -1,43 +1,71 @@
-"""Pictures and sounds as arrays of numbers, read from files and written back in their format."""
+"""Pictures, stacks of pictures and sounds as arrays of numbers, read from files and written back in
+their format.
+"""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data import audio
-from distvae.data.deep import is_negative, read_deep, refuse_transparency, write_deep
-from distvae.data.picture_file import GREY, exif_of, opened, plain_head
+from distvae.data.dataset import Array
+from distvae.data.pictures import (
+    CONVERTED,
+    Stored,
+    exif_of,
+    is_deep_colour,
+    opened,
+    plain_head,
+    stored_values,
+    write_deep,
+)
+from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.files.kinds import DEEP_PICTURES, PICTURES, SOUNDS, TIFF, TRANSPARENT
+from distvae.files.memory import require_memory
 from distvae.files.output import atomic_file
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles, Floats
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".pfm", ".exr", ".dng")
-"""Kinds of picture that are not read here; files of a folder that are left out are reported."""
 WRITTEN = (".wav", ".flac")
-"""The kinds of sound that are written: those that keep every sample."""
+"""The kinds of sound that are written: both keep every sample."""
 PEAK = 255.0
 """The largest value of a picture, of any depth."""
 LOSSY_PICTURES = (".jpg", ".jpeg")
 KEPT = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC_")
-"""How the names of encodings begin that a sound is written in again. By others it would lose once
-more.
+"""How the names of the encodings begin in which a sound is written again. Other encodings would
+lose something once more.
 """
 LONGEST_EXIF = 65_533
 """Bytes of a JPEG's EXIF."""
-CONVERTED = ("CMYK", "LAB", "HSV", "YCbCr")
-"""Ways of telling colours that are not kept, nor the profile that goes with them."""
 FLOATS = 32
 """Bits of the values of a picture of floats."""
-Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
-"""Values of pixels as files hold them."""
+PICTURE, SOUND = "built-in picture", "built-in sound"
+"""The paths that stand for the built-in signals."""
+SIDE = 96
+"""Pixels of a side of the built-in picture."""
+SECOND = slice(8000, 16000)
+"""Half a second in the middle of a built-in recording."""
+MOST = 2**20
+"""The most pictures of a file."""
+DESCRIPTION = 0x010E
+TAGS = (DESCRIPTION, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132)
+"""Tags of a stack's first picture that are kept: description, resolution and its unit, software,
+date.
+"""
+PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
+"""The element of OME's description that has the sizes of the axes."""
+IMAGEJ = {"C": "channels", "Z": "slices", "T": "frames"}
+"""ImageJ's names of the axes. The first axis changes fastest from picture to picture."""
+COPIES = 2
+"""Copies of a stack's values in memory: read, and to be written."""
+LARGE = 2**32 - 2**25
+"""Bytes of pixels from which a TIFF needs places of 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +83,7 @@ class Signal:
     profile: bytes | None = None
     """The ICC profile of a picture's colours."""
     exif: bytes | None = None
-    """What a camera noted, of a picture that is upright."""
+    """The notes of a camera."""
     rate: int | None = None
     """Sampling rate of a sound in Hz; None for a picture."""
     encoding: str = "PCM_16"
@@ -68,19 +96,19 @@ class Signal:
 
     @property
     def black(self) -> float:
-        """The value that is drawn as black, of floats the smallest."""
+        """The value that is drawn as black: 0, or the smallest of floats."""
         return float(np.nanmin(self.values)) if self.has_floats else 0.0
 
     @property
     def peak(self) -> float:
-        """The largest value there can be; of floats, which have no limit, the range they span."""
+        """The largest possible value. Floats have no limit, and give the range that they span."""
         if self.has_floats:
             return float(np.nanmax(self.values)) - self.black
         return PEAK if self.rate is None else 1.0
 
     @property
     def step(self) -> float:
-        """The difference between neighbouring values of a picture's file, 0 of floats."""
+        """The difference between neighbouring values of a picture's file; 0 for floats."""
         return 0.0 if self.has_floats else PEAK / ((1 << self.bits) - 1)
 
     def with_values(self, values: Floats, rate: int | None = None) -> "Signal":
@@ -110,10 +138,7 @@ def read_signal(path: Path) -> Signal:
 
 
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
-    """Return the kinds of file that can hold a signal, but for its transparency. 16 bits and floats
-    limit the kinds of picture, PGM is grey, WebP and PPM are coloured, and FLAC limits channels and
-    rates.
-    """
+    """Return the kinds of file that can hold a signal, apart from its transparency."""
     if signal.rate is not None:
         return WRITTEN if _fits_flac(signal.values.shape[-1], signal.rate) else WRITTEN[:1]
     if signal.has_floats:
@@ -130,7 +155,7 @@ def _fits_flac(channels: int, rate: int) -> bool:
 
 
 def write(path: Path, signal: Signal) -> None:
-    """Write a signal in the depth it came in, and clip it to the range of that depth."""
+    """Write a signal in its depth or encoding, clipped to the range of that depth."""
     if signal.rate is None:
         write_picture(path, signal)
     else:
@@ -146,7 +171,7 @@ def read_sound(path: Path) -> Signal:
 
 
 def write_sound(path: Path, signal: Signal) -> None:
-    """Write samples in the encoding they came in, where the kind of file has it."""
+    """Write samples in their encoding if the kind of file has it, otherwise in 24 bits."""
     import soundfile
 
     values = signal.values if _unbounded(path, signal) else signal.values.clip(-1, 1)
@@ -179,19 +204,8 @@ def read_picture(path: Path) -> Signal:
         return picture_of(stored_values(path, image), profile, exif_of(image))
 
 
-def stored_values(path: Path, image: "Image") -> Stored:
-    """Return the values of an opened picture, turned upright."""
-    from PIL import ImageOps
-
-    deep = read_deep(path, image)
-    values = _pixels(path, ImageOps.exif_transpose(image)) if deep is None else deep
-    if is_negative(image) and values.dtype != np.uint8:  # which Pillow turns itself
-        values = _inverted(path, values)
-    return values
-
-
-def read_plain_picture(path: Path) -> "Signal":
-    """Return a picture of at most 8 bits; refuse any other."""
+def read_plain_picture(path: Path) -> Signal:
+    """Return a picture of at most 8 bits; refuse any other picture."""
     plain_head(path)
     return read_picture(path)
 
@@ -206,47 +220,8 @@ def picture_of(values: Stored, profile: bytes | None = None, exif: bytes | None 
     return Signal(colours * (255 / (2**bits - 1)), bits, alpha, profile, exif)
 
 
-def _pixels(path: Path, image: "Image") -> Stored:
-    """Return the values of a picture as grey or colour, with transparency if it has any."""
-    if image.mode.startswith("I;16"):
-        refuse_transparency(path, image)
-        return np.asarray(image).astype(np.uint16)
-    if image.mode == "F":
-        return _floats(path, image)
-    if image.mode == "I":
-        raise Refusal(
-            f"{path}: whole numbers of 32 bits, or signed ones; 8 or 16 bits without sign, or"
-            " floats in a TIFF, expected"
-        )
-    mode = "L" if image.mode in GREY else "RGB"
-    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
-        mode += "A"
-    return np.asarray(image.convert(mode))
-
-
-def _inverted(path: Path, values: Stored) -> Stored:
-    """Return the values of a picture in which zero is white, so that it is black."""
-    if values.dtype != np.uint16:
-        raise Refusal(
-            f"{path}: floats of which zero is white; a TIFF in which it is black expected"
-        )
-    return np.iinfo(np.uint16).max - values
-
-
-def _floats(path: Path, image: "Image") -> NDArray[np.float32]:
-    """Return the values of a grey picture of floats, NaN where they are missing."""
-    values = np.asarray(image).astype(np.float32)
-    observed = values[~np.isnan(values)]
-    if not observed.size or np.isinf(observed).any() or observed.min() == observed.max():
-        raise Refusal(
-            f"{path}: floats that are all alike, all missing or infinite; a picture of different,"
-            " finite ones expected"
-        )
-    return values
-
-
 def write_picture(path: Path, signal: Signal) -> None:
-    """Write pixels in the depth they came in."""
+    """Write pixels in their depth."""
     kept = signal if holds_transparency(path, signal) else dataclasses.replace(signal, alpha=None)
     values = as_stored(kept)
     with atomic_file(path) as temporary:
@@ -257,12 +232,12 @@ def write_picture(path: Path, signal: Signal) -> None:
 
 
 def holds_transparency(path: Path, signal: Signal) -> bool:
-    """Return whether a file of this kind holds the transparency of a picture, if it has any."""
+    """Return whether a kind of file holds the transparency of a picture, if it has any."""
     return signal.alpha is None or path.suffix.lower() in TRANSPARENT
 
 
 def as_stored(signal: Signal) -> Stored:
-    """Return the values of a picture as its file is to hold them, with its transparency."""
+    """Return the values of a picture as a file holds them, with its transparency."""
     if signal.has_floats:
         return signal.values.astype(np.float32)
     values = signal.values / signal.step
@@ -282,3 +257,119 @@ def _save(path: Path, values: Stored, signal: Signal) -> None:
         options["exif"] = signal.exif
     options |= {"quality": 95} if is_lossy else {"lossless": True}  # an option of WebP alone
     image.save(path, **options)
+
+
+class Stack(NamedTuple):
+    """The pictures of a TIFF that holds several pictures of one size, and its tags."""
+
+    pages: list[Stored]
+    tags: dict[int, object]
+    profile: bytes | None
+    series: list[list[int]]
+    """Pages that are neighbours in time, or else in depth."""
+
+
+def read_stack(path: Path) -> Stack | None:
+    """Return the pictures of a TIFF that holds several, otherwise None."""
+    if path.suffix.lower() not in TIFF:
+        return None
+    with opened(path, most=MOST) as image:
+        count, size, mode = int(getattr(image, "n_frames", 1)), image.size, image.mode
+        if count == 1:
+            return None
+        if is_deep_colour(image):
+            raise Refusal(
+                f"{path}: {count} pictures of 16-bit colour; channels as pictures of their own"
+                " expected"
+            )
+        depth = 1 if mode in ("L", "1", "P") else 2 if mode.startswith("I") else 4
+        needed = COPIES * count * prod(size) * len(image.getbands()) * depth
+        require_memory(path, needed, f"{count} pictures")
+        found = getattr(image, "tag_v2", {})
+        tags = {tag: found[tag] for tag in TAGS if tag in found}
+        profile = None if mode in CONVERTED else image.info.get("icc_profile")
+        pages: list[Stored] = []
+        for number in range(count):
+            image.seek(number)
+            if (image.size, image.mode) != (size, mode):
+                raise Refusal(
+                    f"{path}: picture {number + 1} of {count} has another size or kind than the"
+                    " first; one for all expected"
+                )
+            pages.append(stored_values(path, image))
+    description = tags.get(DESCRIPTION, "")
+    series = neighbours(description if isinstance(description, str) else "", count)
+    for tag, value in tags.items():
+        if isinstance(value, str):  # Pillow would write ASCII
+            tags[tag] = value.encode("latin-1", "replace")
+    return Stack(pages, tags, profile, series)
+
+
+def neighbours(description: str, count: int) -> list[list[int]]:
+    """Return groups of pictures that differ in time alone, or else in depth alone, by the axes in a
+    file's description.
+    """
+    names, sizes = _axes(description)
+    if prod(sizes) != count:
+        return [list(range(count))]
+    numbers = np.arange(count).reshape(sizes[::-1])  # the first axis changes fastest
+    extent = dict(zip(names, sizes, strict=True))
+    axis = len(names) - 1 - names.index("T" if extent["T"] > 1 else "Z")
+    found: list[list[int]] = (
+        np.moveaxis(numbers, axis, -1).reshape(-1, numbers.shape[axis]).tolist()
+    )
+    return found
+
+
+def _axes(description: str) -> tuple[str, list[int]]:
+    """Return the axes of pages, beginning with the axis that changes fastest, and their sizes."""
+    if pixels := PIXELS.search(description):
+        told = dict(re.findall(r'\b(DimensionOrder|Size[CZT])\s*=\s*"(\w+)"', pixels[0]))
+        names = told.get("DimensionOrder", "")[2:]
+        samples = re.search(r'\bSamplesPerPixel\s*=\s*"(\d+)"', description)
+        each = int(samples[1]) if samples else 1
+        sizes = [int(size) if (size := told.get(f"Size{n}", "")).isdecimal() else 0 for n in names]
+        if sorted(names) == ["C", "T", "Z"]:
+            sizes[names.index("C")] //= max(each, 1)
+            return names, sizes
+    if description.startswith("ImageJ="):
+        told = dict(re.findall(r"^(channels|slices|frames)=(\d+)\s*$", description, re.MULTILINE))
+        return "".join(IMAGEJ), [int(told.get(name, 1)) for name in IMAGEJ.values()]
+    return "", [0]
+
+
+def write_stack(path: Path, pages: Sequence[Stored], stack: Stack) -> None:
+    """Write pictures with the tags of a stack."""
+    from PIL import Image
+    from PIL.TiffImagePlugin import AppendingTiffWriter
+
+    tags, is_large = stack.tags, sum(page.nbytes for page in pages) > LARGE
+    with atomic_file(path) as temporary, AppendingTiffWriter(temporary, new=True) as file:
+        for page in pages:
+            image = Image.fromarray(page[..., 0] if page.shape[2:] == (1,) else page)
+            image.save(file, "TIFF", tiffinfo=tags, icc_profile=stack.profile, big_tiff=is_large)
+            file.newFrame()
+            tags = {}
+
+
+def example(path: str) -> Signal | None:
+    """Return the picture or sound that a name stands for, or None for any other name."""
+    if path == PICTURE:
+        return Signal(scene(SIDE)[..., None].astype(np.float64))
+    if path == SOUND:
+        return Signal(utterance(0, 0)[SECOND, None].astype(np.float64), rate=RATE)
+    return None
+
+
+def scene(side: int) -> Array:
+    """Return a picture of overlapping discs of all sizes, which has edges and plain areas in
+    natural proportions.
+    """
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side]
+    picture = np.zeros((side, side), np.float32)
+    for _ in range(1000):
+        row, column = random.uniform(0, side, 2)
+        radius = 4 / np.sqrt(random.uniform(1e-3, 1))
+        picture[(y - row) ** 2 + (x - column) ** 2 < radius**2] = random.uniform(0, 255)
+    return picture

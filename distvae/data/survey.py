@@ -1,6 +1,4 @@
-"""What `distvae data check` reports: how a path was recognised, how much data is there, and what is
-wrong with it.
-"""
+"""The report of `distvae data check`: the layout of a path, the amount of data, and its faults."""
 
 import shlex
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from distvae.files.plain import Plain
 
 @dataclass(frozen=True)
 class Survey:
-    """The data found at a path, and what is wrong with them."""
+    """The data found at a path, and their faults."""
 
     path: str
     layout: str
@@ -31,12 +29,12 @@ class Survey:
     unreadable: tuple[str, ...] = ()
     """The files that cannot be read, and why."""
     settings: tuple[str, ...] = ()
-    """The settings that the next command needs, such as `data.skip_broken=true`."""
+    """The settings that the next command needs, like `data.skip_broken=true`."""
 
     @property
     def exit_code(self) -> int:
-        """Return 0 if nothing is wrong, 1 if the data departs from its protocol, 2 if a file cannot
-        be read.
+        """Return 0 for whole data, 1 if the data depart from their protocol, 2 if a file cannot be
+        read.
         """
         if self.unreadable:
             return 2
@@ -49,11 +47,11 @@ class Survey:
 
 
 def checked_config(kind: str, path: str, settings: Sequence[str]) -> Any:
-    """Return the settings of data at a path, with those of a command line."""
+    """Return the settings of data at a path, with settings of a command line."""
     tree = {"data": {"kind": kind, "path": path}}
     return read_section("data", override(tree, parse_assignments([*settings]))["data"])
 
 
 def count_rows(dataset: Dataset, unit: str) -> dict[str, dict[str, float]]:
-    """Return the number of rows of each split that is not another one's data again."""
+    """Return the number of rows of each split that does not repeat another split."""
     return {split: {unit: len(dataset.splits[split])} for split in dataset.split_names("all")}

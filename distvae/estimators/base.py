@@ -16,8 +16,16 @@ from torch import Tensor
 from distvae.config.from_python import named_settings
 from distvae.config.schema import whole_number
 from distvae.config.values import Count
-from distvae.data.dataset import Array, Dataset, LazyRows, Rows
-from distvae.data.tables.arrays import IN_MEMORY, ChosenRows, dataset_of_rows, split_rows
+from distvae.data.dataset import (
+    IN_MEMORY,
+    Array,
+    ChosenRows,
+    Dataset,
+    LazyRows,
+    Rows,
+    dataset_of_rows,
+    split_rows,
+)
 from distvae.estimators.precision import warn_of_lost_digits
 from distvae.estimators.settings import (
     Sections,

@@ -6,8 +6,7 @@ from typing import ClassVar, Self
 from distvae.config import Evolution
 from distvae.config.schema import whole_number
 from distvae.config.values import Count
-from distvae.data.dataset import Rows
-from distvae.data.tables.arrays import dataset_of_rows
+from distvae.data.dataset import Rows, dataset_of_rows
 from distvae.estimators.base import Estimator, Table
 from distvae.estimators.settings import image_shape, refuse_course
 from distvae.files.plain import Plain

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data import folders
-from distvae.data.recognise import survey_of_another_kind
+from distvae.data.check import survey_of_another_kind
 from distvae.data.remote import is_remote
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.plain import Plain

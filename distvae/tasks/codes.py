@@ -11,7 +11,7 @@ from distvae.config.recipes import recipe_name
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.data.family import recordings_of
-from distvae.data.files import sorted_names
+from distvae.data.folders import sorted_names
 from distvae.files.arrow import rows_column
 from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal

@@ -1,3 +1,5 @@
+"""Sound files: decoded whole or refused, resampled, trimmed and levelled."""
+
 import contextlib
 import io
 import os
@@ -17,9 +19,14 @@ from distvae.data import audio
 from distvae.data.dataset import Array
 from distvae.data.signals import read_sound
 from distvae.files.refusal import Refusal
-from tests.data.mono import read_mono
 
 Write = Callable[..., Path]
+
+
+def read_mono(path: Path, rate: int) -> Array:
+    """Return the mean of a file's channels at a sampling rate."""
+    channels, file_rate = audio.decode(path)
+    return audio.resample(channels.mean(axis=1), file_rate, rate)
 
 
 def tone(rate: int, seconds: float = 1.0, pitch: float = 440.0) -> Array:
@@ -94,14 +101,6 @@ def test_quiet_ends_are_cut_and_the_peak_is_one(write: Write) -> None:
     assert np.abs(signal).max() == 1
 
 
-def test_level_and_ends_can_be_kept(write: Write) -> None:
-    original = np.concatenate([np.zeros(16000, np.float32), tone(16000)])
-    path = write("word.wav", original, subtype="FLOAT")
-    np.testing.assert_array_equal(
-        audio.load_recording(path, SpeechData(trim_db=None, level="keep")), original
-    )
-
-
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 @given(length=st.integers(1, 40000), cut=st.floats(0.02, 0.999))
 def test_a_file_is_whole_or_refused_as_truncated(
@@ -148,8 +147,9 @@ def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) 
 def test_what_is_not_audio_is_refused_by_name(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"notes.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(Refusal, match=rf"notes\.{suffix}: (cannot be read|holds no MPEG)"):
-        read_mono(path, 16000)
+    for read in (audio.head, audio.decode):
+        with pytest.raises(Refusal, match=rf"notes\.{suffix}: (cannot be read|holds no MPEG)"):
+            read(path)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -174,11 +174,6 @@ def test_what_is_shorter_than_a_window_is_refused(write: Write, samples: int, ra
         audio.load_recording(path, SpeechData(rate=16000))
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"gone\.wav"):
-        read_mono(tmp_path / "gone.wav", 16000)
-
-
 def test_the_decoder_of_mp3_prints_nothing_of_its_own(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,3 +188,37 @@ def test_the_decoder_of_mp3_prints_nothing_of_its_own(
     assert capfd.readouterr() == ("", "")
     os.write(2, b"still here")
     assert capfd.readouterr().err == "still here"
+
+
+def test_an_mp3_behind_a_long_tag_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 40_000), 16000)
+    size = 100_000
+    tag = b"ID3\x03\x00\x00" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+    path.write_bytes(tag + path.read_bytes())
+    assert len(audio.decode(path)[0]) == 40_000
+
+
+@pytest.mark.parametrize("text", [b"Xing", b"Info"])
+def test_the_text_of_a_tag_announces_no_length(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 40_000), 16000)
+    content = text + b"\xff" * 16
+    tag = b"ID3\x03\x00\x00\x00\x00\x00" + bytes([len(content)]) + content
+    stream = path.read_bytes()
+    path.write_bytes(tag + stream)
+    audio.decode(path)
+    path.write_bytes(tag + stream[: len(stream) // 2])
+    with pytest.raises(Refusal, match=r"a\.mp3: truncated"):
+        audio.decode(path)
+
+
+@pytest.mark.parametrize("form", ["RF64", "NIST"])
+def test_a_truncated_file_of_another_format_named_wav_is_refused(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a.wav"
+    signal = np.random.default_rng(0).uniform(-0.5, 0.5, 20_000)
+    soundfile.write(path, signal, 16000, format=form, subtype="PCM_16")
+    audio.decode(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(Refusal, match=r"a\.wav: truncated"):
+        audio.decode(path)

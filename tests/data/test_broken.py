@@ -16,10 +16,10 @@ from PIL import Image
 
 from distvae.config import CropData, DataConfig, ImageData, SpeechData
 from distvae.data import labels_of, open_dataset
-from distvae.data.broken import describe_skipped, find_broken
+from distvae.data.check import examine
 from distvae.data.dataset import Dataset
 from distvae.data.family import recordings_of
-from distvae.data.recognise import examine
+from distvae.data.folders import describe_skipped, find_broken
 from distvae.files.memory import MemoryShortage
 from distvae.files.refusal import Refusal
 from tests.called import Called
@@ -148,17 +148,6 @@ def test_a_folder_with_broken_files_is_the_folder_without_them(
         assert recordings.recordings()[1] == list(expected.recordings)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_folder_without_broken_files_is_known_by_the_same_digest(
-    kind: str, whole: dict[str, Path]
-) -> None:
-    config = KINDS[kind][1]
-    assert_same_data(
-        open_dataset(settings_of(config, whole[kind], skip_broken=True), quiet=True),
-        open_dataset(settings_of(config, whole[kind]), quiet=True),
-    )
-
-
 @settings(max_examples=20)
 @given(broken=st.sets(st.integers(0, 19), max_size=8), seed=st.integers(0, 9))
 @pytest.mark.slow
@@ -200,21 +189,6 @@ def test_a_broken_recording_moves_no_other_to_another_split(tmp_path: Path) -> N
     damage(tmp_path, dict.fromkeys(lost, "truncated"))
     after = open_dataset(settings_of(config, tmp_path, skip_broken=True), quiet=True).recordings
     assert list(after) == [each for each in before if each.file not in lost]
-
-
-def test_two_pictures_that_broke_give_another_split_and_so_another_digest(tmp_path: Path) -> None:
-    for number in range(30):
-        Image.new("L", (4, 4), number).save(tmp_path / f"{number:02}.png")
-    damage(tmp_path, {"00.png": "text", "01.png": "empty"})
-    skipped = open_dataset(ImageData(path=str(tmp_path), skip_broken=True), quiet=True)
-    for name in ("00.png", "01.png"):
-        (tmp_path / name).unlink()
-    removed = open_dataset(ImageData(path=str(tmp_path)), quiet=True)
-    same = all(
-        np.array_equal(skipped.splits[name][:], removed.splits[name][:]) for name in skipped.splits
-    )
-    assert not same
-    assert skipped.digest != removed.digest
 
 
 def test_pictures_of_more_than_eight_bits_are_left_out_where_eight_are_expected(
@@ -293,16 +267,6 @@ def test_the_check_of_data_names_what_is_skipped(
     code, out, _ = call("data", "check", str(root))
     assert code == 2
     assert all(f"{root / name}: " in out for name in damages)
-
-
-def test_damage_behind_the_header_is_found_by_the_check(tmp_path: Path) -> None:
-    write_speech(tmp_path / "data")
-    path = tmp_path / "data/train/a/1.flac"
-    content = bytearray(path.read_bytes())
-    content[3000:3400] = bytes(400)
-    path.write_bytes(content)
-    (line,) = examine(str(tmp_path / "data")).unreadable
-    assert line.startswith(f"{path}: ")
 
 
 def test_each_content_is_decoded_once(tmp_path: Path, cache: Path) -> None:

@@ -1,3 +1,6 @@
+"""Power spectra: their transform, their cache, and the built-in speech."""
+
+import math
 import os
 import subprocess
 import sys
@@ -10,20 +13,24 @@ import pyarrow as pa
 import pytest
 import scipy.signal
 import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distvae.config import SpeechData
 from distvae.config.values import POWER_FLOOR
-from distvae.data import open_dataset
+from distvae.data import audio, open_dataset
 from distvae.data.dataset import Array
-from distvae.data.tables import arrow
+from distvae.data.speech.frames import Stft, power
+from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
+from distvae.models.likelihoods import ItakuraSaito
 
 Write = Callable[..., Path]
-
 OPEN = "from distvae.config import SpeechData; from distvae.data import open_dataset; import sys\n"
 OPEN += "print(open_dataset(SpeechData(path=sys.argv[1])).digest)"
-KILL = "import os, signal; from distvae.data.tables import arrow\n"
-KILL += "arrow.wrap = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n" + OPEN
+KILL = "import os, signal; from distvae.data.tables import rows\n"
+KILL += "rows.wrap = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n" + OPEN
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n" + OPEN
 
 
@@ -80,14 +87,6 @@ def test_rows_are_mapped_and_cannot_be_written(speech: SpeechData) -> None:
         rows[0, 0] = 1
 
 
-def test_what_is_built_is_not_built_again(speech: SpeechData, cache: Path) -> None:
-    open_dataset(speech)
-    (built,) = remains(cache)
-    stamps = {path: path.stat().st_mtime_ns for path in built.iterdir()}
-    open_dataset(speech)
-    assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == stamps
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -137,13 +136,6 @@ def run(code: str, config: SpeechData) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_agree(speech: SpeechData, cache: Path) -> None:
-    outputs = [process.communicate()[0] for process in [run(OPEN, speech), run(OPEN, speech)]]
-    assert outputs == [open_dataset(speech).digest + "\n"] * 2
-    assert len(remains(cache)) == 1
-
-
-@pytest.mark.slow
 def test_a_killed_build_does_not_count(speech: SpeechData, cache: Path) -> None:
     process = run(KILL, speech)
     process.communicate()
@@ -163,18 +155,6 @@ def test_a_full_disk_is_refused_and_leaves_nothing(speech: SpeechData, cache: Pa
     assert "Refusal" in errors
     assert "set DISTVAE_CACHE to another folder" in errors
     assert remains(cache) == []
-
-
-@pytest.mark.parametrize("rows", [0, 1, 1000])
-def test_an_arrow_file_gives_its_rows_back(tmp_path: Path, rows: int) -> None:
-    values = np.random.default_rng(0).random((rows, 7), dtype=np.float32)
-    (tmp_path / "a.raw").write_bytes(values.tobytes())
-    arrow.wrap(tmp_path / "a.raw", tmp_path / "a.arrow", 7)
-    np.testing.assert_array_equal(arrow.read_arrow(tmp_path / "a.arrow"), values)
-    assert not (tmp_path / "a.raw").exists()
-    with pa.OSFile(str(tmp_path / "a.arrow")) as file:
-        table = pa.ipc.open_file(file).read_all()
-    assert table.column(0).to_pylist() == values.tolist()
 
 
 @pytest.mark.slow
@@ -197,3 +177,99 @@ def test_recordings_below_the_cache_keep_their_own_name(
 ) -> None:
     monkeypatch.setenv("DISTVAE_CACHE", str(Path(speech.path).parent))
     assert open_dataset(speech).name == Path(speech.path).name
+
+
+def noise(length: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(length).uniform(-1, 1, length).astype(np.float32))
+
+
+@given(length=st.integers(513, 20000), hop=st.sampled_from([64, 128, 256]))
+def test_the_round_trip_is_exact_to_the_last_sample(length: int, hop: int) -> None:
+    signal = noise(length)
+    back = Stft(1024, hop).signal(Stft(1024, hop).spectrum(signal), length)
+    assert (back - signal).abs().max() < 1e-6
+
+
+def test_frames_are_plain_fourier_transforms_under_a_sine_window() -> None:
+    signal = noise(5000)
+    padded = np.pad(signal.numpy().astype(np.float64), 512, mode="reflect")
+    window = scipy.signal.windows.cosine(1024)
+    expected = [np.fft.rfft(window * padded[start : start + 1024]) for start in range(0, 5000, 256)]
+    np.testing.assert_allclose(
+        Stft(1024, 256).spectrum(signal).numpy(), np.stack(expected), atol=2e-4
+    )
+
+
+def test_signals_in_a_batch_are_transformed_one_by_one() -> None:
+    stft, signals = Stft(256, 64), torch.stack([noise(3000), -noise(3000)])
+    spectrum = stft.spectrum(signals)
+    assert torch.equal(spectrum[1], stft.spectrum(signals[1]))
+    assert torch.allclose(stft.signal(spectrum, 3000), signals, atol=1e-6)
+
+
+def test_digital_silence_has_a_power_whose_density_is_bounded() -> None:
+    """log p of a frame is at most that of its own power taken for the variance; of a zero there is
+    no such bound.
+    """
+    heard = power(Stft(1024, 256).spectrum(torch.zeros(2048)))
+    assert heard.unique().tolist() == [pytest.approx(POWER_FLOOR)]
+    log_variance = (
+        torch.linspace(-80, 0, 161)
+        .expand(len(heard), 161)
+        .unsqueeze(-1)
+        .expand(-1, -1, heard.shape[1])
+    )
+    found = ItakuraSaito()(heard, log_variance, None)
+    assert found.max() <= heard.shape[1] * (-math.log(POWER_FLOOR) - 1) * (1 + 1e-6)
+    assert (found[:, 0] < found[:, 100]).all()
+
+
+CASES = [(0, 0), (1, 3), (6, 1), (11, 4)]
+
+
+def pitch(signal: Array) -> float:
+    """The most frequent fundamental of the loud parts, by autocorrelation."""
+    blocks = signal[: len(signal) // 800 * 800].reshape(-1, 800)
+    loud = blocks[np.square(blocks).mean(1) > 0.2 * np.square(blocks).mean(1).max()]
+    correlations = np.stack([scipy.signal.correlate(block, block)[799:] for block in loud])
+    return float(np.median(16000 / (correlations[:, 53:230].argmax(1) + 53)))
+
+
+@pytest.mark.parametrize(("speaker", "number"), CASES)
+def test_an_utterance_is_a_function_of_its_numbers(speaker: int, number: int) -> None:
+    one = utterance(speaker, number)
+    np.testing.assert_array_equal(one, utterance(speaker, number))
+    assert not np.array_equal(one[:8000], utterance(speaker, number + 1)[:8000])
+
+
+@pytest.mark.parametrize(("speaker", "number"), CASES)
+def test_utterances_are_mostly_sound_and_never_clip(speaker: int, number: int) -> None:
+    signal = utterance(speaker, number)
+    assert 1 < len(signal) / RATE < 8
+    assert 0.3 < np.abs(signal).max() < 1
+    assert 0.6 < len(audio.trim(signal, 30)) / len(signal) < 1
+
+
+def test_low_and_high_voices_take_turns() -> None:
+    pitches = [pitch(utterance(speaker, 0)) for speaker in range(4)]
+    assert max(pitches[0], pitches[2]) < 150 < min(pitches[1], pitches[3])
+
+
+@pytest.mark.parametrize(("speaker", "number"), CASES)
+def test_speech_metrics_take_it_for_speech(speaker: int, number: int) -> None:
+    pesq = pytest.importorskip("pesq").pesq
+    from pystoi import stoi
+
+    clean = utterance(speaker, number)
+    noisy = clean + 0.05 * np.random.default_rng(0).standard_normal(len(clean)).astype(np.float32)
+    assert pesq(16000, clean, clean, "wb") > 4.5 > 2.5 > pesq(16000, clean, noisy, "wb")
+    assert stoi(clean, clean, 16000) > 0.999 > stoi(clean, noisy, 16000) > 0.4
+
+
+@pytest.mark.parametrize(
+    ("window", "hop", "error"),
+    [(16, 4, 1e-6), (64, 1, 1e-6), (17, 1, 1e-6), (1000, 250, 1e-6), (1024, 512, 3e-5)],
+)
+def test_the_round_trip_is_exact_for_other_windows(window: int, hop: int, error: float) -> None:
+    signal, transform = noise(5119), Stft(window, hop)
+    assert (transform.signal(transform.spectrum(signal), 5119) - signal).abs().max() < error

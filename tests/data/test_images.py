@@ -1,9 +1,11 @@
-"""Images by what a path contains: CIFAR-10 in its versions, archives, folders of pictures."""
+"""Images by what a path contains: idx files, batches of CIFAR-10, archives, folders of pictures."""
 
 import contextlib
+import gzip
 import os
 import pickle
 import pickletools
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from distvae.config import ImageData
+from distvae.config import IdxData, ImageData
 from distvae.data import labels_of, open_dataset
-from distvae.data.images import cifar
+from distvae.data.images.arrays import NAMES, read_cifar, read_pickled_batch
 from distvae.data.images.source import divide_images
 from distvae.files.refusal import Refusal
 
@@ -38,7 +40,7 @@ def opened(path: Path, **settings: Any) -> dict[str, NDArray[np.float32]]:
 
 
 def batches(seed: int = 0) -> dict[str, tuple[Bytes, list[int]]]:
-    names = enumerate(cifar.NAMES)
+    names = enumerate(NAMES)
     return {
         name: (noise(ROWS, 3072, seed=seed + k), [(k + row) % 10 for row in range(ROWS)])
         for k, name in names
@@ -76,28 +78,21 @@ def binary(root: Path) -> Path:
     return root
 
 
-def test_both_versions_of_cifar_are_the_same_images(tmp_path: Path, python: Path) -> None:
+def test_both_versions_of_cifar_are_the_same_images(python: Path, binary: Path) -> None:
     whole = batches()
-    train = np.concatenate([whole[name][0] for name in cifar.NAMES[:5]])
-    found = opened(python)
+    train = np.concatenate([whole[name][0] for name in NAMES[:5]])
+    found, folder = opened(python), python / "cifar-10-batches-py"
+    both = [read_cifar("python", folder), read_cifar("binary", binary)]
+    assert both[0].digest == both[1].digest
+    np.testing.assert_array_equal(both[0].pixels, both[1].pixels)
     np.testing.assert_array_equal(np.round(255 * found["train"]), train)
     np.testing.assert_array_equal(np.round(255 * found["test"]), whole["test_batch"][0])
     labels = labels_of(ImageData(path=str(python), holdout=3))
     assert labels is not None
     assert [*labels["train"], *labels["val"]] == [
-        label for name in cifar.NAMES[:5] for label in whole[name][1]
+        label for name in NAMES[:5] for label in whole[name][1]
     ]
     assert labels["test"].tolist() == whole["test_batch"][1]
-
-
-def test_the_binary_version_has_the_same_digest_as_pythons(
-    root: Path, python: Path, binary: Path
-) -> None:
-    both = {}
-    for version, folder in {"python": python / "cifar-10-batches-py", "binary": binary}.items():
-        both[version] = cifar.read_cifar(version, folder)
-    assert both["python"].digest == both["binary"].digest
-    np.testing.assert_array_equal(both["python"].pixels, both["binary"].pixels)
 
 
 def test_a_part_of_cifar_says_so(binary: Path) -> None:
@@ -110,54 +105,6 @@ def test_a_part_of_cifar_says_so(binary: Path) -> None:
 class Bomb:
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, ("touch exploded",)
-
-
-def wrapped(kind: str) -> bytes:
-    """Pickles that are no batches: programs, arrays of objects, lies about sizes, and noise."""
-    pixels, labels = batches()["data_batch_1"]
-    good = by_python_2({b"data": pixels, b"labels": labels})
-    return {
-        "bomb": pickle.dumps({b"data": Bomb()}),
-        "objects": by_python_2(
-            {b"data": np.array([[1, "a"], [2, "b"]], object), b"labels": labels}
-        ),
-        "floats": by_python_2({b"data": pixels.astype(np.float32), b"labels": labels}),
-        "narrow": by_python_2({b"data": pixels[:, :99], b"labels": labels}),
-        "fewer labels": by_python_2({b"data": pixels, b"labels": labels[1:]}),
-        "class ten": by_python_2({b"data": pixels, b"labels": [10] * ROWS}),
-        "no data": by_python_2({b"labels": labels}),
-        "a list": by_python_2([1, 2]),
-        "cut": good[:-9],
-        "empty": b"",
-        "text": b"not a pickle",
-    }[kind]
-
-
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        ("bomb", "asks for posix.system, which no batch of CIFAR-10 needs"),
-        ("objects", "'data' is no array of bytes in rows of 3072"),
-        ("floats", "'data' is no array of bytes in rows of 3072"),
-        ("narrow", "'data' is no array of bytes in rows of 3072"),
-        ("fewer labels", "3 labels, the largest 3; 4 of 0 to 9 expected"),
-        ("class ten", "4 labels, the largest 10; 4 of 0 to 9 expected"),
-        ("no data", "no batch of CIFAR-10: it holds b'labels'"),
-        ("a list", "no batch of CIFAR-10: it holds nothing"),
-        ("cut", "damaged, or no pickle"),
-        ("empty", "damaged, or no pickle"),
-        ("text", "damaged, or no pickle"),
-    ],
-)
-def test_a_wrong_pickle_is_refused_and_never_run(
-    python: Path, monkeypatch: pytest.MonkeyPatch, kind: str, words: str
-) -> None:
-    monkeypatch.chdir(python)
-    (python / "cifar-10-batches-py" / "data_batch_1").write_bytes(wrapped(kind))
-    with pytest.raises(Refusal, match="data_batch_1: ") as refusal:
-        open_dataset(ImageData(path=str(python)))
-    assert words in str(refusal.value)
-    assert not (python / "exploded").exists()
 
 
 @given(
@@ -173,26 +120,8 @@ def test_a_damaged_pickle_is_read_or_refused(
     path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(bytes(content))
     with contextlib.suppress(Refusal):
-        images, classes = cifar._python(path)
+        images, classes = read_pickled_batch(path)
         assert images.shape == (len(classes), 3, 32, 32)
-
-
-@pytest.mark.parametrize("name", ["data_batch_3.bin", "test_batch.bin"])
-def test_a_missing_batch_is_named(binary: Path, name: str) -> None:
-    (binary / name).unlink()
-    with pytest.raises(
-        Refusal, match=f"lacks {name}; all six batches expected; CIFAR-10 is at https"
-    ):
-        open_dataset(ImageData(path=str(binary)))
-
-
-def test_a_truncated_batch_is_refused(binary: Path) -> None:
-    path = binary / "data_batch_2.bin"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(
-        Refusal, match=r"data_batch_2\.bin: 12291 bytes; records of 1 \+ 3072 bytes expected"
-    ):
-        open_dataset(ImageData(path=str(binary)))
 
 
 def test_an_archive_keeps_its_images_and_labels(root: Path) -> None:
@@ -264,13 +193,6 @@ def test_only_arrays_of_an_archive_are_looked_at(root: Path) -> None:
         open_dataset(ImageData(path=str(root)))
 
 
-def test_what_is_no_archive_is_refused(root: Path) -> None:
-    for content in (b"", b"PK\x03\x04 and no more", b"text"):
-        (root / "some.npz").write_bytes(content)
-        with pytest.raises(Refusal, match=r"some\.npz: cannot be read"):
-            open_dataset(ImageData(path=str(root)))
-
-
 def test_images_without_splits_are_divided_by_the_seed(root: Path) -> None:
     np.savez(root / "some.npz", x=noise(20, 2, 2))
     whole = np.round(
@@ -305,18 +227,6 @@ def test_no_image_is_in_two_splits(counts: dict[str, int], holdout: int, seed: i
         range(sum(counts.values()))
     )
     assert parts["test"] is parts["val"] or not set(parts["val"]) & set(parts["test"])
-
-
-def test_images_to_train_and_validate_on_give_some_of_the_first_to_test_on() -> None:
-    parts = divide_images({"train": 40, "val": 10}, ImageData(test=0.2, split_seed=1))
-    assert {name: len(places) for name, places in parts.items()} == {
-        "train": 32,
-        "val": 10,
-        "test": 8,
-    }
-    assert min(parts["val"]) == 40
-    assert sorted({*parts["train"], *parts["test"]}) == list(range(40))
-    assert list(parts["test"]) != list(range(32, 40))
 
 
 def test_a_full_disk_is_refused_before_pictures_are_decoded(
@@ -412,19 +322,6 @@ def test_grey_colour_turned_and_transparent_pictures_are_as_pillow_has_them(root
     assert open_dataset(ImageData(path=str(root), test=0.3)).shape == (3, 6, 4)
 
 
-def test_pictures_of_two_sizes_are_refused_with_what_to_set(folder: Path) -> None:
-    with pytest.raises(Refusal, match=r"set data\.size=\[height, width\]"):
-        open_dataset(ImageData(path=str(folder)))
-
-
-def test_a_damaged_picture_is_named_and_leaves_no_cache(folder: Path, cache: Path) -> None:
-    file = folder / "test" / "cat" / "3.png"
-    file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(Refusal, match=r"3\.png: cannot be read"):
-        open_dataset(ImageData(path=str(folder), size=(4, 4)))
-    assert not list(cache.glob("pictures/*/pixels.npy"))
-
-
 def test_celeba_is_divided_by_its_own_partition(root: Path) -> None:
     (root / "img_align_celeba").mkdir()
     (root / "Eval").mkdir()
@@ -488,3 +385,178 @@ def test_the_small_sets_at_hand_say_what_they_are_a_part_of(real_data: Path) -> 
         open_dataset(fashion).name == "fashion_mnist: 900 of Fashion-MNIST's 60,000 + 10,000 images"
     )
     assert labels_of(fashion) is None
+
+
+def encode(values: Bytes) -> bytes:
+    return (
+        struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
+    )
+
+
+@pytest.mark.slow
+def test_mnist_is_as_known(monkeypatch: pytest.MonkeyPatch, real_data: Path) -> None:
+    if not (real_data / "mnist").is_dir():
+        pytest.skip("no mnist folder in the data")
+    monkeypatch.setenv("DISTVAE_DATA", os.fspath(real_data))
+    dataset, labels = open_dataset(IdxData()), labels_of(IdxData())
+    assert {name: rows.shape for name, rows in dataset.splits.items()} == {
+        "train": (60000, 784),
+        "val": (10000, 784),
+        "test": (10000, 784),
+    }
+    assert dataset.splits["train"][:].mean() == pytest.approx(0.1307, abs=5e-5)
+    assert labels is not None
+    assert labels["train"][:5].tolist() == [5, 0, 4, 1, 9]
+
+
+@pytest.fixture
+def idx_files(root: Path) -> Path:
+    (root / "train-images-idx3-ubyte").write_bytes(encode(noise(10, 5, 4)))
+    compressed = gzip.compress(encode(noise(6, 5, 4, seed=1)))
+    (root / "t10k-images-idx3-ubyte.gz").write_bytes(compressed)
+    (root / "train-labels.idx1-ubyte").write_bytes(encode(np.arange(10, dtype=np.uint8)))
+    (root / "t10k-labels-idx1-ubyte").write_bytes(encode(np.arange(6, dtype=np.uint8)))
+    return root
+
+
+@pytest.mark.parametrize("holdout", [0, 3])
+def test_images_of_idx_are_flat_and_between_zero_and_one(idx_files: Path, holdout: int) -> None:
+    config = IdxData(path=str(idx_files), holdout=holdout)
+    dataset, labels = open_dataset(config), labels_of(config)
+    assert labels is not None
+    names = ["train", "test", "val"] if holdout else ["train", "test"]
+    assert dataset.split_names("all") == names
+    train, val, test = (dataset.splits[name][:] for name in ("train", "val", "test"))
+    given = [*train, *val] if holdout else train
+    np.testing.assert_array_equal(np.round(255 * np.array(given)), noise(10, 20))
+    np.testing.assert_array_equal(np.round(255 * test), noise(6, 20, seed=1))
+    assert len(val) == (holdout or len(test))
+    assert train.dtype == np.float32
+    assert train.max() <= 1
+    assert labels["train"].tolist() == list(range(10 - holdout))
+    assert labels["val"].tolist() == (list(range(7, 10)) if holdout else list(range(6)))
+
+
+def test_the_digest_follows_content_and_holdout_but_not_compression(idx_files: Path) -> None:
+    config = IdxData(path=str(idx_files))
+    first = open_dataset(config).digest
+    assert open_dataset(IdxData(path=str(idx_files), holdout=1)).digest != first
+    plain = idx_files / "train-images-idx3-ubyte"
+    packed = plain.with_suffix(".gz")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    assert open_dataset(config).digest == first
+    packed.write_bytes(gzip.compress(encode(noise(10, 5, 4, seed=2))))
+    assert open_dataset(config).digest != first
+
+
+TEN = encode(noise(10, 5, 4))
+WRONG = {
+    b"": "begins with ; 00000803 expected",
+    b"not idx at all": "begins with 6e6f7420; 00000803 expected",
+    encode(np.zeros(4, np.uint8)): "begins with 00000801; 00000803 expected",
+    TEN[:9]: "truncated in its header",
+    TEN[:-1]: "199 values; 10 x 5 x 4 announced",
+    TEN + b"x": "more values; 10 x 5 x 4 announced",
+    encode(np.zeros((0, 5, 4), np.uint8)): "0 values; 0 x 5 x 4 announced",
+    encode(noise(10, 4, 4)): "one size expected",
+}
+
+
+@pytest.mark.parametrize("content", WRONG, ids=list(WRONG.values()))
+@pytest.mark.parametrize("compressed", [False, True])
+def test_wrong_idx_files_are_refused(idx_files: Path, content: bytes, compressed: bool) -> None:
+    (idx_files / "train-images-idx3-ubyte").unlink()
+    name = "train-images-idx3-ubyte.gz" if compressed else "train-images-idx3-ubyte"
+    (idx_files / name).write_bytes(gzip.compress(content) if compressed else content)
+    with pytest.raises(Refusal, match=WRONG[content]):
+        open_dataset(IdxData(path=str(idx_files)))
+
+
+def test_labels_and_missing_files_of_idx_are_refused(idx_files: Path) -> None:
+    (idx_files / "t10k-labels-idx1-ubyte").write_bytes(encode(np.arange(5, dtype=np.uint8)))
+    with pytest.raises(Refusal, match=r"t10k-labels-idx1-ubyte: 5 labels, .* has 6 images"):
+        labels_of(IdxData(path=str(idx_files)))
+    with pytest.raises(Refusal, match=r"data\.holdout: 10 of 10"):
+        open_dataset(IdxData(path=str(idx_files), holdout=10))
+    (idx_files / "train-images-idx3-ubyte").unlink()
+    with pytest.raises(Refusal, match=r"train-images-idx3-ubyte\.gz.*MNIST's are at https"):
+        open_dataset(IdxData(path=str(idx_files)))
+    with pytest.raises(Refusal, match=r"data\.path: empty, and \$DISTVAE_DATA is not set"):
+        open_dataset(IdxData())
+
+
+PIXELS, LABELS = batches()["data_batch_1"]
+BATCH = by_python_2({b"data": PIXELS, b"labels": LABELS})
+NO_ARRAY = "no batch of CIFAR-10: no array of bytes in rows of 3072"
+NO_BATCHES: dict[str, tuple[bytes, str]] = {
+    "bomb": (pickle.dumps({b"data": Bomb()}), NO_ARRAY),
+    "objects": (by_python_2({b"data": np.array([[1, "a"]], object), b"labels": LABELS}), NO_ARRAY),
+    "floats": (by_python_2({b"data": PIXELS.astype(np.float32), b"labels": LABELS}), NO_ARRAY),
+    "narrow": (by_python_2({b"data": PIXELS[:, :99], b"labels": LABELS}), NO_ARRAY),
+    "columns": (
+        by_python_2({b"data": np.asfortranarray(PIXELS), b"labels": LABELS}),
+        NO_ARRAY,
+    ),
+    "fewer labels": (
+        by_python_2({b"data": PIXELS, b"labels": LABELS[1:]}),
+        "3 labels, the largest",
+    ),
+    "class ten": (
+        by_python_2({b"data": PIXELS, b"labels": [10] * ROWS}),
+        "4 labels, the largest 10",
+    ),
+    "no data": (by_python_2({b"labels": LABELS}), NO_ARRAY),
+    "a list": (by_python_2([1, 2]), NO_ARRAY),
+    "cut": (BATCH[:-9], "damaged, or no pickle"),
+    "empty": (b"", "damaged, or no pickle"),
+    "text": (b"not a pickle", "damaged, or no pickle"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_BATCHES)
+def test_a_wrong_pickle_is_refused_and_never_run(
+    python: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(python)
+    content, words = NO_BATCHES[kind]
+    (python / "cifar-10-batches-py" / "data_batch_1").write_bytes(content)
+    with pytest.raises(Refusal, match=f"data_batch_1: .*{words}"):
+        open_dataset(ImageData(path=str(python)))
+    assert not (python / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "change", "words"),
+    [
+        (2, lambda content: content[:-1], r"12291 bytes; records of 1 \+ 3072 bytes expected"),
+        (3, None, r"lacks data_batch_3\.bin; all six batches expected; CIFAR-10 is at https"),
+    ],
+)
+def test_a_truncated_or_missing_batch_is_refused(
+    binary: Path, batch: int, change: Callable[[bytes], bytes] | None, words: str
+) -> None:
+    path = binary / f"data_batch_{batch}.bin"
+    content = path.read_bytes()
+    path.unlink()
+    if change:
+        path.write_bytes(change(content))
+    with pytest.raises(Refusal, match=words):
+        open_dataset(ImageData(path=str(binary)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "settings", "words"),
+    [
+        (False, {}, r"set data\.size=\[height, width\]"),
+        (True, {"size": (4, 4)}, r"3\.png: cannot be read"),
+    ],
+)
+def test_pictures_that_cannot_be_used_are_refused_and_leave_no_cache(
+    folder: Path, cache: Path, damage: bool, settings: dict[str, Any], words: str
+) -> None:
+    file = folder / "test" / "cat" / "3.png"
+    file.write_bytes(file.read_bytes()[:200] if damage else file.read_bytes())
+    with pytest.raises(Refusal, match=words):
+        open_dataset(ImageData(path=str(folder), **settings))
+    assert not list(cache.glob("pictures/*/pixels.npy"))

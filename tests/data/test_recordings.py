@@ -1,5 +1,10 @@
-from pathlib import Path, PurePosixPath
+"""Recordings with their speakers and splits, by folders, tables, patterns and published corpora."""
 
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
 import pytest
 import soundfile
 from hypothesis import given
@@ -7,47 +12,14 @@ from hypothesis import strategies as st
 
 from distvae.config import SpeechData
 from distvae.data import SpeechFamily, folders, open_dataset
-from distvae.data.recognise import survey
+from distvae.data.audio import decode
+from distvae.data.check import survey
+from distvae.data.dataset import Recording
+from distvae.data.folders import split_of_word
 from distvae.data.speech import recordings
 from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
-
-LAYOUTS = {
-    "one folder per speaker": (
-        ["ann/1.wav", "bob/1.flac", "cat/1.ogg", "dan/1.MP3"],
-        ["ann", "bob", "cat", "dan"],
-    ),
-    "LibriSpeech": (
-        [
-            f"{speaker}/{chapter}/{speaker}-{chapter}-0000.flac"
-            for speaker in (19, 26, 103)
-            for chapter in (198, 227)
-        ],
-        ["103", "103", "19", "19", "26", "26"],
-    ),
-    "LibriSpeech with its splits": (
-        [
-            f"{top}/{s}/9{s}/{s}-9{s}-0000.flac"
-            for top, s in (("dev-clean", 3), ("test-clean", 4), ("train-clean-100", 5))
-        ],
-        ["3", "4", "5"],
-    ),
-    "VCTK": (
-        [f"wav48_silence_trimmed/{s}/{s}_001_mic1.flac" for s in ("p225", "p226", "s5")],
-        ["p225", "p226", "s5"],
-    ),
-    "TIMIT": (
-        ["TEST/DR1/FAKS0/SA1.WAV", "TRAIN/DR1/FCJF0/SA1.WAV", "TRAIN/DR2/FAEM0/SA1.WAV"],
-        ["FAKS0", "FCJF0", "FAEM0"],
-    ),
-}
-
-
-def touch(root: Path, *files: str) -> None:
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).touch()
 
 
 def table(root: Path, *lines: str) -> SpeechData:
@@ -55,14 +27,10 @@ def table(root: Path, *lines: str) -> SpeechData:
     return SpeechData(path=str(root))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_speakers_are_read_off_usual_layouts(root: Path, layout: str) -> None:
-    files, speakers = LAYOUTS[layout]
-    touch(root, *files)
-    where, found = recordings.find_recordings(SpeechData(path=str(root)))
-    assert where == root
-    assert [recording.file for recording in found] == sorted(files)
-    assert [recording.speaker for recording in found] == speakers
+def test_folders_give_the_speaker(root: Path) -> None:
+    touch(root, "19/198/19-198-0000.flac", "26/495/26-495-0000.flac", "ann/1.wav", "bob/2/1.MP3")
+    _, found = recordings.find_recordings(SpeechData(path=str(root), speakers="folder"))
+    assert [recording.speaker for recording in found] == ["19", "26", "ann", "2"]
 
 
 def test_top_folders_give_the_split(root: Path) -> None:
@@ -138,21 +106,6 @@ def test_no_speaker_is_ever_in_two_splits(
     assert len({(r.speaker, r.split) for r in found}) == len({r.speaker for r in found})
 
 
-def test_hidden_and_other_files_are_left_out(root: Path) -> None:
-    touch(
-        root,
-        "a/1.wav",
-        "b/1.wav",
-        "c/1.wav",
-        "a/._1.wav",
-        ".trash/d/1.wav",
-        "notes.txt",
-        "a/cover.jpg",
-    )
-    (root / "d.wav").mkdir()
-    assert recordings.sound_files(root) == ["a/1.wav", "b/1.wav", "c/1.wav"]
-
-
 def test_the_variable_may_point_above_the_speech(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,14 +114,6 @@ def test_the_variable_may_point_above_the_speech(
     where, found = recordings.find_recordings(SpeechData())
     assert where == root / "speech"
     assert len(found) == 3
-
-
-def test_the_path_comes_before_the_variable(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touch(root, "a/1.wav", "b/1.wav", "c/1.wav")
-    monkeypatch.setenv("DISTVAE_DATA", str(tmp_path))
-    assert recordings.find_recordings(SpeechData(path=str(root)))[0] == root
 
 
 def test_speech_of_a_uri_is_found_by_it_again(write: Write, root: Path, cache: Path) -> None:
@@ -299,3 +244,226 @@ def test_a_loose_folder_needs_neither_speakers_nor_splits(tmp_path: Path) -> Non
         ("b.wav", tmp_path.name, "test"),
         ("train/anna/c.wav", "anna", "train"),
     ]
+
+
+TIMIT = [
+    f"{place}/DR{k % 8 + 1}/{sex}{place[1]}BC{k}/{sentence}.WAV"
+    for place, count in (("TRAIN", 8), ("TEST", 3))
+    for k, sex in zip(range(count), "FMFMFMFM", strict=False)
+    for sentence in ("SA1", "SI1027", "SX37")
+]
+LIBRISPEECH = [
+    f"LibriSpeech/{subset}/{speaker}/{chapter}/{speaker}-{chapter}-{k:04}.flac"
+    for subset, speakers in (
+        ("train-clean-100", (19, 26, 103)),
+        ("dev-clean", (84,)),
+        ("test-other", (367, 533)),
+    )
+    for speaker in speakers
+    for chapter in (speaker + 100,)
+    for k in range(2)
+]
+VCTK = [
+    f"wav48_silence_trimmed/{s}/{s}_00{k}_mic{k}.flac"
+    for s in ("p225", "p226", "p227", "s5")
+    for k in (1, 2)
+]
+TCD = [
+    f"{subset}/{speaker}/Clips/straightcam/{sentence}.wav"
+    for subset, speakers in (
+        ("volunteers", ("01M", "13F", "21M", "54M")),
+        ("lipspeakers", ("Lipspkr1",)),
+    )
+    for speaker in speakers
+    for sentence in ("sa1", "si543")
+]
+LJSPEECH = [
+    f"LJSpeech-1.1/wavs/LJ{chapter:03}-{k:04}.wav" for chapter in range(1, 7) for k in range(1, 4)
+]
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+SPEAKERS = [f"{k:08x}" for k in range(0xABC000, 0xABC008)]
+COMMANDS = [
+    f"{word}/{who}_nohash_{k}.wav" for word in WORDS for who in SPEAKERS[:6] for k in (0, 1)
+]
+CORPORA = {
+    "TIMIT": TIMIT,
+    "LibriSpeech": LIBRISPEECH,
+    "VCTK": VCTK,
+    "TCD-TIMIT": TCD,
+    "LJSpeech": LJSPEECH,
+    "Speech Commands": COMMANDS,
+}
+
+
+def touch(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+
+
+def found(root: Path, **settings: Any) -> list[Recording]:
+    return recordings.find_recordings(SpeechData(path=str(root), **settings))[1]
+
+
+def by_split(divided: list[Recording]) -> dict[str, set[str]]:
+    speakers = defaultdict(set)
+    for recording in divided:
+        speakers[recording.split].add(recording.speaker)
+    return dict(speakers)
+
+
+def lists(root: Path) -> None:
+    for name, who in (("validation_list.txt", SPEAKERS[4]), ("testing_list.txt", SPEAKERS[5])):
+        (root / name).write_text("".join(f"{file}\n" for file in COMMANDS if who in file))
+
+
+@pytest.mark.parametrize("above", ["", "corpora/one/"])
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_a_corpus_is_recognised_wherever_it_lies(corpus: str, above: str) -> None:
+    files = [above + file for file in CORPORA[corpus]]
+    layout = recordings.recognise(files)
+    assert layout is not None
+    assert layout.name == corpus
+    assert recordings.recognise([file.replace("/", "_") for file in files]) is None
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_all_recordings_are_there_and_no_speaker_is_in_two_splits(root: Path, corpus: str) -> None:
+    touch(root, *CORPORA[corpus])
+    for listed in (False, True) if corpus == "Speech Commands" else (False,):
+        if listed:
+            lists(root)
+        for seed in range(3):
+            divided = found(root, split_seed=seed)
+            assert [recording.file for recording in divided] == sorted(CORPORA[corpus])
+            speakers = by_split(divided)
+            assert speakers.keys() == {"train", "val", "test"}
+            assert sum(map(len, speakers.values())) == len(set.union(*speakers.values()))
+
+
+def test_published_splits_are_kept(root: Path, tmp_path: Path) -> None:
+    touch(root, *TIMIT)
+    assert by_split(found(root))["test"] == {"FEBC0", "MEBC1", "FEBC2"}
+    libri = tmp_path / "libri"
+    touch(libri, *LIBRISPEECH)
+    assert by_split(found(libri)) == {
+        "train": {"19", "26", "103"},
+        "val": {"84"},
+        "test": {"367", "533"},
+    }
+    commands = tmp_path / "commands"
+    touch(commands, *COMMANDS, "_background_noise_/white_noise.wav")
+    lists(commands)
+    assert by_split(found(commands)) == {
+        "train": set(SPEAKERS[:4]),
+        "val": {SPEAKERS[4]},
+        "test": {SPEAKERS[5]},
+    }
+
+
+def test_folders_above_a_corpus_may_give_the_split(root: Path) -> None:
+    split = {"01M": "train", "13F": "dev", "21M": "test", "54M": "train", "Lipspkr1": "train"}
+    touch(root, *(f"{split[file.split('/')[1]]}/{file}" for file in TCD))
+    assert by_split(found(root)) == {
+        "train": {"01M", "54M", "Lipspkr1"},
+        "val": {"13F"},
+        "test": {"21M"},
+    }
+
+
+def test_what_does_not_belong_is_refused_and_may_be_read_otherwise(root: Path) -> None:
+    touch(root, *TIMIT, "TRAIN/DR1/FRBC0/extra.wav")
+    with pytest.raises(
+        Refusal, match=r"extra\.wav: lies where TIMIT has no recording; leave it out, or set"
+    ):
+        found(root)
+    assert len(found(root, speakers="folder", split="seeded")) == len(TIMIT) + 1
+    touch(root, "TRAIN/DR1/FRBC0/SA1.WAV.wav")
+    (root / "TRAIN/DR1/FRBC0/extra.wav").unlink()
+    assert len(found(root)) == len(TIMIT)
+
+
+def test_sounds_of_timit_are_read_from_their_sphere_files(root: Path) -> None:
+
+    signal = np.round(np.random.default_rng(0).uniform(-0.5, 0.5, 4000) * 32768) / 32768
+    soundfile.write(root / "SA1.WAV", signal, 16000, format="NIST", subtype="PCM_16")
+    assert (root / "SA1.WAV").read_bytes()[:7] == b"NIST_1A"
+    np.testing.assert_array_equal(decode(root / "SA1.WAV")[0][:, 0], signal.astype(np.float32))
+
+
+SHARES = {"val": 0.15, "test": 0.15}
+names = st.sets(st.text(min_size=1, max_size=8), min_size=3, max_size=40)
+
+
+@given(speakers=names, seed=st.integers(0, 2**40))
+def test_every_speaker_is_drawn_once_and_no_split_is_empty(speakers: set[str], seed: int) -> None:
+    drawn = recordings.draw_missing_splits(dict.fromkeys(speakers, "train"), SHARES, seed)
+    assert drawn.keys() == speakers
+    assert set(drawn.values()) == {"train", "val", "test"}
+
+
+@given(speakers=names, seed=st.integers(0, 2**40), data=st.data())
+def test_the_draw_depends_on_names_and_seed_alone(
+    speakers: set[str], seed: int, data: st.DataObject
+) -> None:
+    one, other = sorted(speakers), data.draw(st.permutations(sorted(speakers)))
+    drawn = [
+        recordings.draw_missing_splits(dict.fromkeys(order, "train"), SHARES, seed)
+        for order in (one, other)
+    ]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("speakers", "val", "test"), [(12, 2, 2), (100, 15, 15), (3, 1, 1), (56, 8, 8)]
+)
+def test_shares_are_of_the_speakers_rounded(speakers: int, val: int, test: int) -> None:
+    drawn = list(
+        recordings.draw_missing_splits(
+            dict.fromkeys(map(str, range(speakers)), "train"), SHARES, 0
+        ).values()
+    )
+    assert (drawn.count("val"), drawn.count("test")) == (val, test)
+
+
+def test_only_a_missing_split_is_filled_and_only_from_training() -> None:
+    assignment = dict.fromkeys("abcdefgh", "train") | {"x": "test", "y": "test"}
+    filled = recordings.draw_missing_splits(assignment, SHARES, 0)
+    assert {s for s in filled if filled[s] == "test"} == {"x", "y"}
+    assert [filled[s] for s in "abcdefgh"].count("val") == 1
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ({"ann": "train"}, "one speaker, 'ann',.*3 or more"),
+        ({"ann": "train", "bob": "train"}, "2 speakers .*3 or more"),
+        ({"ann": "train", "bob": "test"}, "one speaker, 'ann',.*draw 1 for val.*2 or more"),
+        ({"ann": "val", "bob": "test"}, "no speakers to train on; 1 or more"),
+    ],
+)
+def test_too_few_speakers_are_refused(assignment: dict[str, str], words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        recordings.draw_missing_splits(assignment, SHARES, 0)
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [("TRAIN", "train"), ("dev-clean", "val"), ("Valid", "val"), ("test_other", "test")]
+    + [(word, None) for word in ("training", "103", "development", "testing", "")],
+)
+def test_usual_names_of_splits_are_known(word: str, split: str | None) -> None:
+    assert split_of_word(word) == split
+
+
+@pytest.mark.slow
+def test_the_speech_at_hand_is_as_its_table_says(real_data: Path) -> None:
+    if not (real_data / "speech").is_dir():
+        pytest.skip("no speech folder in the data")
+    assert survey(str(real_data / "speech")).layout == "a tree of recordings"
+    divided = found(real_data / "speech")
+    assert {split: len(speakers) for split, speakers in by_split(divided).items()} == {
+        "train": 160,
+        "val": 20,
+        "test": 26,
+    }

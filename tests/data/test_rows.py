@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import RowsData
-from distvae.data import open_dataset
-from distvae.data.dataset import Dataset, LazyRows, Stacked
-from distvae.data.tables import arrow, rows
+from distvae.data import folders, open_dataset
+from distvae.data.dataset import Dataset, Stacked
+from distvae.data.tables import rows
 from distvae.data.tables.ingest import Division, ingest
 from distvae.data.tables.rows import digest
 from distvae.files.refusal import Refusal
@@ -199,11 +199,6 @@ def test_a_folder_that_is_not_as_it_was_made_is_refused_by_name(
     assert len(err.splitlines()) == 1
 
 
-def test_how_many_values_rows_have_is_not_known_without_their_folder() -> None:
-    with pytest.raises(Refusal, match="as many values as their folder says"):
-        assert RowsData().dims
-
-
 def test_a_moved_folder_is_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ingest([stored(tmp_path, numbered(30))], tmp_path / "here")
     before = opened(tmp_path / "here").digest
@@ -261,6 +256,76 @@ def test_values_that_no_density_has_are_refused_by_their_facts(tmp_path: Path) -
         build_trainer(tiny.config(), opened(tmp_path / "out"))
 
 
+def small(tmp_path: Path) -> Path:
+    np.save(tmp_path / "a.npy", np.arange(60, dtype=np.float32).reshape(20, 3))
+    ingest([tmp_path / "a.npy"], tmp_path / "made", Division(rows_per_file=8))
+    return tmp_path / "made"
+
+
+def test_a_flipped_bit_of_ingested_rows_is_seen_even_after_they_were_seen_whole(
+    tmp_path: Path,
+) -> None:
+    made = small(tmp_path)
+    open_dataset(RowsData(path=str(made)))
+    path = made / "train-00001.arrow"
+    content = bytearray(path.read_bytes())
+    content[content.index(rows.read_arrow(path)[4].tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        Refusal, match=r"train-00001\.arrow: altered or damaged: its checksum is not the one"
+    ):
+        open_dataset(RowsData(path=str(made)))
+
+
+def test_rows_are_read_for_their_checksums_once_and_never_where_they_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, seen, digest = small(tmp_path), list[Path](), folders.digest
+
+    def counted(path: Path) -> str:
+        seen.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(folders, "digest", counted)
+    open_dataset(RowsData(path=str(made)))
+    assert not seen
+    made = made.rename(tmp_path / "moved")
+    for _ in range(3):
+        open_dataset(RowsData(path=str(made)))
+    assert len(seen) == len(list(made.glob("*.arrow")))
+
+
+@pytest.mark.parametrize("facts", [{}, {"rows": "of others"}, {"splits": {}}])
+def test_damaged_facts_are_refused(tmp_path: Path, facts: dict[str, object]) -> None:
+    made = small(tmp_path)
+    content = json.loads((made / "facts.json").read_bytes())
+    (made / "facts.json").write_text(json.dumps(content | facts) if facts else "{}")
+    with pytest.raises(Refusal, match=r"facts\.json: altered or damaged, or of other rows"):
+        open_dataset(RowsData(path=str(made)))
+
+
+WRONG: dict[str, object] = {
+    "values": "3",
+    "splits": {"val": []},
+    "splits ": {"train": []},
+    "splits  ": {"train": [{"file": "train-00000.arrow"}]},
+    "splits   ": {"train": [{"file": "../a.npy", "rows": 1, "bytes": 1, "sha256": ""}]},
+    "splits    ": [["train"]],
+    "splits     ": {"train": [[[[]]]], "other": [{}]},
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_manifest_with_a_wrong_field_is_refused(tmp_path: Path, field: str) -> None:
+    made = small(tmp_path)
+    facts = json.loads((made / "rows.json").read_bytes()) | {field.strip(): WRONG[field]}
+    (made / "rows.json").write_text(json.dumps(facts | {"digest": digest(facts)}))
+    with pytest.raises(
+        Refusal, match=r"rows\.json: altered or damaged: lacks a field, or one is wrong"
+    ):
+        open_dataset(RowsData(path=str(made)))
+
+
 def test_large_data_is_opened_file_by_file_when_a_row_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,18 +333,10 @@ def test_large_data_is_opened_file_by_file_when_a_row_is_read(
     ingest([stored(tmp_path, numbered(60))], tmp_path / "out", Division(0, 0, rows_per_file=20))
     damaged = tmp_path / "out" / "train-00002.arrow"
     altered = bytearray(damaged.read_bytes())
-    altered[altered.index(arrow.read_arrow(damaged)[4].tobytes())] ^= 1
+    altered[altered.index(rows.read_arrow(damaged)[4].tobytes())] ^= 1
     damaged.write_bytes(altered)
     train = opened(tmp_path / "out").splits["train"]
-    assert isinstance(train, Stacked)
     train[np.array([3, 25])]
-    assert [part.mapped is not None for part in map(as_file, train.parts)] == [True, True, False]
     for _ in range(2):
         with pytest.raises(Refusal, match=r"train-00002\.arrow: altered or damaged"):
             train[np.array([45])]
-
-
-def as_file(part: object) -> rows.FileRows:
-    assert isinstance(part, rows.FileRows)
-    assert isinstance(part, LazyRows)
-    return part

@@ -1,19 +1,24 @@
-"""Files to arrays and back: nothing lost that the kind of file can hold, every bad file named."""
+"""Pictures, stacks and sounds to arrays and back: nothing is lost that a file can hold."""
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import soundfile
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
-from distvae.data import deep, signals
+from distvae.data import pictures, signals
+from distvae.data.images.folder import read_to_form
+from distvae.data.signals import neighbours, read_stack, write_stack
 from distvae.files.kinds import PICTURES
 from distvae.files.refusal import Refusal
 
@@ -35,7 +40,7 @@ def test_a_picture_comes_back_bit_for_bit(
 ) -> None:
     given, path = colours(bits, channels), tmp_path / f"given{suffix}"
     if bits == 16 and channels > 1:
-        deep.write_deep(path, given)
+        pictures.write_deep(path, given)
     else:
         Image.fromarray(given if bits == 16 else given.astype(np.uint8)).save(path)
     signal = signals.read_signal(path)
@@ -94,41 +99,21 @@ def test_a_pgm_of_more_than_eight_bits_is_read_and_such_a_ppm_is_refused(tmp_pat
         signals.read_signal(tmp_path / "b.ppm")
 
 
-def test_a_pgm_of_twelve_bits_spans_the_whole_range(tmp_path: Path) -> None:
-    grey = pixels((6, 9), 12)
-    header = b"P5 9 6 4095\n"
-    (tmp_path / "a.pgm").write_bytes(header + grey.astype(">u2").tobytes())
-    found = signals.read_signal(tmp_path / "a.pgm")
-    np.testing.assert_allclose(found.values[..., 0], grey * (255 / 4095), atol=0.5 * found.step)
-
-
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_colour_of_sixteen_bits_is_what_other_readers_see(
     tmp_path: Path, suffix: str, channels: int
 ) -> None:
     given, path = pixels((6, 9, channels), 16), tmp_path / f"deep{suffix}"
-    deep.write_deep(path, given)
+    pictures.write_deep(path, given)
     if suffix == ".tif":
-        tifffile = pytest.importorskip("tifffile")
         np.testing.assert_array_equal(tifffile.imread(path), given)
     with Image.open(path) as image:
         assert image.mode == ("RGB" if channels == 3 else "RGBA")
         np.testing.assert_array_equal(np.asarray(image), given >> 8)
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_tiffs_of_either_byte_order_are_read(tmp_path: Path, order: str) -> None:
-    tifffile = pytest.importorskip("tifffile")
-    given = pixels((6, 9, 3), 16)
-    tifffile.imwrite(tmp_path / "a.tif", given, byteorder=order)
-    np.testing.assert_array_equal(
-        signals.read_signal(tmp_path / "a.tif").values, given * (255 / 65535)
-    )
-
-
 def test_a_tiff_of_sixteen_bits_in_which_zero_is_white_is_no_negative(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
     given = pixels((6, 9), 16)
     tifffile.imwrite(tmp_path / "a.tif", given, photometric="miniswhite")
     found = signals.read_signal(tmp_path / "a.tif").values[..., 0]
@@ -139,9 +124,12 @@ def test_a_tiff_of_sixteen_bits_in_which_zero_is_white_is_no_negative(tmp_path: 
 def test_a_tiff_of_sixteen_bits_in_planes_is_refused_and_one_of_eight_is_read(
     tmp_path: Path, compression: str | None
 ) -> None:
-    tifffile = pytest.importorskip("tifffile")
     given, path = pixels((3, 6, 9), 16), tmp_path / "a.tif"
-    planes = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
+    planes: dict[str, Any] = {
+        "photometric": "rgb",
+        "planarconfig": "separate",
+        "compression": compression,
+    }
     tifffile.imwrite(path, given, **planes)
     with pytest.raises(Refusal, match="16 bits with each channel in a plane of its own"):
         signals.read_signal(path)
@@ -156,31 +144,12 @@ def test_a_transparent_colour_of_sixteen_bits_is_refused(tmp_path: Path) -> None
         signals.read_signal(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_picture_of_sixteen_bits_is_not_plain(tmp_path: Path, channels: int) -> None:
-    path = tmp_path / "a.png"
-    if channels == 1:
-        Image.fromarray(colours(16, 1)).save(path)
-    else:
-        deep.write_deep(path, colours(16, channels))
-    with pytest.raises(Refusal, match="a picture of more than 8 bits"):
-        signals.read_plain_picture(path)
-
-
 def test_a_palette_is_read_as_colours_and_a_bitmap_as_grey(tmp_path: Path) -> None:
     image = Image.fromarray(colours(8, 3).astype(np.uint8))
     image.quantize(8).save(tmp_path / "palette.png")
     image.convert("1").save(tmp_path / "bitmap.png")
     assert signals.read_signal(tmp_path / "palette.png").values.shape == (7, 5, 3)
     assert set(np.unique(signals.read_signal(tmp_path / "bitmap.png").values)) == {0.0, 255.0}
-
-
-def test_a_photograph_stands_as_its_camera_was_held(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    image = Image.fromarray(np.zeros((8, 16, 3), np.uint8))
-    image.save(tmp_path / "held.jpg", exif=exif)
-    assert signals.read_signal(tmp_path / "held.jpg").values.shape == (16, 8, 3)
 
 
 def test_a_jpeg_is_written_near_to_what_it_was(tmp_path: Path) -> None:
@@ -194,21 +163,13 @@ def test_values_beyond_the_range_go_to_its_end(tmp_path: Path) -> None:
     assert signals.read_signal(tmp_path / "a.png").values.ravel().tolist() == [0, 255, 100]
 
 
-def test_a_colour_profile_is_kept(tmp_path: Path) -> None:
-    Image.fromarray(colours(8, 3).astype(np.uint8)).save(
-        tmp_path / "a.png", icc_profile=b"a profile"
-    )
-    signals.write(tmp_path / "b.png", signals.read_signal(tmp_path / "a.png"))
-    assert signals.read_signal(tmp_path / "b.png").profile == b"a profile"
-
-
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("length", [9, 500])
 def test_a_colour_profile_of_16_bit_colour_is_kept(
     suffix: str, length: int, tmp_path: Path
 ) -> None:
     path, pixels = tmp_path / f"a{suffix}", colours(16, 4)
-    deep.write_deep(path, pixels, b"p" * length)
+    pictures.write_deep(path, pixels, b"p" * length)
     with Image.open(path) as pillow:
         assert pillow.info["icc_profile"] == b"p" * length
     signals.write(tmp_path / f"b{suffix}", signals.read_signal(path))
@@ -250,15 +211,6 @@ def test_a_sound_comes_back_bit_for_bit(
     again = signals.read_signal(tmp_path / f"b{suffix}")
     np.testing.assert_array_equal(again.values, signal.values)
     assert (again.rate, again.encoding) == (rate, encoding)
-
-
-def test_a_sound_of_floats_becomes_flac_of_24_bits(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", np.linspace(-1, 0.999, 300), 16000, subtype="FLOAT")
-    signal = signals.read_signal(tmp_path / "a.wav")
-    signals.write(tmp_path / "b.flac", signal)
-    np.testing.assert_allclose(
-        signals.read_signal(tmp_path / "b.flac").values, signal.values, atol=2**-22
-    )
 
 
 def test_a_file_that_cannot_hold_a_sound_is_left_out_and_clipped_samples_are_counted() -> None:
@@ -318,12 +270,6 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
         signals.read_signal(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["absent.png", "absent.wav", "known.gif", "none"])
-def test_what_is_no_file_or_no_known_kind_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(Refusal, match=name):
-        signals.read_signal(tmp_path / name)
-
-
 def test_several_pictures_and_whole_numbers_of_32_bits_are_refused(tmp_path: Path) -> None:
     page = Image.fromarray(np.zeros((8, 8), np.uint8))
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
@@ -377,7 +323,177 @@ def test_of_a_tiff_only_notes_are_kept_and_nothing_about_its_storage(tmp_path: P
         assert dict(written.getexif()) == {Base.Make: "Maker", Base.Orientation: 1}
 
 
-def test_notes_that_are_damaged_or_too_long_do_not_keep_a_picture_from_being_written(
+TURNS: dict[int, Callable[[NDArray[np.integer]], NDArray[np.integer]]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+
+
+def check_upright(path: Path, stored: NDArray[np.integer], turn: int) -> None:
+    """Compare a file's header and pixels with the stored pixels, turned."""
+    expected = TURNS[turn](stored.reshape(*stored.shape[:2], -1))
+    signal, form = signals.read_picture(path), pictures.head(path)
+    assert (form.height, form.width) == signal.values.shape[:2] == expected.shape[:2]
+    colours = expected[..., :-1] if expected.shape[-1] == 4 else expected
+    largest = np.iinfo(stored.dtype).max
+    np.testing.assert_array_equal((signal.values * (largest / 255)).round(), colours)
+    if signal.alpha is not None:
+        np.testing.assert_array_equal(signal.alpha, expected[..., -1])
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"photometric": "minisblack"},
+    "ome": {
+        "ome": True,
+        "metadata": {"axes": "TZCYX", "PhysicalSizeX": 0.1, "PhysicalSizeXUnit": "\u00b5m"},
+    },
+    "imagej": {"imagej": True, "metadata": {"axes": "TZCYX"}, "resolution": (2.0, 2.0)},
+    "deflated, beyond 4 GB": {"photometric": "minisblack", "compression": "zlib", "bigtiff": True},
+}
+
+
+def stack_values(kind: type[np.generic] = np.uint16) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (3, 4, 2, 12, 15)).astype(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16, np.float32])
+def test_axes_depth_and_notes_come_back(tmp_path: Path, kind: str, depth: type[np.generic]) -> None:
+    source, target = tmp_path / "in.tif", tmp_path / "out.tif"
+    tifffile.imwrite(source, stack_values(depth), **KINDS[kind])
+    stack = read_stack(source)
+    assert stack is not None
+    write_stack(target, stack.pages, stack)
+    with tifffile.TiffFile(source) as given, tifffile.TiffFile(target) as found:
+        assert np.array_equal(found.asarray(), given.asarray())
+        assert found.asarray().dtype == depth
+        assert found.series[0].axes == given.series[0].axes
+        assert found.ome_metadata == given.ome_metadata
+        assert found.imagej_metadata == given.imagej_metadata
+        assert found.pages[0].resolution == given.pages[0].resolution
+
+
+@pytest.mark.parametrize("kind", ["ome", "imagej"])
+@pytest.mark.parametrize(("axes", "along"), [("TZCYX", 0), ("ZCYX", 0), ("CYX", None)])
+def test_neighbours_differ_in_time_or_else_in_depth(
+    tmp_path: Path, kind: str, axes: str, along: int | None
+) -> None:
+    source, given = tmp_path / "in.tif", stack_values(np.uint8)[(0,) * (5 - len(axes))]
+    pages = np.arange(np.prod(given.shape[:-2])).reshape(given.shape[:-2])
+    options = KINDS[kind] | {"metadata": {"axes": axes}}
+    tifffile.imwrite(source, given, **options)
+    stack = read_stack(source)
+    assert stack is not None
+    expected = [[n] for n in pages.flat] if along is None else np.moveaxis(pages, along, -1)
+    assert sorted(stack.series) == sorted(np.reshape(expected, (-1, len(stack.series[0]))).tolist())
+
+
+def test_colours_are_one_picture(tmp_path: Path) -> None:
+    given = np.random.default_rng(0).integers(0, 255, (4, 12, 15, 3)).astype(np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", given, photometric="rgb", ome=True, metadata={"axes": "TYXS"}
+    )
+    stack = read_stack(tmp_path / "a.tif")
+    assert stack is not None
+    assert stack.series == [[0, 1, 2, 3]]
+    assert np.array_equal(np.stack(stack.pages), given)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "",
+        "ImageJ=1\nchannels=9\nslices=99999999999999999999",
+        '<NDArray[np.integer] DimensionOrder="XYCZT" SizeC="-1" SizeZ="6" SizeT="">',
+        '<NDArray[np.integer] DimensionOrder="XYCCC" SizeC="6" SizeZ="1" SizeT="1">',
+        '<Channel SamplesPerPixel="0"/><NDArray[np.integer] DimensionOrder="XYCZT" SizeC="1">',
+    ],
+)
+def test_axes_that_do_not_fit_are_those_of_a_plain_stack(description: str) -> None:
+    assert neighbours(description, 6) == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_pictures_of_different_sizes_are_no_stack(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(np.zeros((8, 9), np.uint8))
+        file.write(np.zeros((4, 5), np.uint8))
+    with pytest.raises(Refusal, match="picture 2 of 2 has another size or kind than the first"):
+        read_stack(tmp_path / "a.tif")
+
+
+WAYS = [
+    (suffix, options, bits, channels)
+    for suffix, options in [(".png", {}), (".tif", {}), (".tif", {"compression": "tiff_lzw"})]
+    for bits, channels in [(8, 1), (8, 3), (8, 4), (16, 1)]
+] + [(".jpg", {"quality": 95}, 8, 3)]
+"""Formats with the depths and channels that Pillow writes in them."""
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize(("suffix", "options", "bits", "channels"), WAYS)
+def test_pictures_stand_upright_as_their_camera_was_held(
+    tmp_path: Path, turn: int, suffix: str, options: dict[str, Any], bits: int, channels: int
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    stored: NDArray[np.integer] = colours(bits, channels)
+    stored = stored.astype(np.uint8) if bits == 8 else stored
+    exif = Image.Exif()
+    exif[Base.Orientation] = turn
+    Image.fromarray(stored).save(path, exif=exif, **options)
+    if suffix == ".jpg":
+        with Image.open(path) as image:
+            stored = np.asarray(image)  # not turned by Pillow
+    check_upright(path, stored, turn)
+    if bits == 8 and channels == 3 and suffix != ".jpg":
+        read = read_to_form(path, pictures.plain_head(path))
+        np.testing.assert_array_equal(np.moveaxis(read, 0, -1), TURNS[turn](stored))
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize(("suffix", "order"), [(".png", None), (".tif", "<"), (".tif", ">")])
+def test_colour_of_sixteen_bits_stands_upright(
+    tmp_path: Path, turn: int, suffix: str, order: Literal["<", ">"] | None
+) -> None:
+    path, stored = tmp_path / f"a{suffix}", colours(16, 3)
+    if suffix == ".png":
+        exif = Image.Exif()
+        exif[Base.Orientation] = turn
+        pictures.write_deep(path, stored, exif=exif.tobytes())
+    else:
+        tag = (Base.Orientation.value, 3, 1, turn, True)
+        tifffile.imwrite(path, stored, byteorder=order, photometric="rgb", extratags=[tag])
+    check_upright(path, stored, turn)
+
+
+@pytest.mark.parametrize("name", ["absent.png", "absent.wav", "known.gif", "none"])
+def test_what_is_no_file_or_no_known_kind_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Refusal, match=name):
+        signals.read_signal(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+@pytest.mark.parametrize("encoding", ["GSM610", "IMA_ADPCM", "MS_ADPCM", "FLOAT", "VORBIS", "MP3"])
+def test_a_sound_in_any_encoding_is_written_without_further_loss(
+    tmp_path: Path, encoding: str, suffix: str
+) -> None:
+    path = tmp_path / {"VORBIS": "a.ogg", "MP3": "a.mp3"}.get(encoding, "a.wav")
+    subtype = None if encoding in ("VORBIS", "MP3") else encoding
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 4000)
+    soundfile.write(path, noise, 8000 if subtype else 16000, subtype=subtype)
+    signal, again = signals.read_signal(path), tmp_path / f"b{suffix}"
+    assert suffix in signals.suffixes_for(signal)
+    signals.write(again, signal)
+    values = signals.read_signal(again).values
+    np.testing.assert_allclose(values, signal.values.clip(-1, 1), atol=2**-22)
+
+
+def test_notes_that_are_too_long_do_not_keep_a_picture_from_being_written(
     tmp_path: Path,
 ) -> None:
     exif = Image.Exif()

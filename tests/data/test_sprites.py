@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import factors_of, labels_of, open_dataset
-from distvae.data.images.sprites import LEVELS, RADIUS, SHAPES, TURN, draw_sprites
+from distvae.data.images.generated import LEVELS, RADIUS, SHAPES, TURN, draw_sprites
 from distvae.files.refusal import Refusal
 
 SIZE = 48
@@ -72,23 +72,6 @@ def test_an_ellipse_points_where_its_rotation_says(rotation: int) -> None:
     along = directions[:, -1]
     angle = rotation / LEVELS["rotation"] * TURN
     assert abs(along @ [math.cos(angle), math.sin(angle)]) == pytest.approx(1, abs=1e-3)
-
-
-@given(SPRITES)
-def test_a_step_of_a_place_moves_the_picture(sprite: np.ndarray) -> None:
-    sprite[3] = min(sprite[3], COUNTS[3] - 2)
-    before, after = (
-        moments(draw_sprites(sprite[None], 32)[0]),
-        moments(draw_sprites((sprite + np.eye(5, dtype=int)[3])[None], 32)[0]),
-    )
-    step = (32 - 2 * (32 * RADIUS + 1)) / (COUNTS[3] - 1)
-    np.testing.assert_allclose(after[1] - before[1], [step, 0], atol=0.3)
-
-
-def test_edges_are_soft() -> None:
-    picture = draw_sprites(np.array([[0, 5, 3, 7, 7]]), SIZE)[0]
-    assert picture.max() == 1
-    assert ((picture > 0.1) & (picture < 0.9)).sum() > 10
 
 
 @pytest.mark.parametrize("rows", [200, 46080])

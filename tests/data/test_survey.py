@@ -1,8 +1,10 @@
-"""`distvae data check`: what is recognised, what is wrong, and the exit code that says so."""
+"""`distvae data check`: what is recognised, what is wrong, the exit code, and the next command."""
 
 import json
 import os
-import shlex
+import subprocess
+import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -10,19 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from PIL import Image
 from typer.testing import CliRunner
 
 from distvae.cli import app
 from distvae.config import registry
+from distvae.data.check import survey
 from distvae.data.dataset import BUILT_IN
-from distvae.data.examples import PICTURE, SOUND
-from distvae.data.recognise import survey
+from distvae.data.signals import PICTURE, SOUND
 from distvae.files.refusal import Refusal
 from distvae.train.session import fit
 from tests import tiny
 from tests.data.conftest import Write
-from tests.data.test_idx import encode
+from tests.data.test_images import encode
 from tests.slowly import slow
 
 
@@ -127,22 +130,6 @@ def test_settings_that_are_advised_are_obeyed_and_passed_on(root: Path, write: W
     assert line.endswith(f"--data {root} '{pattern}' data.skip_broken=true")
 
 
-def test_broken_pictures_are_left_out_if_asked(root: Path) -> None:
-    for k in range(4):
-        Image.new("L", (4, 3), 9 * k).save(root / f"{k}.png")
-    (root / "4.png").write_bytes(b"no picture")
-    assert checked(root)[0] == 2
-    code, found = checked(root, "data.skip_broken=true")
-    assert (code, found["facts"]["left out"]) == (0, "1 broken file skipped: 4.png")
-    assert found["splits"] == {"train": {"images": 3}, "test": {"images": 1}}
-
-
-def test_large_pictures_are_made_smaller(root: Path) -> None:
-    for k in range(4):
-        Image.new("L", (512, 384)).save(root / f"{k}.png")
-    assert next_line(root).endswith("'data.size=[96,128]'")
-
-
 @pytest.mark.parametrize(
     ("word", "says"),
     [
@@ -197,47 +184,6 @@ def test_a_table_that_cannot_be_ingested_is_refused_with_the_reason(root: Path) 
         "'where' holds "
         in CliRunner().invoke(app, ["data", "check", str(root / "words.parquet")]).stderr
     )
-
-
-def test_a_recording_that_is_cut_short_is_named(root: Path, write: Write) -> None:
-    for k in range(3):
-        write(f"speaker{k}/1.wav", np.ones(8000) / 2)
-    os.truncate(root / "speaker1/1.wav", 5000)
-    code, found = checked(root)
-    assert code == 2
-    assert [line.rpartition("/speaker1/")[2] for line in found["unreadable"]] == [
-        "1.wav: truncated; the whole file expected"
-    ]
-
-
-@pytest.mark.slow
-def test_what_to_do_next_with_the_built_in_data_is_a_command(tmp_path: Path) -> None:
-    for name in ("built-in picture", "built-in sound"):
-        output = CliRunner().invoke(app, ["data", "check", name]).stdout
-        command = shlex.split(output.rpartition("next:")[2].strip())
-        brief = [
-            "train.epochs=1",
-            "data.stride=8",
-            "--no-track",
-            "--quiet",
-            "--out",
-            str(tmp_path / "run"),
-            "--force",
-        ]
-        assert CliRunner().invoke(app, [*command[1:], *brief]).exit_code == 0
-
-
-def test_all_damaged_recordings_are_named(root: Path, write: Write) -> None:
-    for k in range(6):
-        write(f"speaker{k}/1.wav")
-    for k in (2, 4):
-        (root / f"speaker{k}" / "1.wav").write_bytes(b"no sound")
-    code, found = checked(root)
-    assert code == 2
-    assert [Path(line.partition(": ")[0]).parent.name for line in found["unreadable"]] == [
-        "speaker2",
-        "speaker4",
-    ]
 
 
 def test_pictures_are_counted_by_size_and_the_damaged_named(root: Path) -> None:
@@ -321,20 +267,6 @@ def test_recordings_that_are_too_short_to_train_on_are_named(root: Path, write: 
     ) in found["wrong"]
 
 
-def test_pictures_that_are_too_few_to_divide_are_reported(root: Path) -> None:
-    Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "a.png")
-    code, found = checked(root)
-    assert code == 1
-    assert found["facts"]["sizes"] == 1
-    assert any("data.test: 0 + 1 of 1 images" in line for line in found["wrong"])
-
-
-def test_lj_speech_may_be_named_by_its_innermost_folder(root: Path, write: Write) -> None:
-    for k in range(3):
-        write(f"LJ001-000{k}.wav", np.full(4000, 0.1), rate=22050)
-    assert survey(str(root)).layout == "LJSpeech"
-
-
 def test_idx_files_without_labels_say_so(root: Path) -> None:
     for name in ("train", "t10k"):
         (root / f"{name}-images-idx3-ubyte").write_bytes(encode(np.zeros((3, 5, 4), np.uint8)))
@@ -363,3 +295,72 @@ def test_what_is_no_data_is_refused(root: Path, name: str, words: str) -> None:
     with pytest.raises(Refusal) as refusal:
         survey(str(root / name))
     assert words in str(refusal.value)
+
+
+CHANCE = np.random.default_rng(0)
+BRIEF = "train.epochs=1 train.device=cpu"
+
+
+def write_recordings(folder: Path) -> None:
+    for speaker in range(12):
+        noise = 0.1 * CHANCE.standard_normal(16000)
+        soundfile.write(folder / f"spk{speaker}_a b.wav", noise, 16000)
+
+
+def write_pictures(folder: Path, *sides: int) -> None:
+    for k, side in enumerate(sides):
+        pixels = CHANCE.integers(0, 256, (side, side + 2, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+
+
+def write_archive(folder: Path) -> None:
+    images = CHANCE.integers(0, 256, (40, 6, 6), np.uint8)
+    np.savez(folder / "a.npz", x_train=images, x_test=images[:8])
+
+
+def write_table(folder: Path) -> None:
+    frame = pd.DataFrame(100 * CHANCE.normal(size=(200, 3)), columns=["a", "b", "c"])
+    frame.to_parquet(folder / "a.parquet", index=False)
+
+
+DATA: dict[str, Callable[[Path], object]] = {
+    r"'data.speakers=pattern:(spk\d+)_'": write_recordings,
+    "of several sizes": lambda folder: write_pictures(folder, *[8] * 20, *range(9, 19)),
+    "large": lambda folder: write_pictures(folder, *[200] * 12),
+    "a.npz": write_archive,
+    "a.parquet": write_table,
+    "spk0_a b.wav": write_recordings,
+}
+LONG = ("of several sizes", "large")
+"""Cases whose commands are like the commands of another case."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.long if case in LONG else []) for case in DATA]
+)
+def test_every_next_command_works_as_printed(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a shell, with blanks in the names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    DATA[case](folder)
+    path, settings = (folder, case) if case.startswith("'") else (folder / case, "")
+    if not path.exists():
+        path = folder
+    done: list[str] = []
+    todo = f"data check '{path}' {settings}"
+    while not done or done[-1].split()[0] in ("data", "ingest"):
+        command = ["bash", "-c", f"distvae {todo}"]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        done.append(todo)
+        assert ran.returncode == 0, f"distvae {todo}: {ran.stderr}"
+        if todo.startswith("data"):
+            todo = ran.stdout.splitlines()[-1].split("distvae ", 1)[1]
+            todo += f" {BRIEF}" if not todo.startswith("ingest") else ""
+        elif todo.startswith("ingest"):
+            todo = "data check rows"
+    assert done[-1].split()[0] in ("train", "denoise")

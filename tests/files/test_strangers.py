@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import open_dataset
-from distvae.data.images.cifar import read_cifar
+from distvae.data.images.arrays import read_cifar
 from distvae.data.tables.ingest import Division, ingest
 from distvae.data.tables.rows import digest
 from distvae.files.refusal import Refusal
@@ -455,5 +455,5 @@ def test_a_batch_of_pickles_takes_no_more_than_its_size(tmp_path: Path, hostile:
     folder.mkdir()
     for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]:
         (folder / name).write_bytes(hostile)
-    with pytest.raises(Refusal, match="holds other things than a batch of CIFAR-10"):
+    with pytest.raises(Refusal, match="data_batch_1: no batch of CIFAR-10"):
         read_cifar("python", folder)

@@ -12,9 +12,9 @@ from distvae.config import DataConfig
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import read_section
 from distvae.data import factors_of, labels_of, open_dataset
+from distvae.data.check import survey
 from distvae.data.dataset import Array, Dataset
 from distvae.data.family import DataFamily, HasFactors, HasLabels, HasRecordings, family_of
-from distvae.data.recognise import survey
 
 SPLITS = {"train", "val", "test"}
 SAMPLE = 1000

@@ -1,48 +1,37 @@
-"""Images: rows are pictures of one shape, read from files or generated."""
+"""Images: CIFAR-10's batches, an .npz archive, or a folder of pictures, whichever is at a path."""
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
-from distvae.config import BarsData, IdxData, ImageData, SpritesData
-from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
-from distvae.data.family import DataFamily, Values, register
-from distvae.data.images.media import ReadsImages
-from distvae.data.survey import Survey
+from distvae.config import ImageData
+from distvae.data import folders
+from distvae.data.dataset import Dataset, Labels
+from distvae.data.family import DataFamily, register
+from distvae.data.images import folder
+from distvae.data.images.arrays import find_cifar, read_archive, read_cifar
+from distvae.data.images.media import UNIT_INTERVAL, ReadsImages, describe_images
+from distvae.data.images.source import Scaled, Source, divide_images
+from distvae.data.pictures import plain_head
+from distvae.data.signals import read_plain_picture
+from distvae.data.survey import Survey, checked_config, count_rows
+from distvae.files.kinds import PICTURES, SOUNDS
+from distvae.files.paths import resolve_path
+from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
 
-UNIT_INTERVAL = Values(low=0.0, high=1.0)
+FORMAT = 1
+"""Version of the preparation. Another version has another digest."""
+EXPECTED = f"CIFAR-10's batches, an .npz archive, or pictures ({', '.join(PICTURES)}) expected"
 RECIPES = {"CIFAR-10": "cifar10-vae", "CelebA": "celeba-vsc"}
 """Recipes for data sets that a survey recognises by name."""
-
-
-@register(IdxData)
-class IdxFamily(ReadsImages, DataFamily[IdxData]):
-    """Images in idx files."""
-
-    values = UNIT_INTERVAL
-    dividing = ("split", "holdout")
-
-    def open(self, quiet: bool = False) -> Dataset:
-        """Return the images by split."""
-        from distvae.data.images.idx import open_images
-
-        return open_images(self.config)
-
-    def labels(self) -> dict[str, Labels] | None:
-        """Return the class of every image by split; None if there are no files of labels."""
-        from distvae.data.images.idx import read_labels
-
-        return read_labels(self.config)
-
-    @classmethod
-    def survey(cls, path: str) -> Survey | None:
-        """Return what is at a path if it is a folder of idx files."""
-        from distvae.data.images.survey import survey_idx
-
-        return survey_idx(path)
-
-    @classmethod
-    def next_command(cls, survey: Survey) -> str:
-        """Return the command that trains on the images."""
-        return f"distvae train mnist-vae --data {survey.quoted_path}"
+SHOWN = 5
+"""Sizes in a survey of pictures of many sizes."""
+LARGEST = 128
+"""Pixels of the longer side up to which pictures need not be made smaller to train on them."""
 
 
 @register(ImageData)
@@ -53,30 +42,48 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
     dividing = ("split", "sizes", "holdout", "test", "split_seed")
 
     def open(self, quiet: bool = False) -> Dataset:
-        """Return the images by split."""
-        from distvae.data.images.collection import open_images
+        """Return images by split, flat and scaled to [0, 1] when they are indexed."""
+        root = _root(self.config)
+        source = _read_source(root, self.config, quiet)
+        parts = source.divide(self.config)
+        distinct: dict[int, Scaled] = {}
+        rows = {
+            name: distinct.setdefault(id(places), Scaled(source.pixels, places))
+            for name, places in parts.items()
+        }
+        name = f"{root.stem}: {source.note}" if source.note else root.stem
+        digest, shape = self._digest(source), source.pixels.shape[1:]
+        named = parts if source.files else {}
+        files = {name: [source.files[place] for place in places] for name, places in named.items()}
+        return Dataset(name, "image", digest, rows, root, pictures=files, shape=shape)
 
-        return open_images(self.config, quiet)
+    def _digest(self, source: Source) -> str:
+        """Return a digest of the images and their splits. It does not depend on broken images that
+        are left out, unless they change the split of other images.
+        """
+        settings = asdict(self.config) | {"path": ""}
+        del settings["skip_broken"]
+        if self.config.split == "auto":  # digests are older than this setting
+            del settings["split"]
+        facts = [FORMAT, settings, source.digest, *source.drawn_from(self.config)]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def labels(self) -> dict[str, Labels] | None:
         """Return the class of every image by split; None if the source has no classes."""
-        from distvae.data.images.collection import read_labels
-
-        return read_labels(self.config)
+        source = _read_source(_root(self.config), self.config, quiet=True)
+        if source.labels is None:
+            return None
+        return {name: source.labels[places] for name, places in source.divide(self.config).items()}
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return what is at a path if it holds images in any of these forms."""
-        from distvae.data.images.survey import survey_images
-
-        return survey_images(path, decoded=False)
+        """Return the survey of a path that holds images in any of these forms."""
+        return _survey(path, decoded=False)
 
     @classmethod
     def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
-        """Return the same under some settings, with every picture of a folder decoded."""
-        from distvae.data.images.survey import survey_images
-
-        return survey_images(path, decoded=True, settings=settings)
+        """Return the same survey under some settings, after every picture was decoded."""
+        return _survey(path, decoded=True, settings=settings)
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:
@@ -88,66 +95,145 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
         return f"distvae train {recipe} --data {survey.quoted_path}"
 
 
-@register(SpritesData)
-class SpritesFamily(ReadsImages, DataFamily[SpritesData]):
-    """Generated pictures of one shape each."""
-
-    values = UNIT_INTERVAL
-
-    def open(self, quiet: bool = False) -> Dataset:
-        """Return the pictures by split."""
-        from distvae.data.images.sprites import open_sprites
-
-        return open_sprites(self.config)
-
-    def labels(self) -> dict[str, Labels] | None:
-        """Return the shape in every picture by split."""
-        return {name: levels[:, 0] for name, levels in self.factors().levels.items()}
-
-    def factors(self) -> Factors:
-        """Return the level of every factor for every picture."""
-        from distvae.data.images.sprites import factors
-
-        return factors(self.config)
+def _root(config: ImageData) -> Path:
+    path = resolve_path(config.path, "data.path")
+    if config.path and path.suffix.lower() == ".npz":
+        if not path.is_file():
+            raise Refusal(f"data.path: {config.path} is no file; an .npz archive expected")
+        return path
+    root = folders.find_data_folder(config.path, "images")
+    if root is None:
+        raise Refusal(
+            f"data.path: empty, and $DISTVAE_DATA is not set; {EXPECTED}; docs/data.md says where"
+            " to get them"
+        )
+    return root
 
 
-@register(BarsData)
-class BarsFamily(DataFamily[BarsData]):
-    """Generated pictures of bars under noise."""
+def _find_archives(root: Path) -> list[Path]:
+    """Return the .npz archives of a folder that are not hidden."""
+    return sorted(path for path in root.glob("*.npz") if not path.name.startswith("."))
 
-    @property
-    def probability(self) -> float:
-        """Probability that a bar is active."""
-        return self.config.active / (2 * self.config.size)
 
-    @property
-    def variance(self) -> float:
-        """Variance of the noise."""
-        return self.config.variance
+def _read_source(root: Path, config: ImageData, quiet: bool = False) -> Source:
+    """Return all images at a path. Refuse a size or colour that arrays of images do not have."""
+    archives = [root] if root.suffix.lower() == ".npz" else []
+    if not archives and (found := find_cifar(root)) is not None:
+        source = read_cifar(*found)
+    else:
+        archives = archives or _find_archives(root)
+        if len(archives) > 1:
+            raise Refusal(
+                f"{root}: holds {', '.join(path.name for path in archives)}; name one of them in"
+                " data.path"
+            )
+        if not archives and not folders.list_files(root, PICTURES):
+            raise Refusal(f"{root}: holds no images known here; {EXPECTED}")
+        if not archives:
+            return folder.read_folder(root, config, quiet)
+        source = read_archive(archives[0])
+    channels, *size = source.pixels.shape[1:]
+    colour = {1: "grey", 3: "rgb"}[channels]
+    if config.size not in (None, tuple(size)):
+        raise Refusal(
+            f"data.size: {list(config.size)}, and {root} has images of {size}; that or null"
+            " expected"
+        )
+    if config.colour not in ("keep", colour):
+        raise Refusal(
+            f"data.colour: '{config.colour}', and {root} has images in {colour}; that or keep"
+            " expected"
+        )
+    return source
 
-    def open(self, quiet: bool = False) -> Dataset:
-        """Return the pictures, the same ones for every split."""
-        from distvae.data.images.bars import open_bars
 
-        return open_bars(self.config)
+def _survey(path: str, decoded: bool, settings: Sequence[str] = ()) -> Survey | None:
+    """Return what an archive, CIFAR-10's files or a folder of pictures holds under some settings.
 
-    def causes(self) -> Array:
-        """Return (2 * size, size^2): every bar alone."""
-        from distvae.data.images.bars import all_bars
+    A folder with at least as many recordings as pictures is left to speech.
+    """
+    root = Path(path)
+    if root.is_file():
+        return _survey_arrays(path, settings) if root.suffix.lower() == ".npz" else None
+    recordings = folders.list_files(root, SOUNDS)
+    if find_cifar(root) is not None or (not recordings and _find_archives(root)):
+        return _survey_arrays(path, settings)
+    if len(folders.list_files(root, PICTURES)) <= len(recordings):
+        return None
+    return _survey_pictures(path, decoded, settings)
 
-        return all_bars(self.config.size)
 
-    def visible(self, active: Array) -> Array:
-        """Return (N, 2 * size): the bars that can be seen when some are active."""
-        from distvae.data.images.bars import visible_bars
+def _survey_arrays(path: str, settings: Sequence[str]) -> Survey:
+    config: ImageData = checked_config("images", path, settings)
+    source, family = _read_source(Path(path), config), ImageFamily(config)
+    dataset = family.open()
+    facts, counts = describe_images(dataset.shape, family.labels()), count_rows(dataset, "images")
+    wrong = _incomplete(source.note)
+    return Survey(path, source.layout, "images", counts, facts, wrong, settings=tuple(settings))
 
-        return visible_bars(active, self.config.correlated)
 
-    def combinations(self) -> Combinations | None:
-        """Return combinations of correlated bars; None for independent or too few bars."""
-        from distvae.data.images.bars import COMBINATIONS
+def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Survey:
+    """Return what a folder of pictures holds, by their headers or, if they are to be decoded, by
+    their pixels too.
+    """
+    root, config = Path(path), checked_config("images", path, settings)
+    found, layout = folder.find_pictures(root)
+    names = [picture.file for picture in found]
+    broken = {}
+    if decoded:
+        broken = folders.find_broken(root, names, read_plain_picture, quiet=False)
+    kept = [picture for picture in found if picture.file not in broken]
+    paths = [root / picture.file for picture in kept]
+    heads = list(folders.map_in_order(folders.or_refusal(plain_head), paths))
+    readable = [head for head in heads if not isinstance(head, Refusal)]
+    refused = [str(head) for head in heads if isinstance(head, Refusal)]
+    unreadable = tuple(refused if config.skip_broken else [*broken.values(), *refused])
+    if config.skip_broken:
+        splits_of = [[picture.split for picture in pictures] for pictures in (found, kept)]
+        folders.refuse_lost_splits(root, broken, *splits_of)
+        found = kept
 
-        largest = max(max(bars) for bars in (*COMBINATIONS.impossible, *COMBINATIONS.possible))
-        if not self.config.correlated or self.config.size <= largest / 2:
-            return None
-        return COMBINATIONS
+    sizes = Counter((head.height, head.width) for head in readable)
+    classes = {picture.class_name for picture in found}
+    has_classes = len(classes) > 1 and "" not in classes
+    facts: dict[str, Plain] = {
+        "sizes": len(sizes),
+        "most frequent": {f"{h} x {w}": count for (h, w), count in sizes.most_common(SHOWN)},
+        "grey": sum(head.mode == "L" for head in readable),
+        "classes": len(classes) if has_classes else "none",
+    }
+    if config.skip_broken and broken:
+        facts["left out"] = folders.describe_skipped(broken)
+    is_celeba = layout.startswith("CelebA")
+    needed = [] if config.size or not sizes or is_celeba else _needed_size(sizes)
+
+    counts = folder.count_by_split(found)
+    missing = folder.CELEBA.short_of(counts) if is_celeba else ""
+    wrong = [*_incomplete(missing), *filter(None, [folder.describe_unread(root)])]
+    splits: dict[str, dict[str, float]] = {}
+    try:
+        distinct: set[int] = set()
+        for split, places in divide_images(counts, config).items():
+            if id(places) not in distinct:  # validation and test may be the same images
+                distinct.add(id(places))
+                splits[split] = {"images": len(places)}
+    except Refusal as refusal:
+        wrong.append(str(refusal))
+    needed_settings = (*needed, *settings)
+    return Survey(path, layout, "images", splits, facts, tuple(wrong), unreadable, needed_settings)
+
+
+def _needed_size(sizes: "Counter[tuple[int, int]]") -> list[str]:
+    """Return the setting of the most frequent size, smaller if it is large; nothing if all pictures
+    have one size that is not large.
+    """
+    size = sizes.most_common(1)[0][0]
+    factor = min(1, LARGEST / max(size))
+    if len(sizes) == 1 and factor == 1:
+        return []
+    height, width = (max(1, round(factor * side)) for side in size)
+    return [f"data.size=[{height},{width}]"]
+
+
+def _incomplete(note: str) -> tuple[str, ...]:
+    return (f"less than was published: {note}",) if note else ()

@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from distvae.config import ImageData
-from distvae.data import files, folders, splits
-from distvae.data.broken import (
-    describe_skipped,
-    find_broken,
-    hinting_at_broken,
-    refuse_lost_splits,
-)
+from distvae.data import folders
 from distvae.data.dataset import Labels
+from distvae.data.folders import SPLITS, hinting_at_broken, split_of_word
 from distvae.data.images.source import Bytes, Published, Source
-from distvae.data.picture_file import Form, opened, plain_head, refuse_deep
-from distvae.data.signals import UNREAD, read_plain_picture
+from distvae.data.pictures import UNREAD, Form, opened, plain_head, refuse_deep
+from distvae.data.signals import read_plain_picture
 from distvae.files.kinds import PICTURES
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
@@ -32,20 +27,18 @@ from distvae.system.processors import available_cores
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMAT = 1  # of the kept files; a change makes old ones unknown
+FORMAT = 1
+"""Version of the cached files. Another version decodes the pictures again."""
 TAKEN = 6
-"""Bytes of each pixel while a picture is brought to its form: it may have colours, before and
-after.
-"""
+"""Bytes of memory for a pixel while a picture is resized: colours before and after."""
 PARTITION = "list_eval_partition.txt"
-CELEBA = Published(
-    "CelebA", 182_637, 19_962
-)  # its 162,770 and 19,867 for training and validation together
+CELEBA = Published("CelebA", 182_637, 19_962)
+"""Its 162,770 images to train on and 19,867 to validate on count together."""
 SPLIT_OF = {"0": "train", "1": "val", "2": "test"}
 
 
 class Picture(NamedTuple):
-    """A picture file with its split and its class, either of which may be empty."""
+    """A picture file with its split and its class. Either may be empty."""
 
     file: str
     split: str
@@ -56,12 +49,12 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
     """Return the pictures of a folder by split, from the cache or decoded now."""
     found, layout = find_pictures(root)
     broken = (
-        find_broken(root, [each.file for each in found], read_plain_picture, quiet)
+        folders.find_broken(root, [each.file for each in found], read_plain_picture, quiet)
         if config.skip_broken
         else {}
     )
     kept = [each for each in found if each.file not in broken]
-    refuse_lost_splits(root, broken, count_by_split(found), count_by_split(kept))
+    folders.refuse_lost_splits(root, broken, count_by_split(found), count_by_split(kept))
     key, pixels = _read_pixels(root, kept, config, quiet)
     return Source(
         layout,
@@ -70,7 +63,7 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
         _labels(kept),
         hashlib.sha256(json.dumps([key, kept]).encode()).hexdigest(),
         CELEBA if layout.startswith("CelebA") else None,
-        tuple(filter(None, (files.describe_unread(root, UNREAD), describe_skipped(broken)))),
+        tuple(filter(None, (describe_unread(root), folders.describe_skipped(broken)))),
         tuple(place for place, each in enumerate(found) if each.file in broken),
         tuple(each.file for each in kept),
     )
@@ -79,7 +72,7 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
 def _read_pixels(
     root: Path, found: Sequence[Picture], config: ImageData, quiet: bool
 ) -> tuple[str, Bytes]:
-    """Return what the pictures are cached by, and their pixels."""
+    """Return the cache key of the pictures, and their pixels."""
     paths = [root / each.file for each in found]
     hinting = hinting_at_broken(root, config.skip_broken)
     form = _form(paths, config, hinting(plain_head), quiet)
@@ -91,12 +84,17 @@ def _read_pixels(
         "a smaller number",
     )
     names = [each.file for each in found]
-    facts = [FORMAT, form, list(zip(names, files.digests(paths), strict=True))]
+    facts = [FORMAT, form, list(zip(names, folders.digests(paths), strict=True))]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = folders.cache_folder() / "pictures" / key
     read = hinting(read_to_form)
     folders.build_once(folder, lambda part: _decode(part / "pixels.npy", paths, form, read, quiet))
     return key, np.load(folder / "pixels.npy", mmap_mode="r")
+
+
+def describe_unread(root: Path) -> str:
+    """Return a note on the pictures of kinds that are not read, or ""."""
+    return folders.describe_unread(root, UNREAD)
 
 
 def count_by_split(found: Sequence[Picture]) -> dict[str, int]:
@@ -108,11 +106,10 @@ def count_by_split(found: Sequence[Picture]) -> dict[str, int]:
 
 
 def find_pictures(root: Path) -> tuple[list[Picture], str]:
-    """Return every picture below a folder, split after split, and what the folder was recognised
-    as.
-    """
-    names = files.list_files(root, PICTURES)
-    partition = next((p for p in _partitions(root) if p.is_file()), None)
+    """Return every picture below a folder, split after split, and the kind of the folder."""
+    names = folders.list_files(root, PICTURES)
+    above = (root, root / "Eval", root.parent, root.parent / "Eval")
+    partition = next((p / PARTITION for p in above if (p / PARTITION).is_file()), None)
     found = (
         [_foldered(name) for name in names]
         if partition is None
@@ -124,12 +121,8 @@ def find_pictures(root: Path) -> tuple[list[Picture], str]:
             f"{root / lost}: in no split, and others are; all in train, val or test, or none,"
             " expected"
         )
-    by_split = sorted(found, key=lambda each: ("", *splits.SPLITS).index(each.split))
+    by_split = sorted(found, key=lambda each: ("", *SPLITS).index(each.split))
     return by_split, "a folder of pictures" if partition is None else "CelebA, by its own partition"
-
-
-def _partitions(root: Path) -> list[Path]:
-    return [place / PARTITION for place in (root, root / "Eval", root.parent, root.parent / "Eval")]
 
 
 def _foldered(file: str) -> Picture:
@@ -137,7 +130,7 @@ def _foldered(file: str) -> Picture:
     folder.
     """
     *above, _ = PurePosixPath(file).parts
-    split = splits.split_of_word(above[0]) if above else None
+    split = split_of_word(above[0]) if above else None
     below = above[1:] if split else above
     return Picture(file, split or "", below[0] if below else "")
 
@@ -176,13 +169,12 @@ def _labels(found: Sequence[Picture]) -> Labels | None:
 def _form(
     paths: Sequence[Path], config: ImageData, head: Callable[[Path], Form], quiet: bool
 ) -> Form:
-    """Return the size and colour that are asked for, otherwise those that all pictures share."""
+    """Return the size and colour of the settings, otherwise of all pictures."""
     asked = {"grey": "L", "rgb": "RGB"}.get(config.colour, "")
     if config.size and asked:
         return Form(*config.size, asked)
-    heads = list(
-        files.with_progress(files.map_in_order(head, paths), "Sizes of pictures", len(paths), quiet)
-    )
+    found = folders.map_in_order(head, paths)
+    heads = list(folders.with_progress(found, "Sizes of pictures", len(paths), quiet))
     mode = asked or ("L" if all(form.mode == "L" for form in heads) else "RGB")
     if config.size:
         return Form(*config.size, mode)
@@ -210,8 +202,8 @@ def _decode(
     pixels = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
     with target.open("r+b") as file:
         reserve_space(file.fileno(), target.stat().st_size)
-    decoded = files.map_in_order(lambda path: read(path, form), paths)
-    for place, image in enumerate(files.with_progress(decoded, "Pictures", len(paths), quiet)):
+    decoded = folders.map_in_order(lambda path: read(path, form), paths)
+    for place, image in enumerate(folders.with_progress(decoded, "Pictures", len(paths), quiet)):
         pixels[place] = image
     pixels.flush()
 
@@ -228,7 +220,8 @@ def read_to_form(path: Path, form: Form) -> Bytes:
         plain = (turned.convert("RGBA") if turned.has_transparency_data else turned).convert(
             form.mode
         )
-        return _channels_first(_fitted(plain, form, Image.Resampling.BILINEAR))
+        values = np.asarray(_fitted(plain, form, Image.Resampling.BILINEAR), np.uint8)
+        return np.moveaxis(values if values.ndim == 3 else values[..., None], -1, 0)
 
 
 def _fitted(image: "Image", form: Form, how: int) -> "Image":
@@ -243,8 +236,3 @@ def _fitted(image: "Image", form: Form, how: int) -> "Image":
         if cropped.size == (form.width, form.height)
         else cropped.resize((form.width, form.height), how)
     )
-
-
-def _channels_first(image: "Image") -> Bytes:
-    values = np.asarray(image, np.uint8)
-    return np.moveaxis(values if values.ndim == 3 else values[..., None], -1, 0)

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.config import IdxData
-from distvae.data import files, folders
+from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, Labels
+from distvae.data.family import DataFamily, register
+from distvae.data.images.media import UNIT_INTERVAL, ReadsImages, describe_images
+from distvae.data.survey import Survey
 from distvae.files.kinds import PICTURES
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
@@ -20,46 +23,74 @@ from distvae.files.untrusted import decoding, require_regular_file
 Bytes = NDArray[np.uint8]
 Value = TypeVar("Value", np.uint8, np.float32)
 
-FORMAT = 1  # of the preparation; a change gives another digest
+FORMAT = 1
+"""Version of the preparation. Another version has another digest."""
 COPIES = 6
-"""Bytes that a value takes, first as it is in the file and then as a number of 32 bits."""
+"""Bytes of memory for a value: one as in the file, four as a float, one for a copy."""
 PARTS = ("train", "t10k")
-"""What the files of each half are named after."""
+"""The beginning of the names of files, to train on and to test on."""
 _SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
 
 
-def open_images(config: IdxData) -> Dataset:
-    """Return images by split, flattened and scaled to [0, 1]."""
-    root = _root(config)
-    train, test = (
-        read_idx(_file(root, "train-images", 3), 3),
-        read_idx(_file(root, "t10k-images", 3), 3),
-    )
-    if train.shape[1:] != test.shape[1:]:
-        raise Refusal(
-            f"{root}: images of {train.shape[1:]} to train on, of {test.shape[1:]} to test on; one"
-            " size expected"
-        )
-    digest = hashlib.sha256(f"{FORMAT} {config.holdout} {train.shape}".encode())
-    if config.split == "loose":
-        digest.update(b"loose")
-    digest.update(train.data)
-    digest.update(test.data)
-    splits = _divided(_scaled(train), _scaled(test), config)
-    return Dataset(
-        root.name, "image", digest.hexdigest(), splits, root, shape=(1, *train.shape[1:])
-    )
+@register(IdxData)
+class IdxFamily(ReadsImages, DataFamily[IdxData]):
+    """Images in idx files."""
 
+    values = UNIT_INTERVAL
+    dividing = ("split", "holdout")
 
-def read_labels(config: IdxData) -> dict[str, Labels] | None:
-    """Return the class of every image by split, in the order of the images; None if there are no
-    files of labels.
-    """
-    root = _root(config)
-    if not any(path.is_file() for part in PARTS for path in _paths(root, f"{part}-labels", 1)):
-        return None
-    train, test = (_classes(root, part) for part in PARTS)
-    return {name: part.astype(np.int64) for name, part in _divided(train, test, config).items()}
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return images by split, flattened and scaled to [0, 1]."""
+        root, config = _root(self.config), self.config
+        train, test = (read_idx(_file(root, f"{part}-images", 3), 3) for part in PARTS)
+        if train.shape[1:] != test.shape[1:]:
+            raise Refusal(
+                f"{root}: images of {train.shape[1:]} to train on, of {test.shape[1:]} to test on;"
+                " one size expected"
+            )
+        digest = hashlib.sha256(f"{FORMAT} {config.holdout} {train.shape}".encode())
+        if config.split == "loose":
+            digest.update(b"loose")
+        digest.update(train.data)
+        digest.update(test.data)
+        splits = _divided(_scaled(train), _scaled(test), config)
+        shape = (1, *train.shape[1:])
+        return Dataset(root.name, "image", digest.hexdigest(), splits, root, shape=shape)
+
+    def labels(self) -> dict[str, Labels] | None:
+        """Return the class of every image by split; None if there are no files of labels."""
+        root = _root(self.config)
+        if not any(path.is_file() for part in PARTS for path in _paths(root, f"{part}-labels", 1)):
+            return None
+        train, test = (_classes(root, part) for part in PARTS)
+        found = _divided(train, test, self.config)
+        return {name: part.astype(np.int64) for name, part in found.items()}
+
+    @classmethod
+    def survey(cls, path: str) -> Survey | None:
+        """Return the survey of a folder of idx files."""
+        if not any(Path(path).glob("*-images[-.]idx3-ubyte*")):
+            return None
+        family = cls(IdxData(path=path))
+        dataset = family.open()
+        labels, problem = None, ""
+        try:
+            labels = family.labels()
+        except Refusal as refusal:
+            problem = f"none: {refusal}"
+        facts = describe_images(dataset.shape, labels)
+        if problem:
+            del facts["classes"]
+            facts["labels"] = problem
+        counts: dict[str, dict[str, float]] = {
+            split: {"images": len(dataset.splits[split])} for split in ("train", "test")
+        }
+        return Survey(path, "idx files", "idx", counts, facts)
+
+    @classmethod
+    def next_command(cls, survey: Survey) -> str:
+        """Return the command that trains on the images."""
+        return f"distvae train mnist-vae --data {survey.quoted_path}"
 
 
 def _classes(root: Path, part: str) -> Bytes:
@@ -130,7 +161,7 @@ def _paths(root: Path, name: str, dims: int) -> list[Path]:
 
 def _elsewhere(root: Path) -> str:
     """Return advice for a folder without idx files."""
-    if files.list_files(root, (*PICTURES, ".npz")):
+    if folders.list_files(root, (*PICTURES, ".npz")):
         return (
             "the images there are read with data.kind=images, pictures with data.size=[28,28]"
             " data.colour=grey, too"
@@ -141,8 +172,8 @@ def _elsewhere(root: Path) -> str:
 def _divided(
     train: NDArray[Value], test: NDArray[Value], config: IdxData
 ) -> dict[str, NDArray[Value]]:
-    """Return the rows by split. The last `holdout` training rows validate; with none held out, the
-    test rows do, as the same array.
+    """Return the rows by split. The last `holdout` training rows validate. Without any held out,
+    the test rows validate, as the same array.
     """
     if config.split == "loose":
         return {"train": train, "val": train[:0], "test": test}

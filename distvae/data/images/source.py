@@ -8,15 +8,14 @@ from numpy.typing import NDArray
 
 from distvae.config import ImageData
 from distvae.data.dataset import Array, Labels, LazyRows
-from distvae.data.splits import SPLITS
+from distvae.data.folders import SPLITS
 from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
 
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.intp]
-
-
-DRAWING = -4  # the epoch of the seed whose order divides images
+DRAWING = -4
+"""The epoch of the seed whose order divides images."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,13 @@ class Source:
     digest: str
     """Changes with the content."""
     published: Published | None = None
-    """The published data that it should contain."""
+    """The published data whose images the source should hold."""
     others: tuple[str, ...] = ()
     """Notes on files that are not read."""
     skipped: tuple[int, ...] = ()
-    """The places of broken images among all that the source names. Pixels, labels and files are
-    those of the others.
-    """
+    """The places of broken images among all images. Pixels, labels and files lack these images."""
     files: tuple[str, ...] = ()
-    """The file of each image, relative to the source, where each has one of its own."""
+    """The file of each image, relative to the source, if each image has a file."""
 
     @property
     def note(self) -> str:
@@ -69,8 +66,8 @@ class Source:
         return "; ".join(filter(None, (short, *self.others)))
 
     def divide(self, config: ImageData) -> dict[str, Places]:
-        """Return which images belong to which split. Broken images are divided too and left out
-        then, so that the others stay in their splits.
+        """Return which images belong to which split. Broken images are left out after the images
+        were divided, so that whole images stay in their splits.
         """
         parts = divide_images(self.counts, config)
         if not self.skipped:
@@ -85,7 +82,7 @@ class Source:
         return {name: left[id(part)] for name, part in parts.items()}
 
     def drawn_from(self, config: ImageData) -> tuple[object, ...]:
-        """Return what else the split depends on, if broken images took part in drawing it."""
+        """Return the counts and the broken images, if the split was drawn and depends on them."""
         if config.split == "loose":
             return ()
         drawn = config.sizes or config.holdout or set(self.counts) <= {"", "train"}
@@ -104,9 +101,7 @@ class Scaled(LazyRows):
 
 
 def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
-    """Return which images belong to which split: as the source says, or drawn as the configuration
-    asks.
-    """
+    """Return which images belong to which split, as the source says or as the settings draw."""
     total = sum(counts.values())
     if config.split == "loose":
         return _loose(counts)
@@ -133,7 +128,7 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
 
 
 def _loose(counts: Mapping[str, int]) -> dict[str, Places]:
-    """Return the splits that the source names, and as test what is in none."""
+    """Return the splits that the source names. Images in no split are to test on."""
     named = _assigned_splits({name or "test": count for name, count in counts.items()})
     return {name: named.get(name, np.arange(0)) for name in SPLITS}
 
@@ -146,7 +141,7 @@ def _assigned_splits(counts: Mapping[str, int]) -> dict[str, Places]:
 
 
 def _with_test(train: Places, config: ImageData) -> dict[str, Places]:
-    """Return training images without those that are drawn for testing, and these."""
+    """Return training images divided into images to train on and drawn images to test on."""
     drawn = _drawn(len(train), config)
     return {name: np.sort(train[places]) for name, places in drawn.items()}
 

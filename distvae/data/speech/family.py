@@ -1,17 +1,27 @@
 """Speech: rows are power spectra of the frames of recordings."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from distvae.config import DataConfig, SpeechData
+from distvae.data import audio, folders
 from distvae.data.dataset import BUILT_IN, Array, Dataset, FileOrArray, Recording
 from distvae.data.family import DataFamily, Values, register, same_place
+from distvae.data.folders import SPLITS
 from distvae.data.remote import fetch
-from distvae.data.survey import Survey
+from distvae.data.speech import recordings, synthesiser
+from distvae.data.survey import Survey, checked_config
+from distvae.files.kinds import SOUNDS
+from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import AnyArray
+from distvae.numerics.numbers import counted
 from distvae.numerics.plain_arrays import without_mask
 
 
@@ -45,31 +55,27 @@ class SpeechFamily(DataFamily[SpeechData]):
         return open_speech(self.config, quiet)
 
     def recordings(self) -> tuple[Path, list[Recording]]:
-        """Return the root folder and the recordings in it, without broken ones if these are to be
-        left out.
+        """Return the root folder and its recordings, without broken ones if data.skip_broken asks
+        for it.
         """
-        from distvae.data.speech.recordings import find_recordings, skip_broken
-
-        root, found = find_recordings(fetch(self.config))
-        return root, skip_broken(root, found, self.config)[0]
+        root, found = recordings.find_recordings(fetch(self.config))
+        return root, recordings.skip_broken(root, found, self.config)[0]
 
     def load(self, path: Path) -> Array:
         """Return the signal of a recording as training sees it."""
-        from distvae.data import audio
-
         return audio.load_recording(path, self.config)
 
     def load_whole(self, path: Path) -> tuple[Array, float]:
         """Return the untrimmed signal of a recording, scaled as in training, and the factor that
-        gives its own level again.
+        undoes the scaling.
         """
-        from distvae.data import audio
-
         signal = audio.load_recording(path, replace(self.config, trim_db=None, level="keep"))
         return audio.scaled(signal, self.config)
 
     def rows_of(self, media: FileOrArray, shape: tuple[int, ...]) -> AnyArray:
-        """Return the power spectra of a recording or a signal (samples,); of others, the array."""
+        """Return the power spectra of a recording or a signal (samples,), or an array of rows as
+        it is.
+        """
         from distvae.data.speech.frames import power_of_signal
 
         if not self._is_signal(media):
@@ -86,22 +92,20 @@ class SpeechFamily(DataFamily[SpeechData]):
         return with_power(rows, signal, self.config) * np.float32(level)
 
     def _is_signal(self, media: FileOrArray) -> bool:
-        """Return whether this is a recording, or an array that holds a signal."""
+        """Return whether media are a recording or a signal, and not rows."""
         return isinstance(media, Path) or (media.ndim == 1 and len(media) >= self.window)
 
     def _scaled(self, media: FileOrArray) -> tuple[Array, float]:
-        """Return a signal scaled as in training, and the factor that gives its own level again."""
-        from distvae.data import audio
-
+        """Return a signal scaled as in training, and the factor that undoes the scaling."""
         if isinstance(media, Path):
             return self.load_whole(media)
-        return audio.scaled(
-            audio.checked_signal(np.asarray(without_mask(media)), self.config), self.config
-        )
+        signal = audio.checked_signal(np.asarray(without_mask(media)), self.config)
+        return audio.scaled(signal, self.config)
 
     def is_same_data(self, trained_on: DataConfig, digest: str) -> tuple[bool, int]:
-        """Tell whether these recordings are those of a run, by how they are read, and by their
-        place or else their content, and how many values a row has. No spectra are computed.
+        """Tell whether these recordings are the recordings of a run, and how many values a row has.
+
+        The settings are compared, and the place or else the content. No spectra are computed.
         """
         from distvae.data.speech.frames import digest_of
 
@@ -112,19 +116,107 @@ class SpeechFamily(DataFamily[SpeechData]):
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return what is at a path if it is the built-in speech or a folder of recordings."""
-        from distvae.data.speech.survey import survey_recordings
-
-        return survey_recordings(path, decoded=False)
+        """Return the survey of the built-in speech or of a folder of recordings."""
+        return _survey(path, decoded=False)
 
     @classmethod
     def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
-        """Return the same, with every recording decoded."""
-        from distvae.data.speech.survey import survey_recordings
-
-        return survey_recordings(path, decoded=True, settings=settings)
+        """Return the same survey after every recording was decoded."""
+        return _survey(path, decoded=True, settings=settings)
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:
         """Return the command that trains on the recordings."""
         return f"distvae train speech-sdm --data {survey.quoted_path}"
+
+
+class Readable(NamedTuple):
+    """A recording whose header could be read."""
+
+    recording: Recording
+    rate: int
+    seconds: float
+
+
+def _survey(path: str, decoded: bool, settings: Sequence[str] = ()) -> Survey | None:
+    """Return the survey of recordings under some settings, by their headers or, if they are to be
+    decoded, by their samples too.
+    """
+    root = synthesiser.folder() if path == BUILT_IN else Path(path)
+    if not root.is_dir() or not folders.list_files(root, SOUNDS):
+        return None
+    config: SpeechData = checked_config("speech", path, settings)
+    names = recordings.sound_files(root)
+    is_told = config.speakers != "auto" or (root / recordings.TABLE).is_file()
+    layout = None if is_told else recordings.recognise(names)
+    wrong = []
+    if layout is None:
+        found = recordings.find_speakers(root, config)
+    else:
+        found = recordings.speakers_of_corpus(layout, root, filter(layout.match, names))
+        stray = [name for name in names if not (layout.match(name) or layout.is_beside(name))]
+        if stray:
+            lead = f"{len(stray)} files lie where {layout.name} has no recording"
+            wrong.append(f"{lead}: {folders.some_names(stray)}")
+    try:
+        found = recordings.assign_splits(found, config)
+    except Refusal as refusal:
+        wrong.append(str(refusal))
+
+    found, skipped = recordings.skip_broken(root, found, config)
+    readable, unreadable = _read_heads(root, found, decoded)
+    unnamed = recordings.without_speakers(root, found, config)
+    wrong += filter(None, (recordings.left_out(root, config), unnamed, _short(readable, config)))
+
+    rate_counts = Counter(each.rate for each in readable)
+    facts: dict[str, Plain] = {
+        "speakers": len({each.speaker for each in found}),
+        "rates": {str(rate): count for rate, count in rate_counts.most_common()},
+    }
+    if skipped:
+        facts["left out"] = skipped
+    splits: dict[str, dict[str, float]] = {}
+    for split in ("", *SPLITS):
+        chosen = [each for each in readable if each.recording.split == split]
+        if chosen:
+            splits[split] = {
+                "recordings": len(chosen),
+                "speakers": len({each.recording.speaker for each in chosen}),
+                "hours": math.fsum(each.seconds for each in chosen) / 3600,
+            }
+    title = layout.name if layout else "a tree of recordings"
+    return Survey(path, title, "speech", splits, facts, tuple(wrong), unreadable, tuple(settings))
+
+
+def _read_heads(
+    root: Path, found: Sequence[Recording], decoded: bool
+) -> tuple[list[Readable], tuple[str, ...]]:
+    """Return the recordings that can be read, and why other recordings cannot."""
+    names = [recording.file for recording in found]
+    broken = {}
+    if decoded:
+        broken = folders.find_broken(root, names, audio.decode_audible, quiet=False)
+    whole = [recording for recording in found if recording.file not in broken]
+    paths = [root / recording.file for recording in whole]
+    heads = folders.map_in_order(folders.or_refusal(audio.head), paths)
+    readable, unreadable = [], list(broken.values())
+    for recording, head in zip(whole, heads, strict=True):
+        if isinstance(head, Refusal):
+            unreadable.append(str(head))
+        else:
+            readable.append(Readable(recording, *head))
+    return readable, tuple(unreadable)
+
+
+def _short(readable: Sequence[Readable], config: SpeechData) -> str:
+    """Return a note on the recordings that are shorter than a window, or ''."""
+    short = []
+    for recording, _, seconds in readable:
+        if round(seconds * config.rate) < config.window:
+            short.append(recording.file)
+    if not short:
+        return ""
+    return (
+        f"{counted(len(short), 'recording')} shorter than a window of {config.window} samples at"
+        f" {config.rate:,} Hz, which training refuses: {folders.some_names(short)}"
+    )

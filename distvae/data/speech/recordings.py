@@ -1,22 +1,76 @@
-"""The recordings of a dataset, their speakers, and the split of each."""
+"""The recordings of a dataset, their speakers and splits. No speaker is in two splits."""
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from distvae.config import SpeechData
 from distvae.config.data.speech import CSV
-from distvae.data import audio, broken, files, folders, splits
-from distvae.data.audio import UNREAD
+from distvae.data import audio, folders
 from distvae.data.dataset import BUILT_IN, Recording
-from distvae.data.speech import layouts
+from distvae.data.folders import SPLITS, split_of_word
+from distvae.data.speech import synthesiser
 from distvae.files.kinds import SOUNDS
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 
 TABLE = "speakers.csv"
+MIN_SHARE = 0.9
+"""Share of the files that must lie as a layout says for the corpus to be recognised."""
+
+
+class Layout(NamedTuple):
+    """The folders of a published corpus."""
+
+    name: str
+    path: str
+    """A regular expression of a recording's path inside the corpus, without its suffix. It has a
+    group `speaker` and may have a group `subset`.
+    """
+    beside: str = "(?!)"
+    """A regular expression of files that come with the corpus and are not its recordings."""
+    lists: Mapping[str, str] = {}
+    """Files that list the recordings of a split. Recordings in no list are to train on."""
+
+    def match(self, file: str) -> "re.Match[str] | None":
+        """Match the path of a recording; None for a file that is not a recording of the corpus."""
+        path = rf"(?P<above>(?:.*/)?){self.path}\.(?:wav|flac|ogg|mp3)$"
+        return re.match(path, file, re.IGNORECASE)
+
+    def is_beside(self, file: str) -> bool:
+        """Return whether a file comes with the corpus and is not a recording of it."""
+        return re.search(self.beside, file, re.IGNORECASE) is not None
+
+
+LAYOUTS = (
+    Layout(
+        "TIMIT",
+        r"(?P<subset>train|test)/dr[1-8]/(?P<speaker>[fm][a-z]{3}\d)/s[aix]\d+",
+        beside=r"\.wav\.wav$",  # copies in another format, in some distributions
+    ),
+    Layout(
+        "TCD-TIMIT",
+        r"(?P<subset>volunteers|lipspeakers)/(?P<speaker>\d\d[mf]|lipspkr\d)/(?:[^/]+/)*[^/]+",
+    ),
+    Layout(
+        "LibriSpeech",
+        r"(?P<subset>(?:train|dev|test)-(?:clean|other)(?:-\d+)?)/(?P<speaker>\d+)/(?P<c>\d+)/(?P=speaker)-(?P=c)-\d+",
+    ),
+    Layout(
+        "VCTK",
+        r"wav48(?:_silence_trimmed)?/(?P<speaker>[ps]\d+)/(?P=speaker)_\d+(?:_mic\d)?",
+    ),
+    Layout("LJSpeech", r"(?P<speaker>LJ\d{3})-\d{4}"),
+    Layout(
+        "Speech Commands",
+        r"[a-z]+/(?P<speaker>[0-9a-f]{8})_nohash_\d+",
+        beside=r"(?:^|/)_background_noise_/",
+        lists={"val": "validation_list.txt", "test": "testing_list.txt"},
+    ),
+)
 
 
 def find_recordings(config: SpeechData) -> tuple[Path, list[Recording]]:
@@ -31,14 +85,11 @@ def find_recordings(config: SpeechData) -> tuple[Path, list[Recording]]:
     speaker's folder, each counts as a speaker.
 
     The split comes from the table, the corpus or the top folders (train, val, test; TRAIN,
-    dev-clean). A missing split is drawn from train's speakers; if none is given, all are drawn.
-    `seeded` draws all in any case, `given` draws none.
+    dev-clean). A missing split is drawn from train's speakers; without any split, all speakers are
+    drawn. `seeded` draws all speakers in any case, `given` draws none.
     """
     root = None if config.path == BUILT_IN else folders.find_data_folder(config.path, "speech")
-    if root is None:
-        from distvae.data.speech import synthesiser
-
-        root = synthesiser.folder()
+    root = root or synthesiser.folder()
     return root, assign_splits(find_speakers(root, config), config)
 
 
@@ -47,8 +98,8 @@ def find_speakers(root: Path, config: SpeechData) -> list[Recording]:
     rule, _, argument = config.speakers.partition(":")
     if rule == "auto":
         rule, argument = ("csv", TABLE) if (root / TABLE).is_file() else ("folder", "")
-        if rule == "folder" and (layout := layouts.recognise(names := sound_files(root))):
-            return layouts.find_speakers(layout, root, names)
+        if rule == "folder" and (layout := recognise(names := sound_files(root))):
+            return speakers_of_corpus(layout, root, names)
     if rule == "csv" and argument:
         return _tabled(root, root / argument)
     if rule == "pattern" and argument:
@@ -68,15 +119,62 @@ def find_speakers(root: Path, config: SpeechData) -> list[Recording]:
 
 def sound_files(root: Path) -> list[str]:
     """Return every sound file under a folder; refuse a folder without any."""
-    if not (found := files.list_files(root, SOUNDS)):
-        others = files.describe_unread(root, UNREAD)
+    if not (found := folders.list_files(root, SOUNDS)):
+        others = folders.describe_unread(root, audio.UNREAD)
         lead = f"no recordings ({others})" if others else "no recordings"
         raise Refusal(f"{root}: {lead}; {', '.join(SOUNDS)} files expected in it or below it")
     return found
 
 
+def recognise(files: Sequence[str]) -> Layout | None:
+    """Return the corpus whose layout nearly all files have, or None."""
+    for layout in LAYOUTS:
+        recordings = [file for file in files if not layout.is_beside(file)]
+        matching = sum(layout.match(file) is not None for file in recordings)
+        if recordings and matching >= MIN_SHARE * len(recordings):
+            return layout
+    return None
+
+
+def speakers_of_corpus(layout: Layout, root: Path, files: Iterable[str]) -> list[Recording]:
+    """Return the recordings of a corpus, each with its published split or ''."""
+    listed: dict[str, dict[str, str]] = {}
+    found = []
+    for file in files:
+        match = layout.match(file)
+        if match is None:
+            if layout.is_beside(file):
+                continue
+            raise Refusal(
+                f"{root / file}: lies where {layout.name} has no recording; leave it out, or set"
+                " data.speakers=folder"
+            )
+        above = match["above"]
+        if above not in listed:
+            listed[above] = _read_lists(layout, root / above)
+        if listed[above]:
+            split = listed[above].get(file[len(above) :], "train")
+        else:
+            subset = split_of_word(match.groupdict().get("subset") or "")
+            split = subset or split_of_word(above.split("/")[0]) or ""
+        found.append(Recording(file, match["speaker"], split))
+    return found
+
+
+def _read_lists(layout: Layout, place: Path) -> dict[str, str]:
+    """Return the split of every recording that the lists name; nothing if a list is missing."""
+    paths = {split: place / name for split, name in layout.lists.items()}
+    if not all(path.is_file() for path in paths.values()):
+        return {}
+    named = {}
+    for split, path in paths.items():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            named[line.strip()] = split
+    return named
+
+
 def without_speakers(root: Path, found: list[Recording], config: SpeechData) -> str:
-    """Return a note on recordings of which no speaker is known, or ''."""
+    """Return a note that no speaker of the recordings is known, or ''."""
     is_told = config.speakers != "auto" or (root / TABLE).is_file()
     if is_told or any(each.speaker != each.file for each in found):
         return ""
@@ -87,40 +185,41 @@ def without_speakers(root: Path, found: list[Recording], config: SpeechData) -> 
 
 
 def left_out(root: Path, config: SpeechData) -> str:
-    """Return a note on recordings that are not read, unless a table lists those that are."""
-    listed = config.speakers.startswith(CSV) or (
-        config.speakers == "auto" and (root / TABLE).is_file()
-    )
-    return "" if listed else files.describe_unread(root, UNREAD)
+    """Return a note on recordings of kinds that are not read, or '' if a table lists the
+    recordings.
+    """
+    has_table = config.speakers == "auto" and (root / TABLE).is_file()
+    if has_table or config.speakers.startswith(CSV):
+        return ""
+    return folders.describe_unread(root, audio.UNREAD)
 
 
 def skip_broken(
     root: Path, found: list[Recording], config: SpeechData, quiet: bool = True
 ) -> tuple[list[Recording], str]:
-    """Return the recordings that can be decoded and are not silent, if the others are to be left
-    out, and a note on these.
+    """Return the recordings without broken and silent ones, if data.skip_broken asks for it, and a
+    note on the recordings that are left out.
     """
     if not config.skip_broken:
         return found, ""
-    lost = broken.find_broken(root, [each.file for each in found], audio.decode_audible, quiet)
+    lost = folders.find_broken(root, [each.file for each in found], audio.decode_audible, quiet)
     kept = [each for each in found if each.file not in lost]
-    broken.refuse_lost_splits(
-        root, lost, (each.split for each in found), (each.split for each in kept)
-    )
-    return kept, broken.describe_skipped(lost)
+    splits = [[each.split for each in some] for some in (found, kept)]
+    folders.refuse_lost_splits(root, lost, *splits)
+    return kept, folders.describe_skipped(lost)
 
 
 def _foldered(file: str, speaker: str) -> Recording:
     top, *below = PurePosixPath(file).parts
-    return Recording(file, speaker, (splits.split_of_word(top) or "") if below else "")
+    return Recording(file, speaker, (split_of_word(top) or "") if below else "")
 
 
 def _nearest_folder(file: str) -> str:
-    """Return the folder whose name begins the file's name, otherwise the folder of the file. A
-    split's folder on top does not count.
+    """Return the folder whose name begins the file's name, otherwise the folder of the file. The
+    top folder of a split does not count.
     """
     *above, _ = PurePosixPath(file).parts
-    above = above[1:] if above and splits.split_of_word(above[0]) else above
+    above = above[1:] if above and split_of_word(above[0]) else above
     if not above:
         return ""
     stem = PurePosixPath(file).stem
@@ -136,7 +235,7 @@ def _homeless(file: str) -> NoReturn:
 
 
 def _matched(file: str, pattern: str) -> str:
-    """Return what the pattern's one group finds in a file's path."""
+    """Return what the one group of a pattern finds in a file's path."""
     try:
         regex = re.compile(pattern)
     except re.error as error:
@@ -155,23 +254,10 @@ def _matched(file: str, pattern: str) -> str:
 
 
 def _tabled(root: Path, table: Path) -> list[Recording]:
-    """Return the recordings that a table lists, in columns file, speaker and perhaps split. Other
-    files are left out.
-    """
-    rows = _rows(table)
-    recordings = [_recording_of_row(root, table, row) for row in rows]
-    if len({recording.file for recording in recordings}) < len(recordings):
-        raise Refusal(f"{table}: lists a file twice; once expected")
-    return recordings
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
+    """Return the recordings that a table lists in its columns file, speaker and perhaps split."""
     expected = "a table of speakers, CSV in UTF-8,"
     require_regular_file(table, expected)
-    with (
-        decoding(table, expected),
-        table.open(newline="", encoding="utf-8-sig") as stream,
-    ):
+    with decoding(table, expected), table.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, restval="")
         names, rows = reader.fieldnames or (), list(reader)
     if absent := {"file", "speaker"} - set(names):
@@ -181,18 +267,20 @@ def _rows(table: Path) -> list[dict[str, str]]:
         )
     if not rows:
         raise Refusal(f"{table}: no rows; a row per recording expected")
-    return rows
-
-
-def _recording_of_row(root: Path, table: Path, row: dict[str, str]) -> Recording:
-    file, speaker, split = row["file"], row["speaker"], row.get("split", "")
-    if not file or not (root / file).is_file():
-        raise Refusal(f"{table}: names '{file}', which is not in {root}")
-    if not speaker:
-        raise Refusal(f"{table}: no speaker for {file}")
-    if split and not splits.split_of_word(split):
-        raise Refusal(f"{table}: split '{split}' of {file}; train, val or test expected")
-    return Recording(PurePosixPath(file).as_posix(), speaker, splits.split_of_word(split) or "")
+    found = []
+    for row in rows:
+        file, speaker, split = row["file"], row["speaker"], row.get("split", "")
+        if not file or not (root / file).is_file():
+            raise Refusal(f"{table}: names '{file}', which is not in {root}")
+        if not speaker:
+            raise Refusal(f"{table}: no speaker for {file}")
+        if split and not split_of_word(split):
+            raise Refusal(f"{table}: split '{split}' of {file}; train, val or test expected")
+        name = PurePosixPath(file).as_posix()
+        found.append(Recording(name, speaker, split_of_word(split) or ""))
+    if len({recording.file for recording in found}) < len(found):
+        raise Refusal(f"{table}: lists a file twice; once expected")
+    return found
 
 
 def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]:
@@ -201,24 +289,55 @@ def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]
         return _sorted(Recording(r.file, r.speaker, r.split or "test") for r in found)
     if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in found)):
         found = [Recording(r.file, r.speaker, "train") for r in found]
-    for recording in found:
-        if not recording.split:
+    assigned: dict[str, str] = {}
+    for file, speaker, split in ((r.file, r.speaker, r.split) for r in found):
+        if not split:
             raise Refusal(
-                f"{recording.file}: in no split; a top folder or a column naming one, or"
-                " data.split=seeded, expected"
+                f"{file}: in no split; a top folder or a column naming one, or data.split=seeded,"
+                " expected"
             )
-    assigned = splits.split_by_speaker((r.speaker, r.split) for r in found)
-    lacking = set(splits.SPLITS) - set(assigned.values())
+        if assigned.setdefault(speaker, split) != split:
+            raise Refusal(
+                f"speaker '{speaker}' is in {assigned[speaker]} and in {split}; one split per"
+                " speaker expected, or data.split=seeded to draw them anew"
+            )
+    lacking = set(SPLITS) - set(assigned.values())
     if config.split == "given" and lacking:
         raise Refusal(
             f"data.split: 'given' lacks {' and '.join(sorted(lacking))}; all three, or auto,"
             " expected"
         )
-    whole = splits.draw_missing_splits(
-        assigned, {"val": config.val, "test": config.test}, config.split_seed
-    )
+    shares = {"val": config.val, "test": config.test}
+    whole = draw_missing_splits(assigned, shares, config.split_seed)
     return _sorted(Recording(r.file, r.speaker, whole[r.speaker]) for r in found)
 
 
 def _sorted(found: Iterable[Recording]) -> list[Recording]:
     return sorted(found, key=lambda recording: recording.file)
+
+
+def draw_missing_splits(
+    splits: Mapping[str, str], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Return the split of each speaker. Every split without speakers gets some of train's.
+
+    The draw depends only on the names of train's speakers and on the seed. A share is rounded to a
+    number of those speakers, at least one.
+    """
+    missing = [name for name in shares if name not in splits.values()]
+    pool = sorted(
+        (speaker for speaker in splits if splits[speaker] == "train"),
+        key=lambda speaker: sha256(f"{seed}:{speaker}".encode()).digest(),
+    )
+    counts = {name: max(1, round(shares[name] * len(pool))) for name in missing}
+    needed = sum(counts.values()) + 1
+    if len(pool) < needed:
+        who = f"one speaker, '{pool[0]}'," if len(pool) == 1 else f"{len(pool) or 'no'} speakers"
+        drawn = " and ".join(f"{count} for {name}" for name, count in counts.items())
+        task = f"to draw {drawn} from and to train on" if counts else "to train on"
+        raise Refusal(f"{who} {task}; {needed} or more expected")
+    result = dict(splits)
+    for name, count in counts.items():
+        drawn_speakers, pool = pool[:count], pool[count:]
+        result |= dict.fromkeys(drawn_speakers, name)
+    return result

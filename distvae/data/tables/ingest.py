@@ -18,18 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.dataset import Array
-from distvae.data.files import with_progress
-from distvae.data.tables import arrow
-from distvae.data.tables.formats import SUFFIXES, Table
-from distvae.data.tables.rows import (
-    FACTS,
-    MANIFEST,
-    VERSION,
-    FileEntry,
-    digest,
-    note_checked,
-    training_command,
-)
+from distvae.data.folders import with_progress
+from distvae.data.tables import rows as tables
+from distvae.data.tables.rows import FACTS, MANIFEST, VERSION, FileEntry, digest, training_command
+from distvae.data.tables.table import SUFFIXES, Table
 from distvae.files.memory import gigabytes, require_memory
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Tree
@@ -38,15 +30,18 @@ from distvae.files.storage import Folder
 from distvae.numerics.facts import Facts, add_facts
 from distvae.numerics.permutations import Permutations
 
-PLACING = -3  # the epoch whose order places rows: that of none in training, which would undo it
-FILE = 2**28  # bytes of the rows of a file
-BLOCK = 2**25  # bytes of rows that are read together
+PLACING = -3
+"""The epoch whose order places rows. No epoch of training has this order, which would undo it."""
+FILE = 2**28
+"""Bytes of the rows of a file."""
+BLOCK = 2**25
+"""Bytes of the rows that are read together."""
 COPIES = 4
-"""Copies of the rows that are read together."""
+"""Copies in memory of the rows that are read together."""
 PROCESS = 2**27
-"""Bytes of memory of a process that holds no rows."""
+"""Bytes of memory of a process without any rows."""
 TOGETHER = 2**15
-"""Places that are computed together, so that they stay in a processor's cache."""
+"""Places that are computed together. They fit into a processor's cache."""
 MADE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(FACTS)}|(train|val|test)-\d+\.arrow")
 """The names of the files that an ingest writes."""
 OF_SYSTEMS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
@@ -112,34 +107,41 @@ def ingest(
     force: bool = False,
     quiet: bool = False,
 ) -> str:
-    """Place the rows of all sources in a new folder; return a sentence on what it holds."""
+    """Place the rows of all sources in a new folder; return a sentence about the folder."""
     division = division or Division()
     _claim(out, force)
-    tables = [Table.open(path) for path in sources]
-    _refuse_other_columns(tables)
-    rows, values, seed = sum(table.rows for table in tables), tables[0].values, division.seed
+    opened = [Table.open(path) for path in sources]
+    _refuse_other_columns(opened)
+    rows, values, seed = sum(table.rows for table in opened), opened[0].values, division.seed
     parts = division.parts(rows, values)
-    _require_memory(tables[0], rows, parts)
-    named = [{"name": table.path.name, "rows": table.rows} for table in tables]
+    held = max(part.rows for part in parts)
+    in_memory = held + COPIES * min(_rows_per_block(values), rows)
+    first = sources[0]
+    require_memory(first, PROCESS + 4 * values * in_memory, f"rows of {values:,} values")
+    named = [{"name": table.path.name, "rows": table.rows} for table in opened]
     with _whole_folder(out.resolve(), force) as (folder, buckets):
-        _require_room(out, folder, rows, values, parts)
-        _fill(buckets, tables, parts, seed, quiet)
+        # the buckets, and one file beside them
+        needed, free = 4 * (values + 1) * rows + 4 * values * held, shutil.disk_usage(folder).free
+        if needed > free:
+            raise Refusal(
+                f"{out}: {rows:,} rows need {gigabytes(needed)} of disk until they are in their"
+                f" places, but {gigabytes(free)} are free"
+            )
+        _fill(buckets, opened, parts, seed, quiet)
         saved = [
             _save(folder / part.name, buckets / part.name, part, values)
             for part in with_progress(parts, "Files of rows", len(parts), quiet)
         ]
         about = {"values": values, "seed": seed, "sources": named}
         manifest = _write_manifest(Folder(folder), about, parts, saved)
-    note_checked(out.resolve(), [entry for entry, _ in saved])
+    tables.note_checked(out.resolve(), [entry for entry, _ in saved])
     return _summary(out, manifest)
 
 
 def _claim(out: Path, force: bool) -> None:
-    """Refuse to write over anything, or with force over anything but rows of ours."""
+    """Refuse to write over anything but, with force, an older ingest."""
     if out.suffix.lower() in SUFFIXES:
-        raise Refusal(
-            f"{out}: the name of one more table; that of the folder to make expected last"
-        )
+        raise Refusal(f"{out}: the name of one more table; the name of a new folder expected last")
     if not out.exists():
         check_writable_folder(out)
         return
@@ -160,12 +162,12 @@ def _claim(out: Path, force: bool) -> None:
         )
 
 
-def _refuse_other_columns(tables: Sequence[Table]) -> None:
+def _refuse_other_columns(opened: Sequence[Table]) -> None:
     """Refuse tables that differ in the number of values, or in the names of columns that have
     names.
     """
-    first, named = tables[0], [table for table in tables if table.names]
-    for table in tables:
+    first, named = opened[0], [table for table in opened if table.names]
+    for table in opened:
         if table.values != first.values:
             raise Refusal(
                 f"{table.path}: rows of {table.values} values; {first.values} expected, as"
@@ -186,28 +188,10 @@ def _rows_per_block(values: int) -> int:
     return max(1, BLOCK // (4 * values))
 
 
-def _require_memory(table: Table, rows: int, parts: Sequence[Part]) -> None:
-    held = max(part.rows for part in parts)
-    read = min(_rows_per_block(table.values), rows)
-    needed = PROCESS + 4 * table.values * (held + COPIES * read)
-    require_memory(table.path, needed, f"rows of {table.values:,} values")
-
-
-def _require_room(out: Path, folder: Path, rows: int, values: int, parts: Sequence[Part]) -> None:
-    """Refuse rows for whose buckets, and for one file beside them, the disk has no room."""
-    needed = 4 * (values + 1) * rows + 4 * values * max(part.rows for part in parts)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise Refusal(
-            f"{out}: {rows:,} rows need {gigabytes(needed)} of disk until they are in their places,"
-            f" but {gigabytes(free)} are free"
-        )
-
-
 @contextmanager
 def _whole_folder(out: Path, force: bool) -> Iterator[tuple[Path, Path]]:
-    """Yield a folder that takes the name of `out` if the block ends without an error, and one for
-    buckets. The next ingest deletes what one that was killed has left.
+    """Yield a folder that becomes `out` if the block ends without an error, and a folder for
+    buckets. Remains of a killed ingest are deleted.
     """
     from filelock import FileLock, Timeout
 
@@ -238,9 +222,9 @@ def _whole_folder(out: Path, force: bool) -> Iterator[tuple[Path, Path]]:
 
 
 def _settle(folder: Path, out: Path, replaced: Path, force: bool) -> None:
-    """Give a finished folder its name, durably."""
+    """Rename a finished folder, durably."""
     _sync(folder)
-    _claim(out, force)  # once more: others may have written there since
+    _claim(out, force)  # again: another program may have written there since
     try:
         if out.exists():
             out.rename(replaced)
@@ -262,14 +246,14 @@ def _sync(folder: Path) -> None:
 
 
 def _fill(
-    buckets: Path, tables: Sequence[Table], parts: Sequence[Part], seed: int, quiet: bool
+    buckets: Path, opened: Sequence[Table], parts: Sequence[Part], seed: int, quiet: bool
 ) -> None:
-    """Read every row, and append it to the bucket of its file, behind its place in that file."""
-    rows, values = sum(part.rows for part in parts), tables[0].values
+    """Append every row to the bucket of its file, behind its place in that file."""
+    rows, values = sum(part.rows for part in parts), opened[0].values
     key = np.random.SeedSequence([seed, PLACING % 2**64]).generate_state(1, np.uint64)
     order = Permutations(key.astype(np.uint64), np.array([rows]))
     firsts, seen, count = np.array([part.first for part in parts]), 0, _rows_per_block(values)
-    blocks = _joined(tables, count)
+    blocks = _joined(opened, count)
     for block in with_progress(blocks, "Rows into buckets", -(-rows // count), quiet):
         places = _places(order, seen, seen + len(block))
         by = np.argsort(places)
@@ -283,10 +267,10 @@ def _fill(
         seen += len(block)
 
 
-def _joined(tables: Sequence[Table], count: int) -> Iterator[Array]:
-    """Yield the rows of all tables in blocks of so many, in an array that is used again."""
-    joined, filled = np.empty((count, tables[0].values), np.float32), 0
-    for block in chain.from_iterable(table.blocks(count) for table in tables):
+def _joined(opened: Sequence[Table], count: int) -> Iterator[Array]:
+    """Yield the rows of all tables in blocks of `count` rows, in an array that is used again."""
+    joined, filled = np.empty((count, opened[0].values), np.float32), 0
+    for block in chain.from_iterable(table.blocks(count) for table in opened):
         taken = min(len(block), count - filled)
         joined[filled : filled + taken] = block[:taken]
         filled += taken
@@ -299,13 +283,13 @@ def _joined(tables: Sequence[Table], count: int) -> Iterator[Array]:
 
 
 def _places(order: Permutations, first: int, last: int) -> NDArray[np.int64]:
-    """Return the places of some rows, which follow each other in the sources."""
+    """Return the places of the rows from `first` to `last` in the sources."""
     starts = range(first, last, TOGETHER)
     return np.concatenate([order.at(start, min(start + TOGETHER, last))[:, 0] for start in starts])
 
 
 def _save(path: Path, bucket: Path, part: Part, values: int) -> tuple[FileEntry, Facts]:
-    """Make a file from its bucket, which is deleted; return what is known of the file."""
+    """Make a file from its bucket, and delete the bucket; return the facts about the file."""
     rows, width = np.empty((part.rows, values), np.float32), 1 + values
     words = rows.view(np.uint32)
     with bucket.open("rb") as stream:
@@ -313,7 +297,7 @@ def _save(path: Path, bucket: Path, part: Part, values: int) -> tuple[FileEntry,
             records = some.reshape(-1, width)
             words[records[:, 0]] = records[:, 1:]
     bucket.unlink()
-    size, checksum = arrow.save(path, rows)
+    size, checksum = tables.save(path, rows)
     entry: FileEntry = {"file": part.name, "rows": part.rows, "bytes": size, "sha256": checksum}
     return entry, Facts.of(rows)
 
@@ -324,7 +308,7 @@ def _write_manifest(
     parts: Sequence[Part],
     saved: Sequence[tuple[FileEntry, Facts]],
 ) -> Tree:
-    """Write what the files are, and the facts about their rows; return the former."""
+    """Write the manifest of the files and the facts about their rows; return the manifest."""
     splits, facts = dict[str, list[FileEntry]](), dict[str, list[Facts]]()
     for part, (entry, found) in zip(parts, saved, strict=True):
         splits.setdefault(part.split, []).append(entry)

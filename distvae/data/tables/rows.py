@@ -1,31 +1,112 @@
-"""Rows of numbers that 'distvae ingest' wrote to Arrow files, memory-mapped."""
+"""Tables: rows of numbers that `distvae ingest` wrote to Arrow files, memory-mapped."""
 
 import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import BinaryIO, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distvae.config import RowsData
-from distvae.data import files, folders
+from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows, Stacked
-from distvae.data.tables import arrow
+from distvae.data.family import DataFamily, Values, register
+from distvae.data.survey import Survey, count_rows
+from distvae.data.tables.table import FROM_CSV, SUFFIXES, Table
+from distvae.files.arrow import rows_column
+from distvae.files.atomic import replaced_file
 from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal, shown
-from distvae.files.untrusted import read_json, refuse_strange_entries
+from distvae.files.storage import Sink
+from distvae.files.untrusted import decoding, read_json, refuse_strange_entries
 from distvae.numerics.facts import Facts
 
 MANIFEST = "rows.json"
 FACTS = "facts.json"
 VERSION = 1
 CHECKED_AT_ONCE = 2**32
-"""Bytes of all files that are checked before training begins. Of more, each worker checks those
-that it reads.
+"""Bytes of all files up to which all files are checked before training begins. Of larger data,
+each worker checks the files that it reads.
 """
+TABLE = "a table of numbers, to be ingested first"
+BLOCK = 2**16
+"""Rows of a table that are read together."""
+
+
+@register(RowsData)
+class RowsFamily(DataFamily[RowsData]):
+    """Rows that `distvae ingest` placed in Arrow files."""
+
+    values = Values(may_be_missing=True)
+
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return the rows of a folder by split, mapped into memory.
+
+        Names and sizes of the files are checked every time, checksums once per machine and whenever
+        a file has changed. If the files are large, each is opened and checked when a row of it is
+        read.
+        """
+        root = folders.find_data_folder(self.config.path, "rows")
+        if root is None:
+            raise Refusal(
+                "data.path: empty, and $DISTVAE_DATA is not set; a folder that 'distvae ingest'"
+                " made expected"
+            )
+        refuse_strange_entries(root)
+        manifest = read_manifest(root)
+        named: dict[str, list[FileEntry]] = manifest["splits"]
+        every = [entry for part in named.values() for entry in part]
+        _refuse_others(root, {entry["file"] for entry in every})
+        values: int = manifest["values"]
+        parts = {
+            split: [FileRows(root / entry["file"], entry, values) for entry in entries]
+            for split, entries in named.items()
+        }
+        if sum(entry["bytes"] for entry in every) <= CHECKED_AT_ONCE:
+            _check_all([file for files in parts.values() for file in files], quiet)
+        facts = _read_facts(root, manifest["digest"])
+        splits: dict[str, Rows] = {
+            split: Stacked(files, facts.get(split)) for split, files in parts.items()
+        }
+        # training rows validate, and validation rows test, where a split is missing
+        splits.setdefault("val", splits["train"])
+        splits.setdefault("test", splits["val"])
+        ordered = {split: splits[split] for split in folders.SPLITS}
+        return Dataset(root.name, "row", manifest["digest"], ordered, root)
+
+    @classmethod
+    def survey(cls, path: str) -> Survey | None:
+        """Return the survey of a folder of rows, or of a table that is still to be ingested."""
+        place = Path(path)
+        if place.is_file() and place.suffix.lower() in SUFFIXES:
+            table = Table.open(place)
+            return Survey(path, TABLE, "rows", {}, {"rows": table.rows, "values": table.values})
+        if place.is_file() and place.suffix.lower() == ".csv":
+            raise Refusal(f"{place}: a table as text; {', '.join(SUFFIXES)} expected; {FROM_CSV}")
+        if not (place / MANIFEST).is_file():
+            return None
+        dataset = cls(RowsData(path=path)).open()
+        counts = count_rows(dataset, "rows")
+        return Survey(path, "rows of numbers", "rows", counts, {"values": dataset.dims})
+
+    @classmethod
+    def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
+        """Return the same survey after every row of a table was read."""
+        found = cls.survey(path)
+        if found and found.layout == TABLE:
+            for _ in Table.open(Path(path)).blocks(BLOCK):
+                pass
+        return found
+
+    @classmethod
+    def next_command(cls, survey: Survey) -> str:
+        """Return a command to ingest a table, or to train on a folder of rows."""
+        if survey.layout == TABLE:
+            return f"distvae ingest {survey.quoted_path} rows"
+        return training_command(survey.path)
 
 
 class FileEntry(TypedDict):
@@ -37,40 +118,17 @@ class FileEntry(TypedDict):
     sha256: str
 
 
-def open_rows(config: RowsData, quiet: bool = False) -> Dataset:
-    """Return the rows of a folder by split.
-
-    Names and sizes of the files are checked every time, checksums once per machine and whenever a
-    file has changed. If the files are large, each is opened and checked when a row of it is read.
-    """
-    root = folders.find_data_folder(config.path, "rows")
-    if root is None:
-        raise Refusal(
-            "data.path: empty, and $DISTVAE_DATA is not set; a folder that 'distvae ingest' made"
-            " expected"
-        )
-    refuse_strange_entries(root)
-    manifest = read_manifest(root)
-    named: dict[str, list[FileEntry]] = manifest["splits"]
-    every = [entry for part in named.values() for entry in part]
-    _refuse_others(root, {entry["file"] for entry in every})
-    values: int = manifest["values"]
-    parts = {
-        split: [FileRows(root / entry["file"], entry, values) for entry in entries]
-        for split, entries in named.items()
-    }
-    if sum(entry["bytes"] for entry in every) <= CHECKED_AT_ONCE:
-        _check_all([file for files in parts.values() for file in files], quiet)
-    facts = _read_facts(root, manifest["digest"])
-    splits = {split: Stacked(files, facts.get(split)) for split, files in parts.items()}
-    return Dataset(root.name, "row", manifest["digest"], _filled(splits), root)
-
-
 class FileRows(LazyRows):
-    """The rows of a file, which is opened when one of them is read."""
+    """The rows of a file. The file is opened when a row is read."""
 
     def __init__(self, path: Path, entry: FileEntry, values: int) -> None:
-        _refuse_size(path, entry)
+        if not path.is_file():
+            raise Refusal(f"{path}: missing; {MANIFEST} names it")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise Refusal(
+                f"{path}: altered, or not copied whole: {size:,} bytes; {entry['bytes']:,} expected"
+            )
         self.path, self.entry = path, entry
         self.shape = (entry["rows"], values)
         self.mapped: Array | None = None
@@ -81,23 +139,20 @@ class FileRows(LazyRows):
         return self.mapped[rows]
 
     def open(self) -> Array:
-        """Return the rows, mapped into memory.
-
-        They are compared with their checksum, unless this machine did since they were written.
-        """
+        """Return the rows, mapped into memory. The checksum is compared once on this machine."""
         mapped = self.map()
         folders.build_once(_checked(self.path, self.entry), lambda _: self._refuse_altered())
         return mapped
 
     def map(self) -> Array:
-        """Return the rows, mapped into memory, of a file that may be damaged."""
-        rows = arrow.read_arrow(self.path)
+        """Return the rows, mapped into memory, without comparing the checksum."""
+        rows = read_arrow(self.path)
         if rows.shape != self.shape:
             raise Refusal(f"{self.path}: {rows.shape} rows and values; {self.shape} expected")
         return rows
 
     def _refuse_altered(self) -> None:
-        if files.digest(self.path) != self.entry["sha256"]:
+        if folders.digest(self.path) != self.entry["sha256"]:
             raise Refusal(
                 f"{self.path}: altered or damaged: its checksum is not the one in {MANIFEST}"
             )
@@ -106,28 +161,28 @@ class FileRows(LazyRows):
 def _check_all(parts: Sequence[FileRows], quiet: bool) -> None:
     """Open and check all files before training begins."""
     for part in parts:
-        part.map()  # which says what is wrong, if anything
-    opened = files.map_in_order(FileRows.open, parts)
-    found = files.with_progress(opened, "Checksums of rows", len(parts), quiet)
+        part.map()  # refuses damaged files with a better message
+    opened = folders.map_in_order(FileRows.open, parts)
+    found = folders.with_progress(opened, "Checksums of rows", len(parts), quiet)
     for part, rows in zip(parts, found, strict=True):
         part.mapped = rows
 
 
 def note_checked(root: Path, entries: Sequence[FileEntry]) -> None:
-    """Record that files are as they should be, which this machine has just written."""
+    """Record that files which this machine has just written need no check."""
     for entry in entries:
         folders.build_once(_checked(root / entry["file"], entry), lambda _: None)
 
 
 def _checked(path: Path, entry: FileEntry) -> Path:
-    """Return the folder of the cache that is there once the file was checked."""
+    """Return the folder of the cache that exists once the file was checked."""
     facts = [str(path), path.stat().st_mtime_ns, entry]
     known = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return folders.cache_folder() / "checked" / known
 
 
 def _read_facts(root: Path, rows: str) -> dict[str, Facts]:
-    """Return what is known of each split, nothing in folders that are older than such facts."""
+    """Return the recorded facts of each split; none in folders of older versions."""
     path = root / FACTS
     if not path.is_file():
         return {}
@@ -147,7 +202,7 @@ def digest(manifest: Mapping[str, object]) -> str:
 
 
 def read_manifest(root: Path) -> Tree:
-    """Return what 'distvae ingest' wrote about a folder; refuse what it did not write."""
+    """Return the manifest of a folder; refuse a manifest that 'distvae ingest' did not write."""
     path = root / MANIFEST
     if not path.is_file():
         raise Refusal(
@@ -171,7 +226,7 @@ def read_manifest(root: Path) -> Tree:
 
 
 def _is_complete(manifest: Mapping[str, object]) -> bool:
-    """Return True if a manifest has all the fields that are read, with the right types."""
+    """Return whether a manifest has all fields, with the right types."""
     match manifest:
         case {"values": int(values), "splits": {"train": [_, *_] as train, **others}}:
             lists = all(
@@ -192,7 +247,7 @@ def _is_kept(entry: object) -> bool:
 
 
 def training_command(folder: str) -> str:
-    """Return a command to train on a folder of rows, which may be in any units."""
+    """Return a command to train on a folder of rows in any units."""
     settings = "data.kind=rows model.likelihood=gaussian estep.input=standard"
     return f"distvae train mnist-vae {settings} --data {shlex.quote(folder)}"
 
@@ -206,17 +261,40 @@ def _refuse_others(root: Path, named: set[str]) -> None:
         )
 
 
-def _refuse_size(path: Path, entry: FileEntry) -> None:
-    if not path.is_file():
-        raise Refusal(f"{path}: missing; {MANIFEST} names it")
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise Refusal(
-            f"{path}: altered, or not copied whole: {size:,} bytes; {entry['bytes']:,} expected"
-        )
+def wrap(raw: Path, path: Path, width: int) -> None:
+    """Turn a file of raw rows into an Arrow file of one record batch, through a memory map; delete
+    the raw file.
+    """
+    values = np.memmap(raw, np.float32, "r") if raw.stat().st_size else np.empty(0, np.float32)
+    with path.open("wb") as stream:
+        _write_record_batch(stream, values, width, "power")
+    raw.unlink()
 
 
-def _filled(splits: Mapping[str, Rows]) -> dict[str, Rows]:
-    """Fill in missing splits: training rows validate, and validation rows test."""
-    val = splits.get("val", splits["train"])
-    return {"train": splits["train"], "val": val, "test": splits.get("test", val)}
+def save(path: Path, rows: Array) -> tuple[int, str]:
+    """Write rows durably to an Arrow file; return its size in bytes and its SHA-256."""
+    with replaced_file(path) as partial, partial.open("wb") as stream:
+        sink = Sink(stream)
+        _write_record_batch(sink, rows.ravel(), rows.shape[1], "row")
+    return sink.count, sink.digest.hexdigest()
+
+
+def _write_record_batch(stream: BinaryIO | Sink, values: Array, width: int, name: str) -> None:
+    import pyarrow as pa
+
+    batch = pa.record_batch([rows_column(values, width)], names=[name])
+    options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # more than 2^31 values
+    with pa.ipc.new_file(stream, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+
+
+def read_arrow(path: Path) -> Array:
+    """Return (rows, width), read-only. Rows are loaded when they are touched."""
+    import pyarrow as pa
+
+    with decoding(path, "the file that was written there"):
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        batch.validate()
+        column = batch.column(0)
+        values = column.values.to_numpy(zero_copy_only=True)
+        return np.asarray(values.reshape(-1, column.type.list_size))

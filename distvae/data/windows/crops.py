@@ -4,9 +4,9 @@
 The grey levels of each picture are brought to one standard deviation first (data.contrast), so that
 dim pictures count as much as bright ones. The mean of a window is subtracted (unless
 data.level=keep), then the mean of each value over the training windows. Whitening (ZCA) projects
-onto the principal components of those windows, as few as explain the wanted share of the variance,
-divides each by its standard deviation, and rotates back. Along the other components every window is
-zero.
+onto the first principal components of these windows, which explain a share of the variance
+(data.kept), divides each by its standard deviation, and rotates back. Along the components that are
+left out, every window is zero.
 """
 
 import hashlib
@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from distvae.config import CropData
-from distvae.data import broken, files
-from distvae.data.broken import hinting_at_broken
+from distvae.data import folders
 from distvae.data.dataset import Array, Dataset
-from distvae.data.picture_file import head
+from distvae.data.family import DataFamily, register
+from distvae.data.folders import hinting_at_broken
+from distvae.data.pictures import head
 from distvae.data.signals import read_picture
 from distvae.files.kinds import PICTURES
 from distvae.files.memory import require_memory
@@ -29,62 +30,62 @@ from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 
-FORMAT = 1  # of the preparation; a change gives another digest
+FORMAT = 1
+"""Version of the preparation. Another version has another digest."""
 
 
-def open_crops(config: CropData, quiet: bool = False) -> Dataset:
-    """Return whitened windows by split, a function of the pictures' content and the configuration
-    alone.
-    """
-    root, paths = find_pictures(config.path)
-    _refuse_too_many(config)
-    paths, note = _skip_broken(root, paths, config, quiet)
-    train, val, _ = config.sizes
-    rows = whiten(draw_windows(paths, config), train, config.kept)
-    splits = {"train": rows[:train], "val": rows[train : train + val], "test": rows[train + val :]}
-    name = f"{root.stem}: {note}" if note else root.stem
-    return Dataset(name, "window", _digest(config, paths), splits, root, shape=config.shape)
+@register(CropData)
+class CropFamily(DataFamily[CropData]):
+    """Whitened windows drawn at random from pictures."""
+
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return whitened windows by split, a function of the pictures' content and the settings
+        alone.
+        """
+        config = self.config
+        root, paths = find_pictures(config.path)
+        rows, dims = sum(config.sizes), config.dims
+        require_memory(
+            f"data.sizes: {list(config.sizes)}",
+            2 * 8 * dims * (rows + dims),  # two copies in float64 while windows are whitened
+            f"{rows:,} windows of {dims:,} values",
+            "a smaller number",
+        )
+        paths, note = _skip_broken(root, paths, config, quiet)
+        train, val, _ = config.sizes
+        white = whiten(draw_windows(paths, config), train, config.kept)
+        ends = [train, train + val]
+        splits = dict(zip(folders.SPLITS, np.split(white, ends), strict=True))
+        name = f"{root.stem}: {note}" if note else root.stem
+        return Dataset(name, "window", _digest(config, paths), splits, root, shape=config.shape)
 
 
 def _skip_broken(
     root: Path, paths: list[Path], config: CropData, quiet: bool
 ) -> tuple[list[Path], str]:
-    """Return the pictures that can be decoded, if the others are to be left out, and a note on
-    these.
+    """Return the pictures without broken ones, if data.skip_broken asks for it, and a note on the
+    pictures that are left out.
     """
     if not config.skip_broken or root.is_file():
         return paths, ""
     names = [path.relative_to(root).as_posix() for path in paths]
-    lost = broken.find_broken(root, names, read_picture, quiet)
+    lost = folders.find_broken(root, names, read_picture, quiet)
     kept = [name for name in names if name not in lost]
-    broken.refuse_lost_splits(root, lost, [""], [""] if kept else [])
-    return [root / name for name in kept], broken.describe_skipped(lost)
+    folders.refuse_lost_splits(root, lost, [""], [""] if kept else [])
+    return [root / name for name in kept], folders.describe_skipped(lost)
 
 
 def _digest(config: CropData, paths: list[Path]) -> str:
-    """Return what the windows are known by, as before there was a choice of contrast or level where
-    these are what they were.
+    """Return the digest of the windows. Settings that are newer than the first digests count only
+    where they differ from the former behaviour.
     """
     settings = asdict(config) | {"path": ""}
     del settings["skip_broken"]
     for name, former in (("contrast", "common"), ("level", "remove")):
         if settings[name] == former:
             del settings[name]
-    return hashlib.sha256(json.dumps([FORMAT, settings, files.digests(paths)]).encode()).hexdigest()
-
-
-def _refuse_too_many(config: CropData) -> None:
-    """Refuse more windows than memory holds, of which there are two copies in float64 while they
-    are whitened.
-    """
-    rows, dims = sum(config.sizes), config.dims
-    needed = 2 * 8 * dims * (rows + dims)
-    require_memory(
-        f"data.sizes: {list(config.sizes)}",
-        needed,
-        f"{rows:,} windows of {dims:,} values",
-        "a smaller number",
-    )
+    facts = json.dumps([FORMAT, settings, folders.digests(paths)])
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def find_pictures(path: str) -> tuple[Path, list[Path]]:
@@ -95,7 +96,7 @@ def find_pictures(path: str) -> tuple[Path, list[Path]]:
         raise Refusal(f"data.path: {problem}; a picture, or a folder of pictures, expected")
     if root.is_file():
         return root, [root]
-    paths = [root / name for name in files.list_files(root, PICTURES)]
+    paths = [root / name for name in folders.list_files(root, PICTURES)]
     if not paths:
         raise Refusal(f"{root}: holds no pictures; {', '.join(PICTURES)} expected")
     return root, paths
@@ -109,7 +110,7 @@ def draw_windows(paths: list[Path], config: CropData) -> Doubles:
     hinting = hinting_at_broken(Path(config.path), config.skip_broken)
     spans = [
         (form.height - height + 1, form.width - width + 1)
-        for form in files.map_in_order(hinting(head), paths)
+        for form in folders.map_in_order(hinting(head), paths)
     ]
     for path, span in zip(paths, spans, strict=True):
         if min(span) < 1:
@@ -138,8 +139,8 @@ def draw_windows(paths: list[Path], config: CropData) -> Doubles:
 
 
 def _pictures(paths: Iterable[Path], config: CropData) -> Iterator[Doubles]:
-    """Yield the grey levels of each picture, all at the contrast of the first where each has its
-    own.
+    """Yield the grey levels of each picture, brought to the contrast of the first picture with
+    data.contrast=own.
     """
     first = None
     hinting = hinting_at_broken(Path(config.path), config.skip_broken)
@@ -148,14 +149,12 @@ def _pictures(paths: Iterable[Path], config: CropData) -> Iterator[Doubles]:
         if config.contrast == "own":
             own = _contrast(path, grey)
             first = first or own
-            grey *= first / own  # exactly 1 where there is one picture
+            grey *= first / own  # exactly 1 for the first picture
         yield grey
 
 
 def _contrast(path: Path, grey: Doubles) -> float:
-    """Return the standard deviation of a picture's grey levels; a blank picture, which has none, is
-    refused.
-    """
+    """Return the standard deviation of a picture's grey levels; refuse a blank picture."""
     if np.ptp(grey) == 0:
         blank = "one grey level alone, once its brightest pixels are clamped (data.clamped)"
         raise Refusal(
@@ -172,8 +171,8 @@ def _grey(path: Path, clamped: float) -> Doubles:
 
 
 def whiten(rows: Doubles, train: int, kept: float) -> Array:
-    """Return the rows whitened so that the first `train` of them have the identity as covariance,
-    on the directions that are kept.
+    """Return whitened rows. On the directions that are kept, the covariance of the first `train`
+    rows is the identity.
     """
     from sklearn.decomposition import PCA
 

@@ -1,22 +1,21 @@
-"""Windows: rows are parts of pictures or of a sound."""
+"""Windows: rows are overlapping parts of one picture or sound, which can be restored from them."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from distvae.config import CropData, PatchData
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.config import PatchData
+from distvae.data.audio import resample
 from distvae.data.dataset import Dataset
-from distvae.data.examples import PICTURE, SOUND
 from distvae.data.family import DataFamily, Values, register
 from distvae.data.remote import fetch
-from distvae.data.signals import FLOATS
+from distvae.data.signals import FLOATS, PICTURE, SOUND, Signal, example, read_signal
 from distvae.data.survey import Survey
-from distvae.numerics.array_types import Floats
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from distvae.data.signals import Signal
-    from distvae.data.windows.patches import Grid, Patches
+from distvae.data.windows.missing import drop_at_random
+from distvae.data.windows.patches import Grid, Patches, refuse_constant
+from distvae.files.refusal import Refusal
+from distvae.numerics.array_types import Doubles, Floats
 
 
 @register(PatchData)
@@ -48,56 +47,63 @@ class PatchFamily(DataFamily[PatchData]):
 
     def open(self, quiet: bool = False) -> Dataset:
         """Return the windows of the picture or sound, corrupted as the settings ask."""
-        from distvae.data.windows.patches import open_patches
+        damaged, name = self.corrupt(read_source(self.config)), Path(self.config.path).name
+        refuse_constant(damaged.values, name)
+        return self.dataset(name, self.cut(damaged.values))
 
-        return open_patches(self.config)
-
-    def clean(self) -> "Signal":
+    def clean(self) -> Signal:
         """Return the picture or sound before it is corrupted."""
-        from distvae.data.windows.source import read_source
-
         return read_source(fetch(self.config))
 
-    def corrupt(self, signal: "Signal") -> "Signal":
+    def corrupt(self, signal: Signal) -> Signal:
         """Return a signal with the noise or the missing values that the settings ask for."""
-        from distvae.data.windows.source import corrupt
+        if self.config.drop:
+            gone = self.find_dropped(signal)
+            return signal.with_values(np.where(gone, np.nan, signal.values))
+        level = self.noise_level(signal)
+        return signal.noisy(level, self.config.noise_seed) if level else signal
 
-        return corrupt(signal, self.config)
-
-    def noise_level(self, signal: "Signal") -> float:
+    def noise_level(self, signal: Signal) -> float:
         """Return the standard deviation of the noise that `corrupt` adds to a signal."""
-        from distvae.data.windows.source import noise_level
+        if self.config.snr is None:
+            return self.config.noise
+        return float(np.sqrt(np.square(signal.values).mean())) * 10 ** (-self.config.snr / 20)
 
-        return noise_level(signal, self.config)
-
-    def find_dropped(self, signal: "Signal") -> "NDArray[np.bool_]":
+    def find_dropped(self, signal: Signal) -> NDArray[np.bool_]:
         """Return which values of a signal `corrupt` drops."""
-        from distvae.data.windows.missing import drop_at_random
-
         return drop_at_random(self.config)(signal)
 
-    def grid(self, shape: tuple[int, ...]) -> "Grid":
+    def grid(self, shape: tuple[int, ...]) -> Grid:
         """Return the places of the windows on an array (..., channels)."""
-        from distvae.data.windows.patches import Grid
-
         return Grid.of(shape, self.config)
 
-    def cut(self, array: Floats) -> "Patches":
+    def cut(self, array: Floats) -> Patches:
         """Return the windows of an array (..., channels)."""
-        from distvae.data.windows.patches import Patches
-
         return Patches.of(array, self.config)
 
-    def dataset(self, name: str, patches: "Patches") -> Dataset:
+    def dataset(self, name: str, patches: Patches) -> Dataset:
         """Return windows as a dataset."""
         return patches.dataset(name, self.config)
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return what is in a picture or sound file, or in a built-in one."""
-        from distvae.data.windows.survey import survey_signal
-
-        return survey_signal(path)
+        """Return what a picture or sound file holds, or a built-in signal; refuse a file of any
+        other kind.
+        """
+        signal = example(path)
+        if signal is None:
+            if Path(path).is_dir():
+                return None
+            signal = read_signal(Path(path))
+        *sides, channels = signal.values.shape
+        if signal.rate is not None:
+            facts = {"seconds": sides[0] / signal.rate, "rate": signal.rate}
+            return Survey(path, "a sound", "patches", {}, facts)
+        height, width = sides
+        size = {"height": height, "width": width, "channels": channels, "bits": signal.bits}
+        if missing := int(np.isnan(signal.values).sum()):
+            size["missing"] = missing
+        return Survey(path, "a picture", "patches", {}, size)
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:
@@ -109,18 +115,32 @@ class PatchFamily(DataFamily[PatchData]):
         suffix = "png" if "width" in survey.facts else "wav"
         if survey.facts.get("bits") == FLOATS:
             suffix = "tif"
-        command, result = (
-            ("inpaint", "whole") if "missing" in survey.facts else ("denoise", "clean")
-        )
+        command, result = "denoise", "clean"
+        if "missing" in survey.facts:
+            command, result = "inpaint", "whole"
         return f"distvae {command} {path} {result}.{suffix}"
 
 
-@register(CropData)
-class CropFamily(DataFamily[CropData]):
-    """Whitened windows drawn at random from pictures."""
-
-    def open(self, quiet: bool = False) -> Dataset:
-        """Return the windows by split."""
-        from distvae.data.windows.crops import open_crops
-
-        return open_crops(self.config, quiet)
+def read_source(config: PatchData) -> Signal:
+    """Return the picture or sound at the path of the settings. A sound is resampled and cut to the
+    excerpt of the settings.
+    """
+    if not config.path:
+        raise Refusal(
+            f"data.path: empty; --data PATH expected: a picture, a sound, '{PICTURE}' or '{SOUND}'"
+        )
+    signal = example(config.path) or read_signal(Path(config.path).expanduser())
+    if signal.rate is None:
+        return signal
+    rate = config.rate or signal.rate
+    values: Doubles = resample(signal.values, signal.rate, rate)
+    if config.excerpt is not None:
+        start, seconds = config.excerpt
+        first, last = round(start * rate), round((start + seconds) * rate)
+        if not first < last <= len(values):
+            raise Refusal(
+                f"data.excerpt: {list(config.excerpt)} of {Path(config.path).name}, which lasts"
+                f" {len(values) / rate:g} s; a start and a length in seconds within it expected"
+            )
+        values = values[first:last]
+    return signal.with_values(values, rate)

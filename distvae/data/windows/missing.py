@@ -2,6 +2,7 @@
 them, or at random for a benchmark.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,21 +11,27 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from distvae.config import PatchData
-from distvae.data.picture_file import PHOTOGRAPH, opened
+from distvae.data.pictures import PHOTOGRAPH, opened
 from distvae.data.signals import PEAK, Signal, read_picture
-from distvae.data.windows.gaps import read_gaps
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import decoding, one_line, require_regular_file
 from distvae.numerics.array_types import Floats
 
 Missing = NDArray[np.bool_]
 Finder = Callable[[Signal], Missing]
-"""A function of a picture or sound; returns which of its values (..., channels) are missing."""
+"""A function that returns which values (..., channels) of a picture or sound are missing."""
+COMMENTS = ("#", "\\")
+"""How lines without a gap begin; Audacity writes the frequencies of a label after a backslash."""
+LONGEST = 1e9
+"""Seconds that no sound has: 30 years."""
+EXPECTED = "the start and the end of a gap in seconds, such as '0.5 0.52', in each line"
 
 
 def masked_by(path: Path) -> Finder:
-    """Return a finder of values where a mask, a picture of the same size, is neither black nor
-    transparent. In a JPEG or WebP, whose compression brightens what is black, it is to be brighter
-    than half. The missing samples of a sound are in a list of its gaps.
+    """Return a finder of the pixels that a mask marks, or of the samples in a list of gaps.
+
+    A mask is a picture of the same size, and marks pixels that are neither black nor transparent.
+    In a JPEG or WebP, whose compression brightens black, it marks pixels brighter than half.
     """
 
     def find(signal: Signal) -> Missing:
@@ -42,6 +49,44 @@ def masked_by(path: Path) -> Finder:
     return find
 
 
+def read_gaps(path: Path, rate: int, samples: int) -> NDArray[np.bool_]:
+    """Return which samples of a sound are missing by a list of its gaps.
+
+    A line has the start and the end of a gap in seconds. Words behind them are a label. A sample is
+    missing if any part of it is in a gap.
+    """
+    missing = np.zeros(samples, bool)
+    require_regular_file(path, EXPECTED)
+    with decoding(path, EXPECTED):
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.startswith(COMMENTS):
+            start, end = _read_gap(f"{path}, line {number}", line)
+            if _place(start, rate) >= samples:
+                raise Refusal(
+                    f"{path}, line {number}: a gap from {start:g} s on in a sound of"
+                    f" {samples / rate:g} s; gaps within the sound expected"
+                )
+            missing[math.floor(_place(start, rate)) : math.ceil(_place(end, rate))] = True
+    return missing
+
+
+def _place(seconds: float, rate: int) -> float:
+    """Return a time in samples, without the error of the product."""
+    return round(seconds * rate, 6)
+
+
+def _read_gap(place: str, line: str) -> tuple[float, float]:
+    """Return the start and the end of a gap."""
+    try:
+        start, end = map(float, line.split()[:2])
+    except ValueError as error:
+        raise Refusal(f"{place}: {one_line(line)!r}; {EXPECTED} expected") from error
+    if not 0 <= start < end < LONGEST:
+        raise Refusal(f"{place}: from {start:g} to {end:g}; {EXPECTED} expected")
+    return start, end
+
+
 def read_mask(path: Path) -> Missing:
     """Return where a mask says that pixels are missing: (height, width, 1)."""
     picture = read_picture(path)
@@ -57,8 +102,8 @@ def _is_lossy(path: Path) -> bool:
 
 
 def marked_by(value: float) -> Finder:
-    """Return a finder of pixels of which all channels have a value, in the units of the file, or of
-    samples that have it.
+    """Return a finder of pixels or samples whose channels all have a value. The value of a pixel is
+    in the units of its file.
     """
 
     def find(signal: Signal) -> Missing:
@@ -77,7 +122,7 @@ def keep_observed(observed: Floats, restored: Floats) -> Floats:
 
 
 def silenced(sound: Floats) -> Floats:
-    """Return a sound as it is heard: silent where samples are missing."""
+    """Return a sound with silence in place of missing samples."""
     return np.nan_to_num(sound, nan=0.0)
 
 

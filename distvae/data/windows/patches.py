@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from distvae.config import PatchData
 from distvae.data.dataset import Array, Dataset
 from distvae.data.signals import PEAK
-from distvae.data.windows.source import corrupt, read_source
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles, Floats
 
 BEFORE_CUTTING = ("noise", "snr", "drop", "dropped", "gap", "noise_seed", "rate", "excerpt")
-"""Fields of a configuration that change the values before they are cut, so that the rows tell."""
+"""Settings that change the values before they are cut. The rows show them, so a digest does not
+include them.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,12 @@ class Grid:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], config: PatchData) -> "Grid":
-        """Return the windows that a configuration places on such an array."""
+        """Return the windows that the settings place on an array of a shape."""
         return cls(shape, config.window, config.stride, config.channels == "joint")
 
     @cached_property
     def starts(self) -> tuple[NDArray[np.intp], ...]:
-        """Return the start of each window along each axis: one per stride, and the last one that
-        fits.
-        """
+        """Return the start of each window along each axis: one per stride, and the last start."""
         ends = [n - w for n, w in zip(self.shape, self.window, strict=False)]
         return tuple(np.append(np.arange(0, end, self.stride), end) for end in ends)
 
@@ -83,8 +82,8 @@ class Grid:
         return math.prod(self.window) * self.channels
 
     def cut(self, array: Floats) -> Floats:
-        """Return the windows (N, D), row by row, those of the channels side by side, in the
-        precision of the array.
+        """Return the windows (N, D) in the precision of the array. The windows of the channels at
+        one place follow each other.
         """
         axes = tuple(range(len(self.window)))
         views = np.lib.stride_tricks.sliding_window_view(array, self.window, axes)
@@ -122,11 +121,11 @@ class Patches:
     rows: Array
     """(N, D) with NaN where values are missing."""
     scale: float
-    """Units of the array in one of the model's."""
+    """The unit of the model, in units of the array."""
     shift: Doubles
-    """(N, 1) what was subtracted from each row, in the array's units."""
+    """(N, 1) the level that was subtracted from each row, in the units of the array."""
     copies: int = 1
-    """How often the array has each channel of the grid."""
+    """Copies of each channel of the grid in the array."""
 
     @classmethod
     def of(cls, array: Floats, config: PatchData) -> "Patches":
@@ -194,7 +193,7 @@ class Patches:
 
 
 def _scale(array: Floats, config: PatchData) -> float:
-    """Return the units of an array in one of the model's."""
+    """Return the unit of the model, in units of an array."""
     if config.scale == "standard":
         return float(np.nanstd(array))
     if config.scale == "keep":
@@ -216,15 +215,8 @@ def distinct_channels(array: Floats) -> Floats:
     )
 
 
-def open_patches(config: PatchData) -> Dataset:
-    """Return the windows of the file that a configuration names, corrupted as it asks."""
-    damaged = corrupt(read_source(config), config)
-    refuse_constant(damaged.values, Path(config.path).name)
-    return Patches.of(damaged.values, config).dataset(Path(config.path).name, config)
-
-
 def refuse_constant(array: Floats, name: str) -> None:
-    """Refuse data whose observed values are all alike."""
+    """Refuse data with a single observed value."""
     observed = array[np.isfinite(array)]
     if observed.size and observed.min() == observed.max():
         some = observed.size < array.size

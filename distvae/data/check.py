@@ -8,34 +8,35 @@ from inspect import getattr_static
 from distvae.config import DataConfig, Generated
 from distvae.config.registry import load_extensions
 from distvae.data.family import DATA, AnyFamily, DataFamily, family_of
-from distvae.data.images.collection import EXPECTED as IMAGES
-from distvae.data.images.family import IdxFamily, ImageFamily
+from distvae.data.images.family import EXPECTED as IMAGES
+from distvae.data.images.family import ImageFamily
+from distvae.data.images.idx import IdxFamily
 from distvae.data.remote import is_remote, local_path
 from distvae.data.speech.family import SpeechFamily
 from distvae.data.survey import Survey
-from distvae.data.tables.family import RowsFamily
+from distvae.data.tables.rows import RowsFamily
 from distvae.data.windows.family import PatchFamily
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 
 IN_THIS_ORDER = (RowsFamily, IdxFamily, ImageFamily, SpeechFamily, PatchFamily)
-"""The families of the package that recognise their data. A later one is asked only if none before
-it recognised the path.
+"""The families of the package that recognise their data. The first family that recognises a path
+reads it.
 """
 RUN_FILES = ("run.json", "config.yaml")
-"""Files of a run folder, whose pictures are no data."""
+"""Files of a run folder. Its pictures are no data."""
 
 
 def survey(path: str) -> Survey:
-    """Return what is at a path or a URI. Pictures and recordings in folders are opened but not
+    """Return the survey of a path or a URI. Pictures and recordings in folders are opened, but not
     decoded.
     """
     return _ask(path, lambda family, place: family.survey(place))
 
 
 def examine(path: str, settings: Sequence[str] = ()) -> Survey:
-    """Return what is at a path or a URI, under settings such as `data.skip_broken=true`. Pictures
-    and recordings in folders are decoded to find broken ones.
+    """Return the survey of a path or a URI, under settings like `data.skip_broken=true`. Pictures
+    and recordings in folders are decoded to find broken files.
     """
     found = _ask(path, lambda family, place: family.examine(place, settings))
     for word in settings:
@@ -65,9 +66,8 @@ def _ask(path: str, ask: Callable[[type[AnyFamily], str], Survey | None]) -> Sur
 
 
 def _families() -> list[type[AnyFamily]]:
-    """Return the families to ask: those of other packages first, because they are more specific.
-
-    A package that cannot be imported is reported, and its data are not recognised.
+    """Return the families to ask, beginning with families of other packages, which are more
+    specific. A package that cannot be imported is reported.
     """
     try:
         load_extensions("data")
@@ -78,15 +78,15 @@ def _families() -> list[type[AnyFamily]]:
 
 
 def survey_of_another_kind(path: str, config: DataConfig) -> Survey | None:
-    """Return what is at a path, or None if the configured kind of data is to read it.
+    """Return the survey of a path, or None if the configured kind of data is to read it.
 
-    A kind that no survey finds, such as windows of pictures, gives way to a folder of rows only.
+    A kind that no survey finds, like windows of pictures, gives way to a folder of rows only.
     """
     found = survey(path) if _follows_path(config) else RowsFamily.survey(path)
     return found if found and found.kind != config.kind else None
 
 
 def _follows_path(config: DataConfig) -> bool:
-    """Return whether a survey can find the configured kind; one that it cannot find was chosen."""
+    """Return whether a survey can find the configured kind of data."""
     own, inherited = (getattr_static(each, "survey") for each in (family_of(config), DataFamily))
     return isinstance(config, Generated) or own is not inherited

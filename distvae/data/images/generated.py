@@ -1,0 +1,198 @@
+"""Generated pictures: bars under noise, whose hidden causes are known (Foeldiak 1990), and sprites,
+whose factors are known.
+
+A sprite is one shape on a dark square, drawn from five factors. A pixel's value is the share of it
+that the shape covers, from the signed distance of its middle to the outline, so that a shift by a
+fraction of a pixel changes the picture. No two data points have all five factors in common.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from distvae.config import BarsData, SpritesData
+from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
+from distvae.data.family import DataFamily, register
+from distvae.data.images.media import UNIT_INTERVAL, ReadsImages
+from distvae.files.memory import require_memory
+from distvae.numerics.array_types import Doubles
+from distvae.numerics.noise import order
+
+FORMAT = 2
+"""Version of the drawing of sprites. Another version has another digest."""
+LEVELS = {"shape": 3, "scale": 6, "rotation": 10, "x": 16, "y": 16}
+RADIUS = 0.25
+"""Radius of the circle around the largest shape, in sides of the picture."""
+TURN = math.pi / 2
+"""The range of the rotation. A quarter turn would give a square again."""
+DRAWING = -6
+"""The epoch of the seed whose order says which combinations of factors are drawn."""
+BLOCK = 1024
+"""Pictures that are drawn together."""
+COMBINATIONS = Combinations(
+    impossible=((0, 1), (-1, 0)),
+    possible=((1, 2, 3, 5, 6), (2, 3, 4, 5, 6), (2, 3), (3, 5), (4, 6)),
+)
+"""Combinations of correlated bars: two that are never seen together, two with more bars than usual,
+and three usual ones.
+"""
+BYTES_PER_VALUE = 24
+"""Memory for a value while images are made: noise and sums in float64, and the float32 result."""
+
+
+@register(BarsData)
+class BarsFamily(DataFamily[BarsData]):
+    """Generated pictures of bars under noise."""
+
+    @property
+    def probability(self) -> float:
+        """Probability that a bar is active."""
+        return self.config.active / (2 * self.config.size)
+
+    @property
+    def variance(self) -> float:
+        """Variance of the noise."""
+        return self.config.variance
+
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return images of superimposed bars under noise, the same images for every split."""
+        config = self.config
+        require_memory(
+            f"data.rows: {config.rows}",
+            BYTES_PER_VALUE * config.rows * config.dims,
+            "images and their noise",
+            "a smaller number",
+        )
+        chance, causes = np.random.default_rng(config.seed), self.causes()
+        drawn = chance.random((config.rows, len(causes)))
+        active = (drawn < config.active / len(causes)).astype(np.float32)
+        noise = chance.normal(0, np.sqrt(config.variance), (config.rows, causes.shape[1]))
+        x = (self.visible(active) @ causes + noise).astype(np.float32)
+        facts = json.dumps(asdict(config) | {"path": ""}).encode()
+        digest = hashlib.sha256(facts + x.tobytes()).hexdigest()
+        splits = {"train": x, "val": x, "test": x}
+        return Dataset("bars", "image", digest, splits, Path(), shape=config.shape)
+
+    def causes(self) -> Array:
+        """Return (2 * size, size^2): every bar alone."""
+        return all_bars(self.config.size)
+
+    def visible(self, active: Array) -> Array:
+        """Return (N, 2 * size): the bars that can be seen when some are active."""
+        return visible_bars(active, self.config.correlated)
+
+    def combinations(self) -> Combinations | None:
+        """Return combinations of correlated bars; None for independent or too few bars."""
+        largest = max(max(bars) for bars in (*COMBINATIONS.impossible, *COMBINATIONS.possible))
+        if not self.config.correlated or self.config.size <= largest / 2:
+            return None
+        return COMBINATIONS
+
+
+@register(SpritesData)
+class SpritesFamily(ReadsImages, DataFamily[SpritesData]):
+    """Generated pictures of one shape each."""
+
+    values = UNIT_INTERVAL
+
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return the pictures by split."""
+        splits = {}
+        for name, levels in self._levels().items():
+            starts = range(0, len(levels), BLOCK)
+            blocks = [draw_sprites(levels[k : k + BLOCK], self.config.size) for k in starts]
+            splits[name] = np.concatenate(blocks).reshape(len(levels), -1)
+        facts = json.dumps([FORMAT, asdict(self.config) | {"path": ""}])
+        digest = hashlib.sha256(facts.encode()).hexdigest()
+        return Dataset("sprites", "image", digest, splits, Path(), shape=self.config.shape)
+
+    def labels(self) -> dict[str, Labels] | None:
+        """Return the shape in every picture by split."""
+        return {name: levels[:, 0] for name, levels in self._levels().items()}
+
+    def factors(self) -> Factors:
+        """Return the level of every factor of every picture. Only the shape has no order."""
+        return Factors(tuple(LEVELS), tuple(name != "shape" for name in LEVELS), self._levels())
+
+    def _levels(self) -> dict[str, Labels]:
+        """Return the levels of each split, in an order of all combinations that the seed draws."""
+        config, counts = self.config, tuple(LEVELS.values())
+        chosen = order(config.seed, DRAWING, math.prod(counts))[: config.rows]
+        levels = np.stack(np.unravel_index(chosen, counts), -1).astype(np.int64)
+        val, test = config.held_out
+        ends = [config.rows - val - test, config.rows - test]
+        return dict(zip(("train", "val", "test"), np.split(levels, ends), strict=True))
+
+
+def all_bars(size: int) -> Array:
+    """Return (2 * size, size^2): every vertical and every horizontal bar."""
+    square = np.eye(size, dtype=np.float32)
+    vertical, horizontal = (
+        np.repeat(square[:, None], size, 1),
+        np.repeat(square[:, :, None], size, 2),
+    )
+    return np.concatenate([vertical, horizontal]).reshape(2 * size, size * size)
+
+
+def visible_bars(active: Array, correlated: bool) -> Array:
+    """Return (rows, 2 * size) zeros and ones: the active bars that can be seen."""
+    if not correlated:
+        return active
+    hidden = active.copy()
+    hidden[:, 1] *= 1 - active[:, 0]
+    hidden[:, 0] *= 1 - active[:, -1]
+    return hidden
+
+
+def draw_sprites(levels: Labels, size: int) -> Array:
+    """Return (N, size, size) values between 0 and 1 for levels (N, 5)."""
+    shape, *others = levels.T
+    scale, rotation, x, y = (
+        (level / (count - 1))[:, None, None]
+        for level, count in zip(others, list(LEVELS.values())[1:], strict=True)
+    )
+    radius, margin = size * RADIUS * (1 + scale) / 2, size * RADIUS + 1
+    angle = rotation * TURN * (1 - 1 / LEVELS["rotation"])
+    middle = np.arange(size) + 0.5
+    across = middle[None, None, :] - margin - x * (size - 2 * margin)
+    down = middle[None, :, None] - margin - y * (size - 2 * margin)
+    along = across * np.cos(angle) + down * np.sin(angle)
+    beside = down * np.cos(angle) - across * np.sin(angle)
+    pictures = np.empty((len(levels), size, size), np.float32)
+    for k, distance in enumerate(SHAPES.values()):
+        chosen = shape == k
+        pictures[chosen] = np.clip(
+            0.5 - distance(along[chosen], beside[chosen], radius[chosen]), 0, 1
+        )
+    return pictures
+
+
+def _ellipse(x: Doubles, y: Doubles, radius: Doubles) -> Doubles:
+    """Return an approximate signed distance to an ellipse half as wide as long: its implicit
+    function over the length of the gradient.
+    """
+    value, slope = np.hypot(x, 2 * y) / radius, np.hypot(x, 4 * y) / radius**2
+    # The gradient is zero at the centre.
+    return np.where(slope > 0, value * (value - 1) / np.maximum(slope, 1e-9), -radius)
+
+
+def _polygon(corners: int) -> Callable[[Doubles, Doubles, Doubles], Doubles]:
+    """Return the signed distance to a regular polygon in a circle of the radius: the largest
+    distance to the lines of its sides.
+    """
+    normals = 2 * math.pi * np.arange(corners) / corners
+
+    def distance(x: Doubles, y: Doubles, radius: Doubles) -> Doubles:
+        apart = [x * math.cos(normal) + y * math.sin(normal) for normal in normals]
+        return np.asarray(np.max(apart, axis=0) - radius * math.cos(math.pi / corners))
+
+    return distance
+
+
+SHAPES = {"ellipse": _ellipse, "square": _polygon(4), "triangle": _polygon(3)}
+"""The signed distance to the outline of each shape, along and beside its axis."""
