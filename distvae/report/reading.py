@@ -19,9 +19,10 @@ from distvae.files.untrusted import (
 from distvae.tasks.restoration import STAGES
 from distvae.train.documents import RunInfo
 from distvae.train.run import read_config, read_epochs, read_info, read_records
-from distvae.tune.optuna_study import read_trials
-from distvae.tune.results import Directions, Result, rank
-from distvae.tune.sweep_file import SWEEP_FILE
+from distvae.tune.folder import SWEEP_FILE
+from distvae.tune.results import Result, rank
+from distvae.tune.space import Directions
+from distvae.tune.study import read_trials
 from distvae.tune.trial import FAILURE
 
 if TYPE_CHECKING:

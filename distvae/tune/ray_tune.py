@@ -1,6 +1,6 @@
-"""Ray Tune's side of a sweep: a process for trials, and the hooks by which Tune asks and tells.
+"""Ray Tune's side of a sweep: a process for trials, and the hooks that Tune calls.
 
-Optuna chooses the trials and keeps their results (`OptunaStudy`); Tune only runs them. This module
+Optuna chooses the trials and stores their results (`OptunaStudy`); Tune only runs them. This module
 imports Ray, so it is imported where a sweep runs and nowhere else.
 """
 
@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, TypedDict, cast
 
 import ray
@@ -21,11 +22,12 @@ from ray.tune.trainable.trainable import Trainable
 
 from distvae.files.plain import Plain
 from distvae.machines.workers.placement import assigned_gpus
-from distvae.tune.folder import new_experiment
-from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.recorder import MAX_PROCESSES, Recorder
-from distvae.tune.results import REPORT_SECONDS, EndedEpoch
+from distvae.tune.results import EndedEpoch
 from distvae.tune.trial import Report, Trials, run_trial
+
+REPORT_SECONDS = 0.3
+"""Epochs of this time are reported together, because each report takes some milliseconds."""
 
 
 class TrialConfig(TypedDict):
@@ -50,7 +52,7 @@ class TuneMetadata(Protocol):
     """The part of Tune's facts about a trial that is used here."""
 
     num_failures: int
-    """The processes that died, of which Tune allows some."""
+    """The processes that died. Tune allows a limited number."""
 
 
 class TuneTrial(Protocol):
@@ -61,19 +63,19 @@ class TuneTrial(Protocol):
     run_metadata: TuneMetadata
 
 
-def run_trials(recorder: Recorder, request: Mapping[str, float], kept: bool) -> None:
-    """Run trials until all have ended or were asked to stop; each process has such resources.
+def run_trials(
+    recorder: Recorder, experiment: Path, request: Mapping[str, float], kept: bool
+) -> None:
+    """Run trials until all have ended or were asked to stop.
 
-    The experiment of Tune is deleted at the end, unless it is to be kept. A kept one has a result
-    for each epoch.
+    Each process requests these resources. The folder of Tune's experiment is deleted at the end,
+    unless it is kept; then it has a result for each epoch.
     """
-    trials, study = recorder.trials, recorder.study
-    experiment = new_experiment(trials.folder.parent, trials.space, kept)
     tune_config = tune.TuneConfig(
         num_samples=-1,
-        max_concurrent_trials=trials.space.concurrent,
+        max_concurrent_trials=recorder.trials.space.concurrent,
         search_alg=StudySearcher(recorder),
-        scheduler=EarlyStopping(study),
+        scheduler=EarlyStopping(recorder),
         reuse_actors=True,
     )
     run_config = tune.RunConfig(
@@ -86,7 +88,7 @@ def run_trials(recorder: Recorder, request: Mapping[str, float], kept: bool) -> 
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
     )
     process = tune.with_resources(
-        trial_process(trials, 0.0 if kept else REPORT_SECONDS), dict(request)
+        trial_process(recorder.trials, 0.0 if kept else REPORT_SECONDS), dict(request)
     )
     try:
         tune.Tuner(process, tune_config=tune_config, run_config=run_config).fit()
@@ -96,7 +98,7 @@ def run_trials(recorder: Recorder, request: Mapping[str, float], kept: bool) -> 
 
 
 class TrialProcess(Trainable):
-    """A process that runs one trial after the other."""
+    """A process that runs trials, one after the other."""
 
     trials: Trials
     report_seconds: float
@@ -105,8 +107,10 @@ class TrialProcess(Trainable):
 
     def setup(self, config: Mapping[str, object]) -> None:
         """Prepare the process, and its first trial."""
-        self.place = place_of_process()
-        self.trials = replace(self.trials, place=self.place, gpus=assigned_gpus())
+        node_id = ray.get_runtime_context().get_node_id()
+        (self.node,) = (node["NodeName"] for node in ray.nodes() if node["NodeID"] == node_id)
+        place = {"node": self.node, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+        self.trials = replace(self.trials, place=place, gpus=assigned_gpus())
         self.reset_config(config)
 
     def reset_config(self, new_config: Mapping[str, object]) -> bool:
@@ -119,7 +123,7 @@ class TrialProcess(Trainable):
     def step(self) -> dict[str, object]:
         """Train for a while."""
         found = collect_reports(self.reports or iter(()), self.report_seconds)
-        return found | {"node": self.place["node"]}
+        return found | {"node": self.node}
 
     def cleanup(self) -> None:
         """Close the trial."""
@@ -128,9 +132,9 @@ class TrialProcess(Trainable):
 
 
 def trial_process(shared: Trials, seconds: float) -> type[TrialProcess]:
-    """Return the process for the trials of a sweep, which report so often.
+    """Return the process for the trials of a sweep, which reports every `seconds`.
 
-    It has the name of its base, by which `Tuner.restore` knows it.
+    It has the name of its base class, by which `Tuner.restore` knows it.
     """
 
     class ProcessOfSweep(TrialProcess):
@@ -141,49 +145,43 @@ def trial_process(shared: Trials, seconds: float) -> type[TrialProcess]:
     return ProcessOfSweep
 
 
-def place_of_process() -> dict[str, str]:
-    """Return the machine of Ray that this process runs on, and the GPUs that it may use."""
-    node_id = ray.get_runtime_context().get_node_id()
-    (name,) = (node["NodeName"] for node in ray.nodes() if node["NodeID"] == node_id)
-    return {"node": name, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
-
-
 def collect_reports(reports: Iterator[Report], seconds: float) -> dict[str, object]:
     """Return the epochs reported within some seconds, or the trial's final result.
 
-    The metrics of the last epoch and the figures of the trial are names of their own beside them.
+    The metrics of the last epoch, and the figures of the trial, are also plain names beside them.
     """
     deadline = time.monotonic() + seconds
     epochs: list[EndedEpoch] = []
     metrics: dict[str, float] = {}
     for report in reports:
-        if "epoch" in report:
-            epochs.append(EndedEpoch(report["epoch"], report["bound"], report["seed"]))
-            metrics = report["metrics"]
-        else:
+        if "epoch" not in report:
             return {**report.get("figures", {}), "epochs": epochs, "done": True, **report}
+        epochs.append(EndedEpoch(report["epoch"], report["bound"], report["seed"]))
+        metrics = report["metrics"]
         if time.monotonic() > deadline:
             break
     return {**metrics, "epochs": epochs}
 
 
 class StudySearcher(Searcher):
-    """Gives Tune the trials of the study, until asked to stop."""
+    """Gives Tune the trials of the study, until the sweep is asked to stop.
+
+    Ray's `OptunaSearch` would store a trial that a scheduler stopped as complete.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
 
     def suggest(self, trial_id: str) -> dict[str, object] | None:
-        """Return the next trial, nothing where it is to be asked again, or say that it was all."""
-        recorder = self.recorder
-        stops = bool(recorder.stop())
-        trial = None if stops else recorder.next_trial()
-        if trial is None and recorder.study.waits and not stops:
+        """Return the next trial, None if Tune shall ask again, or that all trials have begun."""
+        stops = bool(self.recorder.stop())
+        trial = None if stops else self.recorder.next_trial()
+        if trial is not None:
+            return trial._asdict()
+        if self.recorder.study.waits and not stops:
             return None
-        if trial is None:
-            return cast(None, Searcher.FINISHED)  # a string, which Ray's annotation leaves out
-        return trial._asdict()
+        return cast(None, Searcher.FINISHED)  # a string, which Ray's annotation leaves out
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, object] | None = None, error: bool = False
@@ -198,24 +196,24 @@ class StudySearcher(Searcher):
 
 
 class EarlyStopping(FIFOScheduler):
-    """Stops the trials that the study gives up."""
+    """Stops the poor trials of the study. Tune's own schedulers lose their state at a resume."""
 
-    def __init__(self, study: OptunaStudy) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         FIFOScheduler.__init__(self)
-        self.study = study
+        self.recorder = recorder
 
     def on_trial_result(
         self, tune_controller: object, trial: TuneTrial, result: Mapping[str, object]
     ) -> str:
         """Decide whether a trial goes on after some epochs."""
         epochs = cast(TuneReport, result)["epochs"]
-        if self.study.should_stop(trial.config["number"], epochs):
+        if self.recorder.study.should_stop(trial.config["number"], epochs):
             return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
 
 
 class SweepCallback(Callback):
-    """Records how trials end, shows and sends what happens, and asks trials to stop."""
+    """Passes on to the recorder how trials start, train and end."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -244,14 +242,14 @@ class SweepCallback(Callback):
         result: Mapping[str, object],
         **info: object,
     ) -> None:
-        """Show epochs, and have MLflow told. Deaths before a new epoch no longer count."""
+        """Show epochs. After a new epoch, earlier deaths of processes no longer count."""
         if self.recorder.trained(trial.config["number"], cast(TuneReport, result)["epochs"]):
             trial.run_metadata.num_failures = 0
 
     def on_trial_complete(
         self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
     ) -> None:
-        """Record how a trial ended, unless it was asked to stop and can be resumed."""
+        """Record how a trial ended."""
         last = trial.last_result
         self.recorder.ended(trial.config["number"], last, last.get("node", ""))
 
@@ -260,7 +258,3 @@ class SweepCallback(Callback):
     ) -> None:
         """Record a trial whose last process died."""
         self.recorder.died(trial.config["number"])
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave everything out of the pickle that Tune writes and never reads."""
-        return {}

@@ -23,11 +23,11 @@ from distvae.reproduce.finding import locate
 from distvae.reproduce.rows import SCALES, Scale, read_rows
 from distvae.reproduce.run import Reproduction, Work, describe_plan, started_rows
 from distvae.reproduce.table import TABLES, Entry, Source, Table, read_table, table_names
-from distvae.tune.optuna_study import OptunaStudy
+from distvae.tune.folder import SWEEP_FILE, describe_sweep, refuse_other_sweep
 from distvae.tune.results import Findings, Left, Result, rank
 from distvae.tune.space import ROW, Space
+from distvae.tune.study import OptunaStudy
 from distvae.tune.sweep import SweepOptions
-from distvae.tune.sweep_file import SWEEP_FILE, describe_sweep, refuse_other_sweep
 from distvae.tune.trial import Trials, run_trial
 from tests.report.reader import Page, trials
 

@@ -48,7 +48,7 @@ STEADY = TREE | {
 PROGRAM = """
 import sys
 from pathlib import Path
-from distvae.tune.space_files import load_space
+from distvae.tune.validation import load_space
 from distvae.tune.sweep import SweepOptions, run_sweep
 file, images, out, *pairs = sys.argv[1:]
 given = dict(pair.split("=") for pair in pairs if "=" in pair)

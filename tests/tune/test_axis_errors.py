@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from distvae.files.refusal import Refusal
-from distvae.tune.space_files import load_space, read_space, space_names
-from distvae.tune.validation import validate_space
+from distvae.tune.space import read_space, space_names
+from distvae.tune.validation import load_space, validate_space
 
 Tree = dict[str, Any]
 SDM: Tree = {"base": "speech-sdm", "metrics": {"hoyer": "max"}}

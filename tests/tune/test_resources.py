@@ -30,10 +30,10 @@ from distvae.machines.workers.worker_group import WorkerGroup
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import open_folder
-from distvae.tune.preparation import limit_concurrency, open_data, prepare_space
 from distvae.tune.resources import TrialResources, wait_for_capacity
-from distvae.tune.space_files import load_space
+from distvae.tune.sweep import limit_concurrency, open_data, prepare_space
 from distvae.tune.trial import Trials, run_trial
+from distvae.tune.validation import load_space
 from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.kills import PACE

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.tune.results import (
-    Directions,
     Findings,
     Left,
     Result,
     draw_front,
+    print_findings,
     rank,
     write_findings,
 )
-from distvae.tune.table import print_findings
+from distvae.tune.space import Directions
 
 METRICS: Directions = {"pesq_wb": "max", "effective_atoms": "min"}
 

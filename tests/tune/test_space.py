@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.files.refusal import Refusal
-from distvae.tune.space import Space
-from distvae.tune.space_files import load_space, read_space, space_names
-from distvae.tune.validation import validate_space
+from distvae.tune.space import Space, read_space, space_names
+from distvae.tune.validation import load_space, validate_space
 
 Tree = dict[str, Any]
 SPEECH: Tree = {
