@@ -10,11 +10,12 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypedDict, cast
+from typing import TypedDict, cast
 
 import ray
 from ray import tune
 from ray.tune.callback import Callback
+from ray.tune.experiment import Trial
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers.trial_scheduler import FIFOScheduler, TrialScheduler
 from ray.tune.search.searcher import Searcher
@@ -48,21 +49,6 @@ class TuneReport(Report, total=False):
     """The machine of Ray that the process runs on."""
 
 
-class TuneMetadata(Protocol):
-    """The part of Tune's facts about a trial that is used here."""
-
-    num_failures: int
-    """The processes that died. Tune allows a limited number."""
-
-
-class TuneTrial(Protocol):
-    """The part of Tune's trial that is used here."""
-
-    config: TrialConfig
-    last_result: TuneReport
-    run_metadata: TuneMetadata
-
-
 def run_trials(
     recorder: Recorder, experiment: Path, request: Mapping[str, float], kept: bool
 ) -> None:
@@ -87,8 +73,10 @@ def run_trials(
         # trials are runs, which have checkpoints of their own
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
     )
+    seconds = 0.0 if kept else REPORT_SECONDS
     process = tune.with_resources(
-        trial_process(recorder.trials, 0.0 if kept else REPORT_SECONDS), dict(request)
+        tune.with_parameters(TrialProcess, trials=recorder.trials, report_seconds=seconds),
+        dict(request),
     )
     try:
         tune.Tuner(process, tune_config=tune_config, run_config=run_config).fit()
@@ -100,17 +88,21 @@ def run_trials(
 class TrialProcess(Trainable):
     """A process that runs trials, one after the other."""
 
-    trials: Trials
-    report_seconds: float
-    """Epochs within this time are reported together."""
     reports: Generator[Report, None, None] | None = None
 
-    def setup(self, config: Mapping[str, object]) -> None:
-        """Prepare the process, and its first trial."""
+    def setup(
+        self,
+        config: Mapping[str, object],
+        trials: Trials | None = None,
+        report_seconds: float = 0.0,
+    ) -> None:
+        """Prepare the process and its first trial. The process reports every `report_seconds`."""
+        assert trials is not None
         node_id = ray.get_runtime_context().get_node_id()
         (self.node,) = (node["NodeName"] for node in ray.nodes() if node["NodeID"] == node_id)
         place = {"node": self.node, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
-        self.trials = replace(self.trials, place=place, gpus=assigned_gpus())
+        self.trials = replace(trials, place=place, gpus=assigned_gpus())
+        self.report_seconds = report_seconds
         self.reset_config(config)
 
     def reset_config(self, new_config: Mapping[str, object]) -> bool:
@@ -129,20 +121,6 @@ class TrialProcess(Trainable):
         """Close the trial."""
         if self.reports:
             self.reports.close()
-
-
-def trial_process(shared: Trials, seconds: float) -> type[TrialProcess]:
-    """Return the process for the trials of a sweep, which reports every `seconds`.
-
-    It has the name of its base class, by which `Tuner.restore` knows it.
-    """
-
-    class ProcessOfSweep(TrialProcess):
-        trials = shared
-        report_seconds = seconds
-
-    ProcessOfSweep.__name__ = TrialProcess.__name__
-    return ProcessOfSweep
 
 
 def collect_reports(reports: Iterator[Report], seconds: float) -> dict[str, object]:
@@ -203,7 +181,7 @@ class EarlyStopping(FIFOScheduler):
         self.recorder = recorder
 
     def on_trial_result(
-        self, tune_controller: object, trial: TuneTrial, result: Mapping[str, object]
+        self, tune_controller: object, trial: Trial, result: Mapping[str, object]
     ) -> str:
         """Decide whether a trial goes on after some epochs."""
         epochs = cast(TuneReport, result)["epochs"]
@@ -218,18 +196,18 @@ class SweepCallback(Callback):
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
 
-    def on_step_begin(self, iteration: int, trials: Sequence[TuneTrial], **info: object) -> None:
+    def on_step_begin(self, iteration: int, trials: Sequence[Trial], **info: object) -> None:
         """Ask the trials to stop if the sweep was asked to."""
         self.recorder.pass_on_stop()
 
     def on_trial_start(
-        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: object
     ) -> None:
         """Show a trial that starts for the first time."""
         self.recorder.started(trial.config["number"], trial.config["values"])
 
     def on_trial_recover(
-        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: object
     ) -> None:
         """Show a trial that continues in another process."""
         self.recorder.recovered(trial.config["number"], trial.config["values"])
@@ -237,8 +215,8 @@ class SweepCallback(Callback):
     def on_trial_result(
         self,
         iteration: int,
-        trials: Sequence[TuneTrial],
-        trial: TuneTrial,
+        trials: Sequence[Trial],
+        trial: Trial,
         result: Mapping[str, object],
         **info: object,
     ) -> None:
@@ -247,14 +225,14 @@ class SweepCallback(Callback):
             trial.run_metadata.num_failures = 0
 
     def on_trial_complete(
-        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: object
     ) -> None:
         """Record how a trial ended."""
         last = trial.last_result
         self.recorder.ended(trial.config["number"], last, last.get("node", ""))
 
     def on_trial_error(
-        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: object
     ) -> None:
         """Record a trial whose last process died."""
         self.recorder.died(trial.config["number"])

@@ -138,13 +138,6 @@ class SweepDisplay:
         elif state != "stopped":
             self.say_of_trial(number, f": {state}: {cause}")
 
-    def trial_interrupted(self, begun: Result, progress: TrialProgress) -> None:
-        """Note the progress of a trial that can be resumed, maybe of an earlier process."""
-        result = self.results.setdefault(begun.number, begun)
-        result.state, result.epoch, result.bound = "stopped", progress.epoch, progress.bound
-        if begun.number not in self._start_times:
-            result.seconds = progress.seconds
-
     def gave_up(self) -> None:
         """Say how many trials failed, and that others were therefore not started."""
         failed = sum(result.state == "failed" for result in self.results.values())
@@ -301,7 +294,10 @@ class Recorder:
             values, lineage = self.study.values(number), self.study.lineage(number)
             if self.trials.folder_of(number).exists():
                 progress = self.trials.progress(number, values, lineage)
-                self.display.trial_interrupted(Result.of(number, values, lineage), progress)
+                begun = Result.of(number, values, lineage)
+                begun.seconds = progress.seconds
+                result = self.display.results.setdefault(number, begun)
+                result.state, result.epoch, result.bound = "stopped", progress.epoch, progress.bound
 
     def __getstate__(self) -> dict[str, object]:
         """Leave everything out of the pickle that Tune writes and never reads."""
