@@ -238,7 +238,7 @@ def _in_words(value: Plain) -> str:
 
 
 def _changed_axes(before: Sequence[AxisFacts], now: Sequence[AxisFacts]) -> Iterator[str]:
-    """Yield what is missing, what is new, what differs, and a change of the order."""
+    """Yield missing axes, new axes, changed fields of axes, and a change of their order."""
     then: Tree = {}
     later: Tree = {}
     for axes, named in ((before, then), (now, later)):
@@ -280,8 +280,8 @@ def _facts_to_keep(facts: Tree, rows: Iterable[str]) -> Tree:
 def refuse_other_data(space: Space, out: Path, base: "Dataset") -> None:
     """Refuse to resume a sweep whose trials have trained on other data than the next would.
 
-    The data of the space's base is open already. Other data, of rows or of axes, is opened once
-    for each path, with the settings of the first trial that trained on it.
+    The data of the space's base is open already. The data of rows and of axes is opened once for
+    each path, with the settings of the first trial that trained on it.
     """
     from distvae.data import open_dataset
     from distvae.train.run import read_info

@@ -86,7 +86,7 @@ def run_trials(
 
 
 class TrialProcess(Trainable):
-    """A process that runs trials, one after the other."""
+    """A process that runs one trial after another."""
 
     reports: Generator[Report, None, None] | None = None
 

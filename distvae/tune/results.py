@@ -86,7 +86,7 @@ class Result:
     node: str = ""
     """The machine of Ray that its process ran on."""
     unbeaten: bool = False
-    """Whether no other trial is better in one figure and no worse in the others."""
+    """Whether it is on the Pareto front: no trial is better in a figure and no worse in any."""
 
     parent: int | None = None
     """The trial of a population that it continues from."""

@@ -226,7 +226,7 @@ class Space:
 
     @property
     def count(self) -> int:
-        """The number of trials, including those that replace others in a population."""
+        """The number of trials, including the branches of a population."""
         if self.scheduler != "population" or self.judge is None:
             return self.trials
         replacements = math.ceil(self.base.train.epochs / self.judge.interval) - 1
@@ -320,8 +320,8 @@ class Space:
     def presets(self) -> Iterator[dict[str, Plain]]:
         """Yield the parameters of the first trials, as the sampler names them.
 
-        A grid has a preset for each combination. Another search has one for each combination of the
-        values that conditions depend on, and draws the other values.
+        A grid has a preset for each combination of values. Another search has a preset for each
+        combination of the values that conditions depend on, and draws the remaining values.
         """
         is_grid = self.search == "grid"
         keys = self.varied if is_grid else self.condition_keys

@@ -1,4 +1,4 @@
-"""The trials of a sweep as Optuna stores them on disk: which comes next, and how each ended.
+"""The trials of a sweep as Optuna stores them on disk: the next trial, and how trials ended.
 
 A trial is drawn in memory and stored with all its settings in one transaction, before it starts.
 When a sweep is resumed, the trials that were running come first, under their old numbers and with
@@ -169,6 +169,7 @@ class OptunaStudy:
     def _continued(self, number: int) -> NextTrial:
         """Return a trial that has begun. Version 0.2.0 could be killed before it had its values."""
         if "values" not in self.stored()[number - 1].user_attrs:
+            self.study.sampler = make_sampler(self.space, number - 1)
             trial = self._trial(number)
             trial.set_user_attr("values", self.space.suggest(trial))
         return NextTrial(number, self.values(number))

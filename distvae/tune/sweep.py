@@ -81,7 +81,7 @@ def run_sweep(
     options: SweepOptions = DEFAULT_OPTIONS,
     resources: TrialResources = DEFAULT_RESOURCES,
 ) -> Findings:
-    """Run the trials of a space into the folder `out`, and return what they found."""
+    """Run the trials of a space into the folder `out`, and return their findings."""
     check_writable_folder(out)
     space = _settle(space, out, options, resources)
     display = SweepDisplay(space, options.quiet)
@@ -142,7 +142,7 @@ def prepare_space(
     concurrent: int | None = None,
     resources: TrialResources = DEFAULT_RESOURCES,
 ) -> Space:
-    """Return the space to explore, with the pinned settings and those that all trials share.
+    """Return the space to explore, with the pinned settings and the settings that trials share.
 
     Trials that are processes of this machine share its cores equally; a worker, or a process
     elsewhere, has one thread. All trials use the same library for matrix products. Refuse pinned
@@ -243,7 +243,7 @@ def _run_in_folder(
     stop: Callable[[], int],
     run: Callable[[Recorder], None] | None,
 ) -> Findings:
-    """Run the trials, draw the pictures of the report, and return what the trials found.
+    """Run the trials, draw the pictures of the report, and return the findings.
 
     `run` runs trials until all have ended or were asked to stop; it is None if all have ended.
     """

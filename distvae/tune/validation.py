@@ -65,7 +65,7 @@ def load_space(name: str) -> Space:
 
 
 def validate_space(space: Space) -> None:
-    """Refuse a space in which some trial could not run, or could not be compared with the others.
+    """Refuse a space in which some trial could not run, or could not be compared.
 
     Every value of every axis is tried, in every combination of the values that conditions depend
     on.
@@ -131,7 +131,7 @@ def _check_conditions(space: Space, axis: Axis, earlier: Sequence[Axis]) -> None
 
 
 def _check_branch(space: Space, values: dict[str, Plain], active: list[Axis]) -> None:
-    """Refuse values of active axes that are no valid configuration with the first of the others."""
+    """Refuse values of active axes that give no valid configuration."""
     where = _describe({key: values[key] for key in sorted(space.condition_keys & set(values))})
     for axis in active:
         if sum(other.key == axis.key for other in active) > 1:
@@ -226,9 +226,9 @@ def _explain(space: Space, tried: Axis, values: Mapping[str, Plain], error: str)
 def _valid_values(
     space: Space, axis: Axis, values: Mapping[str, Plain], named: Axis | None
 ) -> list[Plain]:
-    """Return the other values of an axis with which a trial is valid.
+    """Return the values of an axis, besides its present value, with which a trial is valid.
 
-    The axis that the error names keeps its value. The remaining axes keep theirs where they apply.
+    The axis that the error names keeps its value, and so does every axis that still applies.
     """
     found: list[Plain] = []
     for value in axis.span.corners:

@@ -1,5 +1,5 @@
-"""Populations: which trials are replaced, by which settings, what is refused, and what a killed
-population comes to.
+"""Populations: which trials are replaced, by which settings, what a space
+may not vary, and how a killed population ends.
 """
 
 import json
@@ -265,7 +265,7 @@ def recorder_of(tiny: Space, out: Path) -> Recorder:
 
 
 def reports(recorder: Recorder) -> Generator[None, None, None]:
-    """Run trials one after the other, and yield after each report, before it is recorded."""
+    """Run one trial after another, and yield after each report, before it is recorded."""
     while trial := recorder.next_trial():
         recorder.started(trial.number, trial.values)
         for report in run_trial(recorder.trials, *trial):
@@ -283,7 +283,7 @@ def outcome(result: Result) -> tuple[Any, ...]:
 
 
 def finish(tiny: Space, out: Path, kill_after: int | None = None) -> dict[int, tuple[Any, ...]]:
-    """Run a sweep to its end, each time until it is killed after so many reports."""
+    """Run a sweep to its end, and kill it whenever it has made `kill_after` reports."""
     while True:
         recorder = recorder_of(tiny, out)
         done, running = recorder.study.is_done, reports(recorder)
@@ -299,7 +299,7 @@ def finish(tiny: Space, out: Path, kill_after: int | None = None) -> dict[int, t
 def whole(
     tiny: Space, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[int, tuple[Any, ...]]]:
-    """A sweep that nothing disturbs, and what it found."""
+    """A sweep that nothing disturbs, and its findings."""
     out = tmp_path_factory.mktemp("whole")
     return out, finish(tiny, out)
 
@@ -403,7 +403,7 @@ def test_a_population_keeps_its_size_and_says_whence_each_trial_came(
 def test_a_branch_goes_on_from_the_weights_moments_and_populations_of_its_better(
     tiny: Space, whole: tuple[Path, dict[int, tuple[Any, ...]]]
 ) -> None:
-    """Its first bound is that of its better, trained in one piece, with the branch's settings."""
+    """Its first bound equals the bound of its parent continued with the branch's settings."""
     out, found = whole
     values, (better, epoch) = found[5][0], found[5][4]
     before, after = tiny.config(found[better][0]), tiny.config(values)

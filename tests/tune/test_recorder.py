@@ -1,4 +1,4 @@
-"""What is told of a running sweep: how far its trials are, how long the rest takes, how it ends."""
+"""The messages of a running sweep: the progress of trials, the time left, and the ends."""
 
 import html
 import io
@@ -64,7 +64,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def expected(done: int, total: int, since: int) -> str:
-    """What is true when epochs take a second, `since` of them since the sweep began or resumed."""
+    """The right message when epochs take a second, after `since` epochs of this process."""
     told = f"{done} of {total} epochs in all"
     if since - 1 < LEAST_SECONDS:
         return told
@@ -104,7 +104,7 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class Terminal(io.StringIO):
-    """A terminal that keeps what it was sent."""
+    """A terminal that keeps its text."""
 
     def isatty(self) -> bool:
         return True
@@ -214,7 +214,7 @@ def test_giving_up_counts_what_failed_and_names_others_only_if_there_are_some(
 
 
 def write_epochs(folder: Path, seconds: float, *epochs: int) -> None:
-    """Write the records of epochs as a training does, each of which takes some seconds."""
+    """Write the records of epochs as a training does. Each epoch takes some seconds."""
     folder.mkdir(parents=True)
     lines = []
     for epoch in epochs:

@@ -1,4 +1,4 @@
-"""Trials that restore a picture or a sound are ranked by how close they come to what was clean."""
+"""Trials that restore a picture or a sound are ranked by their distance from the clean original."""
 
 import json
 import subprocess

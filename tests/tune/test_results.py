@@ -37,17 +37,6 @@ def failed(number: int) -> Result:
     )
 
 
-FIGURE = st.integers(0, 4).map(float)
-
-
-@given(st.lists(st.tuples(FIGURE, FIGURE), min_size=1, max_size=12))
-def test_what_is_marked_is_the_pareto_front(figures: list[tuple[float, float]]) -> None:
-    ranked = rank([result(n, *pair) for n, pair in enumerate(figures)], METRICS)
-    gain = np.array([[r.figures["pesq_wb"], -r.figures["effective_atoms"]] for r in ranked])
-    at_least, better = (gain[:, None] >= gain).all(-1), (gain[:, None] > gain).any(-1)
-    assert [r.unbeaten for r in ranked] == (~(at_least & better).any(0)).tolist()
-
-
 def test_the_best_comes_first_and_what_did_not_finish_last() -> None:
     ranked = rank(
         [failed(1), result(2, 1.0, 1.0), result(3, 3.0, 1.0), result(4, 2.0, 1.0)], METRICS

@@ -291,7 +291,7 @@ def speech(tmp_path: Path) -> Path:
 
 
 def swept(speech: Path, out: Path) -> dict[str, Any]:
-    """The figures of all trials, by what they trained."""
+    """The figures of all trials, by the kind of their model."""
     words = [sys.executable, "-m", "distvae", "tune", str(speech), "--out", str(out), "--quiet"]
     subprocess.run(words, check=True, capture_output=True, timeout=600)
     trials = json.loads((out / "results.json").read_text())["trials"]

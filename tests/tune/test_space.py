@@ -1,4 +1,4 @@
-"""Search spaces: what is refused at the door, and that a parameter never varies where it does not
+"""Search spaces: refusals at the door, and that a parameter never varies where it does not
 apply.
 """
 
@@ -64,7 +64,7 @@ SHARES = st.floats(0.01, 0.99)
 @st.composite
 def spaces(draw: st.DrawFn) -> Space:
     """Any kinds, each with some of the axes it allows, in any order that puts a condition after
-    what it asks about.
+    the keys that it depends on.
     """
     kinds, dictionaries = draw(KINDS), draw(DICTIONARIES)
     low, high = sorted([draw(SHARES), draw(SHARES)])

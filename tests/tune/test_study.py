@@ -20,7 +20,7 @@ from distvae.files.refusal import Refusal
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space, read_space
 from distvae.tune.study import FAILURES_TO_GIVE_UP, FILE, OptunaStudy, read_trials
-from distvae.tune.validation import load_space, validate_space
+from distvae.tune.validation import validate_space
 from tests.ports import answers, free_port
 from tests.processes import started
 from tests.slowly import slow
@@ -60,7 +60,7 @@ def end(study: OptunaStudy, number: int, values: dict[str, Any]) -> None:
 
 
 def tried(study: OptunaStudy) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Run a sweep to its end, one trial after the other."""
+    """Run a sweep to its end, one trial after another."""
     while setting := study.next_trial():
         yield setting.number, setting.values
         end(study, setting.number, setting.values)
@@ -102,7 +102,7 @@ def killed_after(transactions: int, explored: Space, folder: Path) -> bool:
 
 
 def run_until(transactions: int, explored: Space, folder: Path) -> None:
-    """Run a sweep, and end this process after so many transactions."""
+    """Run a sweep, and end this process after some transactions."""
     left = transactions
 
     def count(_: Connection) -> None:
@@ -169,20 +169,21 @@ def test_the_ledger_lies_in_its_folder_whatever_the_folder_is_called(
     assert [trial.number for trial in read_trials(folder)] == [0, 1]
 
 
-def test_the_grid_of_the_table_has_its_rows() -> None:
-    assert load_space("sdm-table").trials == 14
-
-
-def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
-    fewer, more = (space(search="random", trials=trials) for trials in (3, 5))
-    first = list(tried(OptunaStudy(fewer, tmp_path)))
-    assert [number for number, _ in [*first, *tried(OptunaStudy(more, tmp_path))]] == [
-        1,
-        2,
-        3,
-        4,
-        5,
+def test_a_grid_that_version_0_2_0_stored_beforehand_goes_on(tmp_path: Path) -> None:
+    """It was killed while it drew the second trial."""
+    axes = [{"key": "model.latent", "choice": [2, 4, 8]}]
+    explored = space(search="grid", axes=axes, trials=4)
+    old = OptunaStudy(explored, tmp_path).study
+    for latent in (2, 4, 8):
+        old.enqueue_trial({"model.latent": str(latent)})
+    first, _ = old.ask(), old.ask()
+    first.set_user_attr("values", explored.suggest(first))
+    found = [
+        (number, values["model.latent"])
+        for number, values in tried(OptunaStudy(explored, tmp_path))
     ]
+    assert found[:3] == [(1, 2), (2, 4), (3, 8)]
+    assert [number for number, _ in found] == [1, 2, 3, 4]
 
 
 @pytest.mark.slow
@@ -294,7 +295,7 @@ def fail(study: OptunaStudy, number: int) -> None:
 
 
 def with_first_failed(folder: Path) -> OptunaStudy:
-    """A sweep of which the first trials have failed, and another one still trains."""
+    """A sweep whose first trials have failed, while another trial still trains."""
     study = OptunaStudy(space(), folder)
     numbers = [trial.number for trial in (study.next_trial() for _ in range(4)) if trial]
     for number in numbers[:FAILURES_TO_GIVE_UP]:

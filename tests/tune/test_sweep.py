@@ -1,5 +1,5 @@
-"""Sweeps: what is settled beforehand, one trial without Ray, and whole sweeps in processes of their
-own.
+"""Sweeps: settings before a start, one trial without Ray, and whole sweeps in their own
+processes.
 """
 
 import json
@@ -244,7 +244,7 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
 def test_the_record_of_a_trial_has_the_bound_that_it_is_ranked_by(
     space: Space, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is that of the best epoch, after which this trial learns its images by heart."""
+    """It is the bound of the best epoch, after which this trial overfits."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     wide: dict[str, Plain] = {"model.hidden": [64], "estep.hidden": [64], "train.epochs": 8}
     space = space.pinned({"data.path": str(images), "eval.processes": 1, **wide})
@@ -334,7 +334,7 @@ def draw(trials: Trials, ranked: list[Result]) -> None:
 def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
     space: Space, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of many, the front and the worst; a trial of which there are pictures is not drawn again."""
+    """Of many, the front and the worst; a trial that has pictures is not drawn again."""
     space = space.pinned({"data.path": str(images), "eval.processes": 1, "train.epochs": 1})
     trials = Trials(space, tmp_path / "trials")
     for number in (1, 2, 3):
