@@ -16,7 +16,7 @@ import yaml
 from typer.core import TyperGroup
 
 from distvae.cli import app
-from distvae.tune.space_files import load_space
+from distvae.tune.validation import load_space
 from tests.laws.test_imports import LAYERS
 
 DOCS = Path(__file__).parents[1] / "docs"

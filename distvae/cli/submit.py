@@ -138,7 +138,7 @@ def _name_of(command: Command, words: Sequence[str]) -> str:
     options.
     """
     from distvae.config.recipes import RECIPES
-    from distvae.tune.space_files import FOLDERS
+    from distvae.tune.space import FOLDERS
 
     folders, otherwise = (FOLDERS, "sweep") if command == "tune" else ((RECIPES,), "training")
     known = {file.stem for folder in folders for file in folder.glob("*.yaml")}

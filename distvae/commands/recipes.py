@@ -20,7 +20,7 @@ def print_recipes(name: str | None) -> None:
 
 def print_spaces() -> None:
     """Print the list of search spaces."""
-    from distvae.tune.space_files import space_names
+    from distvae.tune.space import space_names
 
     for name, about in space_names().items():
         print(f"{name:16}{about}")

@@ -153,7 +153,7 @@ def last_words(findings: "Findings | None", table: "Table") -> str:
     """Return what a command that was stopped says; baselines are evaluated last, so they too may
     be missing.
     """
-    from distvae.tune.table import LAST_WORDS
+    from distvae.tune.results import LAST_WORDS
 
     if findings is None or not findings.interrupted:
         return ""

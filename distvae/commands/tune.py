@@ -53,9 +53,9 @@ def tune_space(
 ) -> None:
     """Sweep a space, print the results, and write their report; exit with the sweep's code."""
     from distvae.report import write_and_log
-    from distvae.tune.space_files import load_space
+    from distvae.tune.results import print_findings
     from distvae.tune.sweep import SweepOptions, run_sweep
-    from distvae.tune.table import print_findings
+    from distvae.tune.validation import load_space
 
     resources = trial_options.resources()
     space = load_space(name)

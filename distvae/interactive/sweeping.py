@@ -16,12 +16,10 @@ from distvae.interactive.pages import states_table
 from distvae.report import write_and_log
 from distvae.report.media import picture
 from distvae.train.run import Run
-from distvae.tune.results import Findings, Result
-from distvae.tune.space import Space
-from distvae.tune.space_files import load_space, read_space
+from distvae.tune.results import Findings, Result, html_table, ranking_table
+from distvae.tune.space import Space, read_space
 from distvae.tune.sweep import SweepOptions, run_sweep
-from distvae.tune.table import html_table, ranking_table
-from distvae.tune.validation import validate_space
+from distvae.tune.validation import load_space, validate_space
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from distvae.files.untrusted import (
 from distvae.tasks.restoration import STAGES
 from distvae.train.documents import RunInfo
 from distvae.train.run import read_config, read_epochs, read_info, read_records
-from distvae.tune.optuna_study import read_trials
-from distvae.tune.results import Directions, Result, rank
-from distvae.tune.sweep_file import SWEEP_FILE
+from distvae.tune.folder import SWEEP_FILE
+from distvae.tune.results import Result, rank
+from distvae.tune.space import Directions
+from distvae.tune.study import read_trials
 from distvae.tune.trial import FAILURE
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def read_results(folder: Path) -> Sweep | RunResults:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Read a sweep's results, and what its ledger knows beyond them."""
+    """Read a sweep's results, and what the study knows beyond them."""
     facts = read_json(folder / SWEEP_FILE)
     for key in SWEEP_KEYS:
         if key not in facts:
@@ -139,8 +140,8 @@ def read_sweep(folder: Path) -> Sweep:
             )
     written = _read_results(folder / "results.json")
     sampled = read_trials(folder)
-    in_ledger = [_ledger_result(trial) for trial in sampled if trial.state.name != "WAITING"]
-    results = _merge(written, in_ledger)
+    in_study = [_stored_result(trial) for trial in sampled if trial.state.name != "WAITING"]
+    results = _merge(written, in_study)
     if results != written:
         results = rank(results, facts["metrics"])
     folders = [path_inside(folder, f"trials/{result.number}") for result in results]
@@ -149,20 +150,20 @@ def read_sweep(folder: Path) -> Sweep:
     return Sweep(folder, facts, trials, concluded, sampled)
 
 
-def _merge(written: list[Result], in_ledger: list[Result]) -> list[Result]:
+def _merge(written: list[Result], in_study: list[Result]) -> list[Result]:
     """Return the results of results.json, updated with what happened since it was written."""
-    later = {result.number: result for result in in_ledger}
+    later = {result.number: result for result in in_study}
     merged = []
     for result in written:
         update = later.get(result.number)
         resumed = result.state == "stopped" and update and update.state != "training"
         merged.append(update if update and resumed else result)
     known = {result.number for result in written}
-    return merged + [result for result in in_ledger if result.number not in known]
+    return merged + [result for result in in_study if result.number not in known]
 
 
-def _ledger_result(trial: "FrozenTrial") -> Result:
-    """Return a trial's result from the ledger, or a result that says it only began."""
+def _stored_result(trial: "FrozenTrial") -> Result:
+    """Return a trial's result from the study, or a result that says it only began."""
     if "result" in trial.user_attrs:
         return Result(**trial.user_attrs["result"])
     known = trial.user_attrs

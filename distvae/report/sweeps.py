@@ -13,12 +13,8 @@ from distvae.report.page import Cell, Exhibit, Medium, Page, Row, Section, Table
 from distvae.report.reading import PLAN, Sweep, Trial
 from distvae.report.runs import beyond_recipe, exhibit, origin
 from distvae.train.progress import format_duration
-from distvae.tune.axes import Choice, Interval
-from distvae.tune.axis_facts import AxisFacts, as_written
-from distvae.tune.pictures import MAX_TRIALS, shown_in_report
-from distvae.tune.results import Result, draw_front
-from distvae.tune.summary import DIRECTIONS
-from distvae.tune.table import ORIGIN
+from distvae.tune.results import DIRECTIONS, MAX_TRIALS, ORIGIN, Result, draw_front, shown_in_report
+from distvae.tune.space import AxisFacts, Choice, Interval, as_written
 
 UNBEATEN = "\N{BLACK STAR}"
 MAX_LISTED = 4

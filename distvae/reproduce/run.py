@@ -14,13 +14,11 @@ from distvae.reproduce.record import add_baseline, add_run
 from distvae.reproduce.rows import read_rows
 from distvae.reproduce.table import Entry, Settings, Table, read_table
 from distvae.train.progress import format_duration
-from distvae.tune.axes import Axis, Choice
-from distvae.tune.preparation import DEFAULT_RESOURCES
+from distvae.tune.folder import SWEEP_FILE
 from distvae.tune.resources import TrialResources
 from distvae.tune.results import Findings
-from distvae.tune.space import ROW, Row, Space
-from distvae.tune.sweep import DEFAULT_OPTIONS, SweepOptions, run_sweep
-from distvae.tune.sweep_file import SWEEP_FILE
+from distvae.tune.space import ROW, Axis, Choice, Row, Space
+from distvae.tune.sweep import DEFAULT_OPTIONS, DEFAULT_RESOURCES, SweepOptions, run_sweep
 from distvae.tune.trial import Trials
 
 ROWS = "rows"

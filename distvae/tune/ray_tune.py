@@ -1,6 +1,6 @@
-"""Ray Tune's side of a sweep: a process for trials, and the hooks by which Tune asks and tells.
+"""Ray Tune's side of a sweep: a process for trials, and the hooks that Tune calls.
 
-Optuna chooses the trials and keeps their results (`OptunaStudy`); Tune only runs them. This module
+Optuna chooses the trials and stores their results (`OptunaStudy`); Tune only runs them. This module
 imports Ray, so it is imported where a sweep runs and nowhere else.
 """
 
@@ -9,11 +9,13 @@ import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, TypedDict, cast
+from pathlib import Path
+from typing import TypedDict, cast
 
 import ray
 from ray import tune
 from ray.tune.callback import Callback
+from ray.tune.experiment import Trial
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers.trial_scheduler import FIFOScheduler, TrialScheduler
 from ray.tune.search.searcher import Searcher
@@ -21,11 +23,12 @@ from ray.tune.trainable.trainable import Trainable
 
 from distvae.files.plain import Plain
 from distvae.machines.workers.placement import assigned_gpus
-from distvae.tune.folder import new_experiment
-from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.recorder import MAX_PROCESSES, Recorder
-from distvae.tune.results import REPORT_SECONDS, EndedEpoch
+from distvae.tune.results import EndedEpoch
 from distvae.tune.trial import Report, Trials, run_trial
+
+REPORT_SECONDS = 0.3
+"""Epochs of this time are reported together, because each report takes some milliseconds."""
 
 
 class TrialConfig(TypedDict):
@@ -46,34 +49,19 @@ class TuneReport(Report, total=False):
     """The machine of Ray that the process runs on."""
 
 
-class TuneMetadata(Protocol):
-    """The part of Tune's facts about a trial that is used here."""
+def run_trials(
+    recorder: Recorder, experiment: Path, request: Mapping[str, float], kept: bool
+) -> None:
+    """Run trials until all have ended or were asked to stop.
 
-    num_failures: int
-    """The processes that died, of which Tune allows some."""
-
-
-class TuneTrial(Protocol):
-    """The part of Tune's trial that is used here."""
-
-    config: TrialConfig
-    last_result: TuneReport
-    run_metadata: TuneMetadata
-
-
-def run_trials(recorder: Recorder, request: Mapping[str, float], kept: bool) -> None:
-    """Run trials until all have ended or were asked to stop; each process has such resources.
-
-    The experiment of Tune is deleted at the end, unless it is to be kept. A kept one has a result
-    for each epoch.
+    Each process requests these resources. The folder of Tune's experiment is deleted at the end,
+    unless it is kept; then it has a result for each epoch.
     """
-    trials, study = recorder.trials, recorder.study
-    experiment = new_experiment(trials.folder.parent, trials.space, kept)
     tune_config = tune.TuneConfig(
         num_samples=-1,
-        max_concurrent_trials=trials.space.concurrent,
+        max_concurrent_trials=recorder.trials.space.concurrent,
         search_alg=StudySearcher(recorder),
-        scheduler=EarlyStopping(study),
+        scheduler=EarlyStopping(recorder),
         reuse_actors=True,
     )
     run_config = tune.RunConfig(
@@ -85,8 +73,10 @@ def run_trials(recorder: Recorder, request: Mapping[str, float], kept: bool) -> 
         # trials are runs, which have checkpoints of their own
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
     )
+    seconds = 0.0 if kept else REPORT_SECONDS
     process = tune.with_resources(
-        trial_process(trials, 0.0 if kept else REPORT_SECONDS), dict(request)
+        tune.with_parameters(TrialProcess, trials=recorder.trials, report_seconds=seconds),
+        dict(request),
     )
     try:
         tune.Tuner(process, tune_config=tune_config, run_config=run_config).fit()
@@ -96,17 +86,23 @@ def run_trials(recorder: Recorder, request: Mapping[str, float], kept: bool) -> 
 
 
 class TrialProcess(Trainable):
-    """A process that runs one trial after the other."""
+    """A process that runs one trial after another."""
 
-    trials: Trials
-    report_seconds: float
-    """Epochs within this time are reported together."""
     reports: Generator[Report, None, None] | None = None
 
-    def setup(self, config: Mapping[str, object]) -> None:
-        """Prepare the process, and its first trial."""
-        self.place = place_of_process()
-        self.trials = replace(self.trials, place=self.place, gpus=assigned_gpus())
+    def setup(
+        self,
+        config: Mapping[str, object],
+        trials: Trials | None = None,
+        report_seconds: float = 0.0,
+    ) -> None:
+        """Prepare the process and its first trial. The process reports every `report_seconds`."""
+        assert trials is not None
+        node_id = ray.get_runtime_context().get_node_id()
+        (self.node,) = (node["NodeName"] for node in ray.nodes() if node["NodeID"] == node_id)
+        place = {"node": self.node, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+        self.trials = replace(trials, place=place, gpus=assigned_gpus())
+        self.report_seconds = report_seconds
         self.reset_config(config)
 
     def reset_config(self, new_config: Mapping[str, object]) -> bool:
@@ -119,7 +115,7 @@ class TrialProcess(Trainable):
     def step(self) -> dict[str, object]:
         """Train for a while."""
         found = collect_reports(self.reports or iter(()), self.report_seconds)
-        return found | {"node": self.place["node"]}
+        return found | {"node": self.node}
 
     def cleanup(self) -> None:
         """Close the trial."""
@@ -127,63 +123,43 @@ class TrialProcess(Trainable):
             self.reports.close()
 
 
-def trial_process(shared: Trials, seconds: float) -> type[TrialProcess]:
-    """Return the process for the trials of a sweep, which report so often.
-
-    It has the name of its base, by which `Tuner.restore` knows it.
-    """
-
-    class ProcessOfSweep(TrialProcess):
-        trials = shared
-        report_seconds = seconds
-
-    ProcessOfSweep.__name__ = TrialProcess.__name__
-    return ProcessOfSweep
-
-
-def place_of_process() -> dict[str, str]:
-    """Return the machine of Ray that this process runs on, and the GPUs that it may use."""
-    node_id = ray.get_runtime_context().get_node_id()
-    (name,) = (node["NodeName"] for node in ray.nodes() if node["NodeID"] == node_id)
-    return {"node": name, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
-
-
 def collect_reports(reports: Iterator[Report], seconds: float) -> dict[str, object]:
     """Return the epochs reported within some seconds, or the trial's final result.
 
-    The metrics of the last epoch and the figures of the trial are names of their own beside them.
+    The metrics of the last epoch, and the figures of the trial, are also plain names beside them.
     """
     deadline = time.monotonic() + seconds
     epochs: list[EndedEpoch] = []
     metrics: dict[str, float] = {}
     for report in reports:
-        if "epoch" in report:
-            epochs.append(EndedEpoch(report["epoch"], report["bound"], report["seed"]))
-            metrics = report["metrics"]
-        else:
+        if "epoch" not in report:
             return {**report.get("figures", {}), "epochs": epochs, "done": True, **report}
+        epochs.append(EndedEpoch(report["epoch"], report["bound"], report["seed"]))
+        metrics = report["metrics"]
         if time.monotonic() > deadline:
             break
     return {**metrics, "epochs": epochs}
 
 
 class StudySearcher(Searcher):
-    """Gives Tune the trials of the study, until asked to stop."""
+    """Gives Tune the trials of the study, until the sweep is asked to stop.
+
+    Ray's `OptunaSearch` would store a trial that a scheduler stopped as complete.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
 
     def suggest(self, trial_id: str) -> dict[str, object] | None:
-        """Return the next trial, nothing where it is to be asked again, or say that it was all."""
-        recorder = self.recorder
-        stops = bool(recorder.stop())
-        trial = None if stops else recorder.next_trial()
-        if trial is None and recorder.study.waits and not stops:
+        """Return the next trial, None if Tune shall ask again, or that all trials have begun."""
+        stops = bool(self.recorder.stop())
+        trial = None if stops else self.recorder.next_trial()
+        if trial is not None:
+            return trial._asdict()
+        if self.recorder.study.waits and not stops:
             return None
-        if trial is None:
-            return cast(None, Searcher.FINISHED)  # a string, which Ray's annotation leaves out
-        return trial._asdict()
+        return cast(None, Searcher.FINISHED)  # a string, which Ray's annotation leaves out
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, object] | None = None, error: bool = False
@@ -198,40 +174,40 @@ class StudySearcher(Searcher):
 
 
 class EarlyStopping(FIFOScheduler):
-    """Stops the trials that the study gives up."""
+    """Stops the poor trials of the study. Tune's own schedulers lose their state at a resume."""
 
-    def __init__(self, study: OptunaStudy) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         FIFOScheduler.__init__(self)
-        self.study = study
+        self.recorder = recorder
 
     def on_trial_result(
-        self, tune_controller: object, trial: TuneTrial, result: Mapping[str, object]
+        self, tune_controller: object, trial: Trial, result: Mapping[str, object]
     ) -> str:
         """Decide whether a trial goes on after some epochs."""
         epochs = cast(TuneReport, result)["epochs"]
-        if self.study.should_stop(trial.config["number"], epochs):
+        if self.recorder.study.should_stop(trial.config["number"], epochs):
             return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
 
 
 class SweepCallback(Callback):
-    """Records how trials end, shows and sends what happens, and asks trials to stop."""
+    """Passes on to the recorder how trials start, train and end."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
 
-    def on_step_begin(self, iteration: int, trials: Sequence[TuneTrial], **info: object) -> None:
+    def on_step_begin(self, iteration: int, trials: Sequence[Trial], **info: object) -> None:
         """Ask the trials to stop if the sweep was asked to."""
         self.recorder.pass_on_stop()
 
     def on_trial_start(
-        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: object
     ) -> None:
         """Show a trial that starts for the first time."""
         self.recorder.started(trial.config["number"], trial.config["values"])
 
     def on_trial_recover(
-        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: object
     ) -> None:
         """Show a trial that continues in another process."""
         self.recorder.recovered(trial.config["number"], trial.config["values"])
@@ -239,28 +215,24 @@ class SweepCallback(Callback):
     def on_trial_result(
         self,
         iteration: int,
-        trials: Sequence[TuneTrial],
-        trial: TuneTrial,
+        trials: Sequence[Trial],
+        trial: Trial,
         result: Mapping[str, object],
         **info: object,
     ) -> None:
-        """Show epochs, and have MLflow told. Deaths before a new epoch no longer count."""
+        """Show epochs. After a new epoch, earlier deaths of processes no longer count."""
         if self.recorder.trained(trial.config["number"], cast(TuneReport, result)["epochs"]):
             trial.run_metadata.num_failures = 0
 
     def on_trial_complete(
-        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: object
     ) -> None:
-        """Record how a trial ended, unless it was asked to stop and can be resumed."""
+        """Record how a trial ended."""
         last = trial.last_result
         self.recorder.ended(trial.config["number"], last, last.get("node", ""))
 
     def on_trial_error(
-        self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: object
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: object
     ) -> None:
         """Record a trial whose last process died."""
         self.recorder.died(trial.config["number"])
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave everything out of the pickle that Tune writes and never reads."""
-        return {}

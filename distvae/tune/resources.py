@@ -28,7 +28,7 @@ from distvae.machines.workers.worker_group import (
 from distvae.numerics.numbers import counted
 
 TUNE_MINIMUM = {"memory": 1.0}
-"""The request of a trial's process whose workers train: Tune does not accept an empty one."""
+"""The request of a trial's process whose workers train: Tune does not accept an empty request."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class TrialResources:
     group: WorkerGroup | None = None
     """The workers of a trial; without them its own process trains."""
     gpus: float | None = None
-    """GPUs of a trial without workers; None for an equal share of those in the cluster."""
+    """GPUs of a trial without workers; None for an equal share of all GPUs in the cluster."""
     address: str | None = None
-    """The address of a running Ray; None to start one on this machine."""
+    """The address of a running Ray; None to start Ray on this machine."""
     wait: float = 0.0
     """Seconds to wait for machines that have not joined yet."""
 
@@ -69,12 +69,12 @@ class TrialResources:
 
     @property
     def max_workers(self) -> int:
-        """The most processes of a trial that compute."""
+        """The largest number of training processes of a trial."""
         return self.group.max_workers if self.group else 1
 
     @property
     def min_workers(self) -> int:
-        """The fewest processes of a trial that compute."""
+        """The smallest number of training processes of a trial."""
         return self.group.min_workers if self.group else 1
 
     def refuse_hidden_gpus(self, device: str) -> None:
@@ -103,46 +103,32 @@ class TrialResources:
         return {"CPU": threads, "GPU": gpus or 0.0}
 
     def max_concurrent(self, machines: MachineResources, threads: int) -> int:
-        """Return how many trials fit side by side; workers of one may be on several machines."""
-        needs = self.per_process(threads)
-        slots = count_fitting(machines, needs)
-        if slots < self.min_workers:
-            return 0
-        return max(slots // self.max_workers, 1)
+        """Return how many trials fit side by side. A trial's workers may be on several machines."""
+        slots = count_fitting(machines, self.per_process(threads))
+        return max(slots // self.max_workers, 1) if slots >= self.min_workers else 0
 
     def tune_request(
         self, machines: MachineResources, threads: int, concurrent: int
     ) -> dict[str, float]:
-        """Return what the process of a trial requests from Ray Tune."""
+        """Return the resources that the process of a trial requests from Ray Tune.
+
+        Concurrent trials share GPUs equally: each has a whole GPU or a part. Ray counts in
+        ten-thousandths, so a part is rounded down to them.
+        """
         if self.group:
             return TUNE_MINIMUM
-        gpus = self.gpus
+        gpus, available = self.gpus, int(total(machines, "GPU"))
         if gpus is None:
-            gpus = _equal_share(int(total(machines, "GPU")), concurrent)
+            gpus = 10_000 // math.ceil(concurrent / available) / 10_000 if available else 0
         return {"cpu": threads, "gpu": gpus}
 
-    def suggest_sharing(self, machines: MachineResources, device: str) -> str:
-        """Say how the workers of a trial could train if there are too few GPUs for one each."""
-        group = self.with_gpus(machines, device).group
-        if self.group is None or group is None or self.group.gpus is not None:
-            return ""
-        available = total(machines, "GPU")
-        too_few = bool(group.gpus) and group.min_workers > available
-        return suggest_gpu_options(group.min_workers, available, device) if too_few else ""
-
-    @property
-    def option(self) -> str:
-        """The option that decides most about what a trial needs."""
-        if self.group:
-            return "--workers"
-        return "--gpus-per-trial" if self.gpus else "train.threads"
-
     def describe_shortage(self, machines: MachineResources, threads: int, trials: int = 1) -> str:
-        """Say what so many trials need, and what the cluster has."""
+        """Say what some trials need, and what the cluster has."""
         workers = self.min_workers if trials == 1 else self.max_workers
-        processes = trials * workers
         needs = {
-            name: processes * count for name, count in self.per_process(threads).items() if count
+            name: trials * workers * count
+            for name, count in self.per_process(threads).items()
+            if count
         }
         has = {name: total(machines, name) for name in ("CPU", "GPU")}
         of_workers = f" of {counted(workers, 'worker')}" if self.group else ""
@@ -155,13 +141,20 @@ class TrialResources:
             f" {counted(len(machines), 'machine')}"
         )
 
-
-def _equal_share(gpus: int, trials: int) -> float:
-    """Return the GPUs of each of so many trials: a whole one, or an equal part of one.
-
-    Ray counts in ten-thousandths, so a part is rounded down to them.
-    """
-    return 10_000 // math.ceil(trials / gpus) / 10_000 if gpus else 0
+    def refuse_shortage(self, machines: MachineResources, threads: int, device: str) -> None:
+        """Raise `Refusal` because not even one trial fits, with the ways out."""
+        settled, available = self.with_gpus(machines, device), total(machines, "GPU")
+        option = "--gpus-per-trial" if settled.gpus else "train.threads"
+        sharing = ""
+        if self.group and settled.group:
+            option = "--workers"
+            too_few = settled.group.gpus and self.min_workers > available
+            if too_few and self.group.gpus is None:
+                sharing = suggest_gpu_options(self.min_workers, available, device)
+        raise Refusal(
+            f"{option}: {settled.describe_shortage(machines, threads)}; {sharing}fewer, more"
+            " machines, or --wait SECONDS for those to come expected"
+        )
 
 
 def wait_for_capacity(
@@ -172,7 +165,7 @@ def wait_for_capacity(
     trials: int = 1,
     device: str = "auto",
 ) -> MachineResources:
-    """Return the machines as soon as so many trials fit, or after `resources.wait` seconds.
+    """Return the machines as soon as all trials fit, or after `resources.wait` seconds.
 
     Raise `Refusal` if not even one trial fits by then.
     """
@@ -190,10 +183,5 @@ def wait_for_capacity(
                 raise KeyboardInterrupt
             time.sleep(POLL_SECONDS)
     if not fitting:
-        shortage = f"{settled.option}: {settled.describe_shortage(machines, threads)}"
-        sharing = resources.suggest_sharing(machines, device)
-        raise Refusal(
-            f"{shortage}; {sharing}fewer, more machines, or --wait SECONDS for those to come"
-            " expected"
-        )
+        resources.refuse_shortage(machines, threads, device)
     return machines

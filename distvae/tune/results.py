@@ -1,32 +1,59 @@
-"""The findings of a sweep: a result per trial, the ranking, and the files that record them."""
+"""The findings of a sweep: a result per trial, the ranking, and its files, tables and summary."""
 
 import csv
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from distvae.config.recipes import describe
+from distvae.files.markdown import markdown_table
 from distvae.files.output import atomic_file
 from distvae.files.plain import Plain
+from distvae.numerics.numbers import in_column
 from distvae.tasks import pictures
 from distvae.tasks.pictures.canvas import GREY, PALETTE
+from distvae.train.progress import format_duration
+from distvae.tune.space import Directions, Space
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
 
     from distvae.train.documents import Lineage
 
-Directions = Mapping[str, Literal["max", "min"]]
-"""The figures that trials are ranked by, and which direction is better."""
-
 Left = Literal["trials", "pictures", "nothing"]
-"""What a sweep would do if it were resumed: train trials, or only draw pictures of its report."""
+"""What a resumed sweep would do: train trials, or only draw pictures of its report."""
+DIRECTIONS = {"max": "larger is better", "min": "smaller is better"}
+MAX_TRIALS = 16
+"""The largest number of trials that a report shows, so that it can be mailed.
+
+A trial of speech adds 0.13 MB of sound at most, and one with pictures 0.3 MB more.
+"""
 MAX_NUMBERED = 30
-"""Of more trials, a diagram numbers those on the front alone."""
-REPORT_SECONDS = 0.3
-"""Epochs of this time are reported together, because each report takes some milliseconds."""
+"""With more trials, a diagram numbers the trials on the front alone."""
+COLUMNS = ("number", "state", "unbeaten", "epoch", "seconds", "node", "cause")
+LINEAGE = ("parent", "parent_epoch")
+"""Columns of a population in results.csv."""
+SPARSITY_COLUMNS = ("effective_atoms", "live_atoms")
+"""Figures that the ranking shows even if trials are not ranked by them."""
+WIDTH = 200
+"""Characters of the ranking, so that no figure is cut off; a narrow terminal wraps it."""
+STOPPED = "stopped; the same command with --resume continues"
+LAST_WORDS: Mapping[Left, str] = {
+    "trials": STOPPED,
+    "pictures": (
+        "stopped; all trials have ended, and the same command with --resume draws the pictures of"
+        " the report that are missing"
+    ),
+    "nothing": "stopped; all trials have ended, and nothing is missing",
+}
+"""The last line of a sweep that was asked to stop, by what is left to do."""
+ORIGIN = "continues"
+"""The heading of the column that says which trial a trial continues."""
+TEXT_COLUMNS = ("what varies", ORIGIN, "state", "")
 
 
 class EndedEpoch(NamedTuple):
@@ -36,12 +63,12 @@ class EndedEpoch(NamedTuple):
     bound: float
     """The bound on validation data, in nats per data point."""
     seed: int = 0
-    """Which of the trial's seeds was trained, from 0."""
+    """The index of the seed that was trained, from 0."""
 
 
 @dataclass
 class Result:
-    """One trial: what it tried, how far it came, and its figures."""
+    """One trial: its settings, its progress and its figures."""
 
     number: int
     values: dict[str, Plain]
@@ -59,12 +86,12 @@ class Result:
     node: str = ""
     """The machine of Ray that its process ran on."""
     unbeaten: bool = False
-    """Whether no other trial is better in one figure and no worse in the others."""
+    """Whether it is on the Pareto front: no trial is better in a figure and no worse in any."""
 
     parent: int | None = None
     """The trial of a population that it continues from."""
     parent_epoch: int = 0
-    """The epoch of that trial after which it does."""
+    """The epoch of the parent from which it continues."""
 
     @property
     def label(self) -> str:
@@ -75,20 +102,20 @@ class Result:
     def of(
         cls, number: int, values: Mapping[str, Plain], lineage: "Lineage | None" = None
     ) -> "Result":
-        """Return the result of a trial that begins anew, or that continues another."""
-        if lineage is None:
-            return cls(number, dict(values))
-        parent, epoch = lineage["parent"], lineage["epoch"]
-        return cls(number, dict(values), parent=parent, parent_epoch=epoch)
+        """Return the result of a trial that starts from scratch, or that continues another."""
+        result = cls(number, dict(values))
+        if lineage is not None:
+            result.parent, result.parent_epoch = lineage["parent"], lineage["epoch"]
+        return result
 
     @property
     def origin(self) -> str:
-        """The trial and epoch that it continues, in words; empty for a trial that began anew."""
+        """The trial and epoch that it continues, in words; '' for a trial from scratch."""
         return "" if self.parent is None else f"trial {self.parent} at epoch {self.parent_epoch}"
 
     @property
     def group(self) -> str:
-        """The settings that are words, which trials that differ in numbers only have in common."""
+        """The settings that are words. Trials that differ in numbers only are in one group."""
         words = [value for value in self.values.values() if isinstance(value, str)]
         return " ".join(words) or "all"
 
@@ -108,32 +135,36 @@ class Findings:
     left: Left = "trials"
 
     @property
-    def states(self) -> set[str]:
-        """The states of the trials."""
-        return {result.state for result in self.results}
-
-    @property
-    def interrupted(self) -> bool:
-        """True if the sweep was asked to stop, and can be resumed."""
-        return bool(self.signal) or "stopped" in self.states
+    def finished(self) -> list[Result]:
+        """The trials that finished, the best in the first figure first."""
+        return [result for result in self.results if result.state == "finished"]
 
     @property
     def exit_code(self) -> int:
         """0 if a trial finished, 1 if none did, above 128 if the sweep was asked to stop."""
         if self.signal:
             return 128 + self.signal
-        if "stopped" in self.states:
+        if any(result.state == "stopped" for result in self.results):
             return 130
-        return 0 if "finished" in self.states else 1
+        return 0 if self.finished else 1
+
+    @property
+    def interrupted(self) -> bool:
+        """True if the sweep was asked to stop, and can be resumed."""
+        return self.exit_code > 128
 
 
 def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
-    """Return the trials, the best in the first figure first, and mark those that none beats.
+    """Return the trials, the best in the first figure first, and mark the Pareto front.
 
     Trials that did not finish come last.
     """
+    signs = {"max": 1, "min": -1}
+    scores: dict[int, tuple[float, ...]] = {}
     finished = [result for result in results if result.state == "finished"]
-    scores = {result.number: _score(result, metrics) for result in finished}
+    for result in finished:
+        figures = [signs[mode] * result.figures[name] for name, mode in metrics.items()]
+        scores[result.number] = tuple(figures)
     for result in finished:
         score = scores[result.number]
         result.unbeaten = not any(beats(other, score) for other in scores.values())
@@ -141,19 +172,21 @@ def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
     return [*sorted(finished, key=lambda result: scores[result.number], reverse=True), *rest]
 
 
-def _score(result: Result, metrics: Directions) -> tuple[float, ...]:
-    """Return the figures that a trial is ranked by, the larger the better."""
-    signs = {"max": 1, "min": -1}
-    return tuple(signs[direction] * result.figures[name] for name, direction in metrics.items())
-
-
 def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Return whether one is better in some figure and worse in none; larger is better."""
+    """Return whether `one` is better in some figure and worse in none; larger is better."""
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
+def shown_in_report(ranked: Sequence[Result]) -> list[Result]:
+    """Return all finished trials if they are few, otherwise the Pareto front and the worst."""
+    finished = [result for result in ranked if result.state == "finished"]
+    if len(finished) <= MAX_TRIALS:
+        return finished
+    return [result for result in finished if result.unbeaten or result is finished[-1]]
+
+
 def write_findings(findings: Findings) -> list[Path]:
-    """Write results.json, results.csv and, if there are two figures to compare, tradeoff.png.
+    """Write results.json, results.csv and, if two figures rank trials, tradeoff.png.
 
     Return the files written.
     """
@@ -164,37 +197,25 @@ def write_findings(findings: Findings) -> list[Path]:
     with atomic_file(findings.folder / "results.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
     branched = any(result.parent is not None for result in findings.results)
-    names = COLUMNS + LINEAGE * branched
-    rows = [_row(result, names) for result in findings.results]
+    rows = []
+    for result in findings.results:
+        row = {name: getattr(result, name) for name in COLUMNS + LINEAGE * branched}
+        rows.append(row | result.values | result.figures)
     columns = dict.fromkeys(name for row in rows for name in row)
     with atomic_file(findings.folder / "results.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         writer.writerows(rows)
-    _draw_tradeoff(findings)
+    if findings.finished and len(findings.metrics) > 1:
+        front = draw_front(findings.finished, findings.metrics)
+        pictures.save(front, findings.folder / "tradeoff.png")
     return sorted([*findings.folder.glob("results.*"), *findings.folder.glob("tradeoff.png")])
-
-
-COLUMNS = ("number", "state", "unbeaten", "epoch", "seconds", "node", "cause")
-LINEAGE = ("parent", "parent_epoch")
-"""Columns of a population."""
-
-
-def _row(result: Result, names: Sequence[str]) -> dict[str, object]:
-    row: dict[str, object] = {name: getattr(result, name) for name in names}
-    return row | result.values | result.figures
-
-
-def _draw_tradeoff(findings: Findings) -> None:
-    finished = [result for result in findings.results if result.state == "finished"]
-    if finished and len(findings.metrics) > 1:
-        pictures.save(draw_front(finished, findings.metrics), findings.folder / "tradeoff.png")
 
 
 def draw_front(ranked: Sequence[Result], metrics: Directions) -> "Figure":
     """Draw finished trials in the first two figures that rank them, with a line along their front.
 
-    The numbers of trials that no other beats are bold.
+    The numbers of trials on the front are bold.
     """
     up, across = list(metrics)[:2]
     groups = {result.group for result in ranked}
@@ -214,3 +235,111 @@ def draw_front(ranked: Sequence[Result], metrics: Directions) -> "Figure":
         text = str(result.number)
         axes.annotate(text, at, (6, 4), textcoords="offset points", fontweight=weight)
     return figure
+
+
+def describe_findings(space: Space, ranked: Sequence[Result]) -> str:
+    """Return the question of a sweep, its best trials and its Pareto front, in Markdown."""
+    finished = [result for result in ranked if result.state == "finished"]
+    lines = [space.about.strip(), "", f"{len(finished)} of {len(ranked)} trials finished.", ""]
+    for name, direction in space.metrics.items() if finished else ():
+        choose = max if direction == "max" else min
+        best = choose(finished, key=lambda result: result.figures[name])
+        figure = f"{name} ({DIRECTIONS[direction]}): {best.figures[name]:.4g}"
+        lines.append(f"- Best {figure}, trial {best.number}, {best.label}")
+    rows = []
+    for result in finished:
+        if result.unbeaten:
+            figures = [f"{result.figures[name]:.4g}" for name in space.metrics]
+            rows.append([str(result.number), result.label, *figures])
+    if rows and len(space.metrics) > 1:
+        table = markdown_table(["trial", "settings", *space.metrics], rows)
+        lines += ["", "The front, which no other trial beats:", "", *table]
+    return "\n".join(lines).strip()
+
+
+def print_findings(findings: Findings) -> None:
+    """Print the ranking, the trials that did not finish, and where to look further."""
+    from rich.console import Console
+
+    if findings.finished:
+        console = Console(width=WIDTH, markup=False, emoji=False)
+        console.print(ranking_table(findings.finished, list(findings.metrics)))
+        print(
+            "* no other trial is better in one of the figures it is ranked by and no worse in the"
+            " others"
+        )
+    for result in findings.results:
+        if result.state != "finished":
+            cause = f": {result.cause}" if result.cause else ""
+            print(f"trial {result.number} {result.state}: {result.label}{cause}")
+    if findings.interrupted:
+        print(LAST_WORDS[findings.left])
+    print(f"\nfolder:    {findings.folder}\nin MLflow: {findings.look}")
+
+
+def progress_table(results: Iterable[Result], space: Space) -> "Table":
+    """Return a table of the trials of a running sweep."""
+    metrics = list(space.metrics)
+    table = _empty_table(["trial", "what varies", "epoch", "bound", *metrics, "time", "state"])
+    for result in sorted(results, key=lambda result: result.number):
+        epochs = space.epochs(result.values)
+        training_done = result.state == "training" and result.epoch == epochs
+        state = "evaluating" if training_done else result.state
+        table.add_row(
+            f"{result.number}/{space.count}",
+            result.label,
+            f"{result.epoch}/{epochs}",
+            "" if result.bound is None else f"{result.bound:.1f}",
+            *_figures(result, metrics),
+            format_duration(result.seconds),
+            result.cause or state,
+        )
+    return table
+
+
+def ranking_table(finished: Sequence[Result], metrics: Sequence[str]) -> "Table":
+    """Return a table of finished trials, in the order given."""
+    sparsity = [name for name in SPARSITY_COLUMNS if name in finished[0].figures]
+    columns = list(dict.fromkeys([*metrics, *sparsity]))
+    origin = [ORIGIN] * any(result.origin for result in finished)
+    table = _empty_table(["trial", "what varies", *origin, *columns, "time", ""])
+    for result in finished:
+        table.add_row(
+            str(result.number),
+            result.label,
+            *[result.origin for _ in origin],
+            *_figures(result, columns),
+            format_duration(result.seconds),
+            "*" if result.unbeaten else "",
+        )
+    return table
+
+
+def html_table(table: "Table") -> str:
+    """Return a table as HTML, as a terminal would show it."""
+    from rich.console import Console
+
+    console = Console(
+        width=WIDTH,
+        record=True,
+        file=io.StringIO(),
+        force_jupyter=False,
+        markup=False,
+        emoji=False,
+    )
+    console.print(table)
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def _empty_table(columns: Iterable[str]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    for name in columns:
+        is_text = name in TEXT_COLUMNS
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
+    return table
+
+
+def _figures(result: Result, names: Iterable[str]) -> list[str]:
+    return [in_column(result.figures[name]) if name in result.figures else "" for name in names]

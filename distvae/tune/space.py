@@ -1,43 +1,187 @@
-"""A search space: a recipe, the settings that vary around it, and the figures to rank trials by."""
+"""A search space: a recipe, the axes that vary around it, and the metrics that rank trials.
+
+Spaces are YAML files, which are found by name. `distvae.tune.validation` checks that every trial of
+a space can run.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from distvae.config import Config, flatten, from_dict, to_dict
-from distvae.config.recipes import override
+from distvae.config.recipes import load, override, read_tree
+from distvae.config.schema import LONGEST, check_value
+from distvae.config.values import Count, Repeats, Trials, Whole
+from distvae.files.checkout import SPACES
 from distvae.files.plain import Plain
-from distvae.tune.axes import Axis
+from distvae.files.refusal import VALUE, Refusal, nearest, shortened, shown
 
 if TYPE_CHECKING:
     import optuna
 
-
 Search = Literal["tpe", "nsga2", "grid", "random"]
 Scheduler = Literal["none", "asha", "median", "population"]
+Directions = Mapping[str, Literal["max", "min"]]
+"""The metrics that rank trials, and whether larger or smaller is better."""
 SHARE = 4
-"""One in so many trials of a population is replaced at once."""
+"""The best and the worst 1 / SHARE of a population take part in a replacement."""
 ROW = "row"
 """The key of the axis that chooses among named rows."""
+FOLDERS = (Path("tune_spaces"), SPACES)
+"""The folders that spaces are found in by name: below the working folder, and in the package."""
+FIELDS = (
+    *("about", "base", "fixed", "metrics", "trials", "concurrent"),
+    *("seed", "seeds", "search", "scheduler", "judge", "axes"),
+)
+EXPECTED = f"fields {', '.join(FIELDS)}"
+FIELDS_OF_JUDGE = ("metric", "interval", "sample")
+FIELDS_OF_AXIS = ("key", "choice", "int", "float", "log", "when")
+ENDS = {"int": tuple[int, int], "float": tuple[float, float]}
+"""The kinds of intervals, with the type of their ends."""
+MAX_COMBINATIONS = 10_000
+"""The largest number of combinations of values that a space may have."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Some values, in no order."""
+
+    values: tuple[Plain, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.values))
+
+    @property
+    def corners(self) -> tuple[Plain, ...]:
+        """The values to check: all of them."""
+        return self.values
+
+    def suggest(self, trial: "optuna.Trial", name: str) -> Plain:
+        """Return the value that Optuna suggests.
+
+        Optuna stores the text of each value, because a list cannot be a category. A single value is
+        returned without asking Optuna.
+        """
+        texts = {str(value): value for value in self.values}
+        if len(texts) == 1:
+            return self.values[0]
+        return texts[trial.suggest_categorical(name, list(texts))]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers from low to high, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}" + ", logarithmically" * self.log
+
+    @property
+    def corners(self) -> tuple[Plain, ...]:
+        """The values to check: if both ends are valid, so are the numbers between them."""
+        return (self.low, self.high)
+
+    def suggest(self, trial: "optuna.Trial", name: str) -> float:
+        """Return the number that Optuna suggests: an integer if the ends are integers."""
+        number: float
+        if isinstance(self.low, int):
+            number = trial.suggest_int(name, self.low, int(self.high), log=self.log)
+        else:
+            number = trial.suggest_float(name, self.low, self.high, log=self.log)
+        return number
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dotted key of the configuration, its values, and the conditions under which it varies."""
+
+    key: str
+    place: int
+    """Its index in the list of axes."""
+    repeated: int
+    """The number of earlier axes with the same key."""
+    span: Choice | Interval
+    when: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
+    """Earlier keys and the values they must have, all of them."""
+
+    @property
+    def path(self) -> str:
+        """The place of the axis in the file, for error messages."""
+        return f"axes[{self.place}] ({self.key})"
+
+    @property
+    def name(self) -> str:
+        """The sampler's name for the axis: the key, numbered if several axes share it."""
+        return f"{self.key}#{self.repeated + 1}" if self.repeated else self.key
+
+    def applies(self, values: Mapping[str, Plain]) -> bool:
+        """Return whether the conditions hold; a missing key has no value."""
+        return all(key in values and values[key] in wanted for key, wanted in self.when.items())
+
+
+class SpanFacts(TypedDict, total=False):
+    """The values of an axis: `values` of a choice, or the ends of an interval."""
+
+    values: Sequence[Plain]
+    low: float
+    high: float
+    log: bool
+
+
+class AxisFacts(TypedDict):
+    """An axis as sweep.json records it."""
+
+    key: str
+    span: SpanFacts
+    when: Mapping[str, Sequence[Plain]]
+
+
+def as_written(axis: AxisFacts) -> dict[str, Plain]:
+    """Return an axis as a space file writes it."""
+    span = axis["span"]
+    entry: dict[str, Plain] = {"key": axis["key"]}
+    if "values" in span:
+        entry["choice"] = span["values"]
+    else:
+        kind = "int" if isinstance(span["low"], int) else "float"
+        entry[kind] = [span["low"], span["high"]]
+        if span["log"]:
+            entry["log"] = True
+    if axis["when"]:
+        entry["when"] = axis["when"]
+    return entry
+
+
+def in_yaml(value: Plain) -> str:
+    """Return a value as YAML on one line, shortened if it is long."""
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+    return shortened(text.partition("\n")[0], 2 * VALUE)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Metric by which the scheduler compares trials while they train, instead of their bounds."""
+    """The metric by which the scheduler compares trials while they train, instead of the bound."""
 
     metric: str
     """One of the metrics of the space."""
     interval: int
     """Epochs from one judgment of a trial to the next."""
     sample: int = 1000
-    """Rows, or recordings, of the split on which a trial is judged, at most."""
+    """The largest number of rows, or recordings, on which a trial is judged."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: a configuration of its own, and the figures published for it."""
+    """One row of a table: its configuration, and the figures published for it."""
 
     recipe: str
     config: Config
@@ -54,25 +198,21 @@ class Space:
     """The name or file of the recipe that trials vary."""
     base: Config
     """The configuration of the recipe, with the settings that the space fixes."""
-    metrics: Mapping[str, Literal["max", "min"]]
+    metrics: Directions
     trials: int
     concurrent: int | None
     """Trials side by side; None for one per core."""
     seed: int
     search: Search
-    """How trials are chosen."""
     seeds: int
     """Runs of each trial, whose figures are averaged."""
     scheduler: Scheduler
-    """Which rule stops poor trials early, or replaces them."""
+    """The rule that stops poor trials early, or replaces them."""
     axes: tuple[Axis, ...]
     judge: Judge | None = None
-    """What that rule compares; None for bounds."""
+    """What the scheduler compares; None for bounds."""
     rows: Mapping[str, Row] = field(default_factory=dict)
-    """The rows that the axis `row` chooses from and whose data is available.
-
-    Rows make trials that differ in more than one key.
-    """
+    """The rows whose data is available. The axis `row` chooses among them."""
     command: str = ""
     """The command that repeats a sweep over rows."""
     split: str = "val"
@@ -82,15 +222,15 @@ class Space:
     """
 
     whole_grid: bool = False
-    """Whether a grid has a trial for each combination, because its file names no number."""
+    """Whether a grid has a trial for each combination, because its file gives no number."""
 
     @property
     def count(self) -> int:
-        """The number of trials, those of a population that replace others included."""
+        """The number of trials, including the branches of a population."""
         if self.scheduler != "population" or self.judge is None:
             return self.trials
-        turns = count_turns(self.base.train.epochs, self.judge.interval)
-        return self.trials + turns * count_replaced(self.trials)
+        replacements = math.ceil(self.base.train.epochs / self.judge.interval) - 1
+        return self.trials + replacements * (self.trials // SHARE)
 
     @cached_property
     def fixed(self) -> dict[str, Plain]:
@@ -119,32 +259,21 @@ class Space:
                 values[axis.key] = axis.span.suggest(trial, axis.name)
         return values
 
-    def row_of(self, values: Mapping[str, Plain]) -> Row | None:
-        """Return the row that a trial chose, if there are rows."""
-        return self.rows[str(values[ROW])] if ROW in values else None
+    def row_of(self, values: Mapping[str, Plain]) -> Row:
+        """Return the row that a trial chose; without rows, the base as a row."""
+        if ROW in values:
+            return self.rows[str(values[ROW])]
+        return Row(self.recipe, self.base)
 
     def config(self, values: Mapping[str, Plain]) -> Config:
         """Return the validated configuration of a trial."""
-        row = self.row_of(values)
         settings = {key: value for key, value in values.items() if key != ROW}
-        return vary(row.config if row else self.base, settings)
+        return vary(self.row_of(values).config, settings)
 
     def epochs(self, values: Mapping[str, Plain]) -> int:
         """Return the epochs of each seed of a trial."""
-        row = self.row_of(values)
-        config = row.config if row else self.base
         varied = values.get("train.epochs")
-        return varied if isinstance(varied, int) else config.train.epochs
-
-    def recipe_of(self, values: Mapping[str, Plain]) -> str:
-        """Return the recipe that a trial varies."""
-        row = self.row_of(values)
-        return row.recipe if row else self.recipe
-
-    def published(self, values: Mapping[str, Plain]) -> Mapping[str, float]:
-        """Return the figures published for a trial."""
-        row = self.row_of(values)
-        return row.published if row else {}
+        return varied if isinstance(varied, int) else self.row_of(values).config.train.epochs
 
     def pinned(self, assignments: Mapping[str, Plain]) -> "Space":
         """Return the space with some settings fixed, which then no longer vary."""
@@ -188,17 +317,17 @@ class Space:
         for value in tried:
             yield from self._combined(rest, keys, values | {axis.key: value})
 
-    def preset_parameters(self, values: Mapping[str, Plain]) -> dict[str, str]:
-        """Return the parameters that the sampler must take, as it names them.
+    def presets(self) -> Iterator[dict[str, Plain]]:
+        """Yield the parameters of the first trials, as the sampler names them.
 
-        In a grid these are all values, otherwise those that conditions depend on.
+        A grid has a preset for each combination of values. Another search has a preset for each
+        combination of the values that conditions depend on, and draws the remaining values.
         """
-        keys = self.varied if self.search == "grid" else self.condition_keys
-        return {
-            axis.name: str(values[axis.key])
-            for axis in self.active_axes(values)
-            if axis.key in keys
-        }
+        is_grid = self.search == "grid"
+        keys = self.varied if is_grid else self.condition_keys
+        for values in self.combinations() if is_grid else self.branches():
+            chosen = [axis for axis in self.active_axes(values) if axis.key in keys]
+            yield {axis.name: str(values[axis.key]) for axis in chosen}
 
 
 def vary(base: Config, values: Mapping[str, Plain]) -> Config:
@@ -209,11 +338,185 @@ def vary(base: Config, values: Mapping[str, Plain]) -> Config:
     return from_dict(override(to_dict(base), values))
 
 
-def count_replaced(size: int) -> int:
-    """Return how many trials of a population of such a size are replaced at once."""
-    return size // SHARE
+def count_combinations(combinations: Iterator[dict[str, Plain]], message: str) -> int:
+    """Return the number of combinations; raise `Refusal` with the message if there are too many."""
+    count = sum(1 for _ in islice(combinations, MAX_COMBINATIONS + 1))
+    if count > MAX_COMBINATIONS:
+        raise Refusal(message.format(f"{MAX_COMBINATIONS:,}"))
+    return count
 
 
-def count_turns(epochs: int, interval: int) -> int:
-    """Return how often trials are replaced in so many epochs: after each interval but the last."""
-    return math.ceil(epochs / interval) - 1
+def space_names() -> dict[str, str]:
+    """Return the names of the spaces found, each with its description."""
+    paths: dict[str, Path] = {}
+    for folder in reversed(FOLDERS):
+        paths |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {
+        name: str(read_tree(path, EXPECTED).get("about", ""))
+        for name, path in sorted(paths.items())
+    }
+
+
+def space_path(name: str) -> Path:
+    """Return the file of a space, given its name or the file itself."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    for folder in FOLDERS:
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
+    raise Refusal(f"{name}: no such space in tune_spaces; {nearest(name, space_names())}")
+
+
+def read_space(name: str, tree: Mapping[str, Plain]) -> Space:
+    """Return the space of a mapping with well-formed fields; `validate_space` checks the rest."""
+    for key in tree:
+        if key not in FIELDS:
+            raise Refusal(f"{key}: no such field of a space; {nearest(key, FIELDS)}")
+    recipe = check_value("base", str, tree.get("base", ""))
+    search = check_value("search", Search, tree.get("search", "tpe"))
+    space = Space(
+        name=name,
+        about=check_value("about", str, tree.get("about", "")),
+        recipe=recipe,
+        base=_read_base(tree, recipe),
+        metrics=_read_metrics(tree.get("metrics")),
+        trials=check_value("trials", Trials, tree.get("trials", 20)),
+        concurrent=check_value("concurrent", Count | None, tree.get("concurrent")),
+        seed=check_value("seed", Whole, tree.get("seed", 0)),
+        search=search,
+        seeds=check_value("seeds", Repeats, tree.get("seeds", 1)),
+        scheduler=check_value("scheduler", Scheduler, tree.get("scheduler", "none")),
+        axes=read_axes(tree.get("axes")),
+        judge=_read_judge(tree.get("judge"), tree.get("metrics")),
+    )
+    if search == "grid":
+        count = count_combinations(
+            space.combinations(), "search: a grid of more than {} trials; fewer values expected"
+        )
+        return space if "trials" in tree else replace(space, trials=count, whole_grid=True)
+    return space
+
+
+def _read_base(tree: Mapping[str, Plain], recipe: str) -> Config:
+    fixed = tree.get("fixed") or {}
+    if not isinstance(fixed, Mapping):
+        raise Refusal(
+            f"fixed: {shown(fixed)}; dotted keys and values expected, such as train.epochs: 10"
+        )
+    if "base" not in tree:
+        raise Refusal("base: missing; a recipe, or the file of one, expected")
+    varied = {axis.key for axis in read_axes(tree.get("axes"))}
+    for key in fixed:
+        if key in varied:
+            raise Refusal(f"fixed.{key}: is also an axis; one of the two expected")
+    try:
+        return load(recipe, {str(key): value for key, value in fixed.items()})
+    except Refusal as error:
+        raise Refusal(f"base and fixed: {error}") from error
+
+
+def _read_metrics(tree: object) -> dict[str, Literal["max", "min"]]:
+    if not isinstance(tree, Mapping) or not tree:
+        raise Refusal(
+            "metrics: at least one figure and its direction expected, such as pesq_wb: max"
+        )
+    for name, direction in tree.items():
+        check_value(f"metrics.{name}", Literal["max", "min"], direction)
+    return {str(name): direction for name, direction in tree.items()}
+
+
+def _read_judge(tree: object, metrics: object) -> Judge | None:
+    """Return what the scheduler compares. The default metric is the first of the space."""
+    if tree is None:
+        return None
+    if not isinstance(tree, Mapping) or "interval" not in tree:
+        raise Refusal(
+            f"judge: {shown(tree)}; an interval in epochs expected, and a metric if not the first"
+            " of the space, such as {interval: 5, metric: hoyer}"
+        )
+    for key in tree:
+        if key not in FIELDS_OF_JUDGE:
+            raise Refusal(f"judge.{key}: no such field; {nearest(key, FIELDS_OF_JUDGE)}")
+    known = [*_read_metrics(metrics)]
+    metric = check_value("judge.metric", str, tree.get("metric", known[0]))
+    if metric not in known:
+        raise Refusal(f"judge.metric: {metric} is not among the metrics; {nearest(metric, known)}")
+    interval = check_value("judge.interval", Count, tree["interval"])
+    return Judge(metric, interval, check_value("judge.sample", Count, tree.get("sample", 1000)))
+
+
+def read_axes(tree: object) -> tuple[Axis, ...]:
+    """Return the axes of a space file."""
+    if not isinstance(tree, list) or not tree:
+        raise Refusal(
+            "axes: a list of at least one axis expected, such as {key: model.latent, choice: [16,"
+            " 32]}"
+        )
+    axes: list[Axis] = []
+    for place, item in enumerate(tree):
+        axes.append(_read_axis(place, item, [axis.key for axis in axes]))
+    return tuple(axes)
+
+
+def _read_axis(place: int, tree: object, earlier: list[str]) -> Axis:
+    path = f"axes[{place}]"
+    key = tree.get("key") if isinstance(tree, Mapping) else None
+    section, _, name = key.partition(".") if isinstance(key, str) else ("", "", "")
+    if not isinstance(tree, Mapping) or not (section.isidentifier() and name and "." not in name):
+        said = "missing" if key is None else shown(key)
+        raise Refusal(
+            f"{path}.key: {said}; a dotted key of the configuration expected, such as model.latent"
+        )
+    for each in tree:
+        if each not in FIELDS_OF_AXIS:
+            raise Refusal(
+                f"{path}.{each}: no such field of an axis; {nearest(each, FIELDS_OF_AXIS)}"
+            )
+    when = tree.get("when", {})
+    if not isinstance(when, Mapping) or not all(isinstance(each, str) for each in when):
+        raise Refusal(f"{path}.when: {shown(when)} is no condition; {{key: value}} expected")
+    conditions = {}
+    for each, value in when.items():
+        conditions[each] = tuple(value) if isinstance(value, list) else (value,)
+    span = _read_span(f"{path} ({key})", tree)
+    return Axis(str(key), place, earlier.count(str(key)), span, conditions)
+
+
+def _read_span(path: str, tree: Mapping[str, Plain]) -> Choice | Interval:
+    kinds = [kind for kind in ("choice", *ENDS) if kind in tree]
+    if len(kinds) != 1:
+        raise Refusal(
+            f"{path}: one of choice, int and float expected; {' and '.join(kinds) or 'none'} given"
+        )
+    (kind,) = kinds
+    if kind == "choice":
+        return _read_choice(path, tree)
+    low, high = check_value(f"{path}.{kind}", ENDS[kind], tree[kind])
+    log = tree.get("log", False)
+    if not isinstance(log, bool):
+        raise Refusal(f"{path}.log: {shown(log)}; true or false expected")
+    if not low < high or (log and low <= 0):
+        wanted = "two rising numbers above 0" if log else "two rising numbers"
+        raise Refusal(f"{path}.{kind}: [{low}, {high}]; {wanted} expected")
+    return Interval(low, high, log)
+
+
+def _read_choice(path: str, tree: Mapping[str, Plain]) -> Choice:
+    values = tree["choice"]
+    if not isinstance(values, list) or not 0 < len(values) <= LONGEST:
+        raise Refusal(
+            f"{path}.choice: {shown(values)}; a list of at least one value, and at most {LONGEST},"
+            " expected"
+        )
+    if "log" in tree:
+        raise Refusal(f"{path}.log: a choice has no scale; leave it out")
+    texts = []
+    for value in values:
+        try:
+            texts.append(str(value))
+        except ValueError as error:  # Python writes no integer of more than 4300 digits
+            raise Refusal(f"{path}.choice: {shown(value)}, which is too long") from error
+    for text in texts:
+        if texts.count(text) > 1:
+            raise Refusal(f"{path}.choice: {shortened(text, VALUE)} is listed twice")
+    return Choice(tuple(values))

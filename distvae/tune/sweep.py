@@ -1,32 +1,46 @@
 """A sweep: Optuna chooses trials, and Ray Tune runs them in processes that are reused."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distvae.config.recipes import refuse_place
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.machines.cluster.capacity import MachineResources
+from distvae.machines.cluster.cluster_check import check_cluster
+from distvae.machines.session import ray_session
+from distvae.machines.workers.driver import object_store_bytes, with_absolute_paths
 from distvae.machines.workers.stop_files import STOP_FILE
+from distvae.numerics.numbers import counted
+from distvae.system.processors import available_cores
 from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages
 from distvae.track.sending import recorded_folders
 from distvae.train.progress import stop_signals
-from distvae.tune.display import SweepDisplay
-from distvae.tune.folder import locked_folder, prepare_sweep_folder, refuse_folder
-from distvae.tune.optuna_study import OptunaStudy
-from distvae.tune.pictures import draw_pictures, undrawn_runs
-from distvae.tune.plan import Plan, plan_on_ray
-from distvae.tune.preparation import DEFAULT_RESOURCES, open_data, prepare_space
-from distvae.tune.recorder import Recorder, close_records
-from distvae.tune.resources import TrialResources
-from distvae.tune.results import Findings, Left, Result, rank, write_findings
-from distvae.tune.same_data import refuse_other_data
-from distvae.tune.scheduler_check import check_scheduler, refuse_workers
+from distvae.tune.folder import (
+    SWEEP_FILE,
+    locked_folder,
+    new_experiment,
+    prepare_sweep_folder,
+    recorded_name,
+    recorded_settings,
+    refuse_folder,
+    refuse_other_data,
+)
+from distvae.tune.population import open_study
+from distvae.tune.recorder import Recorder, SweepDisplay
+from distvae.tune.resources import TrialResources, wait_for_capacity
+from distvae.tune.results import Findings, Left, describe_findings, rank, write_findings
 from distvae.tune.space import ROW, Space
-from distvae.tune.summary import describe_findings
-from distvae.tune.sweep_file import SWEEP_FILE, recorded_name, recorded_settings
 from distvae.tune.trial import FAILURE, Trials
+from distvae.tune.validation import check_memory, check_ranking, check_scheduler
+
+if TYPE_CHECKING:
+    from distvae.data.dataset import Dataset
 
 STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED"}
 """MLflow's status of a sweep by its exit code; any other code means that it was asked to stop."""
@@ -41,10 +55,11 @@ class SweepOptions:
     assignments: Mapping[str, Plain] = field(default_factory=dict)
     """Settings to pin, by dotted key."""
     data: str = ""
-    """The place of the data; empty for that of the base recipe."""
+    """The place of the data; empty for the place in the base recipe."""
     trials: int | None = None
-    """None for as many as the space says; so is `concurrent`."""
+    """The number of trials; None for the number in the space."""
     concurrent: int | None = None
+    """Trials side by side; None for the number in the space."""
     resume: bool = False
     force: bool = False
     """Replace an earlier sweep."""
@@ -56,6 +71,8 @@ class SweepOptions:
 
 
 DEFAULT_OPTIONS = SweepOptions()
+DEFAULT_RESOURCES = TrialResources()
+"""Trials train in their own processes on this machine."""
 
 
 def run_sweep(
@@ -64,74 +81,47 @@ def run_sweep(
     options: SweepOptions = DEFAULT_OPTIONS,
     resources: TrialResources = DEFAULT_RESOURCES,
 ) -> Findings:
-    """Run the trials of a space into the folder `out`, and return what they found."""
+    """Run the trials of a space into the folder `out`, and return their findings."""
     check_writable_folder(out)
-    space = _prepared(space, out, options, resources)
+    space = _settle(space, out, options, resources)
     display = SweepDisplay(space, options.quiet)
-    with (
-        stop_signals() as stop,
-        locked_folder(out),
-        _plan(space, out, options, resources, stop, display) as plan,
-    ):
-        return _run_in_folder(plan, out, options, display, stop)
+    with stop_signals() as stop, locked_folder(out):
+        if options.resume and (out / SWEEP_FILE).is_file() and open_study(space, out).is_done:
+            return _run_in_folder(space, out, options, resources, display, stop, None)
+        where = f"joining the Ray at {resources.address}"
+        display.say(where if resources.address else "starting Ray, which takes some seconds")
+        device, threads = space.base.train.device, space.base.train.threads or 1
+        wanted = space.concurrent or 1
+        workers = available_cores() if resources.group else 0
+        cores = workers or wanted * threads
+        with ray_session(resources.address, cores, object_store_bytes(workers), stop) as ray:
+            machines = wait_for_capacity(ray, resources, threads, stop, wanted, device)
+            resources = resources.with_gpus(machines, device)
+            space = limit_concurrency(space, resources, machines, options.concurrent)
+            check_cluster(ray, Folder(out), "--out with a path on a shared disk")
+            prepare_sweep_folder(space, out, options.resume, resources)
+            request = resources.tune_request(machines, threads, space.concurrent or 1)
+            experiment = new_experiment(out, space, options.keep_tune)
+
+            def run(recorder: Recorder) -> None:
+                from distvae.tune.ray_tune import run_trials
+
+                run_trials(recorder, experiment, request, options.keep_tune)
+
+            return _run_in_folder(space, out, options, resources, display, stop, run)
 
 
-def _plan(
-    space: Space,
-    out: Path,
-    options: SweepOptions,
-    resources: TrialResources,
-    stop: Callable[[], int],
-    display: SweepDisplay,
-) -> AbstractContextManager[Plan]:
-    """Return where the trials run, as the options say; nowhere if all of them have ended."""
-    if (out / SWEEP_FILE).is_file() and options.resume and OptunaStudy(space, out).is_done:
-        return nullcontext(Plan(space, resources))
-    display.ray_starts(resources.address)
-    return plan_on_ray(space, resources, out, options.concurrent, stop, options.keep_tune)
-
-
-def _run_in_folder(
-    plan: Plan,
-    out: Path,
-    options: SweepOptions,
-    display: SweepDisplay,
-    stop: Callable[[], int],
-) -> Findings:
-    """Run the trials, and return what they found."""
-    space = display.space = plan.space
-    if plan.run is not None:
-        prepare_sweep_folder(space, out, options.resume, plan.resources)
-    study, sending = OptunaStudy(space, out), Sending(Store.find(options.root), out)
-    record = _sweep_record(space, out, sending)
-    record.begin()
-    trials = Trials(space, out.absolute() / "trials", plan.resources.group)
-    try:
-        _run_trials(plan, Recorder(trials, study, display, sending, stop))
-        ranked = rank(list(display.results.values()), space.metrics)
-        runs = [] if stop() else undrawn_runs(trials, ranked)
-        display.draws(len(runs))
-        draw_pictures(runs, stop)
-        if study.all_failed or (len(display.results) < space.count and not stop()):
-            display.gave_up()
-    finally:
-        for folder in recorded_folders(trials.folder):  # also of processes that ended long ago
-            sending.notify(folder)
-        findings = _conclude(trials, study, display, record, stop())
-    return findings
-
-
-def _prepared(space: Space, out: Path, options: SweepOptions, resources: TrialResources) -> Space:
+def _settle(space: Space, out: Path, options: SweepOptions, resources: TrialResources) -> Space:
     """Return the space with all settings that are known before Ray starts.
 
-    Refuse a folder in which they cannot be explored.
+    Refuse a space that cannot be explored, or a folder in which it cannot be.
     """
     pinned = dict(options.assignments)
     if options.data:
         pinned["data.path"] = options.data
     path = pinned.get("data.path")
     refuse_place(space.base, str(path) if path else None)
-    refuse_workers(space, resources.group is not None)
+    check_scheduler(space, workers=resources.group is not None)
     if options.resume:
         pinned = recorded_settings(out) | pinned
         space = replace(space, name=recorded_name(out) or space.name)
@@ -143,6 +133,142 @@ def _prepared(space: Space, out: Path, options: SweepOptions, resources: TrialRe
     if options.resume:
         refuse_other_data(space, out, dataset)
     return space
+
+
+def prepare_space(
+    space: Space,
+    pinned: Mapping[str, Plain],
+    trials: int | None = None,
+    concurrent: int | None = None,
+    resources: TrialResources = DEFAULT_RESOURCES,
+) -> Space:
+    """Return the space to explore, with the pinned settings and the settings that trials share.
+
+    Trials that are processes of this machine share its cores equally; a worker, or a process
+    elsewhere, has one thread. All trials use the same library for matrix products. Refuse pinned
+    settings with which trials have no figure to be ranked by.
+    """
+    from distvae.numerics.arithmetic import choose_library
+
+    on_this_machine = resources.address is None and resources.group is None
+    slots, threads = concurrent or space.concurrent, 1
+    if on_this_machine:
+        slots = slots or available_cores()
+        threads = max(1, available_cores() // slots)
+    common: dict[str, Plain] = {
+        "train.threads": threads,
+        "train.products": choose_library(space.base.train.products),
+        "eval.processes": 1,
+    }
+    space = space.pinned(common | dict(pinned))
+    if trials is None:  # a whole grid has a trial for each combination of what still varies
+        trials = sum(1 for _ in space.combinations()) if space.whole_grid else space.trials
+    space = _rank_without_pesq(replace(space, trials=trials, concurrent=slots))
+    if pinned and not space.rows:  # rows have figures of their own
+        check_ranking(space)
+    return space
+
+
+def _rank_without_pesq(space: Space) -> Space:
+    """Replace PESQ by ESTOI among the metrics if the package pesq is not installed."""
+    from distvae.tasks.recording_scores import available_metrics
+
+    measured = space.base.eval.metrics
+    missing = [name for name in space.metrics if name in measured and not available_metrics([name])]
+    if not missing:
+        return space
+    print(
+        f"{', '.join(missing)}: the package pesq is not installed; ranked by estoi instead",
+        file=sys.stderr,
+    )
+    metrics = {}
+    for name, direction in space.metrics.items():
+        metrics["estoi" if name in missing else name] = direction
+    measurable = [*dict.fromkeys([*available_metrics(measured), "estoi"])]
+    return replace(space.pinned({"eval.metrics": measurable}), metrics=metrics)
+
+
+def open_data(space: Space, quiet: bool, resources: TrialResources) -> "tuple[Space, Dataset]":
+    """Prepare the data of all trials. Return the space with its absolute path, and the data.
+
+    Refuse a device, data, or a lack of memory that every trial would refuse.
+    """
+    from distvae.data import open_dataset
+    from distvae.train.cost import COPIES_OF_A_WORKER, DataSize
+    from distvae.train.devices import select_device
+
+    on_this_machine = resources.address is None
+    resources.refuse_hidden_gpus(space.base.train.device)
+    if on_this_machine:
+        select_device(space.base.train.device)
+    dataset = open_dataset(space.base.data, quiet=quiet)
+    train, val, test = (dataset.splits[name] for name in ("train", "val", "test"))
+    if not quiet and space.split == "val" and val is test and val is not train:
+        hint = "; without validation rows, data.holdout=N takes N training rows for them"
+        print(
+            f"{dataset.name}: the same rows validate and test, so trials are chosen by the rows"
+            f" that test them{hint if hasattr(space.base.data, 'holdout') else ''}",
+            file=sys.stderr,
+        )
+    if on_this_machine and not any(key.startswith("data.") for key in space.varied):
+        copies = 1 if resources.group is None else COPIES_OF_A_WORKER
+        check_memory(space, DataSize.of(dataset), resources.max_workers, copies)
+    if "data.path" in space.varied:
+        return space, dataset
+    config = with_absolute_paths(space.config({"data.path": dataset.origin}))
+    return space.pinned({"data.path": config.data.path}), dataset
+
+
+def limit_concurrency(
+    space: Space, resources: TrialResources, machines: MachineResources, requested: int | None
+) -> Space:
+    """Return the space with the largest number of concurrent trials that it wants and that fits.
+
+    Raise `Refusal` if more were requested than fit.
+    """
+    threads = space.base.train.threads or 1
+    fitting = resources.max_concurrent(machines, threads)
+    if requested and requested > fitting:
+        shortage = resources.describe_shortage(machines, threads, requested)
+        raise Refusal(f"--concurrent: {shortage}; at most {fitting} expected")
+    return replace(space, concurrent=min(space.concurrent or fitting, fitting))
+
+
+def _run_in_folder(
+    space: Space,
+    out: Path,
+    options: SweepOptions,
+    resources: TrialResources,
+    display: SweepDisplay,
+    stop: Callable[[], int],
+    run: Callable[[Recorder], None] | None,
+) -> Findings:
+    """Run the trials, draw the pictures of the report, and return the findings.
+
+    `run` runs trials until all have ended or were asked to stop; it is None if all have ended.
+    """
+    display.space = space
+    study, sending = open_study(space, out), Sending(Store.find(options.root), out)
+    record = _sweep_record(space, out, sending)
+    record.begin()
+    trials = Trials(space, out.absolute() / "trials", resources.group)
+    recorder = Recorder(trials, study, display, sending, stop)
+    try:
+        run_recorded(recorder, run)
+        ranked = rank(list(display.results.values()), space.metrics)
+        undrawn = [] if stop() else trials.undrawn(ranked)
+        if undrawn:
+            display.say(f"drawing pictures of {counted(len(undrawn), 'run')}, then the report")
+        for trial_run in undrawn:
+            if not stop():
+                trial_run.draw()
+        if study.all_failed or (len(display.results) < space.count and not stop()):
+            display.gave_up()
+    finally:
+        for folder in recorded_folders(trials.folder):  # also of processes that ended long ago
+            sending.notify(folder)
+        findings = _conclude(recorder, record, stop())
+    return findings
 
 
 def _sweep_record(space: Space, out: Path, sending: Sending) -> Tracker:
@@ -163,54 +289,46 @@ def _sweep_record(space: Space, out: Path, sending: Sending) -> Tracker:
     return Tracker(out, sending, space.name, out.name, params, tags)
 
 
-def _run_trials(plan: Plan, recorder: Recorder) -> None:
-    """Run trials until all have ended or were asked to stop, and show how they go."""
+def run_recorded(recorder: Recorder, run: Callable[[Recorder], None] | None) -> None:
+    """Run trials and show them. In the end, close the records that their processes left open."""
+    display, trials = recorder.display, recorder.trials
+    display.take_in(recorder.study.results)
+    ended = f"{counted(len(display.results), 'trial')} ended earlier"
     try:
-        if plan.run is None:
-            recorder.display.has_ended(recorder.study.results)
+        if run is None:
+            display.say(f"{ended}; nothing is left to train")
             return
-        with recorder.display as display:
-            display.ended_before(recorder.study.results)
-            plan.run(recorder)
+        with display:
+            if display.results:
+                display.say(ended)
+            run(recorder)
     finally:
         recorder.interrupted()
-        _close_records(recorder.trials, recorder.display)
+        (trials.folder / STOP_FILE.format(trials.owner)).unlink(missing_ok=True)
+        for number, result in display.results.items():
+            if result.state == "training":
+                result.state = "stopped"
+            status = STATUS_OF_TRIAL.get(result.state)
+            if status and not (trials.folder_of(number) / FAILURE).exists():
+                trials.close_records(number, result.values, status)
 
 
-def _close_records(trials: Trials, display: SweepDisplay) -> None:
-    """Close the records of trials that were stopped, or whose process died."""
-    (trials.folder / STOP_FILE.format(trials.owner)).unlink(missing_ok=True)
-    for number, result in display.results.items():
-        if result.state == "training":
-            result.state = "stopped"
-        failed_itself = (trials.folder_of(number) / FAILURE).exists()
-        if result.state not in STATUS_OF_TRIAL or failed_itself:
-            continue
-        close_records(trials, number, result.values, STATUS_OF_TRIAL[result.state])
-
-
-def _left(trials: Trials, study: OptunaStudy, ranked: Sequence[Result]) -> Left:
-    """Return what a sweep would do if it were resumed."""
-    if not study.is_done:
-        return "trials"
-    return "pictures" if undrawn_runs(trials, ranked) else "nothing"
-
-
-def _conclude(
-    trials: Trials, study: OptunaStudy, display: SweepDisplay, record: Tracker, signal: int
-) -> Findings:
+def _conclude(recorder: Recorder, record: Tracker, signal: int) -> Findings:
     """Rank the trials, write the results, and close the record of the sweep."""
+    trials, study = recorder.trials, recorder.study
     space, out = trials.space, study.folder
-    ranked = rank(list(display.results.values()), space.metrics)
-    left = _left(trials, study, ranked)
+    ranked = rank(list(recorder.display.results.values()), space.metrics)
+    left: Left = "trials"
+    if study.is_done:
+        left = "pictures" if trials.undrawn(ranked) else "nothing"
     findings = Findings(out, space.metrics, ranked, record.viewer, signal, left)
     record.files([out / SWEEP_FILE, *write_findings(findings)], "results")
-    best = next((result for result in ranked if result.state == "finished"), None)
-    folder = trials.runs(best.number, best.values)[0].folder if best else None
+    best = next(iter(findings.finished), None)
     if best:
         record.figures(best.figures)
     record.findings(describe_findings(space, ranked), sorted(space.varied - {ROW}), space.metrics)
-    if folder:
+    if best:
+        folder = trials.runs(best.number, best.values)[0].folder
         record.best(folder, "" if space.rows else space.name)
     record.close(STATUS.get(findings.exit_code, "KILLED"))
     return findings

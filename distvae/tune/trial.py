@@ -4,13 +4,15 @@ import json
 import math
 import secrets
 import shutil
+import statistics
+import sys
 import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
 from distvae.config import flatten
 from distvae.config.recipes import describe
@@ -18,20 +20,24 @@ from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.files.untrusted import path_inside, read_figures
-from distvae.track import Tracker, run_tags
-from distvae.tune.branching import lineage_tags, saved_epoch
-from distvae.tune.figures import average_figures, compare_with_published
-from distvae.tune.judgments import judge_if_due
+from distvae.numerics.figures import without_spreads
+from distvae.track import Status, Tracker, run_tags
+from distvae.track.record import read_record
+from distvae.tune.results import Result, shown_in_report
 from distvae.tune.space import Space
+from distvae.tune.study import judge_if_due
 
 if TYPE_CHECKING:
     from distvae.machines.workers.worker_group import WorkerGroup
+    from distvae.train.documents import Lineage
     from distvae.train.epoch import Epoch
 
 FIGURES = "figures.json"
-"""The file of a finished run of a trial: what it reported at its end."""
+"""The file of a finished run of a trial, with its figures."""
 FAILURE = "failure.txt"
 """The file of a trial's folder that says why it failed: the cause in a line, then a traceback."""
+LAST_PICTURE = "learning.png"
+"""The picture that is drawn last: a run that has it has all pictures."""
 
 
 class Report(TypedDict, total=False):
@@ -39,7 +45,7 @@ class Report(TypedDict, total=False):
 
     epoch: int
     seed: int
-    """Which of the trial's seeds was trained, from 0."""
+    """The index of the seed that was trained, from 0."""
     bound: float
     """The bound on validation data, in nats per data point."""
     metrics: dict[str, float]
@@ -52,20 +58,35 @@ class Report(TypedDict, total=False):
     failure: str
 
 
+class TrialProgress(NamedTuple):
+    """The progress of a trial that has begun and not ended."""
+
+    epoch: int = 0
+    """Epochs finished of the seed that was trained last."""
+    bound: float | None = None
+    """The bound on validation data after that epoch."""
+    seconds: float = 0.0
+    """The time of its own epochs, of all seeds."""
+    seed: int = 0
+    """The index of the seed that was trained last, from 0."""
+
+
+NO_PROGRESS = TrialProgress()
+
+
 @dataclass(frozen=True)
 class Trials:
     """The space, the folder and the workers that all trials of a sweep share."""
 
     space: Space
     folder: Path
-    """The folder that contains those of the trials."""
+    """The folder with a folder for each trial."""
     group: "WorkerGroup | None" = None
     """The workers of each trial; without them its own process trains."""
     place: Mapping[str, str] = field(default_factory=dict)
     """Tags for MLflow that say where this process runs."""
     gpus: tuple[int, ...] | None = None
-    """The GPUs that Ray assigned to this process, by their places among the visible ones; None
-    without Ray.
+    """The GPUs that Ray assigned to this process, as indices of the visible GPUs; None without Ray.
     """
     owner: str = field(default_factory=partial(secrets.token_hex, 8))
     """A name of this sweep: trials ignore a request to stop an earlier sweep in the folder."""
@@ -77,7 +98,7 @@ class Trials:
     def runs(
         self, number: int, values: Mapping[str, Plain], until: int | None = None
     ) -> list["TrialRun"]:
-        """Return the runs of a trial: the trial itself, or one below it for each seed.
+        """Return the runs of a trial: the trial itself, or a run below it for each seed.
 
         They train until an epoch, or to their end.
         """
@@ -86,11 +107,62 @@ class Trials:
         first = int(cast(int, values.get("train.seed", self.space.base.train.seed)))
         runs = []
         for index in range(self.space.seeds):
-            seed = first + index
-            folder = self.folder_of(number) / f"seed-{seed}"
-            seeded = {**values, "train.seed": seed}
+            folder = self.folder_of(number) / f"seed-{first + index}"
+            seeded = {**values, "train.seed": first + index}
             runs.append(TrialRun(self, folder, f"{number}.{index + 1}", seeded))
         return runs
+
+    def undrawn(self, ranked: Sequence[Result]) -> list["TrialRun"]:
+        """Return the runs of trials in the report that have no pictures yet."""
+        found = []
+        for result in shown_in_report(ranked):
+            for run in self.runs(result.number, result.values):
+                if run.evaluated and not (run.evaluation / LAST_PICTURE).exists():
+                    found.append(run)
+        return found
+
+    def progress(
+        self, number: int, values: Mapping[str, Plain], lineage: "Lineage | None"
+    ) -> TrialProgress:
+        """Return the progress of a trial, from its folder. The time of a branch is its own."""
+        records = [_last_epoch(run.folder) for run in self.runs(number, values)]
+        found = [record for record in records if record]
+        if not found:
+            return NO_PROGRESS
+        seconds = sum(record.get("seconds", 0.0) for record in found)
+        if lineage is not None:
+            parent = _last_epoch(self.folder_of(lineage["parent"]), lineage["epoch"])
+            seconds -= parent.get("seconds", 0.0)
+        last = found[-1]
+        return TrialProgress(int(last["epoch"]), last["val_bound"], seconds, len(found) - 1)
+
+    def close_records(self, number: int, values: Mapping[str, Plain], status: Status) -> None:
+        """Close the records of a trial that its process has not closed."""
+        for run in self.runs(number, values):
+            if run.folder.exists() and "status" not in read_record(run.folder):
+                run.tracker().close(status)
+
+
+def saved_epoch(folder: Path) -> int:
+    """Return the epoch of a run's last state; 0 if there is none, -1 if it is within an epoch."""
+    from distvae.train import checkpoint
+
+    if not (folder / "run.json").exists() or not (folder / "last.json").exists():
+        return 0
+    facts = checkpoint.read_manifest(folder, "last.json")["facts"]
+    epoch, batch = checkpoint.epoch_and_batch(facts)
+    return -1 if batch else epoch
+
+
+def _last_epoch(folder: Path, until: float = math.inf) -> Mapping[str, float]:
+    """Return the record of the last epoch of a run, at most `until`; {} if there is none."""
+    from distvae.train.run import read_epochs
+
+    if folder.exists():
+        with suppress(Refusal):  # the evaluation of the trial will say what is damaged
+            records = [record for record in read_epochs(folder) if record["epoch"] <= until]
+            return records[-1] if records else {}
+    return {}
 
 
 @dataclass(frozen=True)
@@ -105,7 +177,12 @@ class TrialRun:
     """The epoch after which it pauses; None for none."""
 
     def tracker(self) -> Tracker:
-        """Return the run's record in MLflow, below that of the sweep, whose process sends it."""
+        """Return the run's record in MLflow, below the record of the sweep, whose process sends it.
+
+        The tags of a branch say which trial it continues.
+        """
+        from distvae.train.run import read_info
+
         space = self.trials.space
         params: Mapping[str, Plain] = self.values
         sinks: Sequence[str] = ()
@@ -113,11 +190,18 @@ class TrialRun:
             config = space.config(self.values)
             params, sinks = flatten(config), config.train.sinks
         sweep_folder = self.trials.folder.parent
-        tags = run_tags(space.recipe_of(self.values), self.folder, sweep_folder)
-        tags |= dict(self.trials.place) | lineage_tags(self.folder)
+        tags = run_tags(space.row_of(self.values).recipe, self.folder, sweep_folder)
+        tags |= dict(self.trials.place)
+        lineage = read_info(self.folder).get("lineage") if self.begun else None
+        tags |= {f"lineage.{name}": str(value) for name, value in (lineage or {}).items()}
         tags |= {f"varied.{key}": str(value) for key, value in self.values.items()}
         name = f"{self.name} {describe(self.values)}"
         return Tracker(self.folder, None, space.name, name, params, tags, sweep_folder, sinks)
+
+    @property
+    def begun(self) -> bool:
+        """True if the run has begun to train."""
+        return (self.folder / "run.json").is_file()
 
     @property
     def evaluation(self) -> Path:
@@ -155,12 +239,11 @@ class TrialRun:
             yield {"paused": True}
 
     def _train(self, tracker: Tracker) -> Iterator[Report]:
-        """Train, or resume training, and report each epoch; judge those that are judged."""
+        """Train, or resume training, and report each epoch; judge the run where it is due."""
         from distvae.train.epoch import Epoch
         from distvae.train.run import read_epochs
 
-        if not (self.folder / "run.json").exists():
-            # a run that was killed before this file exists has nothing to resume
+        if not self.begun:  # it may have been killed before it had anything to resume
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
         space, finished = self.trials.space, saved_epoch(self.folder)
@@ -171,7 +254,7 @@ class TrialRun:
             return
         with closing(self._events()) as events:
             for event in events:
-                if isinstance(event, Epoch):  # else workers were restarted, as it is recorded
+                if isinstance(event, Epoch):  # otherwise workers were restarted
                     tracker.epoch(event)
                     judge_if_due(self.folder, space, event.epoch)
                     yield {
@@ -192,7 +275,7 @@ class TrialRun:
 
         trials, folder = self.trials, Folder(self.folder)
         config = trials.space.config(self.values)
-        recipe = trials.space.recipe_of(self.values)
+        recipe = trials.space.row_of(self.values).recipe
         dataset = open_dataset(config.data, quiet=True)
         stop = stop_files.stop_requested(Folder(trials.folder), trials.owner)
         if trials.group is None:
@@ -205,19 +288,23 @@ class TrialRun:
             yield from driver.lead_workers(config, recipe, folder, trials.group, stop)
 
     def _evaluate(self, tracker: Tracker) -> dict[str, float]:
-        """Return the figures of the trained model, the published ones beside them."""
+        """Return the figures of the trained model, with the published figures of its row."""
         from distvae.tasks.evaluate import evaluate
         from distvae.train.run import Run, best_epoch
 
         run, space = Run.open(self.folder), self.trials.space
-        # the rows of a table are all shown; of other trials only those that the report shows
+        # the report shows the pictures of all rows, but of other trials only those it chooses
         summary = evaluate(
             run, split=space.split, force=True, progress=False, with_pictures=bool(space.rows)
         ).summary
         kept = best_epoch(run.path, epochs := run.epochs())
         best = {name: kept[name] for name in ("val_bound", "val_objective")}
         figures = best | summary
-        comparison = compare_with_published(figures, space.published(self.values))
+        comparison = {}
+        for name, published in space.row_of(self.values).published.items():
+            if name in figures:
+                comparison[f"{name}_published"] = published
+                comparison[f"{name}_difference"] = figures[name] - published
         tracker.figures(best, int(epochs[-1]["epoch"]))  # MLflow shows the last
         tracker.figures(summary | comparison)
         figures |= comparison
@@ -226,14 +313,26 @@ class TrialRun:
                 raise ArithmeticError(f"the evaluation gave no {name}")
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
+    def draw(self) -> None:
+        """Draw the pictures of the run. A failure is printed; the figures stand."""
+        from distvae.tasks.evaluate import write_pictures
+        from distvae.train.run import Run
+
+        try:
+            write_pictures(Run.open(self.folder), self.trials.space.split, self.evaluation)
+        except Exception as error:
+            print(
+                f"{self.folder}: its pictures could not be drawn: {cause(error)}", file=sys.stderr
+            )
+
 
 def run_trial(
     trials: Trials, number: int, values: Mapping[str, Plain], until: int | None = None
 ) -> Generator[Report, None, None]:
     """Report each epoch, and in the end how the trial ended.
 
-    It ends early after an epoch until which it is to train. The figures are means over all seeds. A
-    file in the folder of the trials asks all of them to stop.
+    The trial pauses after the epoch `until`. The figures are means over all seeds. A file in the
+    folder of the trials asks all of them to stop.
     """
     from distvae.train.stopping import Interrupted
 
@@ -257,3 +356,14 @@ def run_trial(
         yield {"failure": cause(error)}
     else:
         yield {"figures": average_figures(found)}
+
+
+def average_figures(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the means of the figures that all seeds have, with their standard deviations."""
+    if len(found) == 1:
+        return dict(found[0])
+    shared = [name for name in found[0] if all(name in figures for figures in found)]
+    values = {name: [figures[name] for figures in found] for name in shared}
+    averages = {name: statistics.fmean(values[name]) for name in shared}
+    spreads = {f"{name}_spread": statistics.stdev(values[name]) for name in without_spreads(shared)}
+    return averages | spreads

@@ -1,13 +1,14 @@
 """Checks of a search space before a sweep starts.
 
 Every value of every axis must give a valid configuration, an axis may vary only where its key
-exists, and trials are ranked only by figures that compare.
+exists, trials are ranked only by figures that compare, and the scheduler must suit the space.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 
 from distvae.config import Config
+from distvae.config.recipes import read_tree
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
 from distvae.data.family import recordings_of
@@ -16,24 +17,55 @@ from distvae.files.refusal import Refusal, nearest, shown
 from distvae.numerics.figures import group_of
 from distvae.numerics.measures import SPARSITY
 from distvae.tasks.fidelity import fidelity_figures
-from distvae.tasks.measures import MEASURES, figure_names
+from distvae.tasks.measures import MEASURES, figure_names, refuse_impossible_measures
 from distvae.tasks.presets import corrupted_windows
 from distvae.tasks.recording_scores import recording_metrics
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.epoch import FIGURES_OF_TRAINING
-from distvae.tune.axes import Axis, Choice
-from distvae.tune.axis_errors import describe_values, refuse_trial
-from distvae.tune.scheduler_check import bounds_differ_along, check_scheduler
-from distvae.tune.space import ROW, Space
+from distvae.tune.space import (
+    EXPECTED,
+    ROW,
+    SHARE,
+    Axis,
+    Choice,
+    Space,
+    count_combinations,
+    in_yaml,
+    read_space,
+    space_path,
+)
 
-MAX_COMBINATIONS = 10_000
-"""Combinations of values, each of which is checked before a sweep starts."""
 SET_BY_SWEEP = ("train.threads", "eval.processes")
 """Settings that a sweep sets itself, because its trials share the processors."""
+CHANGE_THE_BOUND = ("data.", "model.kind", "model.likelihood")
+"""Keys that decide the prior, the likelihood or the data: bounds do not compare across them."""
+INHERITED = ("train.seed",)
+"""Settings that may vary in a population and that a branch keeps."""
+CHANGEABLE = (
+    *("train.rate", "train.rate_low", "train.clip"),
+    *("model.alpha", "model.beta", "model.coherence", "model.sharpness", "model.temperature"),
+    *("estep.parents", "estep.children", "estep.generations", "estep.selection"),
+    *("estep.mutation", "estep.crossover", "estep.rate", "estep.draws"),
+)
+"""Settings that may change while a model trains, because its state does not depend on them."""
+
+
+def load_space(name: str) -> Space:
+    """Read and validate the space of a name or a file."""
+    path = space_path(name)
+    try:
+        space = read_space(path.stem, read_tree(path, EXPECTED))
+        validate_space(space)
+    except Refusal as error:
+        message = str(error)
+        if not message.startswith(str(path)):
+            message = f"{path}: {message}"
+        raise Refusal(message) from error
+    return space
 
 
 def validate_space(space: Space) -> None:
-    """Refuse a space in which some trial could not run, or could not be compared with the others.
+    """Refuse a space in which some trial could not run, or could not be compared.
 
     Every value of every axis is tried, in every combination of the values that conditions depend
     on.
@@ -50,22 +82,23 @@ def validate_space(space: Space) -> None:
         if axis.name not in reached:
             raise Refusal(f"{axis.path}.when: its conditions never hold together")
     check_ranking(space)
-    _check_search(space)
+    for axis in space.axes:
+        if space.search == "grid" and not isinstance(axis.span, Choice):
+            raise Refusal(
+                f"{axis.path}: an interval has no grid; a choice expected, or another search"
+            )
+        if space.seeds > 1 and axis.key == "train.seed":
+            raise Refusal(
+                f"{axis.path}: varies, and seeds: {space.seeds} repeats every trial; one of the two"
+                " expected"
+            )
     check_scheduler(space)
-
-
-def count_combinations(combinations: Iterator[dict[str, Plain]], message: str) -> int:
-    """Return the number of combinations; raise `Refusal` with the message if there are too many."""
-    count = sum(1 for _ in islice(combinations, MAX_COMBINATIONS + 1))
-    if count > MAX_COMBINATIONS:
-        raise Refusal(message.format(f"{MAX_COMBINATIONS:,}"))
-    return count
 
 
 def check_memory(space: Space, data: DataSize, workers: int = 1, copies: int = 1) -> None:
     """Refuse a space in which some trial takes more memory than this machine has free.
 
-    The machine has so many copies of the populations of each worker.
+    The machine keeps `copies` copies of the populations of each worker.
     """
     for values in space.branches():
         for axis, tried in _corners(space, values, space.active_axes(values)):
@@ -77,47 +110,28 @@ def check_memory(space: Space, data: DataSize, workers: int = 1, copies: int = 1
                 raise Refusal(f"{axis.path}: {error}") from error
 
 
-def _check_search(space: Space) -> None:
-    """Refuse axes that do not suit the search or repeated seeds."""
-    for axis in space.axes:
-        if space.search == "grid" and not isinstance(axis.span, Choice):
-            raise Refusal(
-                f"{axis.path}: an interval has no grid; a choice expected, or another search"
-            )
-        if space.seeds > 1 and axis.key == "train.seed":
-            raise Refusal(
-                f"{axis.path}: varies, and seeds: {space.seeds} repeats every trial; one of the two"
-                " expected"
-            )
-
-
 def _check_conditions(space: Space, axis: Axis, earlier: Sequence[Axis]) -> None:
-    """Refuse conditions on keys that do not exist, or that vary only later."""
+    """Refuse conditions on keys that do not exist, that vary only later, or with other values."""
     known = {other.key for other in earlier} | set(space.fixed)
     for key, wanted in axis.when.items():
         path = f"{axis.path}.when.{key}"
-        if key in known:
-            _check_wanted_values(path, wanted, [other for other in earlier if other.key == key])
-        elif key in {other.key for other in space.axes}:
-            raise Refusal(f"{path}: does not vary before this axis; move its axis up")
-        else:
+        if key not in known:
+            if key in {other.key for other in space.axes}:
+                raise Refusal(f"{path}: does not vary before this axis; move its axis up")
             raise Refusal(f"{path}: no such key; {nearest(key, known)}")
-
-
-def _check_wanted_values(path: str, wanted: tuple[Plain, ...], axes: list[Axis]) -> None:
-    """Refuse conditions on values that the axes they depend on never have."""
-    if any(not isinstance(axis.span, Choice) for axis in axes):
-        raise Refusal(f"{path}: is an interval; only a choice can be a condition")
-    values = [value for axis in axes for value in axis.span.corners]
-    for value in wanted:
-        if values and value not in values:
-            raise Refusal(
-                f"{path}: {shown(value)} is never chosen; {nearest(value, map(str, values))}"
-            )
+        axes = [other for other in earlier if other.key == key]
+        if any(not isinstance(other.span, Choice) for other in axes):
+            raise Refusal(f"{path}: is an interval; only a choice can be a condition")
+        values = [value for other in axes for value in other.span.corners]
+        for value in wanted:
+            if values and value not in values:
+                raise Refusal(
+                    f"{path}: {shown(value)} is never chosen; {nearest(value, map(str, values))}"
+                )
 
 
 def _check_branch(space: Space, values: dict[str, Plain], active: list[Axis]) -> None:
-    """Refuse values of active axes that are no valid configuration with the first of the others."""
+    """Refuse values of active axes that give no valid configuration."""
     where = _describe({key: values[key] for key in sorted(space.condition_keys & set(values))})
     for axis in active:
         if sum(other.key == axis.key for other in active) > 1:
@@ -127,12 +141,13 @@ def _check_branch(space: Space, values: dict[str, Plain], active: list[Axis]) ->
             )
         _check_key(space, axis, values)
     for axis, tried in _corners(space, values, active):
-        refuse_trial(space, axis, tried)
+        if error := _error(space, tried):
+            raise Refusal(_explain(space, axis, tried, error))
 
 
 def _describe(values: Mapping[str, Plain]) -> str:
     """Return the values in words."""
-    return describe_values(values) or "every trial"
+    return ", ".join(f"{key} {value}" for key, value in values.items()) or "every trial"
 
 
 def _corners(
@@ -164,62 +179,110 @@ def _check_key(space: Space, axis: Axis, values: Mapping[str, Plain]) -> None:
         )
 
 
+def _error(space: Space, values: Mapping[str, Plain]) -> str:
+    """Return why a trial is no valid configuration; '' for a valid trial."""
+    try:
+        refuse_impossible_measures(space.config(values))
+    except Refusal as error:
+        return str(error)
+    return ""
+
+
+def _explain(space: Space, tried: Axis, values: Mapping[str, Plain], error: str) -> str:
+    """Return the error of a trial with the axis that causes it, and a condition that avoids it.
+
+    The cause is the axis that the error names, or another axis whose values decide whether the
+    trial is valid, or else the axis that was tried.
+    """
+    axes = space.active_axes(values)
+    found = re.match(r"[\w.]+", error)
+    name = found[0] if found else ""
+    by_key = [axis for axis in axes if axis.key == name]
+    by_section = [axis for axis in axes if axis.key.partition(".")[0] == name]
+    named = by_key[0] if by_key else by_section[0] if len(by_section) == 1 else None
+    better: dict[str, tuple[Axis, list[Plain]]] = {}
+    for axis in axes:
+        if axis is not named and (valid := _valid_values(space, axis, values, named)):
+            better[axis.name] = axis, valid
+    if named is None and not better and _error(space, {}):
+        return f"base and fixed: {error}"
+    owner = named or (next(iter(better.values()))[0] if better else tried)
+    better.pop(owner.name, None)
+    text = f"{owner.path}: {error}"
+    if not better:
+        return text
+    keys = {owner.key, *(axis.key for axis, _ in better.values())}
+    text += f" (for {_describe({key: values[key] for key in values if key in keys})})"
+    others = [each for each in better.values() if isinstance(each[0].span, Choice)]
+    others.sort(key=lambda each: (each[0].key not in owner.when, not isinstance(each[1][0], str)))
+    if not others:
+        return text
+    other, valid = others[0]
+    condition = in_yaml({other.key: valid[0] if len(valid) == 1 else valid})
+    below = f", below that of {other.key}," if other.place > owner.place else ""
+    return f"{text}; when: {condition} on this axis{below} expected"
+
+
+def _valid_values(
+    space: Space, axis: Axis, values: Mapping[str, Plain], named: Axis | None
+) -> list[Plain]:
+    """Return the values of an axis, besides its present value, with which a trial is valid.
+
+    The axis that the error names keeps its value, and so does every axis that still applies.
+    """
+    found: list[Plain] = []
+    for value in axis.span.corners:
+        wanted = {**values, axis.key: value}
+        trial: dict[str, Plain] = {}
+        for each in space.axes:
+            if each.applies(space.fixed | trial):
+                kept = wanted.get(each.key)
+                trial[each.key] = kept if kept in each.span.corners else each.span.corners[0]
+        kept_named = named is None or trial.get(named.key) == values[named.key]
+        if kept_named and value != values[axis.key] and not _error(space, trial):
+            found.append(value)
+    return found
+
+
 def check_ranking(space: Space) -> None:
     """Refuse figures that trials do not have, and bounds that do not compare."""
-    figures = _figures(space.base)
+    figures = ranking_figures(space.base)
     for name in space.metrics:
         _check_clean_reference(space, name)
-        _check_measured(space.base, name)
+        for measure in MEASURES:
+            if measure not in space.base.eval.metrics and name in figure_names([measure]):
+                raise Refusal(
+                    f"metrics.{name}: not measured; eval.metrics: [{measure}] among the fixed"
+                    " settings expected"
+                )
         if name not in figures:
             raise Refusal(
                 f"metrics.{name}: no such figure of these trials; {nearest(name, figures)}"
             )
         for axis in space.axes:
-            if group_of(name) == "bound" and bounds_differ_along(axis):
+            if group_of(name) == "bound" and _bounds_differ_along(axis):
                 raise Refusal(
                     f"metrics.{name}: bounds do not compare where {axis.key} varies; "
                     "a figure of quality or sparsity expected, such as pesq_wb or hoyer"
                 )
 
 
-def _figures(base: Config) -> tuple[str, ...]:
+def ranking_figures(base: Config) -> tuple[str, ...]:
+    """Return the figures that trials of a configuration can be ranked by."""
     measured = figure_names(base.eval.metrics)
     if recordings_of(base.data) is not None:
         return (*measured, "hoyer_active", *SPARSITY, *FIGURES_OF_TRAINING)
     found = [name for name in measured if name not in recording_metrics(measured)]
-    return (
-        "squared_error",
-        *SPARSITY,
-        *FIGURES_OF_TRAINING,
-        "bound",
-        "objective",
-        *found,
-        *_figures_of_restoration(base),
-    )
-
-
-def _check_measured(base: Config, name: str) -> None:
-    """Refuse a figure whose measure is not among `eval.metrics`."""
-    for measure in MEASURES:
-        if measure not in base.eval.metrics and name in figure_names([measure]):
-            raise Refusal(
-                f"metrics.{name}: not measured; eval.metrics: [{measure}] among the fixed settings"
-                " expected"
-            )
-
-
-def _figures_of_restoration(config: Config) -> tuple[str, ...]:
-    """Return the figures that compare a restoration with its clean reference."""
-    windows = corrupted_windows(config)
-    return () if windows is None else fidelity_figures(len(windows.window) == 2)
+    windows = corrupted_windows(base)
+    restored = () if windows is None else fidelity_figures(len(windows.window) == 2)
+    general = ("squared_error", *SPARSITY, *FIGURES_OF_TRAINING, "bound", "objective")
+    return (*general, *found, *restored)
 
 
 def _check_clean_reference(space: Space, name: str) -> None:
     """Refuse a figure of restoration if some trial has no clean reference to compare with."""
-    if recordings_of(space.base.data) is not None or name not in (
-        *fidelity_figures(True),
-        *fidelity_figures(False),
-    ):
+    of_restoration = (*fidelity_figures(True), *fidelity_figures(False))
+    if recordings_of(space.base.data) is not None or name not in of_restoration:
         return
     deciding = ("model.kind", "data.noise", "data.snr", "data.drop")
     kinds = [axis for axis in space.axes if axis.key in deciding]
@@ -227,12 +290,85 @@ def _check_clean_reference(space: Space, name: str) -> None:
     for values in [{}, *space.branches(), *varied]:
         if corrupted_windows(space.config(values)) is None:
             where = _describe({key: value for key, value in values.items() if key in space.varied})
+            recordings = ", or data.kind speech," if recording_metrics([name]) else ""
             raise Refusal(
                 f"metrics.{name}: compares with the clean original of damaged data, which"
                 f" is missing for {where}; data.kind patches with data.noise or data.drop above 0"
-                f" and a Gaussian tvae{_or_recordings(name)} expected"
+                f" and a Gaussian tvae{recordings} expected"
             )
 
 
-def _or_recordings(name: str) -> str:
-    return ", or data.kind speech," if recording_metrics([name]) else ""
+def _bounds_differ_along(axis: Axis) -> bool:
+    """Return whether bounds do not compare where an axis varies.
+
+    The objective of VSC with pseudo-inputs is a bound only given the pseudo-inputs it selects.
+    """
+    values = axis.span.values if isinstance(axis.span, Choice) else ()
+    is_pseudo = axis.key == "model.prior" and "pseudo" in values
+    return is_pseudo or axis.key.startswith(CHANGE_THE_BOUND)
+
+
+def check_scheduler(space: Space, workers: bool = False) -> None:
+    """Refuse a space that does not suit its scheduler, or a judge without a scheduler.
+
+    `workers` says whether each trial trains with several workers.
+    """
+    if space.judge is not None and workers:
+        raise Refusal(
+            "--workers: trials that are judged while they train do so in one process each; no"
+            " --workers expected"
+        )
+    if space.scheduler == "none":
+        if space.judge is not None:
+            raise Refusal("judge: nobody asks it; scheduler: asha, median or population expected")
+        return
+    if space.judge is None and space.scheduler != "population":
+        instead = "; judge: {interval: EPOCHS} compares a metric instead"
+        for axis in space.axes:
+            if _bounds_differ_along(axis):
+                raise Refusal(
+                    f"scheduler: {space.scheduler} compares bounds, which do not compare where"
+                    f" {axis.key} varies{instead}"
+                )
+        if len(space.metrics) > 1:
+            raise Refusal(
+                f"scheduler: {space.scheduler} serves one figure; metrics names"
+                f" {', '.join(space.metrics)}{instead}"
+            )
+    elif space.seeds > 1:
+        raise Refusal(f"seeds: {space.seeds}, but a trial is judged by one run; 1 expected")
+    if space.scheduler == "population":
+        _check_population(space)
+
+
+def _check_population(space: Space) -> None:
+    """Refuse a population that cannot be trained generation by generation."""
+    if space.judge is None:
+        raise Refusal(
+            "scheduler: population replaces trials by a metric; judge: {interval: EPOCHS} expected"
+        )
+    if space.search != "random":
+        raise Refusal(
+            f"search: {space.search}, but a population begins with trials drawn at random; random"
+            " expected"
+        )
+    smallest = max(SHARE, sum(1 for _ in space.branches()))
+    if space.trials < smallest:
+        raise Refusal(f"trials: a population of {space.trials}; at least {smallest} expected")
+    train = space.base.train
+    for name in ("patience", "stop_at_noise", "sigma"):
+        if value := getattr(train, name):
+            raise Refusal(
+                f"train.{name}: {str(value).lower()}, but the trials of a population train equally"
+                " long; omit it"
+            )
+    for axis in space.axes:
+        is_buffer = axis.key == "model.alpha" and space.base.model.kind == "gumbel"
+        if axis.key not in (*CHANGEABLE, *INHERITED) or is_buffer:
+            raise Refusal(
+                f"{axis.path}: trials of a population take over weights and states of others, to"
+                f" which {axis.key} gives their shape or meaning; one of"
+                f" {', '.join([*CHANGEABLE, *INHERITED])} expected"
+            )
+    if not any(axis.key in CHANGEABLE for axis in space.axes):
+        raise Refusal("axes: one that may change while a model trains expected, such as train.rate")

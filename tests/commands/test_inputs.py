@@ -17,8 +17,8 @@ from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
 from distvae.files.refusal import MESSAGE, Refusal, shown
 from distvae.reproduce.table import TABLES, read_table
-from distvae.tune.axes import read_axes
-from distvae.tune.space_files import load_space, space_names
+from distvae.tune.space import read_axes, space_names
+from distvae.tune.validation import load_space
 from tests.called import Called
 
 HUGE = "1" + "0" * 400
@@ -209,15 +209,15 @@ def test_a_space_whose_trials_could_not_run_is_refused_before_ray_starts(
     def started(*_: object) -> None:
         raise AssertionError("Ray is started")
 
-    monkeypatch.setattr("distvae.tune.plan.ray_session", started)
+    monkeypatch.setattr("distvae.tune.sweep.ray_session", started)
     change, named = SPACES[name]
     Path("space.yaml").write_text(yaml.safe_dump(SPACE | change))
     assert named in refused(call, "tune", "space.yaml", "--quiet")
 
 
 def test_seeds_of_any_size_give_samplers_a_seed_and_small_ones_what_they_gave() -> None:
-    from distvae.tune.samplers import make_sampler
-    from distvae.tune.space_files import read_space
+    from distvae.tune.space import read_space
+    from distvae.tune.study import make_sampler
 
     for search in ("tpe", "nsga2", "random"):
         for seed in (4294, 4295, 2**40, 2**64 - 1):

@@ -18,8 +18,8 @@ from distvae.tasks.restoration import Restoration, RunDestination, restore_array
 from distvae.tasks.window_decoder import WindowDecoder
 from distvae.train.run import Run
 from distvae.train.session import fit
-from distvae.tune.space_files import load_space
 from distvae.tune.trial import Trials, run_trial
+from distvae.tune.validation import load_space
 from tests.device.pretended import Machine
 from tests.slowly import slow
 

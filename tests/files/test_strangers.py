@@ -32,7 +32,7 @@ from distvae.track import Store, Tracker
 from distvae.track.record import RECORD, read_record, write_document
 from distvae.track.sender import Sender
 from distvae.train.session import fit
-from distvae.tune.sweep_file import SWEEP_FILE
+from distvae.tune.folder import SWEEP_FILE
 from tests.called import Called
 from tests.report import folders
 

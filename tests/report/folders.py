@@ -12,11 +12,10 @@ import soundfile
 from PIL import Image
 
 from distvae.train.session import fit
-from distvae.tune.optuna_study import OptunaStudy
+from distvae.tune.folder import SWEEP_FILE, describe_sweep
 from distvae.tune.results import Findings, Result, rank, write_findings
-from distvae.tune.space import Space
-from distvae.tune.space_files import read_space
-from distvae.tune.sweep_file import SWEEP_FILE, describe_sweep
+from distvae.tune.space import Space, read_space
+from distvae.tune.study import OptunaStudy
 from tests import tiny
 
 TREE: dict[str, Any] = {

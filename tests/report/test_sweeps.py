@@ -20,12 +20,11 @@ from distvae import report
 from distvae.files.refusal import Refusal
 from distvae.report.reading import RunResults, Sweep, Trial
 from distvae.report.sweeps import exhibits, space
-from distvae.tune.optuna_study import OptunaStudy
-from distvae.tune.pictures import MAX_TRIALS
-from distvae.tune.results import Directions, Result, rank
-from distvae.tune.space import Space
-from distvae.tune.space_files import load_space, read_space, space_names
-from distvae.tune.sweep_file import describe_sweep
+from distvae.tune.folder import describe_sweep
+from distvae.tune.results import MAX_TRIALS, Result, rank
+from distvae.tune.space import Directions, Space, read_space, space_names
+from distvae.tune.study import OptunaStudy
+from distvae.tune.validation import load_space
 from tests.report import folders as sweeps
 from tests.report.reader import Page, trials
 

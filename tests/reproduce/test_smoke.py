@@ -17,8 +17,8 @@ from distvae.reproduce.rows import read_rows
 from distvae.reproduce.run import Reproduction, Work
 from distvae.reproduce.table import read_table, table_names
 from distvae.tasks.recording_scores import available_metrics
+from distvae.tune.results import STOPPED
 from distvae.tune.sweep import SweepOptions
-from distvae.tune.table import STOPPED
 from distvae.tune.trial import Trials, run_trial
 
 pytestmark = pytest.mark.slow

@@ -47,7 +47,7 @@ from distvae.config.recipes import load
 from distvae.numerics.figures import group_of
 from distvae.tune import validation
 for recipe in ("speech-vae", "mnist-vae", "house-50"):
-    for figure in validation._figures(load(recipe)):
+    for figure in validation.ranking_figures(load(recipe)):
         assert group_of(figure), figure
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -32,7 +32,7 @@ def write_images(folder: Path) -> None:
 def steady(
     shared_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[str], dict[int, Any]]:
-    """A sweep's words without its folder, and what it comes to when nothing disturbs it."""
+    """A sweep's words without its folder, and its figures when nothing disturbs it."""
     folder = tmp_path_factory.mktemp("steady")
     write_images(folder)
     (folder / "steady.yaml").write_text(yaml.safe_dump(STEADY, sort_keys=False))

@@ -48,7 +48,7 @@ STEADY = TREE | {
 PROGRAM = """
 import sys
 from pathlib import Path
-from distvae.tune.space_files import load_space
+from distvae.tune.validation import load_space
 from distvae.tune.sweep import SweepOptions, run_sweep
 file, images, out, *pairs = sys.argv[1:]
 given = dict(pair.split("=") for pair in pairs if "=" in pair)
@@ -85,25 +85,25 @@ class Sweep:
         )
 
     def wait_for(self, pattern: str, out: Path, count: int = 1) -> None:
-        """Wait until there are so many files of a pattern in its folder."""
+        """Wait until its folder has `count` files of a pattern."""
         while len(list(out.glob(pattern))) < count:
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """Kill its process, not those that it has started."""
+        """Kill its process, but no process that it has started."""
         self.process.kill()
         self.process.communicate(timeout=100)
 
     def finish(self) -> str:
-        """Wait for its end without a failure, and return what it said."""
+        """Wait for its end without a failure, and return its messages."""
         said = self.process.communicate(timeout=300)[1]
         assert self.process.returncode == 0, said
         assert self.ends_alone()
         return said
 
     def interrupt(self) -> str:
-        """Press Ctrl-C, and return what it said until its end."""
+        """Press Ctrl-C, and return its messages until its end."""
         os.killpg(self.process.pid, signal.SIGINT)
         said = self.process.communicate(timeout=120)[1]
         assert self.process.returncode == 130, said

@@ -30,10 +30,10 @@ from distvae.machines.workers.worker_group import WorkerGroup
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import open_folder
-from distvae.tune.preparation import limit_concurrency, open_data, prepare_space
 from distvae.tune.resources import TrialResources, wait_for_capacity
-from distvae.tune.space_files import load_space
+from distvae.tune.sweep import limit_concurrency, open_data, prepare_space
 from distvae.tune.trial import Trials, run_trial
+from distvae.tune.validation import load_space
 from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.kills import PACE
@@ -173,7 +173,7 @@ def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 8])
 def test_trials_that_share_gpus_equally_all_fit_as_ray_counts(gpus: int) -> None:
-    """It counts in ten-thousandths of a GPU, and rounds what is requested to the nearest."""
+    """It counts in ten-thousandths of a GPU, and rounds requests to the nearest."""
     machine = [{"CPU": 64.0, "GPU": float(gpus)}]
     for trials in range(gpus, 65):
         share = resources().tune_request(machine, 1, trials)["gpu"]
@@ -263,11 +263,11 @@ def test_the_device_is_left_to_the_process_of_the_trial(file: Path) -> None:
 
 
 COMMON = "AutoscalingCoordinator"
-"""The actor of which Ray has one for all trainings."""
+"""The actor that all trainings of a Ray share."""
 
 
 def held(ray: Any) -> list[str]:
-    """What is left of trainings: actors that live, and places that are kept for workers."""
+    """The remains of trainings: actors that live, and places that are kept for workers."""
     actors = [
         actor
         for actor in ray._private.state.state.actor_table(None).values()
@@ -289,7 +289,7 @@ def until(reached: Callable[[], object], process: "subprocess.Popen[str] | None"
 
 
 def listen_for_an_epoch(place: str) -> list[str]:
-    """What is left in Ray of an endless training that nobody listens to after its first epoch."""
+    """The remains in Ray of an endless training that nobody listens to after its first epoch."""
     config = load("bars", {"data.rows": 200, "train.epochs": 1_000_000, "train.device": "cpu"})
     folder, dataset = Folder(place), open_dataset(config.data)
     open_folder(config, dataset, folder, "bars", resume=False, force=False)

@@ -1,4 +1,4 @@
-"""Trials that restore a picture or a sound are ranked by how close they come to what was clean."""
+"""Trials that restore a picture or a sound are ranked by their distance from the clean original."""
 
 import json
 import subprocess
@@ -22,9 +22,9 @@ from distvae.tasks.scoring import score_run
 from distvae.train.run import Run
 from distvae.train.session import fit
 from distvae.tune.results import Result, rank
-from distvae.tune.space_files import load_space, read_space
+from distvae.tune.space import read_space
 from distvae.tune.trial import Trials, run_trial
-from distvae.tune.validation import validate_space
+from distvae.tune.validation import load_space, validate_space
 
 SMALL = {
     "model.hidden": [16],

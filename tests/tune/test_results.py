@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.tune.results import (
-    Directions,
     Findings,
     Left,
     Result,
     draw_front,
+    print_findings,
     rank,
     write_findings,
 )
-from distvae.tune.table import print_findings
+from distvae.tune.space import Directions
 
 METRICS: Directions = {"pesq_wb": "max", "effective_atoms": "min"}
 
@@ -35,17 +35,6 @@ def failed(number: int) -> Result:
     return Result(
         number, {"model.kind": "vsc"}, "failed", cause="the objective is no longer finite"
     )
-
-
-FIGURE = st.integers(0, 4).map(float)
-
-
-@given(st.lists(st.tuples(FIGURE, FIGURE), min_size=1, max_size=12))
-def test_what_is_marked_is_the_pareto_front(figures: list[tuple[float, float]]) -> None:
-    ranked = rank([result(n, *pair) for n, pair in enumerate(figures)], METRICS)
-    gain = np.array([[r.figures["pesq_wb"], -r.figures["effective_atoms"]] for r in ranked])
-    at_least, better = (gain[:, None] >= gain).all(-1), (gain[:, None] > gain).any(-1)
-    assert [r.unbeaten for r in ranked] == (~(at_least & better).any(0)).tolist()
 
 
 def test_the_best_comes_first_and_what_did_not_finish_last() -> None:

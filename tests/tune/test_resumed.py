@@ -4,33 +4,33 @@ import copy
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
-from distvae.tune import pictures
-from distvae.tune.axes import Axis, Choice
-from distvae.tune.optuna_study import OptunaStudy
-from distvae.tune.pictures import LAST, undrawn_runs
-from distvae.tune.preparation import DEFAULT_RESOURCES, prepare_space
-from distvae.tune.results import Result, rank
-from distvae.tune.same_data import refuse_other_data
-from distvae.tune.space import ROW, Row, Space
-from distvae.tune.space_files import read_space
-from distvae.tune.sweep import SweepOptions, run_sweep
-from distvae.tune.sweep_file import (
+from distvae.tune.folder import (
     SWEEP_FILE,
-    describe_arithmetic,
     describe_sweep,
+    prepare_sweep_folder,
     recorded_name,
+    refuse_other_data,
     refuse_other_sweep,
 )
-from distvae.tune.trial import Trials, run_trial
+from distvae.tune.results import Result, rank
+from distvae.tune.space import ROW, Axis, Choice, Row, Space, read_space
+from distvae.tune.study import OptunaStudy
+from distvae.tune.sweep import DEFAULT_RESOURCES, SweepOptions, prepare_space, run_sweep
+from distvae.tune.trial import LAST_PICTURE, TrialRun, Trials, run_trial
+from distvae.tune.validation import load_space
+from tests.train.test_bits import busy
 from tests.tune.conftest import write_images
 from tests.tune.sweeps import TREE as SWEPT
 from tests.tune.sweeps import figures
@@ -76,15 +76,14 @@ def template(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(space: Space, out: Path) -> None:
     """Train all trials of a space into a folder, without Ray. Their pictures pass for drawn."""
     out.mkdir()
-    facts = describe_sweep(space) | describe_arithmetic(space, DEFAULT_RESOURCES)
-    (out / SWEEP_FILE).write_text(json.dumps(facts))
+    prepare_sweep_folder(space, out, False, DEFAULT_RESOURCES)
     study, trials = OptunaStudy(space, out), Trials(space, out.absolute() / "trials")
     while trial := study.next_trial():
         *_, last = run_trial(trials, trial.number, trial.values)
         ended = Result(trial.number, trial.values, "finished", figures=last["figures"])
         study.record_result(ended)
-    for run in undrawn_runs(trials, rank(study.results, space.metrics)):
-        (run.evaluation / LAST).touch()
+    for run in trials.undrawn(rank(study.results, space.metrics)):
+        (run.evaluation / LAST_PICTURE).touch()
 
 
 @pytest.fixture
@@ -137,16 +136,16 @@ def test_a_sweep_whose_trials_have_ended_has_nothing_left_wherever_its_data_lies
 def test_a_signal_while_pictures_are_drawn_leaves_only_pictures(
     root: Path, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for picture in root.glob(f"sweep/trials/*/evaluation/val/{LAST}"):
+    for picture in root.glob(f"sweep/trials/*/evaluation/val/{LAST_PICTURE}"):
         picture.unlink()
     options = SweepOptions(data=str(root / "images"), resume=True, quiet=True, root=root)
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, "draw_run", lambda run: signal.raise_signal(signal.SIGINT))
+        patch.setattr(TrialRun, "draw", lambda run: signal.raise_signal(signal.SIGINT))
         stopped = run_sweep(space, root / "sweep", options)
     assert (stopped.exit_code, stopped.left) == (130, "pictures")
     resumed = run_sweep(space, root / "sweep", options)
     assert (resumed.exit_code, resumed.left) == (0, "nothing")
-    drawn = list(root.glob(f"sweep/trials/*/evaluation/val/{LAST}"))
+    drawn = list(root.glob(f"sweep/trials/*/evaluation/val/{LAST_PICTURE}"))
     assert len(drawn) == 2
     assert all(picture.stat().st_size for picture in drawn)
 
@@ -271,3 +270,87 @@ def test_of_many_changes_the_first_are_told_and_the_others_counted(
     with pytest.raises(Refusal, match=r"key00 was not in it; .*and \d+ more; the axes") as told:
         refuse_other_sweep(replace(space, axes=(*space.axes, *more)), tmp_path)
     assert "..." not in str(told.value)
+
+
+SPEECH: dict[str, Any] = {
+    "base": "speech-vae",
+    "fixed": {"train.epochs": 2, "train.device": "cpu", "eval.metrics": ["estoi", "stoi", "isd"]},
+    "metrics": {"stoi": "max", "hoyer": "max"},
+    "trials": 2,
+    "concurrent": 2,
+    "search": "grid",
+    "axes": [{"key": "model.kind", "choice": ["vae", "vsc"]}],
+}
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SPEECH, sort_keys=False))
+    return path
+
+
+def swept(speech: Path, out: Path) -> dict[str, Any]:
+    """The figures of all trials, by the kind of their model."""
+    words = [sys.executable, "-m", "distvae", "tune", str(speech), "--out", str(out), "--quiet"]
+    subprocess.run(words, check=True, capture_output=True, timeout=600)
+    trials = json.loads((out / "results.json").read_text())["trials"]
+    return {trial["values"]["model.kind"]: trial["figures"] for trial in trials}
+
+
+@pytest.mark.long
+def test_a_sweep_on_a_busy_machine_has_every_figure_of_one_before(
+    speech: Path, tmp_path: Path
+) -> None:
+    first = swept(speech, tmp_path / "first")
+    assert set(first) == {"vae", "vsc"}
+    assert all(figures["stoi"] > 0 for figures in first.values())
+    with busy(2):
+        assert swept(speech, tmp_path / "second") == first
+
+
+def test_all_trials_are_told_one_library_and_number_of_threads(speech: Path) -> None:
+    settled = prepare_space(load_space(str(speech)), {})
+    assert settled.base.train.products in ("blas", "onednn")
+    assert isinstance(settled.base.train.threads, int)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_began_on_another_processor_says_so_before_it_goes_on(
+    speech: Path, tmp_path: Path
+) -> None:
+    space, out = replace(load_space(str(speech)), concurrent=1), tmp_path / "out"
+    out.mkdir()
+    settled = prepare_space(space, {})
+
+    prepare_sweep_folder(settled, out, False, DEFAULT_RESOURCES)
+    facts = json.loads((out / SWEEP_FILE).read_text())
+    facts["arithmetic"]["processor"] = "another"
+    (out / SWEEP_FILE).write_text(json.dumps(facts))
+    with pytest.raises(
+        Refusal, match=r"than the run so far, in .*out: .*instead of another; .*train\.bits=any"
+    ):
+        run_sweep(space, out, SweepOptions(resume=True, quiet=True, root=tmp_path))
+
+
+def test_a_sweep_from_before_a_setting_goes_on_as_it_was_done_then(
+    speech: Path, tmp_path: Path
+) -> None:
+    """Settings that are younger than the sweep have the values that were meant before there was a
+    choice.
+    """
+
+    crops = {
+        "base": "natural-linear",
+        "fixed": {},
+        "axes": [{"key": "model.latent", "choice": [16, 32]}],
+    }
+    speech.write_text(yaml.safe_dump(SPEECH | crops | {"metrics": {"val_bound": "max"}}))
+    space = load_space(str(speech))
+    facts = json.loads(json.dumps(describe_sweep(space.pinned({"data.contrast": "common"}))))
+    for younger in ("data.contrast", "train.products", "train.bits"):
+        del facts["config"][younger]
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(facts))
+    refuse_other_sweep(space.pinned({"data.contrast": "common"}), tmp_path)
+    with pytest.raises(Refusal, match=r"config\.data\.contrast 'common', not 'own'"):
+        refuse_other_sweep(space, tmp_path)

@@ -1,5 +1,5 @@
-"""Sweeps: what is settled beforehand, one trial without Ray, and whole sweeps in processes of their
-own.
+"""Sweeps: settings before a start, one trial without Ray, and whole sweeps in their own
+processes.
 """
 
 import json
@@ -11,7 +11,6 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,14 @@ from distvae.track.record import read_record
 from distvae.track.records import list_records
 from distvae.track.sender import Sender
 from distvae.train.run import read_epochs
-from distvae.tune.display import SweepDisplay
 from distvae.tune.folder import clear_folder, has_content, locked_folder
-from distvae.tune.optuna_study import OptunaStudy
-from distvae.tune.pictures import draw_pictures, shown_in_report, undrawn_runs
-from distvae.tune.preparation import prepare_space
-from distvae.tune.recorder import Recorder
-from distvae.tune.results import EndedEpoch, Result, rank
-from distvae.tune.space import Space
-from distvae.tune.space_files import load_space, read_space
-from distvae.tune.sweep import SweepOptions, _close_records, run_sweep
+from distvae.tune.recorder import Recorder, SweepDisplay
+from distvae.tune.results import Result, rank, shown_in_report
+from distvae.tune.space import Space, read_space
+from distvae.tune.study import OptunaStudy
+from distvae.tune.sweep import SweepOptions, prepare_space, run_recorded, run_sweep
 from distvae.tune.trial import Trials, run_trial
+from distvae.tune.validation import load_space
 from tests.tune.sweeps import (
     STEADY_TRIALS,
     TREE,
@@ -229,17 +225,6 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
-def test_an_epoch_is_new_that_is_further_than_any_before(space: Space, tmp_path: Path) -> None:
-    recorder = recorder_of(Trials(replace(space, seeds=2), tmp_path / "trials"), tmp_path)
-    recorder.started(1, {})
-    told = [[(1, 0), (2, 0)], [(2, 0)], [], [(1, 1)], [(3, 0)], [(2, 1)]]
-    found = [
-        recorder.trained(1, [EndedEpoch(epoch, -1.0, seed) for epoch, seed in epochs])
-        for epochs in told
-    ]
-    assert found == [True, False, False, True, False, True]
-
-
 @pytest.mark.usefixtures("nowhere")
 def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
     space: Space, images: Path, tmp_path: Path
@@ -259,7 +244,7 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
 def test_the_record_of_a_trial_has_the_bound_that_it_is_ranked_by(
     space: Space, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is that of the best epoch, after which this trial learns its images by heart."""
+    """It is the bound of the best epoch, after which this trial overfits."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     wide: dict[str, Plain] = {"model.hidden": [64], "estep.hidden": [64], "train.epochs": 8}
     space = space.pinned({"data.path": str(images), "eval.processes": 1, **wide})
@@ -304,18 +289,22 @@ def test_a_halted_trial_closes_its_record_at_once_and_once(watched: Trials, tmp_
     values: dict[str, Plain] = {"model.kind": "sdm"}
     recorder = recorder_of(watched, tmp_path)
     for number in (1, 2):
+        trial = recorder.next_trial()
+        assert trial
         reports = run_trial(watched, number, values)
+        recorder.started(number, values)
         next(reports)
         assert open_files(watched.folder_of(number))
-        recorder.started(number, values)
-        recorder.display.trial_halted(number)
         if number == 1:
             reports.close()
+        recorder.ended(number, {}, "")
+        assert has_ended(watched, number)
     assert not open_files(watched.folder_of(1))
-    assert [has_ended(watched, number) for number in (1, 2)] == [True, False]
-    for _ in range(3):  # as at the end of the sweep, and of two that resume it
-        _close_records(watched, recorder.display)
-        assert [has_ended(watched, number) for number in (1, 2)] == [True, True]
+    records = [read_record(watched.folder_of(number)) for number in (1, 2)]
+    assert [record["status"] for record in records] == ["KILLED", "KILLED"]
+    for _ in range(2):  # as at the end of the sweep, and of a sweep that resumes it
+        run_recorded(recorder, None)
+    assert [read_record(watched.folder_of(number)) for number in (1, 2)] == records
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere open files are not listed")
@@ -330,35 +319,14 @@ def test_a_trial_that_pauses_closes_its_files_but_not_its_record(watched: Trials
     assert not has_ended(watched, 1)
 
 
-@pytest.mark.usefixtures("nowhere")
-def test_mlflow_is_told_of_a_halted_trial_after_its_process_has_closed_its_record(
-    watched: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recorder = recorder_of(watched, tmp_path)
-    told: list[Path] = []
-    monkeypatch.setattr(recorder.sending, "notify", told.append)
-    numbers = []
-    for _ in range(2):
-        trial = recorder.next_trial()
-        assert trial
-        recorder.started(trial.number, trial.values)
-        numbers.append(trial.number)
-    halted, other = numbers
-    reports = run_trial(watched, halted, {"model.kind": "sdm"})
-    recorder.trained(halted, [EndedEpoch(next(reports)["epoch"], 0.0)])
-    recorder.ended(halted, {}, "")
-    told.clear()
-    recorder.trained(other, [])
-    assert told == [watched.folder_of(other)]
-    reports.close()
-    for count in (1, 1):
-        recorder.trained(other, [])
-        assert told.count(watched.folder_of(halted)) == count
-
-
 def result(number: int, error: float, hoyer: float) -> Result:
     figures = {"squared_error": error, "hoyer": hoyer}
     return Result(number, {"model.kind": "sdm"}, state="finished", figures=figures)
+
+
+def draw(trials: Trials, ranked: list[Result]) -> None:
+    for run in trials.undrawn(ranked):
+        run.draw()
 
 
 @pytest.mark.slow
@@ -366,7 +334,7 @@ def result(number: int, error: float, hoyer: float) -> Result:
 def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
     space: Space, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of many, the front and the worst; a trial of which there are pictures is not drawn again."""
+    """Of many, the front and the worst; a trial that has pictures is not drawn again."""
     space = space.pinned({"data.path": str(images), "eval.processes": 1, "train.epochs": 1})
     trials = Trials(space, tmp_path / "trials")
     for number in (1, 2, 3):
@@ -375,16 +343,14 @@ def test_pictures_are_drawn_of_the_trials_that_the_report_shows(
     results = [result(1, 0.1, 0.9), result(2, 0.2, 0.8), result(3, 0.3, 0.7)]
     ranked = rank(results, {"squared_error": "min", "hoyer": "max"})
     assert [each.number for each in shown_in_report(ranked)] == [1, 2, 3]
-    monkeypatch.setattr("distvae.tune.pictures.MAX_TRIALS", 2)
+    monkeypatch.setattr("distvae.tune.results.MAX_TRIALS", 2)
     assert [each.number for each in shown_in_report(ranked)] == [1, 3]
-    draw_pictures(undrawn_runs(trials, ranked), stop=lambda: True)
-    assert not list(tmp_path.rglob("*.png"))
-    draw_pictures(undrawn_runs(trials, ranked))
+    draw(trials, ranked)
     drawn = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     names = {path.name for path in drawn}
     assert {"images.png", "codes.png", "learning.png"} <= names
     assert {path.relative_to(trials.folder).parts[0] for path in drawn} == {"1", "3"}
-    draw_pictures(undrawn_runs(trials, ranked))
+    draw(trials, ranked)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == drawn
 
 
@@ -434,79 +400,6 @@ def test_a_trial_of_several_seeds_has_their_means_and_spread(
         pair = [figures[name] for figures in alone]
         assert reports[-1]["figures"][name] == pytest.approx(np.mean(pair))
         assert reports[-1]["figures"][f"{name}_spread"] == pytest.approx(np.std(pair, ddof=1))
-
-
-def test_without_a_terminal_every_trial_is_told_in_plain_lines(
-    space: Space, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with SweepDisplay(space, quiet=False) as display:
-        display.trial_started(1, {"model.kind": "sdm", "model.latent": 4, "model.alpha": 0.12345})
-        display.epoch_finished(1, EndedEpoch(2, -3.5))
-        display.trial_finished(1, {"squared_error": 0.25, "hoyer": 0.5})
-        display.trial_started(2, {"model.kind": "vsc"})
-        display.trial_failed(2, "no memory")
-    said = capsys.readouterr().err
-    assert "trial 1/4: sdm latent 4 alpha 0.123: squared_error 0.250, hoyer 0.500" in said
-    assert "trial 2/4: vsc: failed: no memory" in said
-    assert "\033" not in said
-
-
-def test_it_is_told_how_far_all_trials_are_and_how_long_the_others_take(
-    space: Space, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Four trials of two epochs; each epoch takes 25 seconds, by a clock of this test."""
-    space = replace(space, base=space.base.with_("train", epochs=2), trials=4)
-    seconds = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
-    with SweepDisplay(space, quiet=False) as display:
-        for number in (1, 2):
-            display.trial_started(number, {"model.kind": "sdm"})
-            for epoch in (1, 2):
-                seconds[0] += 25.0
-                display.epoch_finished(number, EndedEpoch(epoch, -3.5))
-            display.trial_finished(number, {"squared_error": 0.25, "hoyer": 0.5})
-    told = [line for line in capsys.readouterr().err.splitlines() if "in all" in line]
-    assert [line.partition("; ")[2] for line in told] == [
-        "1 of 8 epochs in all",
-        "2 of 8 epochs in all, about 2:30 left",
-        "3 of 8 epochs in all, about 2:05 left",
-        "4 of 8 epochs in all, about 1:40 left",
-    ]
-
-
-def test_the_time_left_follows_the_recent_pace(
-    space: Space, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Epochs of 10 seconds, then as long again epochs of 40, by a clock of this test."""
-    space = replace(space, base=space.base.with_("train", epochs=100), trials=1)
-    seconds = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
-    with SweepDisplay(space, quiet=True) as display:
-        display.trial_started(1, {"model.kind": "sdm"})
-        for epoch in range(1, 42):
-            seconds[0] += 10.0 if epoch <= 33 else 40.0
-            display.epoch_finished(1, EndedEpoch(epoch, -3.5))
-    assert display.progress() == "41 of 100 epochs in all, about 39:20 left"
-
-
-def test_all_seeds_of_a_trial_count(space: Space) -> None:
-    space = replace(space, base=space.base.with_("train", epochs=2), trials=2, seeds=3)
-    with SweepDisplay(space, quiet=True) as display:
-        told = [display.progress()]
-        for number in (1, 2):
-            display.trial_started(number, {"model.kind": "sdm"})
-            for seed, epoch in product(range(3), (1, 2)):
-                display.epoch_finished(number, EndedEpoch(epoch, -3.5, seed))
-                told.append(display.progress())
-            display.trial_finished(number, {"squared_error": 0.25, "hoyer": 0.5})
-    assert told == [f"{done} of 12 epochs in all" for done in range(13)]
-
-
-def test_quiet_says_nothing(space: Space, capsys: pytest.CaptureFixture[str]) -> None:
-    with SweepDisplay(space, quiet=True) as display:
-        display.trial_started(1, {"model.kind": "vae"})
-        display.trial_failed(1, "no memory")
-    assert capsys.readouterr().err == ""
 
 
 def recorded(root: Path, experiment: str) -> tuple[Any, list[Any]]:

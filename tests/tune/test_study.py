@@ -1,24 +1,30 @@
 """What a sweep tries: by each way to search, after a pause, and never twice."""
 
+import json
 import multiprocessing
 import os
 import shutil
-from collections import Counter
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
-from optuna import Study
 from sqlalchemy import Connection, Engine, event
 
 from distvae.files.refusal import Refusal
-from distvae.tune.optuna_study import FILE, OptunaStudy, read_trials
 from distvae.tune.results import EndedEpoch, Result
-from distvae.tune.space import Space
-from distvae.tune.space_files import load_space, read_space
+from distvae.tune.space import Space, read_space
+from distvae.tune.study import FAILURES_TO_GIVE_UP, FILE, OptunaStudy, read_trials
 from distvae.tune.validation import validate_space
+from tests.ports import answers, free_port
+from tests.processes import started
 from tests.slowly import slow
+from tests.tune.sweeps import opened_study
 
 TREE: dict[str, Any] = {
     "base": "mnist-vae",
@@ -54,7 +60,7 @@ def end(study: OptunaStudy, number: int, values: dict[str, Any]) -> None:
 
 
 def tried(study: OptunaStudy) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Run a sweep to its end, one trial after the other."""
+    """Run a sweep to its end, one trial after another."""
     while setting := study.next_trial():
         yield setting.number, setting.values
         end(study, setting.number, setting.values)
@@ -96,7 +102,7 @@ def killed_after(transactions: int, explored: Space, folder: Path) -> bool:
 
 
 def run_until(transactions: int, explored: Space, folder: Path) -> None:
-    """Run a sweep, and end this process after so many transactions."""
+    """Run a sweep, and end this process after some transactions."""
     left = transactions
 
     def count(_: Connection) -> None:
@@ -124,7 +130,7 @@ def run_until(transactions: int, explored: Space, folder: Path) -> None:
 def test_a_sweep_that_was_killed_at_any_moment_tries_what_one_that_was_not_tries(
     search: str, every: int, tmp_path: Path
 ) -> None:
-    explored = space(search=search, trials=2, seed=2)
+    explored = space(search=search, trials=4, seed=2)
     begun, whole = tmp_path / "begun", tmp_path / "whole"
     begun.mkdir()
     OptunaStudy(explored, begun)
@@ -137,7 +143,7 @@ def test_a_sweep_that_was_killed_at_any_moment_tries_what_one_that_was_not_tries
         found = {result.number: result.values for result in study.results}
         assert found == expected, f"after {crashes} transactions"
         crashes += every
-    assert crashes > 10, "a trial takes several transactions"
+    assert crashes > 10, "four trials take several transactions each"
 
 
 def test_a_grid_tries_everything_once_and_nothing_else(tmp_path: Path) -> None:
@@ -163,49 +169,21 @@ def test_the_ledger_lies_in_its_folder_whatever_the_folder_is_called(
     assert [trial.number for trial in read_trials(folder)] == [0, 1]
 
 
-def grid(latents: int) -> Space:
-    return space(search="grid", axes=[{"key": "model.latent", "choice": [*range(1, latents + 1)]}])
-
-
-def test_a_grid_that_was_enqueued_in_part_is_completed_and_nothing_is_enqueued_twice(
-    tmp_path: Path,
-) -> None:
-    for latents in (3, 5, 5):
-        study = OptunaStudy(grid(latents), tmp_path).study
-        fixed = [trial.system_attrs["fixed_params"] for trial in study.get_trials()]
-        assert fixed == [{"model.latent": str(latent)} for latent in range(1, latents + 1)]
-
-
-def test_a_grid_is_enqueued_with_as_many_looks_at_the_trials_however_large_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks, read = Counter[int](), Study.get_trials
-    for size in (2, 12):
-
-        def looked(study: Study, *given: Any, size: int = size, **named: Any) -> Any:
-            looks[size] += 1
-            return read(study, *given, **named)
-
-        monkeypatch.setattr(Study, "get_trials", looked)
-        (tmp_path / str(size)).mkdir()
-        OptunaStudy(grid(size), tmp_path / str(size))
-    assert looks[2] == looks[12]
-
-
-def test_the_grid_of_the_table_has_its_rows() -> None:
-    assert load_space("sdm-table").trials == 14
-
-
-def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
-    fewer, more = (space(search="random", trials=trials) for trials in (3, 5))
-    first = list(tried(OptunaStudy(fewer, tmp_path)))
-    assert [number for number, _ in [*first, *tried(OptunaStudy(more, tmp_path))]] == [
-        1,
-        2,
-        3,
-        4,
-        5,
+def test_a_grid_that_version_0_2_0_stored_beforehand_goes_on(tmp_path: Path) -> None:
+    """It was killed while it drew the second trial."""
+    axes = [{"key": "model.latent", "choice": [2, 4, 8]}]
+    explored = space(search="grid", axes=axes, trials=4)
+    old = OptunaStudy(explored, tmp_path).study
+    for latent in (2, 4, 8):
+        old.enqueue_trial({"model.latent": str(latent)})
+    first, _ = old.ask(), old.ask()
+    first.set_user_attr("values", explored.suggest(first))
+    found = [
+        (number, values["model.latent"])
+        for number, values in tried(OptunaStudy(explored, tmp_path))
     ]
+    assert found[:3] == [(1, 2), (2, 4), (3, 8)]
+    assert [number for number, _ in found] == [1, 2, 3, 4]
 
 
 @pytest.mark.slow
@@ -299,3 +277,139 @@ def test_what_cannot_be_searched_is_refused(name: str) -> None:
     fields, message = REFUSED[name]
     with pytest.raises(Refusal, match=message):
         space(**fields)
+
+
+def test_a_sweep_without_hope_is_given_up(tmp_path: Path) -> None:
+    study, begun = OptunaStudy(space(), tmp_path), 0
+    while setting := study.next_trial():
+        begun += 1
+        study.record_result(
+            Result(setting.number, setting.values, state="failed", cause="no memory")
+        )
+    assert begun == FAILURES_TO_GIVE_UP
+    assert study.all_failed
+
+
+def fail(study: OptunaStudy, number: int) -> None:
+    study.record_result(Result(number, study.values(number), "failed", cause="diverged"))
+
+
+def with_first_failed(folder: Path) -> OptunaStudy:
+    """A sweep whose first trials have failed, while another trial still trains."""
+    study = OptunaStudy(space(), folder)
+    numbers = [trial.number for trial in (study.next_trial() for _ in range(4)) if trial]
+    for number in numbers[:FAILURES_TO_GIVE_UP]:
+        fail(study, number)
+    return study
+
+
+def test_a_sweep_whose_first_trials_failed_waits_for_those_that_train(tmp_path: Path) -> None:
+    study = with_first_failed(tmp_path)
+    assert study.next_trial() is None
+    assert (study.waits, study.is_done, study.all_failed) == (True, False, False)
+    end(study, 4, study.values(4))
+    assert (study.waits, study.is_done, study.all_failed) == (False, False, False)
+    assert [number for number, _ in tried(study)] == [*range(5, 13)]
+
+
+def test_a_sweep_is_given_up_when_the_last_that_trained_has_failed_too(tmp_path: Path) -> None:
+    study = with_first_failed(tmp_path)
+    fail(study, 4)
+    assert study.next_trial() is None
+    assert (study.waits, study.is_done, study.all_failed) == (False, True, True)
+
+
+def test_an_interrupted_trial_goes_on_though_the_first_failed(tmp_path: Path) -> None:
+    with_first_failed(tmp_path)
+    study = OptunaStudy(space(), tmp_path)
+    assert (study.waits, study.is_done) == (False, False)
+    trial = study.next_trial()
+    assert trial is not None
+    assert trial.number == 4
+    assert study.waits
+
+
+@pytest.fixture
+def ended(tmp_path: Path) -> tuple[str, dict[int, dict[str, Any]]]:
+    """The address of a sweep's file, and the settings of its trials; the third failed."""
+    explored, settings = space(trials=4), {}
+    study = OptunaStudy(explored, tmp_path)
+    while trial := study.next_trial():
+        settings[trial.number] = dict(trial.values)
+        if trial.number == 3:
+            study.record_result(Result(3, settings[3], "failed", cause="diverged"))
+        else:
+            end(study, trial.number, settings[trial.number])
+    return f"sqlite:///{tmp_path / 'optuna.db'}", settings
+
+
+def errors(settings: dict[int, dict[str, Any]]) -> dict[int, float]:
+    """What the trials that finished are worth, as `figures` has it."""
+    return {
+        number: abs(values["model.latent"] - 4) + values.get("model.alpha", 0.3)
+        for number, values in settings.items()
+        if number != 3
+    }
+
+
+def test_optuna_loads_the_study(ended: tuple[str, dict[int, dict[str, Any]]]) -> None:
+    storage, settings = ended
+    with opened_study(storage) as study:
+        assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
+        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 + [
+            "FAIL",
+            "COMPLETE",
+        ]
+        found = {trial.number + 1: trial for trial in study.trials}
+        assert {number: trial.user_attrs["values"] for number, trial in found.items()} == settings
+        assert {number: found[number].values[0] for number in errors(settings)} == errors(settings)
+        assert found[3].user_attrs["result"]["cause"] == "diverged"
+        frame = study.trials_dataframe(attrs=("number", "params", "values", "state"))
+        assert list(frame["params_model.latent"]) == [
+            str(values["model.latent"]) for values in settings.values()
+        ]
+
+
+@pytest.fixture
+def served(ended: tuple[str, dict[int, dict[str, Any]]]) -> Iterator[str]:
+    """The address of a dashboard of the file, on this machine alone."""
+    pytest.importorskip("optuna_dashboard", reason="no optuna-dashboard here")
+    port = free_port()
+    program = Path(sys.executable).with_name("optuna-dashboard")
+    words = [str(program), ended[0], "--port", str(port), "--server", "wsgiref", "--quiet"]
+    with started(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_for(port, process)
+        yield f"http://127.0.0.1:{port}"
+
+
+def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until something listens at a port, while the process lives."""
+    while True:
+        assert process.poll() is None, process.communicate()[1].decode()
+        if answers(port):
+            return
+        time.sleep(0.1)
+
+
+def asked(url: str) -> Any:
+    """The answer of a server, as JSON."""
+    with urlopen(url, timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.slow
+def test_the_dashboard_of_optuna_shows_the_study(
+    served: str, ended: tuple[str, dict[int, dict[str, Any]]]
+) -> None:
+    (study,) = asked(f"{served}/api/studies")["study_summaries"]
+    assert (study["study_name"], study["directions"]) == ("sweep", ["minimize", "maximize"])
+    trials = asked(f"{served}/api/studies/{study['study_id']}?after=0")["trials"]
+    assert [trial["state"] for trial in trials] == ["Complete", "Complete", "Fail", "Complete"]
+    for trial in trials:
+        shown = {each["name"]: each["param_external_value"] for each in trial["params"]}
+        values = ended[1][trial["number"] + 1]
+        assert shown == {name: str(value) for name, value in values.items()}
+        if trial["state"] == "Complete":
+            assert trial["values"][0] == errors(ended[1])[trial["number"] + 1]
+    with pytest.raises(URLError):
+        urlopen(f"{served}/api/studies/999", timeout=30)
