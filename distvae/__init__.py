@@ -57,7 +57,7 @@ def load(run: "Path | str") -> "Run":
     It is named as on the command line: by its folder, its name or id in MLflow, or as
     `best:METRIC@SWEEP`.
     """
-    from distvae.commands.options import find_run
+    from distvae.cli.options import find_run
     from distvae.train.run import Run
 
     return Run.open(find_run(run))
@@ -67,7 +67,7 @@ def push(run: "Run | Path | str", destination: "Path | str") -> None:
     """Write a trained model with a card to a new folder, which `load` opens, or to a repository of
     the Hugging Face hub, `hf://OWNER/NAME`.
     """
-    from distvae.commands.options import find_run
+    from distvae.cli.options import find_run
     from distvae.share.pushed import push
     from distvae.train.run import Run
 

@@ -6,26 +6,28 @@ from typing import Annotated
 
 from distvae.cli.errors import errors_reported
 
-with errors_reported():  # Ctrl-C while these are imported, which takes a third of a second
+with errors_reported():  # of Ctrl-C during these imports, which take a third of a second
     import typer
 
     from distvae.cli import (
+        cluster,
+        compare,
         data,
-        machines,
-        models,
         records,
         reference,
         restoration,
-        sweeps,
+        train,
+        tune,
+        use,
     )
-    from distvae.commands.completion import join_words
+    from distvae.cli.completion import join_words
     from distvae.files.provenance import program_version
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (models, restoration, sweeps, reference, data, records, machines):
+for part in (train, use, restoration, tune, compare, reference, data, records, cluster):
     app.add_typer(part.app)
 
 

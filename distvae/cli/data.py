@@ -1,14 +1,19 @@
-"""Commands for data: examine them, and make large tables ready to train on."""
+"""Commands for data: `data check` examines data, `ingest` makes large tables ready to train on."""
 
+import json as json_format
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distvae.cli.command import command
-from distvae.commands.check_data import check_data
-from distvae.commands.ingest import IngestOptions, ingest_tables
-from distvae.commands.options import AsJson, Assignments
+from distvae.cli.options import AsJson, Assignments, Force, Quiet, command
+from distvae.files.refusal import Refusal
+
+if TYPE_CHECKING:
+    from distvae.data.survey import Survey
+    from distvae.files.plain import Plain
 
 app = typer.Typer(rich_help_panel="Data")
 data = typer.Typer(no_args_is_help=True, help="Examine data before training on it.")
@@ -37,7 +42,49 @@ def check(
     """Print what data was recognised, what is wrong with it, and the next command. Exits with code
     1 if it differs from its published form, and with 2 if it cannot be read.
     """
-    raise typer.Exit(check_data(path, assignments or [], json))
+    from distvae.config.recipes import parse_assignments
+    from distvae.data.check import examine
+
+    for key in parse_assignments(assignments or []):
+        if not key.startswith("data.") or key in ("data.kind", "data.path"):
+            raise Refusal(f"{key}: settings of the data besides its kind and path expected here")
+    found = examine(path, assignments or [])
+    if json:
+        print(json_format.dumps(asdict(found) | {"exit_code": found.exit_code}))
+    else:
+        print("\n".join(_lines(found)))
+    raise typer.Exit(found.exit_code)
+
+
+def _lines(found: "Survey") -> Iterator[str]:
+    from distvae.data.family import next_command
+
+    yield f"{found.path}: {found.layout}"
+    if found.splits:
+        columns = list(next(iter(found.splits.values())))
+        yield f"{'split':10}" + "".join(f"{column:>12}" for column in columns)
+        for split, amount in found.splits.items():
+            cells = [f"{_format_number(amount[column]):>12}" for column in columns]
+            yield f"{split or 'none':10}" + "".join(cells)
+    for name, value in found.facts.items():
+        yield f"{name + ':':16}{_format_fact(value)}"
+    for label, lines in (("wrong", found.wrong), ("unreadable", found.unreadable)):
+        yield from (f"{label + ':':16}{line}" for line in lines)
+    if not found.unreadable:
+        yield f"{'next:':16}{next_command(found)}"
+
+
+def _format_number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def _format_fact(value: "Plain") -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({count:,})" for name, count in value.items())
+    if isinstance(value, str):
+        return value
+    assert isinstance(value, int | float)
+    return _format_number(value)
 
 
 @command(app)
@@ -48,9 +95,28 @@ def ingest(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     *,
-    options: IngestOptions,
+    val: Annotated[
+        float, typer.Option(help="Share of the rows for validation; 0: validate on training rows.")
+    ] = 0.05,
+    test: Annotated[
+        float, typer.Option(help="Share of the rows for testing; 0: test on validation rows.")
+    ] = 0.05,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**64 - 1, help="Seed of the order of the rows.")
+    ] = 0,
+    rows_per_file: Annotated[
+        int | None, typer.Option(min=1, help="Rows per file; default: 256 MB of them.")
+    ] = None,
+    force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Shuffle the rows of tables of numbers, however large, into a folder to train on with
     data.kind=rows.
     """
-    ingest_tables(sources, out, options)
+    from distvae.data.tables.ingest import Division
+    from distvae.data.tables.ingest import ingest as ingest_tables
+
+    division = Division(val, test, seed, rows_per_file)
+    summary = ingest_tables(sources, out, division, force, quiet)
+    if not quiet:
+        print(summary)

@@ -11,9 +11,10 @@ from distvae.files.refusal import DISK_FAILED, Refusal, refusing_full_disk
 
 @contextmanager
 def errors_reported() -> Iterator[None]:
-    """Report errors of the user or of a disk in one line, and exit with a code that says which.
+    """Report errors of the user or of a disk in one line, and exit.
 
-    Exit with 2 for input that cannot be used and 130 for Ctrl-C; other errors are raised.
+    The exit code is 2 for unusable input or a failed disk, and 130 for Ctrl-C. Other errors are
+    raised.
     """
     try:
         with refusing_full_disk():

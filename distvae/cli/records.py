@@ -1,19 +1,85 @@
-"""Commands for what MLflow has of runs and sweeps."""
+"""Commands for the records in MLflow: `runs` lists and sends them, `ui` and `serve` show them."""
 
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import quote
 
 import typer
 
-from distvae.cli.command import command
-from distvae.commands.options import RUNS
-from distvae.commands.runs import RunsOptions, list_runs
-from distvae.commands.send import refuse_folders, send_folders
-from distvae.commands.serve import serve_mlflow
-from distvae.commands.ui import open_ui
+from distvae.cli.completion import complete_metric
+from distvae.cli.options import RUNS, AsJson, command
+from distvae.files.plain import finite
+from distvae.files.refusal import Refusal, nearest
+from distvae.system.loopback import HOST, is_free
+
+if TYPE_CHECKING:
+    from distvae.track import Store
+    from distvae.track.records import Record
 
 app = typer.Typer(rich_help_panel="Records in MLflow")
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")]
+
+FOLDED = 100
+"""Characters after which a name is folded."""
+PORTS = 100
+"""Number of ports searched for a free one."""
+COMPARED = 8
+"""Number of trials shown side by side, the best ones."""
+SWEEPS = 3
+"""Number of sweeps that are listed, the latest ones."""
+START_SECONDS = 300
+"""Seconds to wait for the server, which starts within about ten seconds."""
+
+
+@dataclass(frozen=True)
+class RunsOptions:
+    """The options of `distvae runs`."""
+
+    of: Annotated[
+        str | None,
+        typer.Option(metavar="SWEEP", help="List the trials of a sweep: a name, id or folder."),
+    ] = None
+    kind: Annotated[
+        Literal["run", "sweep", "trial"] | None,
+        typer.Option(help="List only these; default: runs and sweeps."),
+    ] = None
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="FILTER",
+            help=(
+                "A filter of MLflow; for trials, for instance:"
+                """ --kind trial --where "metrics.hoyer > 0.4 and params.model.kind = 'sdm'"."""
+            ),
+        ),
+    ] = ""
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Sort by a metric: largest first, or best first if --of SWEEP ranks by it.",
+            autocompletion=complete_metric,
+        ),
+    ] = None
+    ascending: Annotated[
+        bool | None,
+        typer.Option("--ascending/--descending", help="With --sort: smallest or largest first."),
+    ] = None
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Show this metric; may be repeated.", autocompletion=complete_metric),
+    ] = None
+    limit: Annotated[int, typer.Option(min=1, help="Number of lines.")] = 30
+    json: AsJson = False
 
 
 @command(app)
@@ -32,17 +98,248 @@ def runs(
     options: RunsOptions,
 ) -> None:
     """List runs and sweeps, or the trials of a sweep, from MLflow."""
-    if not send:
-        refuse_folders(folders or [])
-        list_runs(RUNS, options)
-    elif send_folders(RUNS, folders or []):
-        raise typer.Exit(1)
+    if send:
+        raise typer.Exit(1 if send_folders(RUNS, folders or []) else 0)
+    if folders:
+        raise Refusal(f"{folders[0]}: without --send; --of SWEEP expected, or --send FOLDER")
+    list_runs(RUNS, options)
+
+
+def list_runs(root: Path, options: RunsOptions) -> None:
+    """Print runs and sweeps, or the trials of one sweep, the latest or the best first."""
+    from distvae.numerics.numbers import counted, listed
+    from distvae.track import Store
+    from distvae.track.records import find_sweep, list_records, sweep_metrics
+
+    if options.of is not None and options.kind not in (None, "trial"):
+        raise Refusal(f"--kind {options.kind}: --of lists the trials of a sweep; omit one")
+    if options.ascending is not None and not options.sort:
+        order = "--ascending" if options.ascending else "--descending"
+        raise Refusal(f"{order}: without --sort; --sort METRIC expected, or omit it")
+    store = Store.find(root)
+    matching, sweeps = list_records(store, options.where), list_records(store, kinds=["sweep"])
+    shown, ranked = list(options.metric or []), dict[str, str]()
+    if options.of is not None:
+        sweep = find_sweep(options.of, sweeps)
+        found = [record for record in matching if record.parent == sweep.id]
+        ranked = sweep_metrics(sweep)
+        shown = shown or list(ranked)
+    else:
+        wanted = [options.kind] if options.kind else ["run", "sweep"]
+        found = [record for record in matching if record.kind in wanted]
+        shown = shown or ["val_bound"]
+    _refuse_unknown_metrics(options, found)
+    if options.sort:
+        shown = list(dict.fromkeys([options.sort, *shown]))
+        smallest_is_best = ranked.get(options.sort) == "min"
+        ascending = smallest_is_best if options.ascending is None else options.ascending
+        metric = options.sort
+        having = [record for record in found if metric in record.metrics]
+        found = sorted(having, key=lambda record: record.metrics[metric], reverse=not ascending)
+    if options.json:
+        for record in found[: options.limit]:
+            print(json.dumps(finite(asdict(record)), default=str))
+        return
+    _print_table(found[: options.limit], {sweep.id: sweep.name for sweep in sweeps}, shown)
+    if len(found) > options.limit:
+        print(f"{len(found) - options.limit} more; --limit shows them")
+    if options.of is None and matching and not found:
+        kinds = [record.kind for record in matching]
+        counts = [
+            f"{counted(kinds.count(kind), kind)} (--kind {kind})" for kind in sorted({*kinds})
+        ]
+        print(f"none of these, but {listed(counts)}")
+
+
+def _refuse_unknown_metrics(options: RunsOptions, found: "Sequence[Record]") -> None:
+    """Refuse --metric and --sort if none of the listed runs has the metric."""
+    known = {name for record in found for name in record.metrics}
+    asked = [*(options.metric or []), *([options.sort] if options.sort else [])]
+    for name in asked:
+        if found and name not in known:
+            hint = "these have no metrics; --of SWEEP lists its trials"
+            if known:
+                hint = nearest(name, known)
+            raise Refusal(f"{name}: none of these has a metric of that name; {hint}")
+
+
+def _print_table(
+    found: "Sequence[Record]", sweeps: Mapping[str, str], metrics: Sequence[str]
+) -> None:
+    """Print a line for each record; `sweeps` holds the names of sweeps by id."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    for name in ("id", "kind", "name", "of", "started", "time", "state", *metrics):
+        is_number = name in metrics or name == "time"
+        folds = name in ("name", "of")
+        table.add_column(
+            name,
+            justify="right" if is_number else "left",
+            no_wrap=not folds,
+            overflow="fold",
+            max_width=FOLDED if folds else None,
+        )
+    for record in found:
+        table.add_row(*_cells(record, sweeps, metrics))
+    console = Console(width=sys.maxsize, markup=False, emoji=False)
+    console.width = console.measure(table).maximum  # wider than the terminal: nothing is cut off
+    console.print(table)
+
+
+def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:
+    from distvae.numerics.numbers import in_column
+    from distvae.track.records import SHORT
+    from distvae.train.progress import format_duration
+
+    parent = sweeps.get(record.parent or "", record.experiment)  # a trial belongs to its sweep
+    begun = datetime.fromtimestamp(record.began).strftime("%Y-%m-%d %H:%M")
+    duration = "" if record.seconds is None else format_duration(record.seconds)
+    cells = [record.id[:SHORT], record.kind, record.name, parent, begun, duration, record.status]
+    values = record.metrics
+    figures = [in_column(values[name]) if name in values else "" for name in metrics]
+    return [*cells, *figures]
+
+
+def send_folders(root: Path, folders: Sequence[Path]) -> int:
+    """Send the records below some folders, by default below `root`, to MLflow. Return the number
+    of folders that failed.
+    """
+    from distvae.track import Store
+    from distvae.track.records import SHORT
+    from distvae.track.sender import Sender
+    from distvae.track.sending import recorded_folders
+    from distvae.track.store import error_summary
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise Refusal(
+                f"{folder}: no such folder; the folder of a run or sweep, or one that contains"
+                " some, expected"
+            )
+    store, failed, sent = Store.find(root), 0, 0
+    for folder in (found for place in folders or [root] for found in recorded_folders(place)):
+        sender = Sender(store, folder)
+        try:
+            if list(sender.send()):
+                print(f"{folder}: sent, {sender.id[:SHORT]}")
+                sent += 1
+        except Exception as error:
+            print(f"{folder}: {error_summary(error)}", file=sys.stderr)
+            failed += 1
+    if not sent and not failed:
+        print("MLflow lacks nothing")
+    return failed
 
 
 @command(app)
 def ui(port: Port = 5000) -> None:
     """Open MLflow with the runs and sweeps recorded here, on this machine alone."""
     open_ui(RUNS, port)
+
+
+def open_ui(root: Path, port: int) -> None:
+    """Run MLflow's server until Ctrl-C, and print where to look once it answers."""
+    from distvae.track import Store, without_secrets
+    from distvae.track.server import ended_by_itself, start_server
+
+    store = Store.find(root)
+    if store.uri.startswith("http"):
+        print(_guide(store, without_secrets(store.uri)))
+        return
+    store.open_client()
+    if not is_free(port):
+        others = range(port + 1, port + PORTS)
+        hint = next((f"; {other} is free" for other in others if is_free(other)), "")
+        raise Refusal(f"--port {port}: in use{hint}")
+    print("starting MLflow, which takes some ten seconds", flush=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _exit)
+    server = start_server(store.uri, port, in_group=0)
+    try:
+        _wait_for_answer(server, port)
+        print(_guide(store, f"http://{HOST}:{port}"))
+        print("ready; Ctrl-C ends the server", flush=True)
+        server.wait()
+    finally:
+        server.terminate()
+        server.wait()
+    raise ended_by_itself(server)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    """End after a signal, as Python does after Ctrl-C."""
+    raise SystemExit(128 + number)
+
+
+def _wait_for_answer(server: "subprocess.Popen[bytes]", port: int) -> None:
+    """Return once a server answers; refuse one that ends or does not answer in time."""
+    from distvae.track.server import ended_by_itself, mlflow_answers
+
+    until = time.monotonic() + START_SECONDS
+    while not mlflow_answers(port):
+        if server.poll() is not None:
+            raise ended_by_itself(server)
+        if time.monotonic() > until:
+            raise Refusal(
+                f"MLflow's server does not answer on {HOST}:{port} after {START_SECONDS} seconds"
+            )
+        time.sleep(0.2)
+
+
+def _guide(store: "Store", address: str) -> str:
+    """Return the addresses of MLflow's pages, and how to compare the trials of a sweep there."""
+    from distvae.track.records import list_records, rank_trials
+    from distvae.track.view import TRAINING
+
+    known = list_records(store)
+    lines = [f"MLflow: {address}/#/experiments?{TRAINING}"]
+    sweeps = [record for record in known if record.kind == "sweep"]
+    for sweep in sweeps[:SWEEPS]:
+        trials = rank_trials(sweep, known)
+        if len(trials) > 1:
+            lines.append(f"{sweep.name}, charts: {address}/{_charts(store, sweep)}")
+            lines.append(f"{sweep.name}, side by side: {_side_by_side(address, trials)}")
+    lines.append(
+        "Or: open an experiment, unfold a sweep by its +, tick trials in the first column, press"
+        " 'Compare'."
+    )
+    return "\n".join(lines)
+
+
+def _charts(store: "Store", sweep: "Record") -> str:
+    """Return the page with the charts of a sweep: the saved view, or a chart for each metric."""
+    from distvae.track.records import sweep_metrics
+    from distvae.track.view import TRAINING, has_view, view_path
+
+    if has_view(store, sweep.experiment_id, sweep.id):
+        return view_path(sweep.experiment_id, sweep.id)
+
+    metric, direction = next(iter(sweep_metrics(sweep).items()))
+    view = {
+        "searchFilter": f"tags.mlflow.parentRunId = '{sweep.id}'",
+        "compareRunsMode": "CHART",
+        "orderByKey": f"metrics.`{metric}`",
+        "orderByAsc": str(direction == "min").lower(),
+    }
+    options = "&".join(f"{name}={quote(value)}" for name, value in view.items())
+    return f"#/experiments/{sweep.experiment_id}/runs?{TRAINING}&{options}"
+
+
+def _side_by_side(address: str, trials: "Sequence[Record]") -> str:
+    """Return the page with the parameters and metrics of the best trials in columns."""
+    from distvae.track.view import TRAINING
+
+    # MLflow's page reads `runs` only where it stands first.
+    runs = _quoted([trial.id for trial in trials[:COMPARED]])
+    experiments = _quoted(sorted({trial.experiment_id for trial in trials}))
+    return f"{address}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
+
+
+def _quoted(ids: Sequence[str]) -> str:
+    return quote(json.dumps(ids, separators=(",", ":")))
 
 
 @command(app)
@@ -70,4 +367,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve MLflow on the head of a cluster, on this machine alone; 'ray up' starts it."""
+    from distvae.track.server import serve as serve_mlflow
+
+    if beside is not None and not beside.rpartition(":")[2].isdecimal():
+        raise Refusal(f"--beside: {beside}; an address such as 127.0.0.1:6379 expected")
     serve_mlflow(storage, port, database, beside)

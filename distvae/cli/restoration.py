@@ -1,23 +1,35 @@
-"""Commands that restore pictures or a sound."""
+"""`distvae denoise` and `distvae inpaint`: which files they restore, and where the results go.
 
+Nothing heavy is imported before the first line is printed; `restore.py` does the work.
+"""
+
+import os
 import re
-from functools import partial
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from distvae.cli.command import command
-from distvae.commands.denoise import NoiseOptions, denoise_file
-from distvae.commands.inpaint import MissingOptions, inpaint_file
-from distvae.commands.options import Assignments, RestoreOptions
-from distvae.commands.restored_files import restore_files
+from distvae.cli.options import Assignments, command
+from distvae.cli.restore_options import (
+    FOR_ONE,
+    MissingOptions,
+    NoiseOptions,
+    Place,
+    RestoreOptions,
+)
+from distvae.files.kinds import PICTURES, SOUNDS
+from distvae.files.output import make_folder
+from distvae.files.paths import refusing_bad_paths
 from distvae.files.refusal import Refusal
+from distvae.train.progress import Progress
 
 app = typer.Typer(rich_help_panel="Restore pictures or a sound")
 
 SETTING = re.compile(r"\w+\.\w+=")
-"""How a setting begins that stands in the place of OUT."""
+"""The begin of a setting that stands in the place of OUT."""
 Source = Annotated[
     Path,
     typer.Argument(
@@ -35,13 +47,6 @@ Target = Annotated[
 ]
 
 
-def _apart(target: Path | None, assignments: list[str] | None) -> tuple[Path | None, list[str]]:
-    """Return OUT and the settings, the first of which may stand in its place."""
-    if target is not None and SETTING.match(str(target)):
-        return None, [str(target), *(assignments or [])]
-    return target, assignments or []
-
-
 @command(app)
 def denoise(
     source: Source,
@@ -54,11 +59,15 @@ def denoise(
     """Remove noise from a picture, a stack, the pictures of a folder or a sound, without other
     data.
     """
-    target, settings = _apart(target, assignments)
+
+    def restore_one(place: Place, settings: list[str]) -> None:
+        from distvae.cli.restore import denoise_file
+
+        denoise_file(place, settings, options, noise)
+
     if noise.std is not None and source.is_dir():
         raise Refusal(f"--std: for a picture or a stack, but {source} is a folder; omit it")
-    one = partial(denoise_file, assignments=settings, options=options, noise=noise)
-    restore_files(source, target, "denoised", options, one)
+    restore_files(source, target, assignments or [], "denoised", options, restore_one)
 
 
 @command(app)
@@ -73,6 +82,70 @@ def inpaint(
     """Fill in the missing pixels of a picture, a stack or the pictures of a folder, or the gaps of
     a sound, without other data. What was observed is kept, unless its noise is told.
     """
-    target, settings = _apart(target, assignments)
-    one = partial(inpaint_file, assignments=settings, options=options, missing_options=missing)
-    restore_files(source, target, "filled", options, one)
+
+    def restore_one(place: Place, settings: list[str]) -> None:
+        from distvae.cli.restore import inpaint_file
+
+        inpaint_file(place, settings, options, missing)
+
+    restore_files(source, target, assignments or [], "filled", options, restore_one)
+
+
+def restore_files(
+    source: Path,
+    target: Path | None,
+    assignments: list[str],
+    word: str,
+    options: RestoreOptions,
+    restore_one: Callable[[Place, list[str]], None],
+) -> None:
+    """Restore a file, or each picture of a folder that has no result yet. Links in a folder are not
+    followed, as they may lead anywhere.
+    """
+    if target is not None and SETTING.match(str(target)):
+        target, assignments = None, [str(target), *assignments]
+    keys = [assignment.partition("=")[0] for assignment in assignments]
+
+    def announce_and_restore(place: Place) -> None:
+        has_gaps = word == "filled" and place.source.suffix.lower() in SOUNDS
+        by_groups = options.are_for_groups(keys, has_gaps) and not options.resume
+        if by_groups and place.source.is_file():
+            text = f"{place.number}{place.source.name}: by groups of similar windows"
+            Progress(options.style, "window").say(text)
+        restore_one(place, assignments)
+
+    if not source.is_dir():
+        announce_and_restore(Place(source, word, target))
+        return
+    for name in FOR_ONE:
+        if getattr(options, name) is not None:
+            raise Refusal(f"--{name}: for one picture, but {source} is a folder; omit it")
+    with refusing_bad_paths(str(source), "a folder that can be read expected"):
+        names = sorted(each.name for each in os.scandir(source) if _is_picture(each))
+        whole = source.resolve()
+    if not names:
+        raise Refusal(f"{source}: holds no pictures; {', '.join(PICTURES)} expected")
+    folder = target or (source if source.name else whole).with_name(f"{whole.name}-{word}")
+    if folder.resolve() == whole:
+        raise Refusal(f"{folder}: this folder is read; another name expected")
+    make_folder(folder)
+    there = {each.name for each in folder.iterdir()}
+    waiting = [each for each in names if options.force or there.isdisjoint({each, f"{each}.png"})]
+    if len(waiting) < len(names):
+        done = f"{len(names) - len(waiting)} of {len(names)} results are there already"
+        Progress(options.style, "window").say(f"{folder}: {done}; --force replaces them")
+    broken = 0
+    for number, each in enumerate(waiting, 1):
+        try:
+            place = f"{number} of {len(waiting)}: "
+            announce_and_restore(Place(source / each, word, None, folder, place))
+        except Refusal as error:
+            print(f"distvae: {error}", file=sys.stderr)
+            broken += 1
+    if broken:
+        raise SystemExit(1 if broken < len(names) else 2)
+
+
+def _is_picture(entry: "os.DirEntry[str]") -> bool:
+    is_kind = Path(entry.name).suffix.lower() in PICTURES and not entry.name.startswith(".")
+    return is_kind and entry.is_file(follow_symlinks=False)

@@ -17,13 +17,13 @@ from distvae.machines.running_lock import mark_running
 Command = Literal["tune", "train"]
 
 CHECKOUT = Path("~/distvae-checkout")
-"""The folder that `ray up` puts the checkout into."""
+"""The folder into which `ray up` puts the checkout."""
 STORAGE = "DISTVAE_STORAGE"
-"""The environment variable that names the storage which all machines share."""
+"""The environment variable with the storage that all machines share."""
 CLUSTER = Path("~/ray_bootstrap_config.yaml")
 """Ray's copy of the cluster file on the head."""
 POLL = 5.0
-"""Seconds between two looks at how many machines have joined."""
+"""Seconds between two counts of the machines that have joined."""
 WAIT = 600.0
 """Seconds to wait for machines that are still starting."""
 SPACE_FILES = (".yaml", ".yml")
@@ -58,7 +58,7 @@ def run_on_cluster(command: Command, words: Sequence[str]) -> None:
 
 
 def _expected_machines() -> int:
-    """Return the minimum number of machines, head included, by the file that `ray up` has left."""
+    """Return the minimum number of machines, head included, by the cluster file of `ray up`."""
     import yaml
 
     file = CLUSTER.expanduser()
@@ -68,7 +68,7 @@ def _expected_machines() -> int:
 
 
 def _wait_for_machines(count: int) -> None:
-    """Wait until this many machines have joined: a sweep uses only those that it finds."""
+    """Wait until `count` machines have joined, as a sweep uses only the machines it finds."""
     from distvae.machines.cluster.nodes import node_addresses
     from distvae.machines.session import ray_session
     from distvae.system.processors import available_cores
@@ -81,12 +81,12 @@ def _wait_for_machines(count: int) -> None:
 
 
 def _is_ray_job() -> bool:
-    """Return whether Ray Jobs started this; it passes arguments on unchanged."""
+    """Return whether Ray Jobs started this process. Ray Jobs does not split arguments."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def _enter_checkout() -> Path:
-    """Change into the folder that has the search spaces: that of the job, or the checkout."""
+    """Change into the folder with the search spaces: the folder of the job, or the checkout."""
     if not Path("tune_spaces").is_dir():
         if not CHECKOUT.expanduser().is_dir():
             raise Refusal(
@@ -98,7 +98,7 @@ def _enter_checkout() -> Path:
 
 
 def complete_words(command: Command, words: list[str]) -> list[str]:
-    """Return a command line with the options that a cluster adds, unless they are given."""
+    """Return a command line with the options of a cluster, where the user gives none."""
     if "--help" in words:
         return [command, *words]
     completed = [command, *words]
@@ -112,7 +112,7 @@ def complete_words(command: Command, words: list[str]) -> list[str]:
 
 
 def _storage_options(command: Command, words: Sequence[str]) -> list[str]:
-    """Return the options that keep results on the storage which all machines share."""
+    """Return the options that keep results on the shared storage."""
     names = ("--out", "-o") if command == "tune" else ("--storage", "--out", "-o")
     if _has_option(words, *names):
         return []
@@ -134,9 +134,7 @@ def _storage_options(command: Command, words: Sequence[str]) -> list[str]:
 
 
 def _name_of(command: Command, words: Sequence[str]) -> str:
-    """Return the name of the first space or recipe among words, some of which are values of
-    options.
-    """
+    """Return the name of the first space or recipe among words that may be values of options."""
     from distvae.config.recipes import RECIPES
     from distvae.tune.space import FOLDERS
 
@@ -155,7 +153,7 @@ def _has_option(words: Sequence[str], *options: str) -> bool:
 
 
 def _refuse_missing_files(words: Sequence[str], folder: Path) -> None:
-    """Refuse a file that exists where the command was typed, but not on the head."""
+    """Refuse a file that is not on the head, although it may be where the user typed."""
     for word in words:
         if word.endswith(SPACE_FILES) and not Path(word).is_file():
             # Quoted, because `~` is the home folder on the head.

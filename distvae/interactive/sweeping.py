@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from distvae.commands.options import RUNS
+from distvae.cli.options import RUNS
 from distvae.config.schema import whole_number
 from distvae.config.values import Trials
 from distvae.files.paths import given_path

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from distvae.commands.following import judged_folder
-from distvae.commands.options import RUNS
-from distvae.commands.train import default_folder, run_name, train_configured
-from distvae.commands.training import TrainOptions
+from distvae.cli.options import RUNS
+from distvae.cli.train import (
+    TrainOptions,
+    default_folder,
+    evaluation_folder,
+    run_name,
+    train_configured,
+)
 from distvae.config import Config, from_dict, to_dict
 from distvae.config.from_python import named_settings
 from distvae.config.recipes import load, override
@@ -45,7 +49,7 @@ class Training:
 
     def _repr_html_(self) -> str:
         table = figures_table(self.figures)
-        shown = exhibits(judged_folder(self.folder))
+        shown = exhibits(evaluation_folder(self.folder))
         return f"<p>{escape(str(self.folder))}</p>{table}{shown}"
 
 
@@ -103,5 +107,5 @@ def configured(
 
 def evaluated(folder: Path) -> dict[str, float]:
     """Return the figures of a run's evaluation on test data."""
-    text = (judged_folder(folder) / "summary.json").read_text()
+    text = (evaluation_folder(folder) / "summary.json").read_text()
     return {name: value for name, value in json.loads(text).items() if value is not None}

@@ -38,7 +38,8 @@ def dct(rows: int, atoms: int) -> Tensor:
 def initial_dictionary(config: SDMModel) -> Tensor:
     """Return the first dictionary (m, k), with unit columns."""
     if config.dictionary == "identity":
-        return torch.eye(config.latent)
+        # Unlike torch.eye, this is cheap on torch's meta device, which counts parameters.
+        return torch.zeros(config.latent, config.latent).fill_diagonal_(1.0)
     if config.dictionary == "dct":
         return dct(config.latent, config.code_size)
     return nn.functional.normalize(torch.randn(config.latent, config.code_size), dim=0)

@@ -70,7 +70,8 @@ class StateDecoder(nn.Sequential):
                 nn.init.zeros_(layer.bias)
         if self.begins_linear:
             for layer in self.hidden:
-                nn.init.eye_(layer.weight)
+                # Unlike eye, this is cheap on torch's meta device, which counts parameters.
+                nn.init.zeros_(layer.weight).detach().fill_diagonal_(1.0)
 
     @property
     def linear(self) -> list[nn.Linear | FromBits]:

@@ -14,7 +14,6 @@ from distvae.config.schema import check_value, whole_number
 from distvae.config.values import Positive
 from distvae.data.signals import Signal, read_signal
 from distvae.data.windows.missing import masked_by, read_mask
-from distvae.data.windows.patches import distinct_channels
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, shown
 from distvae.numerics.array_types import Doubles
@@ -33,9 +32,10 @@ from distvae.tasks.restoration import Restoration, Stage
 
 if TYPE_CHECKING:
     from distvae.tasks.groups import Restored
+    from distvae.tasks.sound_groups import RestoredSound
 
 Watch = Callable[[Stage], object]
-"""A function that is called after each epoch, and may end the restoration by returning False."""
+"""A function that is called after each epoch. The restoration ends if it returns False."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Options:
     sigma: float | None = None
     counts: bool = False
     std: bool = False
-    """Whether the standard deviations of errors are asked for."""
+    """Whether to return the standard deviations of the errors too."""
     rate: int | None = None
     """The samples per second of a file of a sound."""
 
@@ -71,24 +71,25 @@ def denoise(
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Doubles:
-    """Remove the noise of an image (2-D) or a sound (1-D). `sigma` is its standard deviation, in
-    the units of the array; by default it is estimated. `counts=True` says that the values of an
-    image are counts, of photons for example, or proportional to them.
+    """Remove the noise of an image (2-D) or a sound (1-D).
 
-    It is an array or the path of a file. A channel axis may come beside these dimensions, and is
-    the last one of a file with several channels. The result is in the units of the array; of a
-    picture's file it has values from 0 to 255, whatever its bits, or those of its floats.
+    `image` is an array or the path of a file. A channel axis may come beside these dimensions; in a
+    file it is the last axis. The result has the units of the array. The values of a picture's file
+    go from 0 to 255 for any number of bits; the values of a file of floats stay as they are.
+
+    `sigma` is the standard deviation of the noise, in the units of the array; by default it is
+    estimated. `counts=True` says that the values of an image are counts, of photons for example, or
+    proportional to counts.
 
     The images of a stack, along `stack_axis`, are restored by groups. Similar windows are searched
-    for in so many images before and behind (`across`; 0: in each alone).
+    in `across` images before and behind each image; 0 restores each image alone.
 
-    The model 'groups' compares windows and is not trained. It is the default, and takes an array of
-    a sound to have 16,000 samples a second. The model 'tvae' is trained; it is the default for gaps
-    of sounds, and where one of the options that follow is given. Its preset is 'fast' unless
-    another, or a recipe, is named. `settings`
-    sets dotted keys of the recipe, such as {"train.epochs": 40}. `watch` is called after each
-    epoch. If it returns False, that epoch is the last one. The recipes of preset 'paper' expect
-    values from 0 to 255.
+    The model 'groups' compares windows and is not trained. It is the default, and assumes that an
+    array of a sound has 16,000 samples a second. The model 'tvae' is trained. It is the default for
+    gaps of sounds, and if any of the following options is given. `preset` is 'fast' unless another
+    preset or a recipe is named; the recipes of preset 'paper' expect values from 0 to 255.
+    `settings` sets dotted keys of the recipe, such as {"train.epochs": 40}. `watch` is called after
+    each epoch; training ends if it returns False.
     """
     options = _Options(model, preset, recipe, settings, seed, watch, sigma, bool(counts))
     return _denoised(image, channel_axis, stack_axis, across, options)[0]
@@ -103,8 +104,8 @@ def denoise_with_std(
     stack_axis: int | None = None,
     across: int = 2,
 ) -> tuple[Doubles, Doubles]:
-    """Return an image without its noise, as `denoise` does by groups of windows, and the standard
-    deviation of the error of each value. It takes twice the time.
+    """Return an image without noise, as `denoise` does, and the standard deviation of the error of
+    each value. Groups of windows restore the image; this takes twice the time.
     """
     options = _Options(sigma=sigma, counts=bool(counts), std=True)
     restored, std = _denoised(image, channel_axis, stack_axis, across, options)
@@ -124,14 +125,14 @@ def inpaint(
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Doubles:
-    """Fill in the missing values of an image (2-D) or a sound (1-D): where the mask is true, or
-    else where it is NaN, or masked in an array of `numpy.ma`.
+    """Fill in the missing values of an image (2-D) or a sound (1-D). Values are missing where the
+    mask is true; without a mask, where they are NaN or masked in an array of `numpy.ma`.
 
     The mask has the image's shape, with or without the channel axis. It may be the path of a
-    picture whose pixels are black where the image was observed. For the file of a sound it may be
+    picture whose pixels are black where the image was observed. The mask of a sound's file may be
     the path of a text with the start and the end of a gap in seconds in each line. Observed values
-    stay as they are, unless `sigma` tells the noise of an image: then it is removed from what is
-    filled in. The options are those of `denoise`.
+    stay as they are, unless `sigma` tells the noise of an image: then the noise is removed. The
+    other options are the options of `denoise`.
     """
     content = _opened(image)
     array, channel_axis = _channels_last(content, channel_axis)
@@ -166,7 +167,7 @@ def _denoised(
     across: int,
     options: _Options,
 ) -> list[Doubles]:
-    """Return an image, a stack or a sound without noise, and what else is asked for."""
+    """Return an image, a stack or a sound without noise, and the deviations if `options.std`."""
     if options.counts and options.sigma is not None:
         raise Refusal(
             "counts, sigma: the noise of counts has no single level; one of them expected"
@@ -184,7 +185,7 @@ def _denoised(
 
 
 def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Doubles]:
-    """Return an array restored, and what else is asked for."""
+    """Return a restored array, and the deviations of its errors if `options.std`."""
     sigma = check_value("sigma", Positive | None, python_value(options.sigma))
     if options.std and array.ndim < 3:
         raise Refusal("image: a sound; an image expected, whose errors have a known deviation")
@@ -192,17 +193,13 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Double
     if asked and (array.ndim < 3 or not _is_by_groups(array, options)):
         raise Refusal(f"{asked}: for an image and model 'groups', without options of training")
     if _is_by_groups(array, options):
-        from distvae.tasks import groups, sound_groups
+        from distvae.tasks.by_groups import restore_array
 
         refuse_unfit(array, "image", sigma)
-        channels, cores = distinct_channels(array), available_cores()
-        if array.ndim < 3:
-            rate = options.rate or sound_groups.RATE
-            found = [sound_groups.restore(channels, sigma, cores, rate=rate).values]
-        else:
-            noise = groups.noise_of(lambda: [channels], counts=True) if options.counts else sigma
-            found = _asked(groups.restore(channels, noise, cores, deviation=options.std))
-        return [np.broadcast_to(each, array.shape).copy() for each in found]
+        found = restore_array(
+            array, sigma, counts=options.counts, deviation=options.std, rate=options.rate
+        )
+        return [np.broadcast_to(each, array.shape).copy() for each in _asked(found)]
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     settings = with_options(settings, {"sigma": ("train.sigma", sigma)})
     if options.preset and options.recipe:
@@ -221,9 +218,10 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Double
     return [restoration.restored()]
 
 
-def _asked(found: "Restored") -> list[Doubles]:
-    """Return the values of an image, and the deviations of errors if they were asked for."""
-    return [found.values] if found.deviation is None else [found.values, found.deviation]
+def _asked(found: "Restored | RestoredSound") -> list[Doubles]:
+    """Return the restored values, and the deviations of the errors if they were asked for."""
+    deviation = getattr(found, "deviation", None)
+    return [found.values] if deviation is None else [found.values, deviation]
 
 
 def _denoised_stack(
@@ -233,11 +231,11 @@ def _denoised_stack(
     across: int,
     options: _Options,
 ) -> list[Doubles]:
-    """Return the images of a stack without noise, by groups of windows, and what else is asked
-    for.
+    """Return the images of a stack without noise, by groups of windows, and the deviations of their
+    errors if `options.std`.
     """
+    from distvae.tasks.by_groups import restore_stack
     from distvae.tasks.groups import noise_of
-    from distvae.tasks.stacks import restore_stack
 
     if isinstance(image, Signal):
         raise Refusal("stack_axis: for arrays, but image is a path; omit it")
@@ -271,7 +269,7 @@ def _denoised_stack(
 
 
 def _checked_axis(array: NDArray[np.generic], name: str, axis: int) -> int:
-    """Return the number of an axis from the first one on."""
+    """Return the number of an axis, counted from the first axis."""
     axis = whole_number(name, int, axis)
     if not -array.ndim <= axis < array.ndim:
         raise Refusal(f"{name}: {axis} of an image of {array.ndim} axes; one that it has expected")
@@ -281,13 +279,13 @@ def _checked_axis(array: NDArray[np.generic], name: str, axis: int) -> int:
 def _is_by_groups(array: Doubles, options: _Options) -> bool:
     """Return whether groups of windows restore an array, given these options."""
     model = check_value("model", Model | None, options.model)
-    named = ("preset", "recipe", "settings", "watch")
-    trained = [name for name in named if getattr(options, name) is not None]
-    return is_by_groups(model, "model", trained, array.ndim < 3 and bool(np.isnan(array).any()))
+    named = {name: getattr(options, name) for name in ("preset", "recipe", "settings", "watch")}
+    has_gaps = array.ndim < 3 and bool(np.isnan(array).any())
+    return is_by_groups(model, "model", named, (), has_gaps)
 
 
 def _is_false(answer: object) -> bool:
-    """Return whether a function answered False, rather than nothing or a number."""
+    """Return whether a function returned False, and not None or a number."""
     return isinstance(answer, bool | np.bool_) and not answer
 
 
@@ -297,13 +295,13 @@ def _opened(image: ArrayLike | str | Path) -> ArrayLike | Signal:
 
 
 def _read_mask(path: Path, image: ArrayLike | Signal) -> NDArray[np.bool_]:
-    """Return the mask in a file, of one value for all channels."""
+    """Return the mask in a file, which has one value for all channels."""
     return (masked_by(path)(image) if isinstance(image, Signal) else read_mask(path))[..., 0]
 
 
 def _channels_last(image: ArrayLike | Signal, axis: int | None) -> tuple[Doubles, int | None]:
-    """Return a checked array whose last axis has the channels, and the axis that they had; None if
-    they had none.
+    """Return a checked array with the channels on the last axis. Also return the axis that the
+    channels had before, or None.
     """
     if isinstance(image, Signal):
         return image.values, None if image.values.shape[-1] == 1 else -1
@@ -326,7 +324,7 @@ def _channels_last(image: ArrayLike | Signal, axis: int | None) -> tuple[Doubles
 
 
 def _numbers(array: ArrayLike, name: str) -> NDArray[np.generic]:
-    """Return an array of real numbers; refuse anything else by its name."""
+    """Return an array of real numbers. The refusal of anything else begins with `name`."""
     try:
         numbers = np.asarray(plain_array(array))
     except ValueError as error:

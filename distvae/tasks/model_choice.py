@@ -1,20 +1,33 @@
 """Which model restores a picture or a sound. Nothing heavy is imported."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from distvae.files.refusal import Refusal
 
 Model = Literal["groups", "tvae"]
-"""Groups of windows (`groups.py`, `sound_groups.py`), or a model that is trained."""
+"""Groups of windows (`by_groups.py`), or a model that is trained."""
+WITHOUT_TRAINING = (
+    *("train.seed", "train.sigma"),
+    *("data.noise", "data.noise_seed", "data.snr", "data.drop", "data.rate", "data.excerpt"),
+)
+"""Settings that apply to groups of windows too."""
 
 
-def is_by_groups(model: Model | None, option: str, trained: Sequence[str], has_gaps: bool) -> bool:
-    """Return whether groups of windows restore it, and no model is trained.
+def is_by_groups(
+    model: Model | None,
+    option: str,
+    options: Mapping[str, object],
+    settings: Iterable[str],
+    has_gaps: bool,
+) -> bool:
+    """Return whether groups of windows restore a file or an array, and no model is trained.
 
-    It depends on the model that was asked for, the options of training that were given, and whether
-    it is a sound with gaps. `option` is the name by which the model is asked for.
+    `model` is the value of the option named `option`. An option of training that is not None, a
+    setting of training, and gaps of a sound ask for a model that is trained.
     """
+    trained = [name for name, value in options.items() if value is not None]
+    trained += [key for key in settings if key not in WITHOUT_TRAINING]
     if model == "groups" and (trained or has_gaps):
         reason = f"{trained[0]} is for models that are trained" if trained else "gaps of a sound"
         raise Refusal(f"{option} groups: {reason}; {option} tvae expected")

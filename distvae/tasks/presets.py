@@ -16,10 +16,10 @@ from distvae.numerics.array_types import AnyArray, Floats
 
 Preset = Literal["fast", "balanced", "paper"]
 RESTORING = ("gaussian", "gaussian_learned")
-"""Likelihoods of any real values. The mean of one restores what was damaged."""
+"""Likelihoods of real values, whose mean restores a damaged value."""
 STRONG = 37.0
-"""The noise level, of values up to 255, above which the paper's setting for sigma = 50 is better
-than that for 25.
+"""The noise level above which the paper's setting for sigma = 50 is better than the setting for 25.
+Values are up to 255.
 """
 
 
@@ -30,28 +30,28 @@ def preset_config(
     settings: Mapping[str, object],
     inpainting: bool,
 ) -> Config:
-    """Return the configuration that restores an array: the recipe's, or else the preset's."""
+    """Return the configuration of a recipe, or else of a preset, that restores an array."""
     if recipe is None:
         recipe = preset_recipe(array, preset, inpainting, settings.get("train.sigma"))
     return load(recipe, settings)
 
 
 def restored_windows(config: Config) -> HasWindows | None:
-    """Return the windows that a configuration restores; None if it is not one for restoration."""
+    """Return the windows that a configuration restores, or None if its model cannot restore."""
     return windows_of(config.data) if config.model.likelihood in RESTORING else None
 
 
 def corrupted_windows(config: Config) -> HasWindows | None:
-    """Return the windows that a configuration corrupts before it restores them, otherwise None.
+    """Return the windows that a configuration corrupts before it restores them, or None.
 
-    There is a clean reference for them.
+    Corrupted windows have a clean reference.
     """
     windows = restored_windows(config)
     return windows if windows is not None and windows.corruption else None
 
 
 def refuse_corruption(config: Config, *ways: Literal["noise", "snr", "drop"]) -> Config:
-    """Return the configuration; refuse one that corrupts the data in one of these ways."""
+    """Return the configuration, unless it corrupts the data in one of these ways."""
     windows = corrupted_windows(config)
     for way, amount in ({} if windows is None else windows.corruption).items():
         if way in ways:
@@ -69,7 +69,7 @@ def refuse_changed_sound(config: Config) -> None:
 
 
 def refuse_unfit(array: Floats, name: str, sigma: float | None) -> None:
-    """Refuse values that nothing can restore, and a level of noise in other units."""
+    """Refuse values that cannot be restored, and a level of noise in other units."""
     if np.isinf(array).any():
         raise Refusal(f"{name}: holds infinite values; finite ones expected")
     if not np.isfinite(array).any():
@@ -95,24 +95,18 @@ def refuse_negative(array: AnyArray, name: str) -> None:
 
 
 def preset_recipe(array: Floats, preset: Preset, inpainting: bool, sigma: object = None) -> str:
-    """Return the recipe of a preset for an array, and for noise of this level if it is told."""
+    """Return the recipe of a preset for an array. `sigma` is the level of the noise if known."""
     check_value("preset", Preset, preset)
-    kind = _kind(array)
+    if array.ndim < 3:
+        kind = "gaps" if inpainting else "sound"
+        return "audio" if preset == "paper" else f"{kind}-{preset}"
     if preset != "paper":
-        return f"gaps-{preset}" if kind == "sound" and inpainting else f"{kind}-{preset}"
-    if kind == "sound":
-        return "audio"
+        is_grey = distinct_channels(array).shape[-1] == 1
+        return f"{'picture' if is_grey else 'colour'}-{preset}"
     if inpainting:
         return "house-inpaint"
     level = sigma if isinstance(sigma, int | float) else estimate_noise(array)
     return "house-50" if level > STRONG else "house-25"
-
-
-def _kind(array: Floats) -> Literal["sound", "picture", "colour"]:
-    """Return the kind of an array, by which recipes of presets are named."""
-    if array.ndim < 3:
-        return "sound"
-    return "picture" if distinct_channels(array).shape[-1] == 1 else "colour"
 
 
 def estimate_noise(picture: Floats) -> float:

@@ -1,12 +1,12 @@
-"""Restoration of one picture or sound by a model that is trained on its own windows.
+"""Restoration of one picture or sound by a model that is trained on its windows.
 
-Each restored value is the mean of E_q[mu(z)] (`window_decoder.py`) over the windows that cover it.
-The model treats as noise what no state explains, and ignores missing values until this last step.
+Each restored value is the mean of E_q[mu(z)] over the windows that cover the value. Noise is the
+part of the data that no state explains. Missing values are ignored until this last step.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,16 +16,16 @@ import torch
 from distvae.config import Config
 from distvae.data.family import HasWindows
 from distvae.data.windows.missing import keep_observed, silenced
-from distvae.data.windows.patches import Patches, distinct_channels
+from distvae.data.windows.patches import Grid, Patches, distinct_channels
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.interface import AnyEStep, AnyModel, Batch, Posterior
+from distvae.interface import AnyEStep, AnyModel, Batch, Expects, Posterior, expect
 from distvae.models.population import words_of
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.lanes import RowNumbers
+from distvae.numerics.noise import RESTORATION, Noise
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import RESTORING, corrupted_windows, refuse_unfit, restored_windows
-from distvae.tasks.window_decoder import WindowDecoder
 from distvae.train.bits import agree_on_arithmetic
 from distvae.train.epoch import Epoch
 from distvae.train.run import Run
@@ -34,14 +34,13 @@ from distvae.train.session import RunOptions, build_trainer, train_in_folder
 
 BLOCK = 1024
 """Rows that are restored together; each of their distinct states is decoded once."""
+COVER = 256
+"""Decoded draws behind each restored value, of all windows together that cover the value."""
 
 RECIPE = "restoration"
 """The name of the recipe of a restoration, in its run folder."""
 STAGES = "stages.jsonl"
 """The file of a run folder with a line for each epoch of a restoration."""
-
-TIMED_ROWS = 1024
-"""Rows of the short training that measures the time of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Stage:
     seconds: float
     """Since training began."""
     sigma: float = math.nan
-    """Standard deviation of the noise that a TVAE has found, in the units of the data."""
+    """Standard deviation of the noise by the estimate of a TVAE, in the units of the data."""
     active: float = math.nan
     """Mean number of active latents of a window, where latents are binary."""
     close: Mapping[str, float] = field(default_factory=dict)
@@ -110,32 +109,19 @@ class Restoration:
     def run(self, stop: Callable[[], object] = lambda: False) -> Iterator[Stage]:
         """Train, and yield the state after each epoch."""
         with self.arithmetic.applied():
-            for epoch in self._epochs(stop):
+            if self.destination is None:
+                epochs = self.trainer.run(stop)
+            else:
+                out, resume, force = self.destination
+                options = RunOptions(RECIPE, resume, force, stop)
+                epochs = train_in_folder(self.trainer, self.config, self.dataset, out, options)
+            for epoch in epochs:
                 self._restored_at = self._place
                 yield self.stage(epoch)
 
     def _restore_windows(self, rows: RowNumbers, q: Posterior) -> None:
         """Restore some windows at the end of an epoch, when validation has decoded their states."""
         self._restored[rows] = self._decode(self.trainer.model, q, rows)
-
-    def _epochs(self, stop: Callable[[], object]) -> Iterator[Epoch]:
-        if self.destination is None:
-            return self.trainer.run(stop)
-        out, resume, force = self.destination
-        options = RunOptions(RECIPE, resume, force, stop)
-        return train_in_folder(self.trainer, self.config, self.dataset, out, options)
-
-    def seconds_per_epoch(self) -> float:
-        """Estimate the time of an epoch by a short training on a few rows."""
-        count = len(self.patches.rows)
-        rows = self.patches.rows[:: math.ceil(count / TIMED_ROWS)]
-        few = replace(self.dataset, splits=dict.fromkeys(self.dataset.splits, rows))
-        # On a GPU, the last step of an epoch is recorded in the third one.
-        endless = {"patience": None, "stop_at_noise": False, "sigma": None}
-        config = self.config.with_("train", epochs=4, **endless)
-        with self.arithmetic.applied():
-            *_, first, second = build_trainer(config, few).run()
-        return (second.seconds - first.seconds) * count / len(rows)
 
     def stage(self, epoch: Epoch) -> Stage:
         """Return the state after an epoch, in the units of the data."""
@@ -152,7 +138,7 @@ class Restoration:
 
     @property
     def noise(self) -> float:
-        """The noise in the windows below which training ends, in the units of the data; or 0."""
+        """The noise level below which training ends, in the units of the data; or 0."""
         return self.patches.scale * self.trainer.ending.noise
 
     @property
@@ -162,25 +148,22 @@ class Restoration:
         return position.epoch, position.batch
 
     @property
-    def _is_below_noise(self) -> bool:
-        return self.trainer.ending.is_below_noise(self.trainer.position)
-
-    @property
     def has_started(self) -> bool:
         """True if the model has been trained on any batch."""
         return self._place > (0, 0)
 
     @property
     def progress(self) -> str:
-        """The place in training that the model has reached, in words."""
+        """The progress of training, in words."""
         position = self.trainer.position
         if position.batch:
             return f"in epoch {position.epoch + 1}"
-        reason = ", with sigma below the noise" if self._is_below_noise else ""
+        ends = self.trainer.ending.is_below_noise(position)
+        reason = ", with sigma below the noise" if ends else ""
         return f"after epoch {position.epoch}{reason}"
 
     def restored(self) -> Doubles:
-        """Return the array as the model restores it now, missing values included."""
+        """Return the array restored by the present model, with missing values filled in."""
         if self._restored_at == self._place:
             return self.patches.merged(self._restored)
         trainer = self.trainer
@@ -188,6 +171,32 @@ class Restoration:
             return restore_array(
                 self.patches, trainer.model, trainer.estep, self._decode, trainer.device
             )
+
+
+@dataclass(frozen=True)
+class WindowDecoder:
+    """Decodes windows from their posteriors."""
+
+    draws: int
+    """States drawn for each window; 0 decodes the mean of the posterior."""
+    seed: int
+
+    @classmethod
+    def of(cls, config: Config, grid: Grid) -> "WindowDecoder":
+        """Return the decoder for a configuration."""
+        draws = getattr(config.model, "restored", "mean") == "draws"
+        covering = math.prod(grid.window) / grid.stride ** len(grid.window)
+        return cls(math.ceil(COVER / covering) if draws else 0, config.train.seed)
+
+    def __call__(self, model: AnyModel, q: Posterior, rows: RowNumbers) -> Floats:
+        """Return E_q[mu(z)], (B, D), of the windows with the given numbers."""
+        if not self.draws or isinstance(q, Expects):
+            return expect(q, model.decode).cpu().numpy()
+        row = torch.from_numpy(rows).to(q.code.device)
+        noises = (Noise(self.seed, RESTORATION - draw, row) for draw in range(self.draws))
+        # One at a time: 256 draws of a thousand windows would take much memory.
+        total = sum((expect(q, model.decode, 1, noise) for noise in noises), torch.zeros(()))
+        return (total / self.draws).cpu().numpy()
 
 
 @torch.inference_mode()
@@ -198,7 +207,7 @@ def restore_array(
     decode: WindowDecoder,
     device: torch.device | str = "cpu",
 ) -> Doubles:
-    """Return the array as a model restores it with the states kept for its windows."""
+    """Return the array restored by a model and by the states of the E-step for each window."""
     rows = np.empty_like(patches.rows)
     for place in torch.arange(len(rows)).split(BLOCK):
         batch = Batch.of(torch.from_numpy(patches.rows)[place].to(device), place)
@@ -207,7 +216,7 @@ def restore_array(
 
 
 def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
-    """Score a run that restores data it corrupted itself, with a note if it cannot be scored."""
+    """Score a run that corrupted its data first. Return a note if the run cannot be scored."""
     windows = corrupted_windows(run.config)
     if windows is None:
         return {}, []
@@ -230,7 +239,7 @@ def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
 
 
 def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
-    """Return the windows to restore; raise `Refusal` if they cannot be restored."""
+    """Return the windows of the array; raise `Refusal` if they cannot be restored."""
     windows = restored_windows(config)
     if windows is None:
         raise Refusal(
@@ -243,7 +252,7 @@ def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
 
 @dataclass(frozen=True)
 class Cost:
-    """The number of windows of a restoration, and the memory that it takes."""
+    """The number of windows of a restoration, and the memory for them."""
 
     rows: int
     dims: int

@@ -13,13 +13,13 @@ LINE_SECONDS = 10.0
 
 
 def announce(what: str, wanted: bool) -> None:
-    """Say what is done now."""
+    """Print the name of the next piece of work."""
     if wanted:
         print(what, file=sys.stderr, flush=True)
 
 
 def with_news(items: Iterable[T], count: int, what: str, wanted: bool) -> Iterable[T]:
-    """Return items, and show how many of them have been dealt with and how long the rest takes."""
+    """Return items, and show how many items are done and how long the rest takes."""
     if not wanted:
         return items
     if not sys.stderr.isatty():

@@ -26,7 +26,7 @@ def agree_on_arithmetic(
     team: Team = ALONE,
     folder: Folder | None = None,
 ) -> Arithmetic:
-    """Return how this worker has to compute: as the run in a folder did, or else as worker 0 does.
+    """Return the arithmetic of this worker: the arithmetic of the run in a folder, or of worker 0.
 
     Raise `Refusal` if a worker cannot, unless `train.bits` is `any`.
     """
@@ -42,13 +42,13 @@ def agree_on_arithmetic(
 
 
 def check_same_arithmetic(config: Train, recorded: Facts, where: str, device: torch.device) -> None:
-    """Raise `Refusal` if this machine would compute differently from what was recorded."""
+    """Raise `Refusal` if the arithmetic of this machine differs from recorded arithmetic."""
     chosen = _arithmetic_for(config, device, recorded)
     _refuse_differences([chosen.differences(recorded)], where)
 
 
 def recorded_arithmetic(folder: Folder) -> Facts:
-    """Return how a run computed its last checkpoint, or its beginning, or {} if not recorded."""
+    """Return the arithmetic of a run's last checkpoint or first epoch, or {} if not recorded."""
     if folder.has("last.json"):
         facts = read_manifest(folder, "last.json")["facts"]
         if "arithmetic" in facts:
@@ -74,9 +74,10 @@ def run_arithmetic(info: RunInfo) -> Iterator[None]:
 
 
 def _arithmetic_for(config: Train, device: torch.device, reference: Facts) -> Arithmetic:
-    """Return how this worker computes by its settings, and by the reference where they are open.
+    """Return the arithmetic of this worker by its settings, and by the reference where a setting
+    leaves the choice open.
 
-    The library for products is one for the CPU. What selects oneDNN allows TF32 on a GPU.
+    Only the CPU has a choice of libraries. On a GPU, selecting oneDNN would allow TF32.
     """
     threads = config.threads or _recorded_threads(reference) or torch.get_num_threads()
     if device.type != "cpu":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distvae.commands.cite import find_works, print_citation
+from distvae.cli.reference import cite, find_works
 from distvae.config.recipes import recipe_names
 from distvae.config.registry import FAMILIES
 from distvae.files.refusal import Refusal
@@ -30,7 +30,7 @@ def test_a_bsc_is_cited_with_the_paper_of_which_it_is_the_linear_case() -> None:
 
 @pytest.mark.parametrize("name", [*FAMILIES["model"], *recipe_names()])
 def test_every_model_and_recipe_has_papers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    print_citation(name, "bibtex")
+    cite(name, "bibtex")
     printed = capsys.readouterr().out
     found = entries(printed)
     assert found
@@ -46,7 +46,7 @@ def test_every_model_and_recipe_has_papers(name: str, capsys: pytest.CaptureFixt
 
 def test_braces_are_balanced(capsys: pytest.CaptureFixture[str]) -> None:
     for name in (None, *FAMILIES["model"]):
-        print_citation(name, "bibtex")
+        cite(name, "bibtex")
     depth = 0
     for sign in capsys.readouterr().out:
         depth += {"{": 1, "}": -1}.get(sign, 0)
@@ -55,7 +55,7 @@ def test_braces_are_balanced(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_this_package_is_cited_with_its_version(capsys: pytest.CaptureFixture[str]) -> None:
-    print_citation(None, "bibtex")
+    cite(None, "bibtex")
     (entry,) = entries(capsys.readouterr().out)
     assert (entry["kind"], entry["version"]) == ("software", FILE["version"])
     assert entry["author"] == "{distvae contributors}"
@@ -65,7 +65,7 @@ def test_this_package_is_cited_with_its_version(capsys: pytest.CaptureFixture[st
 def test_a_line_of_text_names_authors_year_title_and_place(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    print_citation("sdm", "text")
+    cite("sdm", "text")
     assert capsys.readouterr().out == (
         "Sadeghi, Mostafa; Magron, Paul (2022). A Sparsity-promoting Dictionary Model for"
         " Variational Autoencoders. Interspeech. https://arxiv.org/abs/2203.15758\n"

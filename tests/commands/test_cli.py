@@ -1,8 +1,8 @@
 """Commands as a user types them: what works, what is refused, and what a signal leaves behind."""
 
 import json
+import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import typer
 from PIL import Image
+from typer.core import TyperCommand, TyperGroup
 
 import distvae
-from distvae.commands.following import follow
+from distvae.cli import app
+from distvae.cli.train import follow
+from distvae.cli.use import print_scores
 from distvae.config.recipes import recipe_names
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
@@ -61,15 +65,25 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_the_version_is_that_of_the_installed_package(call: Called) -> None:
+def test_the_version_is_that_of_the_installed_package(
+    call: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, out, _ = call("--version")
     assert (code, out) == (0, f"distvae {version('distvae')}\n")
     assert distvae.__version__ == version("distvae")
-
-
-def test_the_version_of_what_is_not_installed_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])  # where distributions are looked for
     assert distvae.__version__ == "0+unknown"
+
+
+def test_help_lists_every_command_in_a_panel_and_breaks_no_sentence() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    assert len(group.commands) > 20
+    for name, command in group.commands.items():
+        assert isinstance(command, TyperCommand | TyperGroup)
+        assert isinstance(command.rich_help_panel, str), name
+        assert command.help, name
+        assert "\n" not in command.help, name
 
 
 def test_a_sweep_is_not_taken_for_a_run(call: Called, tmp_path: Path) -> None:
@@ -83,16 +97,13 @@ def test_a_sweep_is_not_taken_for_a_run(call: Called, tmp_path: Path) -> None:
     )
 
 
-def test_recipes_are_listed_and_shown(call: Called) -> None:
+def test_recipes_are_listed_and_shown(call: Called, tmp_path: Path) -> None:
     code, out, _ = call("recipes")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == recipe_names()
     code, out, _ = call("recipes", "speech-sdm")
     assert code == 0
     assert "dictionary: identity" in out
-
-
-def test_a_recipe_that_is_missing_or_no_text_is_refused(call: Called, tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"about: caf\xe9\n")
     for name in ("missing.yaml", "latin.yaml"):
         code, out, said = call("recipes", str(tmp_path / name))
@@ -106,11 +117,6 @@ REFUSED = {
         "train.epocs: no such field of train.kind 'adam'; did you mean 'epochs'?"
     ),
     "speech-vae train.epochs=0": "train.epochs: 0 is out of range; at least 1 expected",
-    "speech-vae model.latent=-1": "model.latent",
-    "speech-vsc model.alpha=1.5": "model.alpha",
-    "speech-sdm model.dictionary=dct model.atoms=0": "model.atoms",
-    "speech-vae train.rate=-1": "train.rate",
-    "speech-vae train.patience=0": "train.patience",
     "speech-vae train.epochs": "KEY=VALUE expected",
     "speech-vae --data absent": "absent does not exist",
     "mnist-vae --data one data.size=[8,8]": "; for what is in one: distvae train speech-sdm --data",
@@ -199,11 +205,8 @@ def test_data_whose_squares_overflow_are_refused(call: Called, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 def test_cuda_is_refused_where_there_is_none(call: Called, tmp_path: Path) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("CUDA is here")
     code, _, err = call("train", "speech-vae", "train.device=cuda", *LIGHT)
     assert (code, "train.device" in err) == (2, True)
     assert not (tmp_path / "runs").exists()
@@ -235,37 +238,26 @@ def test_a_training_that_has_nothing_to_go_on_from_says_so(call: Called) -> None
     ]
 
 
-def test_a_run_is_shown_with_its_best_epoch(call: Called, run: Path) -> None:
+def test_a_run_is_shown_with_its_best_epoch_and_its_time_so_far(call: Called, run: Path) -> None:
     code, out, _ = call("show", str(run))
     assert code == 0
     assert "best at epoch" in out
     assert "latent: 4" in out
-
-
-def test_a_run_of_one_epoch_is_shown_as_one(call: Called, tmp_path: Path) -> None:
-    words = ["train", "bars", "train.epochs=1", "--out", str(tmp_path / "run"), "--no-track"]
-    assert call(*words, "--no-evaluate", "--quiet")[0] == 0
-    assert "trained for 1 epoch, " in call("show", str(tmp_path / "run"))[1]
-
-
-def test_a_run_that_still_trains_is_shown_with_its_time_so_far(
-    call: Called, run: Path, tmp_path: Path
-) -> None:
-    copy = shutil.copytree(run, tmp_path / "copy")
-    info = json.loads((copy / "run.json").read_text())
+    info = json.loads((run / "run.json").read_text())
     del info["seconds"]
-    info["commit"] = None
-    (copy / "run.json").write_text(json.dumps(info))
-    *_, last = (copy / "epochs.jsonl").read_text().splitlines()
-    longer = json.loads(last) | {"epoch": 5, "seconds": 77.0}
-    with (copy / "epochs.jsonl").open("a") as lines:
+    (run / "run.json").write_text(json.dumps(info | {"commit": None}))
+    first, *_ = (run / "epochs.jsonl").read_text().splitlines()
+    (run / "epochs.jsonl").write_text(first + "\n")
+    assert "trained for 1 epoch, " in call("show", str(run))[1]
+    longer = json.loads(first) | {"epoch": 5, "seconds": 77.0}
+    with (run / "epochs.jsonl").open("a") as lines:
         lines.write(json.dumps(longer) + "\n")
-    (copy / "evaluation" / "test").mkdir(parents=True)
-    (copy / "evaluation" / "test" / "summary.json").write_text('{"squared_error": 0.000123}')
-    code, out, _ = call("show", str(copy))
+    (run / "evaluation" / "test").mkdir(parents=True)
+    (run / "evaluation" / "test" / "summary.json").write_text('{"squared_error": 0.000123}')
+    code, out, _ = call("show", str(run))
     assert code == 0
     assert "not from a checkout" in out
-    assert "trained for 5 epochs, 77 s;" in out
+    assert "trained for 2 epochs, 77 s;" in out
     assert "squared_error 0.000123" in out
 
 
@@ -363,7 +355,6 @@ def test_speech_read_in_another_way_is_not_a_runs_own(call: Called) -> None:
 
 
 UNWRITABLE = {
-    "train bars -o file/run": "file/run: cannot write into",
     "train bars -o file": "file: cannot write into file; a writable folder",
     "tune demo -o file/sweep": "file/sweep: cannot write into",
     "reproduce bars -o file/bars": "file/bars: cannot write into",
@@ -567,3 +558,29 @@ def test_the_whole_line_from_recordings_to_codes(call: Called, tmp_path: Path) -
         call("evaluate", "run", "--split", "val", "eval.processes=1", "eval.latent=sample")[0] == 0
     )
     assert call("evaluate", "run", "--split", "val")[0] == 2
+
+
+SUMMARY = {
+    "pesq_wb": 2.5,
+    "pesq_wb_std": math.nan,
+    "stoi": 0.75,
+    "stoi_std": 0.125,
+    "iw_bound": -80.5,
+    "iw_bound_row_std": 12.5,
+}
+
+
+def test_programs_read_null_where_there_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    print_scores(SUMMARY, "json")
+    text = capsys.readouterr().out
+    assert "NaN" not in text
+    assert json.loads(text) == {"summary": SUMMARY | {"pesq_wb_std": None}}
+
+
+def test_a_figure_is_printed_with_its_spread_and_one_that_is_none_by_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_scores(SUMMARY, "line")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["pesq_wb", "stoi", "iw_bound", "iw_bound_row_std"]
+    assert lines[1][2:4] == ["+-", "0.1250"]

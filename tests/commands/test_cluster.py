@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.commands.cluster import init_cluster
+from distvae.cli.cluster import init
 from distvae.files.refusal import Refusal
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def test_the_folder_has_the_files_of_the_checkout(tmp_path: Path) -> None:
-    init_cluster(tmp_path / "mine", force=False)
+    init(tmp_path / "mine", force=False)
     written = contents(tmp_path / "mine")
     assert {
         Path("cluster/cluster.yaml"),
@@ -31,13 +31,13 @@ def test_the_folder_has_the_files_of_the_checkout(tmp_path: Path) -> None:
 
 
 def test_what_is_there_already_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
-    init_cluster(tmp_path, force=False)
-    init_cluster(tmp_path, force=False)  # the same again
+    init(tmp_path, force=False)
+    init(tmp_path, force=False)  # the same again
     (tmp_path / "cluster" / "aws.yaml").write_text("mine")
     with pytest.raises(Refusal, match=r"cluster/aws\.yaml"):
-        init_cluster(tmp_path, force=False)
+        init(tmp_path, force=False)
     assert (tmp_path / "cluster" / "aws.yaml").read_text() == "mine"
-    init_cluster(tmp_path, force=True)
+    init(tmp_path, force=True)
     assert (tmp_path / "cluster" / "aws.yaml").read_bytes() == (
         ROOT / "cluster" / "aws.yaml"
     ).read_bytes()
@@ -46,5 +46,5 @@ def test_what_is_there_already_stays_unless_it_is_to_be_replaced(tmp_path: Path)
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(Refusal, match=r"notes\.txt"):
-        init_cluster(tmp_path, force=False)
+        init(tmp_path, force=False)
     assert list(contents(tmp_path)) == [Path("notes.txt")]

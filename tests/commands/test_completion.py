@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.commands.completion import complete_setting
+from distvae.cli.completion import complete_setting
 from distvae.config import flatten
 from distvae.config.recipes import RECIPES, load, recipe_names
 

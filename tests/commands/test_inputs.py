@@ -16,9 +16,7 @@ from distvae.config import from_dict
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
 from distvae.files.refusal import MESSAGE, Refusal, shown
-from distvae.reproduce.table import TABLES, read_table
-from distvae.tune.space import read_axes, space_names
-from distvae.tune.validation import load_space
+from distvae.tune.space import read_axes
 from tests.called import Called
 
 HUGE = "1" + "0" * 400
@@ -400,13 +398,3 @@ def test_any_value_in_place_of_an_axis_is_read_or_refused(value: Any) -> None:
 def _read(tree: Any) -> None:
     with suppress(Refusal):
         read_axes(tree)
-
-
-@pytest.mark.parametrize("name", space_names())
-def test_every_space_is_still_one(name: str) -> None:
-    assert load_space(name).axes
-
-
-@pytest.mark.parametrize("table", sorted(path.stem for path in TABLES.glob("*.yaml")))
-def test_every_table_is_still_one(table: str) -> None:
-    assert [entry.config(None) for entry in read_table(table, "smoke").trained]

@@ -14,15 +14,13 @@ import soundfile
 import torch
 from PIL import Image
 
-from distvae.commands.options import DAMAGE_PANEL, RestoreOptions
-from distvae.commands.restore import Task, write_result
-from distvae.commands.restored_files import Place
-from distvae.config.recipes import load, parse_assignments
+from distvae.cli.restore import Task, write_result
+from distvae.cli.restore_options import DAMAGE_PANEL, Place, RestoreOptions
+from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows.missing import masked_by, read_mask
 from distvae.files.atomic import partial_name
 from distvae.models.tvae import TVAE
-from distvae.tasks.presets import preset_config
 from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.run import Run
 from distvae.train.stopping import Interrupted
@@ -63,7 +61,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_picture_is_denoised_and_what_happens_is_told(call: Called) -> None:
     code, _, err = call("denoise", "grey.png", "out.png", *BRIEF)
     assert code == 0
-    assert "grey.png: 357 windows of 16 values, 0.1 MB, 2 epochs in about " in err
+    assert "grey.png: 357 windows of 16 values, 0.1 MB, 2 epochs\n" in err
     assert err.count("nats/window") == 2
     assert "out.png: written, restored after epoch 2" in err
     assert "PSNR" not in err
@@ -71,17 +69,8 @@ def test_a_picture_is_denoised_and_what_happens_is_told(call: Called) -> None:
 
 
 def test_a_benchmark_makes_noise_and_reports_how_near_it_comes(call: Called) -> None:
-    code, out, _ = call(
-        "denoise",
-        "colour.png",
-        "out.png",
-        "--add-noise",
-        "25",
-        "--json",
-        "--figure",
-        "f.png",
-        *BRIEF,
-    )
+    line = "denoise colour.png out.png --add-noise 25 --json --figure f.png"
+    code, out, _ = call(*line.split(), *BRIEF)
     assert code == 0
     records = [json.loads(line) for line in out.splitlines()]
     assert [record["epoch"] for record in records] == [1, 2]
@@ -101,17 +90,8 @@ def test_transparency_and_depth_are_kept(call: Called) -> None:
 
 
 def test_a_sound_keeps_its_rate_and_channels(call: Called) -> None:
-    code, out, _ = call(
-        "denoise",
-        "stereo.wav",
-        "out.flac",
-        "--add-noise",
-        "0.1",
-        "--json",
-        "--figure",
-        "f.png",
-        *SOUND,
-    )
+    line = "denoise stereo.wav out.flac --add-noise 0.1 --json --figure f.png"
+    code, out, _ = call(*line.split(), *SOUND)
     assert code == 0
     assert "snr" in json.loads(out.splitlines()[-1])
     assert signals.read_signal(Path("out.flac")).values.shape == (400, 2)
@@ -145,14 +125,23 @@ def test_a_clean_file_is_cut_and_resampled_as_the_noisy_one_is(call: Called) -> 
     assert json.loads(again.splitlines()[-1])["snr"] > 60  # the same restoration, but for rounding
 
 
-@pytest.mark.parametrize("command", ["denoise --add-noise 20", "inpaint --drop 0.3"])
-def test_damage_that_is_set_by_key_has_the_seed_too(call: Called, command: str) -> None:
-    task, option, amount = command.split()
-    by_key = f"data.{option.removeprefix('--').removeprefix('add-')}={amount}"
-    for name, words in (("a.png", [option, amount]), ("b.png", [by_key])):
-        code, *_ = call(task, "grey.png", name, *words, "--seed", "3", "--quiet", *BRIEF)
-        assert code == 0
-    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+@pytest.mark.parametrize(
+    ("damage", "key"),
+    [
+        ("denoise grey.png {} --add-noise 20", "data.noise=20"),
+        ("inpaint grey.png {} --drop 0.3", "data.drop=0.3"),
+    ],
+)
+def test_damage_by_an_option_or_by_a_key_has_the_seed(call: Called, damage: str, key: str) -> None:
+    by_option = damage.split()
+    by_key = [*by_option[:3], key]
+    runs = {"a.png": (by_option, "3"), "b.png": (by_option, "3"), "c.png": (by_key, "3")}
+    runs["d.png"] = (by_option, "4")
+    for name, (command, seed) in runs.items():
+        words = [word.format(name) for word in command]
+        assert call(*words, "--seed", seed, "--quiet", *BRIEF)[0] == 0
+    first, again, keyed, other = (Path(name).read_bytes() for name in runs)
+    assert first == again == keyed != other
 
 
 @pytest.mark.parametrize(
@@ -176,12 +165,6 @@ def test_a_level_that_is_told_replaces_the_estimate_and_is_kept(
     code, _, err = call(*words, "--resume", "--sigma", "3e-2")
     assert code == 2
     assert "train.sigma" in err
-
-
-@pytest.mark.parametrize(("level", "recipe"), [("20", "house-25"), ("60", "house-50")])
-def test_a_level_that_is_told_chooses_the_published_settings(level: str, recipe: str) -> None:
-    array, settings = pixels(channels=1), {"train.sigma": float(level)}
-    assert preset_config(array, "paper", None, settings, False) == load(recipe, settings)
 
 
 def test_help_lists_what_damages_the_input_last(call: Called) -> None:
@@ -302,24 +285,6 @@ def test_samples_of_an_excerpt_can_be_dropped(call: Called) -> None:
     assert code == 0
     assert {"snr", "snr_gain"} <= json.loads(out.splitlines()[-1]).keys()
     assert signals.read_signal(Path("o.wav")).values.shape == (55, 2)
-
-
-def test_the_same_command_gives_the_same_file(call: Called) -> None:
-    for name in ("a.png", "b.png"):
-        assert (
-            call(
-                "denoise", "grey.png", name, "--add-noise", "20", "--seed", "3", "--quiet", *BRIEF
-            )[0]
-            == 0
-        )
-    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
-    assert (
-        call("denoise", "grey.png", "c.png", "--add-noise", "20", "--seed", "4", "--quiet", *BRIEF)[
-            0
-        ]
-        == 0
-    )
-    assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
 
 
 def test_a_model_that_diverged_writes_nothing(call: Called) -> None:
@@ -502,23 +467,10 @@ def test_bad_input_is_refused_before_training_with_exit_code_two(call: Called, w
 @pytest.mark.slow
 def test_an_interrupted_restoration_is_written_and_resumed() -> None:
     epochs = 100
-    words = [
-        *BRIEF,
-        f"train.epochs={epochs}",
-        "train.stop_at_noise=false",
-        "--add-noise",
-        "20",
-        "--json",
-    ]
-    command = [
-        sys.executable,
-        "-c",
-        "from distvae.cli import main; main()",
-        "denoise",
-        "grey.png",
-        "out.png",
-        *words,
-    ]
+    settings = [*BRIEF, f"train.epochs={epochs}", "train.stop_at_noise=false"]
+    line = "denoise grey.png out.png --add-noise 20 --json"
+    command = [sys.executable, "-c", "from distvae.cli import main; main()"]
+    command += [*line.split(), *settings]
     with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout is not None
         for _ in range(3):

@@ -41,56 +41,49 @@ def test_what_was_said_stays_and_what_was_not_is_added_once(said: set[str]) -> N
     assert words.count("--wait") == 1
 
 
+ADDED = "--address auto --wait 600"
+LONG = f"model.hidden=[{'128,' * 99}128]"
+
+
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("typed", "added"),
     [
-        (["--trials", "200", "speech"], "speech"),
-        (["--data", "/mnt/recordings", "tune_spaces/mine.yaml", "speech.yaml"], "mine"),
-        (["speech", "--trials", "200"], "speech"),
-        (["--trials", "200"], "sweep"),
-        ([f"model.hidden=[{'128,' * 99}128]", "speech"], "speech"),
+        ("tune --trials 200 speech", "--resume --out /mnt/distvae/runs/speech"),
+        ("tune speech --trials 200", "--resume --out /mnt/distvae/runs/speech"),
+        (
+            "tune --data /x tune_spaces/mine.yaml b.yaml",
+            "--resume --out /mnt/distvae/runs/mine",
+        ),
+        ("tune --trials 200", "--resume --out /mnt/distvae/runs/sweep"),
+        (f"tune {LONG} speech", "--resume --out /mnt/distvae/runs/speech"),
+        ("tune speech --out /x", "--resume"),
+        ("tune speech --out=/x", "--resume"),
+        ("tune speech -o /x", "--resume"),
+        ("tune speech -o/x", "--resume"),
+        ("tune tune_spaces/speech.yaml --force", "--out /mnt/distvae/runs/speech"),
+        ("train --workers 2 bars", "--resume --out /mnt/distvae/runs/bars"),
+        ("train --workers 2 own/bars.yaml", "--resume --out /mnt/distvae/runs/bars"),
     ],
 )
-def test_a_sweep_is_kept_under_the_name_of_its_space(
-    words: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+def test_results_are_kept_on_the_shared_disk_under_the_name_of_the_space_or_recipe(
+    typed: str, added: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An output that the user names is kept, and a sweep that begins anew is not resumed."""
     monkeypatch.setenv(STORAGE, "/mnt/distvae")
-    assert values(complete_words("tune", words), "--out") == [f"/mnt/distvae/runs/{name}"]
-
-
-@pytest.mark.parametrize("said", [["--out", "/x"], ["--out=/x"], ["-o", "/x"], ["-o/x"]])
-def test_a_place_is_named_in_any_way_that_the_command_line_knows(said: list[str]) -> None:
-    words = complete_words("tune", ["speech", *said])
-    assert words[2 : 2 + len(said)] == said
-    assert values(words, "--out") == (["/x"] if said[0] == "--out" else [])
-
-
-def test_a_sweep_that_is_to_begin_anew_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(STORAGE, "/mnt/distvae")
-    assert "--resume" not in complete_words("tune", ["tune_spaces/speech.yaml", "--force"])
-
-
-@pytest.mark.parametrize("recipe", ["bars", "own/bars.yaml"])
-def test_a_training_on_a_shared_disk_is_trained_there(
-    recipe: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its evaluation and its record are on that disk too."""
-    monkeypatch.setenv(STORAGE, "/mnt/distvae")
-    words = complete_words("train", ["--workers", "2", recipe])
-    assert values(words, "--out") == ["/mnt/distvae/runs/bars"]
-    assert values(words, "--storage") == []
+    command, *words = typed.split()
+    assert command in ("tune", "train")
+    completed = complete_words("tune" if command == "tune" else "train", words)
+    assert " ".join(completed) == f"{typed} {ADDED} {added}"
 
 
 def test_a_training_is_kept_on_any_storage_and_a_sweep_in_a_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(STORAGE, "s3://bucket/distvae")
-    assert values(complete_words("train", ["bars", "--workers", "2"]), "--storage") == [
-        "s3://bucket/distvae/runs"
-    ]
-    with pytest.raises(
-        Refusal, match="s3://bucket/distvae; a sweep needs a folder on a disk that all machines see"
-    ):
+    words = complete_words("train", ["bars", "--workers", "2"])
+    assert values(words, "--storage") == ["s3://bucket/distvae/runs"]
+    refused = "s3://bucket/distvae; a sweep needs a folder on a disk that all machines see"
+    with pytest.raises(Refusal, match=refused):
         complete_words("tune", ["speech"])
 
 
@@ -105,25 +98,29 @@ def test_without_a_storage_the_option_that_names_one_is_asked_for(
         complete_words(command, ["bars"])
 
 
+def submitted(
+    home: Path, folder: Path, script: str, *words: str, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a script of a cluster in a folder, with an empty home that is the storage too."""
+    environment = {"HOME": str(home), STORAGE: str(home), "PYTHONPATH": str(ROOT)} | variables
+    return subprocess.run(
+        [sys.executable, str(ROOT / "cluster" / script), *words],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["sweep.py", "train.py"])
 def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_path: Path) -> None:
-    def run(*words: str) -> "subprocess.CompletedProcess[str]":
-        environment = os.environ | {
-            "HOME": str(tmp_path),
-            STORAGE: str(tmp_path),
-            "PYTHONPATH": str(ROOT),
-        }
-        start = [sys.executable, str(ROOT / "cluster" / script)]
-        return subprocess.run(
-            [*start, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
-
-    help_run = run("--help")
+    help_run = submitted(tmp_path, ROOT, script, "--help")
     assert help_run.returncode == 0
     assert "--workers" in help_run.stdout
     assert "Traceback" not in help_run.stderr
-    absent = run("tune_spaces/mine.yaml")
+    absent = submitted(tmp_path, ROOT, script, "tune_spaces/mine.yaml")
     assert absent.returncode == 2
     assert "tune_spaces/mine.yaml: not on the head" in absent.stderr
     copy = " ".join(absent.stderr.split()).partition(" with: ")[2].partition(" If an argument")[0]
@@ -140,26 +137,14 @@ def test_the_scripts_say_what_they_take_and_what_is_missing(script: str, tmp_pat
 @pytest.mark.slow
 def test_away_from_a_cluster_a_sentence_says_what_is_missing(tmp_path: Path) -> None:
     """There is no checkout where `ray up` puts it, and no Ray where one is expected."""
-    port = free_port()  # not that of a Ray which another test runs
-
-    def run(folder: Path) -> "subprocess.CompletedProcess[str]":
-        environment = os.environ | {
-            "HOME": str(tmp_path),
-            STORAGE: str(tmp_path),
-            "PYTHONPATH": str(ROOT),
-        }
-        words = [sys.executable, str(ROOT / "cluster" / "sweep.py"), "demo"]
-        environment |= {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_TMPDIR": str(tmp_path)}
-        return subprocess.run(
-            words, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-
+    port = free_port()  # without a Ray that another test may have started
+    ray = {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_TMPDIR": str(tmp_path)}
     reasons = {
         tmp_path: "distvae-checkout: no such folder",
         ROOT: "--address: auto: Token authentication is enabled but no authentication token",
     }
     for folder, reason in reasons.items():
-        done = run(folder)
+        done = submitted(tmp_path, folder, "sweep.py", "demo", **ray)
         assert done.returncode == 2
         assert re.search(reason, done.stderr)
         assert "Traceback" not in done.stderr

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distvae.commands.train import describe_rows
+from distvae.cli.train import MEASURED, describe_rows, suggest_batch
+from distvae.config.recipes import load, parse_assignments
+from distvae.config.train import Train
 from distvae.data.dataset import Dataset
 from distvae.train.run import read_epochs
 from tests.called import Called
@@ -75,3 +77,25 @@ def test_a_training_that_ends_early_says_so(
     assert code == 0
     assert epochs < 50
     assert f"\nended early, after epoch {epochs} of 50 (train.patience" in err
+
+
+@pytest.mark.parametrize("recipe", ["house-50", "speech-vae", "speech-sdm", "mnist-vsc"])
+def test_what_is_suggested_was_measured_and_is_accepted(recipe: str) -> None:
+    config = load(recipe)
+    advice = suggest_batch(config, 8)
+    stretch = MEASURED.get(config.model.kind)
+    if stretch is None:
+        assert advice == ""
+        return
+    settings = [word for word in advice.replace(";", " ").split() if word.startswith("train.")]
+    train: Train = load(recipe, parse_assignments(settings)).train
+    assert config.train.batch < train.batch <= stretch.times * config.train.batch
+    assert (train.scale_rate, train.base_batch) == (stretch.scaling, config.train.batch)
+    assert f"8 workers have {config.train.batch // 8} rows each" in advice
+
+
+def test_nothing_is_suggested_to_one_worker_or_to_those_with_enough_rows() -> None:
+    assert suggest_batch(load("house-50"), 1) == ""
+    assert suggest_batch(load("house-50", {"train.batch": 64}), 2) == ""
+    stretched = {"train.batch": 2048, "train.scale_rate": "root"}
+    assert suggest_batch(load("house-50", stretched), 256) == ""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from distvae.commands.completion import complete_key
-from distvae.commands.settings import print_settings
+from distvae.cli.completion import complete_key
+from distvae.cli.reference import settings as print_settings
 from distvae.config import from_dict, to_dict
 from distvae.config.explanations import settings
 from distvae.config.registry import FAMILIES

@@ -33,8 +33,8 @@ LAYERS = [
     ("tune", "estimators"),
     ("report",),
     ("reproduce",),
-    ("commands",),
-    ("cli", "interactive"),
+    ("cli",),
+    ("interactive",),
     ("__main__",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

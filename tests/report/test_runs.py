@@ -13,10 +13,9 @@ import soundfile
 from PIL import Image
 
 from distvae import report
-from distvae.commands.configuration import configure
-from distvae.commands.denoise import NoiseOptions, denoise_file
-from distvae.commands.options import RestoreOptions
-from distvae.commands.restored_files import Place
+from distvae.cli.restore import denoise_file
+from distvae.cli.restore_options import NoiseOptions, Place, RestoreOptions
+from distvae.cli.train import configure
 from distvae.config import Config, flatten
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal

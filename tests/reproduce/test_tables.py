@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from distvae import report
 from distvae.cli import app
-from distvae.commands.reproduce import ReproduceOptions, last_words, select_rows
+from distvae.cli.compare import ReproduceOptions, last_words, select_rows
 from distvae.config import Amortised, VSCModel
 from distvae.files.refusal import Refusal
 from distvae.reproduce.compare import Line, compare_rows, notes_on, write_comparison

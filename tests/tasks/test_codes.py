@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distvae.commands.evaluate import with_data
+from distvae.cli.use import with_data
 from distvae.config import ImageData
 from distvae.data import labels_of, open_dataset
 from distvae.files.plain import Plain

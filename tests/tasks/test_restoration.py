@@ -20,9 +20,9 @@ from distvae.tasks.restoration import (
     Restoration,
     RunDestination,
     Stage,
+    WindowDecoder,
     restore_array,
 )
-from distvae.tasks.window_decoder import WindowDecoder
 from distvae.train.stopping import Interrupted
 from tests.slowly import slow
 
@@ -183,13 +183,6 @@ def test_what_is_restored_does_not_depend_on_how_missing_values_were_called() ->
     )
 
 
-def test_a_stopped_restoration_has_a_result(tmp_path: Path) -> None:
-    restoration = Restoration(config(), noisy())
-    assert stopped_after(restoration, 3) == [1, 2, 3]
-    assert restoration.progress == "after epoch 3"
-    assert rmse(restoration.restored(), stripes()) < rmse(noisy(), stripes())
-
-
 def test_a_resumed_restoration_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = Restoration(config(), noisy(), destination=RunDestination(tmp_path / "whole"))
     list(whole.run())
@@ -207,27 +200,14 @@ def test_a_resumed_restoration_equals_an_uninterrupted_one(tmp_path: Path) -> No
 
 
 def test_a_run_on_other_data_or_by_another_recipe_is_not_resumed(tmp_path: Path) -> None:
-    list(
-        Restoration(
-            config(**{"train.epochs": 1}), noisy(), destination=RunDestination(tmp_path / "run")
-        ).run()
-    )
+    run = tmp_path / "run"
+    brief = config(**{"train.epochs": 1})
+    list(Restoration(brief, noisy(), destination=RunDestination(run)).run())
+    resuming = RunDestination(run, resume=True)
     with pytest.raises(Refusal, match="other data"):
-        next(
-            Restoration(
-                config(**{"train.epochs": 1}),
-                noisy(31),
-                destination=RunDestination(tmp_path / "run", resume=True),
-            ).run()
-        )
+        next(Restoration(brief, noisy(31), destination=resuming).run())
     with pytest.raises(Refusal, match=r"train\.rate"):
-        next(
-            Restoration(
-                config(**{"train.rate": 0.5}),
-                noisy(),
-                destination=RunDestination(tmp_path / "run", resume=True),
-            ).run()
-        )
+        next(Restoration(config(**{"train.rate": 0.5}), noisy(), destination=resuming).run())
 
 
 def test_the_number_of_threads_is_given_back() -> None:
@@ -253,6 +233,8 @@ def test_a_preset_names_a_recipe_that_suits_the_data() -> None:
     assert preset_recipe(noisy(channels=3), "paper", True) == "house-inpaint"
     assert preset_recipe(noisy(20, height=99), "paper", False) == "house-25"
     assert preset_recipe(noisy(60, height=99), "paper", False) == "house-50"
+    assert preset_recipe(noisy(60, height=99), "paper", False, sigma=20) == "house-25"
+    assert preset_recipe(noisy(20, height=99), "paper", False, sigma=60.0) == "house-50"
 
 
 def test_arrays_go_in_and_come_out_as_they_are() -> None:

@@ -9,7 +9,7 @@ import distvae
 from distvae.data.picture_noise import blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
-from distvae.tasks import groups, stacks
+from distvae.tasks import by_groups, groups
 from distvae.tasks.group_kernels import nearest_windows
 
 
@@ -29,7 +29,9 @@ def noisy(clean: Doubles) -> Doubles:
 
 def restored(frames: Doubles, noise: float | None, across: int, threads: int = 1) -> Doubles:
     order = range(len(frames))
-    found = stacks.restore_stack(frames.__getitem__, order, noise, across, threads, lambda _: None)
+    found = by_groups.restore_stack(
+        frames.__getitem__, order, noise, across, threads, lambda _: None
+    )
     return np.stack([each.values for each in found])
 
 
@@ -46,7 +48,7 @@ def test_frames_alone_are_pictures() -> None:
 def test_deviations_of_frames_alone_are_those_of_pictures() -> None:
     damaged = noisy(moving(3))
     work = (damaged.__getitem__, range(len(damaged)), 25.0, 0, 1)
-    for frame, found in zip(damaged, stacks.restore_stack(*work, deviation=True), strict=True):
+    for frame, found in zip(damaged, by_groups.restore_stack(*work, deviation=True), strict=True):
         alone = groups.restore(frame, 25.0, deviation=True)
         assert found.deviation is not None
         assert alone.deviation is not None
@@ -82,7 +84,7 @@ def test_neighbouring_frames_help() -> None:
 def test_runs_of_frames_make_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = moving(12)
     whole = restored(noisy(clean), 25.0, 1)
-    monkeypatch.setattr(stacks, "VALUES", 1)
+    monkeypatch.setattr(by_groups, "VALUES", 1)
     parts = restored(noisy(clean), 25.0, 1)
     assert parts.shape == whole.shape
     assert error(parts, clean) < 1.05 * error(whole, clean)

@@ -12,7 +12,7 @@ from distvae.data.windows.patches import Grid
 from distvae.estep import assemble
 from distvae.models.discrete import Binary
 from distvae.models.gumbel import Gumbel
-from distvae.tasks.window_decoder import COVER, WindowDecoder
+from distvae.tasks.restoration import COVER, WindowDecoder
 
 ROWS, BITS, DIMS = 5, 6, 16
 

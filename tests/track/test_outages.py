@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distvae.commands.send import send_folders
+from distvae.cli.records import send_folders
 from distvae.config import Config, flatten
 from distvae.files.refusal import Refusal
 from distvae.track import Sending, Store, sending
@@ -210,7 +210,7 @@ record.close()
 SENDER = """
 import sys
 from pathlib import Path
-from distvae.commands.send import send_folders
+from distvae.cli.records import send_folders
 sys.exit(send_folders(Path(sys.argv[1]), []))
 """
 

@@ -12,8 +12,7 @@ from typing import Any, Literal
 import pytest
 
 import distvae
-from distvae.commands.runs import RunsOptions, list_runs
-from distvae.commands.ui import open_ui
+from distvae.cli.records import RunsOptions, list_runs, open_ui
 from distvae.files.refusal import Refusal
 from distvae.track import Status, Store
 from distvae.track.record import read_sent

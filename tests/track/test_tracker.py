@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distvae.commands.report import ReportOptions, write_report
-from distvae.commands.send import send_folders
+from distvae.cli.compare import report
+from distvae.cli.records import send_folders
 from distvae.config import Config, flatten
 from distvae.report import write_and_log
 from distvae.track import Store, Tracker, without_secrets
@@ -206,9 +206,9 @@ def test_the_page_in_the_folder_of_a_sweep_is_recorded_and_one_elsewhere_is_not(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     sweeps.without_a_ledger(root / "one", trials=1)
     tracker(root).close()
-    write_report(root / "one", ReportOptions(out=root / "beside.html"))
+    report(root / "one", out=root / "beside.html")
     assert not list((root / "mlartifacts").glob("*/artifacts/report"))
-    write_report(root / "one", ReportOptions())
+    report(root / "one")
     (kept,) = (root / "mlartifacts").glob("*/artifacts/report/*")
     assert kept.read_bytes() == (root / "one" / "report.html").read_bytes()
     (root / "one" / "record.json").write_text("{")

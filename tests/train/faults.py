@@ -21,7 +21,7 @@ import pyarrow.fs
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-IMPORTED = ("distvae.cli", "distvae.commands.train", "distvae.commands.restore", "tests.tiny")
+IMPORTED = ("distvae.cli", "distvae.cli.train", "distvae.cli.restore", "tests.tiny")
 """What commands import: once, before they are forked, not in each of them."""
 AUDITED = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
 """Steps of Python that it tells of by audit events."""

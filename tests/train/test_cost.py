@@ -1,5 +1,7 @@
 """The estimated memory of a training agrees with its models and E-steps."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -43,10 +45,23 @@ def test_so_are_those_of_families_that_no_recipe_has(tree: dict[str, Any]) -> No
     assert count_parameters(from_dict(tree), IMAGES) == counted(from_dict(tree))
 
 
+def test_counting_parameters_imports_no_compiler() -> None:
+    """Some operations on torch's meta device import 800 modules, which takes two seconds."""
+    program = """
+import sys
+from distvae.config.recipes import load, recipe_names
+from distvae.train.cost import DataSize, count_parameters
+for name in recipe_names():
+    count_parameters(load(name), DataSize(1000, 784, (1, 28, 28)))
+    assert "torch._dynamo" not in sys.modules, name
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @pytest.mark.parametrize("recipe", ["speech-sdm", "bars", "house-50", "mnist-conv-vsc"])
 def test_exactly_what_is_needed_is_enough(recipe: str) -> None:
     config = load(recipe).with_("train", device="cpu")
-    needed = sum(demand.count for demand in estimate_cost(config, IMAGES))
+    needed = sum(demand.size for demand in estimate_cost(config, IMAGES))
     check_fits_in_memory(config, IMAGES, free=needed)
     with pytest.raises(Refusal, match="are free; less expected"):
         check_fits_in_memory(config, IMAGES, free=needed - 1)
@@ -57,7 +72,7 @@ def test_each_draw_is_decoded_in_memory_of_its_own() -> None:
         from_dict({"model": {"kind": "gumbel", "draws": draws}, "train": {"device": "cpu"}})
         for draws in (1, 4000)
     )
-    needed = [sum(demand.count for demand in estimate_cost(c, IMAGES)) for c in (one, many)]
+    needed = [sum(demand.size for demand in estimate_cost(c, IMAGES)) for c in (one, many)]
     assert isinstance(one.model, GumbelModel)
     decoded = one.model.latent + sum(one.model.hidden) + IMAGES.dims
     assert needed[1] - needed[0] == one.train.batch * 3999 * decoded * 4
@@ -68,7 +83,7 @@ def test_each_draw_is_decoded_in_memory_of_its_own() -> None:
 def test_workers_share_a_batch_and_a_block() -> None:
     config = load("house-25").with_("train", device="cpu", batch=1024)
     parts = [
-        {demand.what: demand.count for demand in estimate_cost(config, IMAGES, count)}
+        {demand.what: demand.size for demand in estimate_cost(config, IMAGES, count)}
         for count in (1, 4)
     ]
     alone, four = (sum(part.values()) for part in parts)

@@ -1,4 +1,4 @@
-"""`distvae tune`: sweep a search space."""
+"""`distvae tune` sweeps a search space."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,8 +6,19 @@ from typing import Annotated
 
 import typer
 
-from distvae.commands.options import RUNS, Data, Force, Quiet, TrialOptions
+from distvae.cli.completion import complete_space
+from distvae.cli.options import (
+    RUNS,
+    Assignments,
+    Data,
+    Force,
+    Quiet,
+    TrialOptions,
+    command,
+)
 from distvae.config.recipes import parse_assignments
+
+app = typer.Typer(rich_help_panel="Compare models")
 
 
 @dataclass(frozen=True)
@@ -48,19 +59,29 @@ class TuneOptions:
     quiet: Quiet = False
 
 
-def tune_space(
-    name: str, assignments: list[str], options: TuneOptions, trial_options: TrialOptions
+@command(app)
+def tune(
+    space: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.", autocompletion=complete_space
+        ),
+    ],
+    assignments: Assignments = None,
+    *,
+    options: TuneOptions,
+    trial_options: TrialOptions,
 ) -> None:
-    """Sweep a space, print the results, and write their report; exit with the sweep's code."""
+    """Sweep a search space for quality against sparsity; every trial is recorded in MLflow."""
     from distvae.report import write_and_log
     from distvae.tune.results import print_findings
     from distvae.tune.sweep import SweepOptions, run_sweep
     from distvae.tune.validation import load_space
 
     resources = trial_options.resources()
-    space = load_space(name)
+    searched = load_space(space)
     sweep_options = SweepOptions(
-        assignments=parse_assignments(assignments),
+        assignments=parse_assignments(assignments or []),
         data=options.data or "",
         trials=options.trials,
         concurrent=options.concurrent,
@@ -69,7 +90,7 @@ def tune_space(
         keep_tune=options.keep_tune,
         quiet=options.quiet,
     )
-    findings = run_sweep(space, options.out or RUNS / space.name, sweep_options, resources)
+    findings = run_sweep(searched, options.out or RUNS / searched.name, sweep_options, resources)
     if not options.quiet:
         print_findings(findings)
     write_and_log(findings.folder, RUNS, options.quiet)

@@ -23,37 +23,38 @@ RUNS = Path("runs")
 BREAKS = ("=", ":", "@")
 """Characters at which bash ends a word."""
 LEFT = "_DISTVAE_LEFT"
-"""The variable with the part of the word that bash leaves as it is, and completes what follows."""
+"""The environment variable with the first part of the last word, which bash does not replace."""
 PATH = "data.path"
-"""The setting whose values are offered with its name alone: after the sign, bash completes paths by
-itself, and without a space after a folder.
+"""The setting whose values are offered with its name alone. After the sign, bash itself completes
+paths, and adds no space after a folder.
 """
 TABLES = PACKAGE / "reproduce" / "tables"
 
 
 def complete_recipe(incomplete: str) -> list[str]:
-    """Return the recipes, and the folders of runs here, that begin as a word does."""
+    """Return the recipes, and the folders of runs here, that begin with the incomplete word."""
     return _beginning(incomplete, [*recipe_names(), *_runs()])
 
 
 def complete_space(incomplete: str) -> list[str]:
-    """Return the search spaces that begin as a word does."""
+    """Return the search spaces that begin with the incomplete word."""
     return _beginning(incomplete, [*_stems(Path(SPACES.name)), *_stems(SPACES)])
 
 
 def complete_table(incomplete: str) -> list[str]:
-    """Return the published tables that begin as a word does."""
+    """Return the published tables that begin with the incomplete word."""
     return _beginning(incomplete, _stems(TABLES))
 
 
 def complete_citable(incomplete: str) -> list[str]:
-    """Return the models and recipes that begin as a word does."""
+    """Return the models and recipes that begin with the incomplete word."""
     return _beginning(incomplete, [*FAMILIES["model"], *recipe_names()])
 
 
 def complete_setting(incomplete: str) -> list[str]:
-    """Return the settings that begin as a word does, each with the sign that a value follows. If
-    there is one, return its values too, as far as they are known, so that no shell adds a space.
+    """Return the settings that begin with the incomplete word, each with the sign `=`.
+
+    If a single setting is left, return its known values too, so that no shell adds a space.
     """
     name, sign, _ = _whole(incomplete).partition("=")
     values = _values()
@@ -68,32 +69,42 @@ def complete_setting(incomplete: str) -> list[str]:
 
 
 def complete_key(incomplete: str) -> list[str]:
-    """Return the sections and the settings that begin as a word does."""
+    """Return the sections and the settings that begin with the incomplete word."""
     return _beginning(incomplete, [*FAMILIES, *_values()])
 
 
 def complete_run(incomplete: str) -> list[str]:
-    """Return the folders of runs and sweeps that begin as a word does, and the best of sweeps."""
-    return _beginning(incomplete, [*_runs(), *map(str, _sweeps()), *_bests()])
+    """Return the folders of runs and sweeps here, and the best runs of sweeps, that begin with the
+    incomplete word.
+    """
+    best = []
+    for folder, metrics in _sweeps().items():
+        best += [f"best:{metric}@{folder.name}" for metric in metrics]
+    return _beginning(incomplete, [*_runs(), *map(str, _sweeps()), *best])
 
 
 def complete_metric(incomplete: str) -> list[str]:
-    """Return the metrics of sweeps and runs here that begin as a word does."""
+    """Return the metrics of sweeps and runs here that begin with the incomplete word."""
     ranked = (metric for metrics in _sweeps().values() for metric in metrics)
     scores = (name for file in RUNS.glob("*/evaluation/*/summary.json") for name in _read(file))
     return _beginning(incomplete, [*ranked, *scores])
 
 
 def join_words() -> None:
-    """Where bash completes, join the words that it divides at signs within them. Of the last one,
-    leave what bash replaces: what follows its last sign, or the sign too if that is an @.
+    """Join the words that bash divides at the signs within them, if bash asks for a completion.
+
+    Bash replaces only the end of the last word: the characters after the last = or :, or from the
+    last @ on. The begin of the last word is left to bash.
     """
     if os.environ.get("_DISTVAE_COMPLETE") != "complete_bash":
         return
     words = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
     joined = words[:1]
     for word in words[1:]:
-        if word and _is_divided(joined, word):
+        end = joined[-1]
+        # Typer itself divides --option=value.
+        is_option = len(joined) == 1 or end.startswith("-")
+        if word and not is_option and (end[-1:] in BREAKS or word[0] in BREAKS):
             joined[-1] += word
         else:
             joined.append(word)
@@ -107,16 +118,8 @@ def join_words() -> None:
     }
 
 
-def _is_divided(before: list[str], word: str) -> bool:
-    """Return whether a word belongs to the one before; --option=value is divided by Typer too."""
-    end = before[-1]
-    if len(before) == 1 or end.startswith("-"):
-        return False
-    return end[-1:] in BREAKS or word[0] in BREAKS
-
-
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
-    """Return the names that begin as a word does, without the part that the shell leaves."""
+    """Return the names that begin with a word, without the part that the shell keeps."""
     found = {name for name in names if name.startswith(_whole(incomplete))}
     return sorted(name.removeprefix(_whole("")) for name in found)
 
@@ -130,7 +133,7 @@ def _stems(folder: Path) -> Iterator[str]:
 
 
 def _values() -> dict[str, set[str]]:
-    """Return the settings, each with what it may be, or else with its defaults."""
+    """Return the settings, each with its possible values if they are few, or else its default."""
     found: dict[str, set[str]] = {}
     for section, families in FAMILIES.items():
         if len(families) > 1:
@@ -156,22 +159,16 @@ def _choices(hint: object, field: "Field[object]") -> set[str]:
 
 
 def _runs() -> Iterator[str]:
-    """Return the folders of the runs here."""
     return (str(file.parent) for file in RUNS.glob("*/run.json"))
 
 
 def _sweeps() -> dict[Path, list[str]]:
-    """Return the metrics of each sweep here, by its folder."""
+    """Return the metrics of each sweep here, by the folder of the sweep."""
     return {file.parent: list(_read(file).get("metrics", {})) for file in RUNS.glob("*/sweep.json")}
 
 
-def _bests() -> Iterator[str]:
-    for folder, metrics in _sweeps().items():
-        yield from (f"best:{metric}@{folder.name}" for metric in metrics)
-
-
 def _read(file: Path) -> Tree:
-    """Return the mapping in a JSON file, or nothing if it holds none or is being written."""
+    """Return the mapping in a JSON file, or nothing if the file is invalid or being written."""
     with suppress(OSError, Refusal):
         return read_json(file)
     return {}

@@ -1,4 +1,6 @@
-"""`distvae reproduce`: train the rows of a published table, and compare the results with it."""
+"""`distvae report`, `reproduce` and `peer` compare models with each other, with published tables
+and with baselines.
+"""
 
 import sys
 from dataclasses import dataclass, replace
@@ -7,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distvae.commands.options import RUNS, Force, Quiet, TrialOptions
+from distvae.cli.completion import complete_run, complete_setting, complete_table
+from distvae.cli.options import (
+    RUN_HELP,
+    RUNS,
+    AsJson,
+    Data,
+    Force,
+    Quiet,
+    Recipe,
+    TrialOptions,
+    command,
+    progress_style,
+    run_callback,
+)
 from distvae.files.output import check_writable_folder
 from distvae.files.refusal import Refusal
 
@@ -16,8 +31,37 @@ if TYPE_CHECKING:
     from distvae.reproduce.table import Table
     from distvae.tune.results import Findings
 
+app = typer.Typer(rich_help_panel="Compare models")
+
 WIDTH = 200
-"""Characters of a line, which is not wrapped at the width of the terminal."""
+"""Characters of a line of a comparison, whatever the width of the terminal."""
+
+
+@command(app)
+def report(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SWEEP|RUN",
+            callback=run_callback,
+            help=RUN_HELP,
+            autocompletion=complete_run,
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="File to write; default report.html in that folder."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write one self-contained HTML page about a sweep or a run."""
+    from distvae.report import log, write
+
+    page = write(source, out, force)
+    print(page)
+    if out is None:
+        log(source, page, RUNS)
 
 
 @dataclass(frozen=True)
@@ -65,32 +109,39 @@ class ReproduceOptions:
     quiet: Quiet = False
 
 
-def print_tables() -> None:
-    """Print the tables that can be reproduced."""
-    from distvae.reproduce.table import read_table, table_names
-
-    width = max(map(len, table_names())) + 2
-    for name in table_names():
-        print(f"{name:{width}}{read_table(name).about}")
-
-
-def reproduce_table(name: str, options: ReproduceOptions, trial_options: TrialOptions) -> int:
-    """Train the rows of a table, and print the results beside the published figures; return the
-    exit code.
-    """
+@command(app)
+def reproduce(
+    table: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name of a table; without one, the tables are listed.",
+            autocompletion=complete_table,
+        ),
+    ] = None,
+    *,
+    options: ReproduceOptions,
+    trial_options: TrialOptions,
+) -> None:
+    """Reproduce a published table: results obtained here beside the published ones."""
     from distvae.reproduce.compare import compare_rows, write_comparison
     from distvae.reproduce.run import ROWS, Reproduction, Work, describe_plan
+    from distvae.reproduce.table import read_table, table_names
     from distvae.tune.sweep import SweepOptions
 
+    if table is None:
+        width = max(map(len, table_names())) + 2
+        for name in table_names():
+            print(f"{name:{width}}{read_table(name).about}")
+        return
     resources = trial_options.resources()
-    out = options.out or RUNS / "reproduce" / name
-    table = select_rows(name, options, out)
+    out = options.out or RUNS / "reproduce" / table
+    selected = select_rows(table, options, out)
     if options.plan:
-        print("\n".join(describe_plan(table)))
-        return 0
+        print("\n".join(describe_plan(selected)))
+        return
     check_writable_folder(out)
     check_writable_folder(options.rows or out)
-    work = Work.of(table, options.data)
+    work = Work.of(selected, options.data)
     if not options.quiet:
         print(*describe_plan(work.table), *work.missing, sep="\n", file=sys.stderr)
     sweep_options = SweepOptions(
@@ -101,17 +152,17 @@ def reproduce_table(name: str, options: ReproduceOptions, trial_options: TrialOp
     )
     reproduction = Reproduction(work, out, options.rows or out / ROWS, resources, sweep_options)
     findings = reproduction.run()
-    lines = compare_rows(table, reproduction.rows)
+    lines = compare_rows(selected, reproduction.rows)
     comparison = write_comparison(lines, out)
     if findings is not None:
         record_comparison(out, comparison, options.quiet)
     if not options.quiet:
-        print_comparison(lines, table.source, last_words(findings, table))
-    return 0 if findings is None else findings.exit_code
+        print_comparison(lines, selected.source, last_words(findings, selected))
+    raise SystemExit(0 if findings is None else findings.exit_code)
 
 
 def select_rows(name: str, options: ReproduceOptions, out: Path) -> "Table":
-    """Return a table with the rows of `--only`, and those that a resumed folder contains."""
+    """Return a table with the rows of `--only` and the rows of a resumed folder."""
     from distvae.reproduce.run import started_rows
     from distvae.reproduce.table import read_table
 
@@ -150,8 +201,8 @@ def record_comparison(out: Path, comparison: Path, quiet: bool) -> None:
 
 
 def last_words(findings: "Findings | None", table: "Table") -> str:
-    """Return what a command that was stopped says; baselines are evaluated last, so they too may
-    be missing.
+    """Return the last words of a command that was stopped. Baselines are evaluated last, so they
+    may be missing too.
     """
     from distvae.tune.results import LAST_WORDS
 
@@ -161,7 +212,7 @@ def last_words(findings: "Findings | None", table: "Table") -> str:
 
 
 def print_comparison(lines: "list[Line]", source: str, last: str) -> None:
-    """Print the comparison as a table, where the published figures come from, and last words."""
+    """Print the comparison as a table, the source of the published figures, and last words."""
     from rich.console import Console
 
     from distvae.reproduce.compare import comparison_table, notes_on
@@ -173,3 +224,38 @@ def print_comparison(lines: "list[Line]", source: str, last: str) -> None:
     print(f"published: {source}")
     if last:
         print(last)
+
+
+@command(app)
+def peer(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help=(
+                "For speech: identity, pca-COUNT, nmf-COUNT; for a picture: nlm, wavelet, tv,"
+                " bm3d, biharmonic; for a sound: zero, local, wiener, stsa, linear, ar."
+            ),
+        ),
+    ],
+    recipe: Recipe,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings to change, such as data.noise=25.",
+            autocompletion=complete_setting,
+        ),
+    ] = None,
+    *,
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Evaluate a baseline on the data of a recipe, in the same way as the models."""
+    from distvae.cli.train import configure
+    from distvae.cli.use import print_scores
+    from distvae.tasks.baselines import score_baseline
+
+    config = configure(recipe, assignments or [], data)
+    scores = score_baseline(name, config, progress=True)
+    print_scores(scores, progress_style(quiet=False, json=json))

@@ -1,0 +1,244 @@
+"""How functions become commands, and the options that several commands share.
+
+Nothing heavy is imported here, so that --help and shell completion are fast.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard, get_type_hints
+
+import typer
+
+from distvae.cli.completion import complete_recipe, complete_run, complete_setting
+from distvae.cli.errors import errors_reported
+from distvae.files.paths import given_path, refusing_bad_paths
+from distvae.files.refusal import Refusal
+from distvae.train.progress import Style
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from distvae.machines.workers.worker_group import WorkerGroup
+    from distvae.tune.resources import TrialResources
+
+Function = Callable[..., None]
+
+
+def command(app: typer.Typer) -> Callable[[Function], Function]:
+    """Register a function as a command of the same name, in the help panel of its app.
+
+    A parameter annotated with a dataclass becomes one option for each field of the dataclass.
+    Errors of the user are reported in one line.
+    """
+
+    def register(function: Function) -> Function:
+        hints = get_type_hints(function, include_extras=True)
+        groups = {name: hint for name, hint in hints.items() if _is_group(hint)}
+
+        @wraps(function)
+        def call(**values: object) -> None:
+            with errors_reported():  # here, because Typer would end at Ctrl-C without a word
+                for name, group in groups.items():
+                    given = {field.name: values.pop(field.name) for field in fields(group)}
+                    values[name] = group(**given)
+                function(**values)
+
+        parameters = list(_parameters(function, hints))
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        vars(call)["__signature__"] = inspect.Signature(parameters)
+        words = (function.__doc__ or "").split()
+        app.command(help=" ".join(words), rich_help_panel=app.rich_help_panel)(call)
+        return function
+
+    return register
+
+
+def _parameters(function: Function, hints: dict[str, object]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters of a function, with the fields of each dataclass in its place."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = hints[name]
+        if not _is_group(hint):
+            yield inspect.Parameter(name, kind, default=parameter.default, annotation=hint)
+            continue
+        types = get_type_hints(hint, include_extras=True)
+        for field in fields(hint):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            annotation = types[field.name]
+            yield inspect.Parameter(field.name, kind, default=default, annotation=annotation)
+
+
+def _is_group(hint: object) -> TypeGuard[type["DataclassInstance"]]:
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+RUNS = Path("runs")
+"""The folder of runs and sweeps, and of MLflow's database."""
+RUN_HELP = "Its folder, its name or id in MLflow, or best:METRIC@SWEEP."
+
+
+def find_run(run: Path | str) -> Path:
+    """Return the folder of a run. The run is named by its folder, by its name or id in MLflow, or
+    as best:METRIC@SWEEP.
+    """
+    with refusing_bad_paths(str(run), "the name or the folder of a run expected"):
+        folder = given_path(run, "run").expanduser()
+    if folder.is_dir():  # MLflow is not asked
+        return folder
+    from distvae.track import Store
+    from distvae.track.records import find_folder
+
+    return find_folder(str(run), Store.find(RUNS))
+
+
+def run_callback(context: typer.Context, run: Path | None) -> Path | None:
+    """Return the folder of a run that the command line names.
+
+    The run is not searched while the shell completes a later word.
+    """
+    return run if run is None or context.resilient_parsing else find_run(run)
+
+
+Assignments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings to change, such as train.epochs=3.",
+        autocompletion=complete_setting,
+    ),
+]
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE|FILE.yaml|RUN",
+        help="See 'distvae recipes'. The folder of a run stands for its settings.",
+        autocompletion=complete_recipe,
+    ),
+]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", callback=run_callback, help=RUN_HELP, autocompletion=complete_run
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Where the data is; default $DISTVAE_DATA, for speech the built-in corpus."),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace an output that exists; of a run or a sweep, delete all files in its folder.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line, for programs.")
+]
+Split = Literal["train", "val", "test", "all"]
+WhichSplit = Annotated[Split, typer.Option(help="Which part of the data.")]
+MACHINES = "Workers, GPUs and machines"
+"""The help panel of the options for workers, GPUs and machines."""
+GPUsPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        rich_help_panel=MACHINES,
+        help=(
+            "GPUs for each worker; 0.25: four workers share one, 0: none. Default: one each, if Ray"
+            " has GPUs."
+        ),
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a running Ray; default: start one on this machine.",
+        rich_help_panel=MACHINES,
+    ),
+]
+Wait = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="How long to wait for machines that are still starting.",
+        rich_help_panel=MACHINES,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """The workers that train one model together, and their Ray."""
+
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            rich_help_panel=MACHINES,
+            help=(
+                "Number of processes that train together under Ray; a range such as 1:4 is elastic."
+                " 0: train in this process, without Ray."
+            ),
+        ),
+    ] = "0"
+    gpus_per_worker: GPUsPerWorker = None
+    address: Address = None
+    wait: Wait = 0.0
+
+    def group(self) -> "WorkerGroup | None":
+        """Return the group of workers, or None if this process trains alone."""
+        from distvae.machines.workers.worker_group import WorkerGroup
+
+        if self.workers != "0":
+            return WorkerGroup.parse(self.workers, self.gpus_per_worker, self.address, self.wait)
+        if self.gpus_per_worker:
+            raise Refusal("--gpus-per-worker: there are no workers; --workers N expected")
+        return None
+
+
+@dataclass(frozen=True)
+class TrialOptions:
+    """The workers and GPUs of each trial of a sweep, and their Ray."""
+
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            rich_help_panel=MACHINES,
+            help=(
+                "Number of processes that train each model together; a range such as 1:4 is"
+                " elastic. 0: one process per model."
+            ),
+        ),
+    ] = "0"
+    gpus_per_worker: GPUsPerWorker = None
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPUs for each model without --workers; 0.25: four share one.",
+            rich_help_panel=MACHINES,
+        ),
+    ] = None
+    address: Address = None
+    wait: Wait = 0.0
+
+    def resources(self) -> "TrialResources":
+        """Return the resources of each trial."""
+        from distvae.tune.resources import TrialResources
+
+        gpus = (self.gpus_per_worker, self.gpus_per_trial)
+        return TrialResources.parse(self.workers, *gpus, self.address, self.wait)
+
+
+def progress_style(quiet: bool, json: bool) -> Style:
+    """Return how a command reports its progress: not at all, as JSON for programs, or in lines."""
+    if quiet:
+        return "quiet"
+    return "json" if json else "line"

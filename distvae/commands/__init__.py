@@ -1,1 +1,0 @@
-"""One module for each command. `distvae.cli` parses the command line and calls these functions."""
