@@ -25,10 +25,10 @@ from distvae.cli.restore_options import (
 )
 from distvae.config import Config
 from distvae.data import signals
+from distvae.data.pictures import Stored
 from distvae.data.signals import (
     Signal,
     Stack,
-    Stored,
     as_stored,
     picture_of,
     read_signal,

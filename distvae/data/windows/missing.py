@@ -137,10 +137,11 @@ def drop_at_random(config: PatchData) -> Finder:
         begins = config.drop
         if config.gap > 1:  # a value is kept if no gap begins at any of gap^axes places
             begins = 1 - (1 - config.drop) ** (config.gap ** -len(places))
-        gone = np.random.default_rng(config.noise_seed).random(shape) < begins
+        gone: Missing = np.random.default_rng(config.noise_seed).random(shape) < begins
         for axis in range(len(places)):  # gaps begin at a value or just before it
             before = [(config.gap - 1, 0) if axis == k else (0, 0) for k in range(gone.ndim)]
-            gone = sliding_window_view(np.pad(gone, before), config.gap, axis).any(-1)
+            windows = sliding_window_view(np.pad(gone, before), config.gap, axis)
+            gone = np.asarray(windows.any(-1))
         return np.broadcast_to(gone, signal.values.shape)
 
     return find
