@@ -33,7 +33,7 @@ def show_run(run: Path) -> None:
         print(f"validation bound {bound}, {_describe_codes(best)}")
         if noise := info.get("noise"):
             print(f"white noise in the rows: {noise:.3g}; training ends early if sigma is below it")
-    for line in _describe_workers(run, epochs):
+    for line in _describe_workers(run):
         print(line)
     for line in _describe_scores(run):
         print(line)
@@ -45,10 +45,8 @@ def _describe_codes(epoch: Mapping[str, float]) -> str:
     return ", ".join(figures) or f"Hoyer {epoch.get('val_hoyer', math.nan):.3f}"
 
 
-def _describe_workers(run: Path, epochs: list[dict[str, float]]) -> Iterator[str]:
-    """Yield how many workers trained together, how many populations they hold, and how long they
-    took to copy them.
-    """
+def _describe_workers(run: Path) -> Iterator[str]:
+    """Yield how many workers trained together, and how many populations they hold."""
     from distvae.train.events import read_events, starts_of
 
     starts = starts_of(read_events(run))
@@ -60,17 +58,6 @@ def _describe_workers(run: Path, epochs: list[dict[str, float]]) -> Iterator[str
     if sum(sizes := last["bytes"]):
         rows = f"{min(last['rows']):,} to {max(last['rows']):,} rows"
         yield f"populations: {rows} a worker, {sum(sizes) / 1e6:,.1f} MB in all"
-    if epochs and "copy_seconds" in epochs[-1]:
-        yield _describe_copies(epochs)
-
-
-def _describe_copies(epochs: list[dict[str, float]]) -> str:
-    copied = sum(epoch.get("copy_seconds", 0.0) for epoch in epochs)
-    share = copied / max(epochs[-1]["seconds"], 1e-9)
-    again, absent = epochs[-1]["lost_keepers"], epochs[-1].get("absent_copies", 0)
-    time = f"{copied:.2f} s, {share:.1%} of the time"
-    missing = f"; {absent:.0f} not there (full disk or lost machine)" if absent else ""
-    return f"copies: {time}; {again:.0f} keepers lost and filled again{missing}"
 
 
 def _describe_scores(run: Path) -> Iterator[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from distvae.config import Config
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
-    from distvae.machines.workers.worker_group import WorkerGroup
+    from distvae.machines.worker_group import WorkerGroup
     from distvae.tasks.drawing import DrawingProcess
     from distvae.track import Tracker
     from distvae.train.team import Team
@@ -50,7 +50,7 @@ def train_configured(
     drawing: "DrawingProcess | None",
 ) -> None:
     """Train into a run folder, record the run and evaluate it, maybe with a process that draws."""
-    from distvae.machines.workers.worker_group import refuse_hidden_gpus
+    from distvae.machines.worker_group import refuse_hidden_gpus
     from distvae.train.devices import select_device
     from distvae.train.team import ALONE, join_team
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distvae.config import Config
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
-    from distvae.machines.workers.worker_group import WorkerGroup
+    from distvae.machines.worker_group import WorkerGroup
     from distvae.train.epoch import Epoch
     from distvae.train.team import Team
 
@@ -90,7 +90,7 @@ class Training:
 
     def epochs(self, stop: Callable[[], object]) -> "Iterator[Epoch | str]":
         """Train, here or in workers under Ray, and yield epochs and messages as they come."""
-        from distvae.machines.workers import driver
+        from distvae.machines import driver
         from distvae.train.run_folder import open_folder
         from distvae.train.session import fit
 

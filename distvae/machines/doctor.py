@@ -11,13 +11,16 @@ from typing import Literal, NamedTuple
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import read_yaml
-from distvae.machines.cluster.cluster_check import (
+from distvae.machines.cluster import (
+    ANSWER_SECONDS,
+    STORAGE_REMEDY,
+    RoundTrip,
+    live_machines,
     other_versions,
     program_versions,
-    round_trip_on_nodes,
+    round_trip,
+    run_on_nodes,
 )
-from distvae.machines.cluster.nodes import ANSWER_SECONDS, live_machines, run_on_nodes
-from distvae.machines.cluster.shared_folder import STORAGE_REMEDY, RoundTrip
 from distvae.machines.session import ray_session
 from distvae.system.loopback import is_free
 
@@ -92,7 +95,7 @@ def examine_cluster(address: str, storage: str | None) -> Iterator[Finding]:
             yield check_gpus(names[node], facts, machines[node].gpus, "Ray")
         yield check_copies([int(machines[node].cpus) for node in names])
         if folder is not None:
-            yield from check_folder(round_trip_on_nodes(names, folder), names, folder)
+            yield from check_folder(round_trip(names, folder), names, folder)
 
 
 def examine_cluster_file(file: Path) -> Iterator[Finding]:

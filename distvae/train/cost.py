@@ -36,8 +36,8 @@ NUMBERS_A_PARAMETER = 4
 """Numbers for each parameter: itself, its gradient, and two moments."""
 DATA_VALUES = "data (values of a data point)"
 """The name in messages for the width of the data."""
-COPIES_OF_A_WORKER = 2
-"""Copies of the populations of a worker under Ray: its own, and that of its keeper."""
+COPIES_OF_A_WORKER = 3
+"""Copies of the populations of a worker under Ray: its own, and two snapshots."""
 DRAWS_A_STATE = 3
 """First states drawn for each that is kept."""
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distvae.files.storage import Folder
-from distvae.machines.cluster.cluster_check import check_cluster
+from distvae.machines.cluster import check_cluster
+from distvae.machines.driver import object_store_bytes
 from distvae.machines.ray_api import RayApi
 from distvae.machines.session import ray_session
-from distvae.machines.workers.driver import object_store_bytes
 from distvae.system.processors import available_cores
 from distvae.tune.preparation import concurrent_trials, limit_concurrency, threads_per_trial
 from distvae.tune.recorder import Recorder

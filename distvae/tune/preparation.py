@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.machines.cluster.capacity import MachineResources
-from distvae.machines.workers.driver import with_absolute_paths
+from distvae.machines.cluster import MachineResources
+from distvae.machines.driver import with_absolute_paths
 from distvae.system.processors import available_cores
 from distvae.tune.resources import TrialResources
 from distvae.tune.space import Space

@@ -20,7 +20,7 @@ from ray.tune.search.searcher import Searcher
 from ray.tune.trainable.trainable import Trainable
 
 from distvae.files.plain import Plain
-from distvae.machines.workers.placement import assigned_gpus
+from distvae.machines.worker import assigned_gpus
 from distvae.tune.folder import new_experiment
 from distvae.tune.optuna_study import OptunaStudy
 from distvae.tune.recorder import MAX_PROCESSES, Recorder

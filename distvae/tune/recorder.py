@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from distvae.files.plain import Plain
 from distvae.files.storage import Folder
-from distvae.machines.workers.stop_files import request_stop
+from distvae.machines.stop_files import request_stop
 from distvae.track import Sending, Status
 from distvae.track.record import read_record
 from distvae.tune.display import SweepDisplay

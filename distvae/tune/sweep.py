@@ -8,7 +8,7 @@ from pathlib import Path
 from distvae.config.recipes import refuse_place
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
-from distvae.machines.workers.stop_files import STOP_FILE
+from distvae.machines.stop_files import STOP_FILE
 from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages
 from distvae.track.sending import recorded_folders
 from distvae.train.progress import stop_signals

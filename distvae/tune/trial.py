@@ -25,7 +25,7 @@ from distvae.tune.judgments import judge_if_due
 from distvae.tune.space import Space
 
 if TYPE_CHECKING:
-    from distvae.machines.workers.worker_group import WorkerGroup
+    from distvae.machines.worker_group import WorkerGroup
     from distvae.train.epoch import Epoch
 
 FIGURES = "figures.json"
@@ -185,7 +185,7 @@ class TrialRun:
     def _events(self) -> "Generator[Epoch | str, None, None]":
         """Yield the epochs of a training in this process or in workers, until asked to stop."""
         from distvae.data import open_dataset
-        from distvae.machines.workers import driver, stop_files
+        from distvae.machines import driver, stop_files
         from distvae.train.devices import select_device
         from distvae.train.run_folder import open_folder
         from distvae.train.session import RunOptions, fit_with

@@ -11,12 +11,12 @@ from distvae.config import Train
 from distvae.config.schema import check_value
 from distvae.config.values import NonNegative
 from distvae.files.refusal import Refusal
-from distvae.machines.cluster.autoscaler import requested_resources
-from distvae.machines.cluster.capacity import (
+from distvae.machines.cluster import (
     MachineResources,
     amounts,
     count_fitting,
     machine_resources,
+    requested_resources,
     total,
 )
 from distvae.machines.ray_api import RayApi
