@@ -41,6 +41,8 @@ SETTINGS = {"OMP_NUM_THREADS": "1", PACE: "0.2", **EACH_EPOCH}
 ELASTIC = {PACE: "1.5", **EACH_EPOCH, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
 """Slow enough for another machine to come in time."""
 LINGER = 90.0  # seconds; Ray's agents try for a minute to tell a Ray that is gone of it
+PACES = {"raylet": ELASTIC, "shard": {PACE: "0.6"}}
+"""Slow enough for a shard to start in time, which begins after the workers."""
 PATIENCE = 400.0
 
 
@@ -118,9 +120,9 @@ class Ordeal:
         assert not left, left
 
     def _victim(self, worker: int, driver: Popen[bytes]) -> int:
-        shards = titled(SHARD, below(driver.pid)) or [worker]
-        shard = self.chance.choice(shards)
-        return {"worker": worker, "shard": shard, "driver": driver.pid}[self.plan.kind]
+        if self.plan.kind == "shard":
+            return self.chance.choice(titled(SHARD, below(driver.pid)))
+        return driver.pid if self.plan.kind == "driver" else worker
 
     def _on_a_cluster(self) -> None:
         with cluster(1, 1) as machines:
@@ -141,7 +143,7 @@ class Ordeal:
     @contextmanager
     def _begun(self, words: list[str]) -> Iterator[Popen[bytes]]:
         """Start a training in its own process, and end that afterwards."""
-        environment = os.environ | SETTINGS | (ELASTIC if self.plan.kind == "raylet" else {})
+        environment = os.environ | SETTINGS | PACES.get(self.plan.kind, {})
         with (
             self.output_file.open("ab") as output_file,
             Popen(words, env=environment, stdout=output_file, stderr=STDOUT) as driver,
@@ -154,6 +156,8 @@ class Ordeal:
     def _strike(self, driver: Popen[bytes], kill: Callable[[int], None]) -> Hit:
         """Kill while a worker is in the planned phase, or at last in any phase."""
         self._wait_for(lambda: bool(self.sizes()), driver)
+        if self.plan.kind == "shard":
+            self._wait_for(lambda: bool(titled(SHARD, below(driver.pid))), driver)
         time.sleep(self.plan.delay)
         while workers := titled(WORKER, family := self._family()):
             worker = self.chance.choice(workers)
