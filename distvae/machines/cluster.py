@@ -1,5 +1,5 @@
-"""The machines of a Ray cluster: what they have, functions run on each of them, requests for more
-machines, and the check that all of them run the same programs and share their storage.
+"""The machines of a Ray cluster: their resources, functions run on each machine, requests for more
+machines, and the check that all machines run the same programs and share their storage.
 """
 
 import importlib.metadata
@@ -24,7 +24,7 @@ REQUEST_INTERVAL = 30.0
 HEAD = "node:__internal_head__"
 """A resource that Ray counts on the machine of its head alone."""
 PACKAGES = ("torch", "ray", "numpy", "pyarrow", "safetensors")
-"""Packages whose versions have to agree: those that compute, communicate and store."""
+"""Packages that compute, communicate or store, whose versions have to agree."""
 STORAGE_REMEDY = "--storage with a path on a shared disk, or a URI such as s3://bucket/runs"
 """What a run needs if its machines do not share the folder."""
 MachineResources = Sequence[Mapping[str, float]]

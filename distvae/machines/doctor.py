@@ -43,7 +43,7 @@ with ray_session(sys.argv[1], 0):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was examined and where, what was found, and what to do about it."""
+    """An examination, its place, its result, and the remedy if the result is bad."""
 
     state: Literal["ok", "note", "bad"]
     """Fine; worth knowing; wrong."""
@@ -138,7 +138,7 @@ def gather_facts() -> Facts:
 def _run_python(
     code: str, *arguments: str, **variables: str | None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run code in another process, with some variables set, and without those that are None."""
+    """Run code in another process, with some variables set, and variables that are None unset."""
     environment = {
         name: value for name, value in (os.environ | variables).items() if value is not None
     }

@@ -1,8 +1,8 @@
 """Training in several worker processes under Ray Train, as the driver sees it.
 
-The run folder is the checkpoint: workers that are restarted, as many as fit then, resume from it or
-from later snapshots. The driver starts the actors that hold the snapshots, watches the folder, and
-reports what the workers write there.
+The run folder is the checkpoint: workers that are restarted resume from the folder or from later
+snapshots. The driver starts the actors that hold the snapshots, watches the folder, and reports the
+epochs and events that the workers write there.
 """
 
 import sys
@@ -186,7 +186,7 @@ class RunFolderNews:
         self.sizes: dict[str, int] = {}
 
     def read(self) -> Iterator[Epoch | str]:
-        """Yield what was written since the last call."""
+        """Yield the epochs and events that were written since the last call."""
         epochs_changed = self._has_changed(EPOCHS)
         if self._has_changed(EVENTS):
             self.events = read_events(self.folder)

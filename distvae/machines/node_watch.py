@@ -1,5 +1,5 @@
-"""A watch over the machines of a training: what is lost, does not answer, has joined, or lacks, and
-what the training then waits for.
+"""A watch over the machines of a training. It tells which machine is lost, silent or new, which
+resources are missing, and how training goes on.
 """
 
 import threading
@@ -39,10 +39,10 @@ class Outlook:
     events: Callable[[], Sequence[Event]]
     """The events of the run so far."""
     shortage: Callable[[], str]
-    """What workers need that Ray does not have; '' if they fit."""
+    """The resources that the workers lack; '' if the workers fit."""
 
     def after_loss(self, name: str, left: Machines) -> str:
-        """Return what is waited for when Ray has declared a machine lost."""
+        """Return how training goes on when Ray has declared a machine lost."""
         used = self._use_of(name)
         if used == "workers":
             return f"; training {self._next(left)}"
@@ -51,7 +51,7 @@ class Outlook:
         return ""
 
     def while_silent(self, name: str, machine: Machine, left: Machines) -> str:
-        """Return what is waited for while a machine does not answer."""
+        """Return how training goes on while a machine does not answer."""
         if machine.is_head:
             return (
                 "; Ray's head is there: if it stays away, training ends, and the same command with"

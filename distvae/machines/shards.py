@@ -72,7 +72,7 @@ class Snapshot:
 
 
 class ShardActor:
-    """Holds snapshots of workers: of each worker a complete one and the one that is arriving."""
+    """Holds a complete snapshot of each worker, and the next snapshot while it arrives."""
 
     def __init__(self, mapped: str | None = None) -> None:
         self.mapped = mapped

@@ -1,7 +1,7 @@
 """One worker of a training under Ray Train: the same loop as in one process, in every worker.
 
-The workers stay in step: what one of them does, such as a report to Ray, all of them do after the
-same epoch or the same block of rows.
+The workers stay in step: all workers report to Ray after the same epoch, and all send their
+snapshots after the same block of rows.
 """
 
 import math
@@ -78,7 +78,7 @@ class Job:
 
     @classmethod
     def of(cls, config: Mapping[str, object], recipe: str, folder: Folder, owner: str) -> "Job":
-        """Return a job whose seconds are those of environment variables of this process."""
+        """Return a job with the seconds that this process finds in environment variables."""
         seconds = [
             float(check_value(name, NonNegative, os.environ.get(name, usual)))
             for name, usual in (
@@ -262,7 +262,7 @@ def _describe_team(trainer: "Trainer", machines: Sequence[str]) -> Event:
 
 
 def assigned_gpus() -> tuple[int, ...]:
-    """Return the positions of the assigned GPUs among those that CUDA shows this process."""
+    """Return the positions of the assigned GPUs among the GPUs that CUDA shows this process."""
     import ray
 
     return gpu_positions(ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"))

@@ -15,7 +15,7 @@ EVENTS = "events.jsonl"
 
 
 def record_event(folder: Folder, event: Event) -> None:
-    """Add an event to those of a run."""
+    """Add an event to the events of a run."""
     folder.append(EVENTS, json.dumps(event).encode() + b"\n")
 
 
