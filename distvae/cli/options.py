@@ -21,7 +21,7 @@ from distvae.train.progress import Style
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from distvae.machines.workers.worker_group import WorkerGroup
+    from distvae.machines.worker_group import WorkerGroup
     from distvae.tune.resources import TrialResources
 
 Function = Callable[..., None]
@@ -193,7 +193,7 @@ class WorkerOptions:
 
     def group(self) -> "WorkerGroup | None":
         """Return the group of workers, or None if this process trains alone."""
-        from distvae.machines.workers.worker_group import WorkerGroup
+        from distvae.machines.worker_group import WorkerGroup
 
         if self.workers != "0":
             return WorkerGroup.parse(self.workers, self.gpus_per_worker, self.address, self.wait)

@@ -69,13 +69,13 @@ def _expected_machines() -> int:
 
 def _wait_for_machines(count: int) -> None:
     """Wait until `count` machines have joined, as a sweep uses only the machines it finds."""
-    from distvae.machines.cluster.nodes import node_addresses
+    from distvae.machines.cluster import live_machines
     from distvae.machines.session import ray_session
     from distvae.system.processors import available_cores
 
     deadline = time.monotonic() + WAIT
     with ray_session("auto", available_cores()) as ray:
-        while (joined := len(node_addresses(ray))) < count and time.monotonic() < deadline:
+        while (joined := len(live_machines(ray))) < count and time.monotonic() < deadline:
             print(f"{joined} of {count} machines have joined; waiting for the others", flush=True)
             time.sleep(POLL)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from distvae.config.train import Scaling
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
-    from distvae.machines.workers.worker_group import WorkerGroup
+    from distvae.machines.worker_group import WorkerGroup
     from distvae.tasks.drawing import DrawingProcess
     from distvae.tasks.evaluation import Evaluation
     from distvae.track import Tracker
@@ -122,7 +122,7 @@ def train_configured(
     """Train into a run folder, record the run and evaluate it. The process `drawing` draws
     the pictures of the evaluation; without it, this process draws them.
     """
-    from distvae.machines.workers.worker_group import refuse_hidden_gpus
+    from distvae.machines.worker_group import refuse_hidden_gpus
     from distvae.track import Tracker
     from distvae.train.checkpoint import restore_previous
     from distvae.train.cost import memory_refused
@@ -189,7 +189,7 @@ def epochs_of(
     `run` is the configuration, data, folder and recipe of a run, and whether the run is resumed or
     replaced.
     """
-    from distvae.machines.workers import driver
+    from distvae.machines import driver
     from distvae.train.run_folder import open_folder
     from distvae.train.session import fit
 

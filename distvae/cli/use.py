@@ -249,7 +249,7 @@ def show(run: RunFolder) -> None:
         print(f"validation bound {best['val_bound']:.2f} nats per {info['unit']}, {codes}")
         if noise := info.get("noise"):
             print(f"white noise in the rows: {noise:.3g}; training ends early if sigma is below it")
-    for line in _describe_workers(run, epochs):
+    for line in _describe_workers(run):
         print(line)
     for file in sorted(run.glob("evaluation/*/summary.json")):
         figures = read_figures(file)
@@ -258,10 +258,8 @@ def show(run: RunFolder) -> None:
         print(f"evaluated on {one_line(file.parent.name)}: {', '.join(scores)}")
 
 
-def _describe_workers(run: Path, epochs: list[dict[str, float]]) -> Iterator[str]:
-    """Yield the number of workers that trained together, the size of their populations, and the
-    time that copies of the populations took.
-    """
+def _describe_workers(run: Path) -> Iterator[str]:
+    """Yield the number of workers that trained together, and the size of their populations."""
     from distvae.train.events import read_events, starts_of
 
     starts = starts_of(read_events(run))
@@ -273,13 +271,6 @@ def _describe_workers(run: Path, epochs: list[dict[str, float]]) -> Iterator[str
     if sum(sizes := last["bytes"]):
         rows = f"{min(last['rows']):,} to {max(last['rows']):,} rows"
         yield f"populations: {rows} a worker, {sum(sizes) / 1e6:,.1f} MB in all"
-    if epochs and "copy_seconds" in epochs[-1]:
-        copied = sum(epoch.get("copy_seconds", 0.0) for epoch in epochs)
-        share = copied / max(epochs[-1]["seconds"], 1e-9)
-        again, absent = epochs[-1]["lost_keepers"], epochs[-1].get("absent_copies", 0)
-        time = f"{copied:.2f} s, {share:.1%} of the time"
-        missing = f"; {absent:.0f} not there (full disk or lost machine)" if absent else ""
-        yield f"copies: {time}; {again:.0f} keepers lost and filled again{missing}"
 
 
 @command(app)

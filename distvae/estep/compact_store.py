@@ -1,9 +1,8 @@
 """Populations in memory as lists of active bits: a tenth of their words where few are active."""
 
-from types import ModuleType
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distvae.estep.store import (
@@ -36,16 +35,11 @@ class CompactStore(HeldPopulations):
             rows = self.written[places]
         else:
             rows = [self.written[place] for place in places.tolist()]
-        words = torch.empty(len(rows), *self.shape[1:], dtype=torch.int64)
-        _loops().read_states(np.frombuffer(b"".join(rows), np.uint8), words.numpy())
-        return words
+        return _from_lists(b"".join(rows), len(rows), self.shape)
 
     def write(self, places: Places, words: Tensor) -> None:
         """Replace the words at these places."""
-        count, states, width = words.shape
-        ends = np.empty(count, np.int64)
-        written = np.empty(count * states * (1 + 8 * width), np.uint8)
-        _loops().write_states(words.cpu().contiguous().numpy(), ends, written)
+        written, ends = _as_lists(words)
         if isinstance(places, slice):
             places = torch.arange(len(self.written))[places]
         start = 0
@@ -54,11 +48,47 @@ class CompactStore(HeldPopulations):
             start = end
 
 
-def _loops() -> ModuleType:
-    """Return the compiled loops, which need numba."""
+def _as_lists(words: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return words (B, S, W) as lists of active bits, and where each row ends."""
     from distvae.estep import compact_kernels
 
-    return compact_kernels
+    count, states, width = words.shape
+    ends = np.empty(count, np.int64)
+    written = np.empty(count * states * (1 + 8 * width), np.uint8)
+    compact_kernels.write_states(words.cpu().contiguous().numpy(), ends, written)
+    return written, ends
+
+
+def _from_lists(lists: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
+    """Return the words (B, S, W) of rows that are lists of active bits."""
+    from distvae.estep import compact_kernels
+
+    words = torch.empty(rows, *shape[1:], dtype=torch.int64)
+    compact_kernels.read_states(np.frombuffer(lists, np.uint8), words.numpy())
+    return words
+
+
+def may_be_compact(width: int) -> bool:
+    """Return whether states of some words may be lists of active bits here, and gain by it."""
+    return 1 < width <= MAX_LATENT // 64 and kernels(torch.empty(0)) is not None
+
+
+def packed(store: HeldPopulations, part: slice) -> bytes:
+    """Return the states of rows as lists of active bits, or as words where lists gain nothing."""
+    if isinstance(store, CompactStore):
+        return b"".join(store.written[part])
+    words = store.read(part).cpu()
+    if not may_be_compact(store.shape[2]):
+        return words.numpy().tobytes()
+    written, ends = _as_lists(words)
+    return written[: ends[-1]].tobytes()
+
+
+def unpacked(content: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
+    """Return the words (B, S, W) of rows that `packed` returned, for a store of a shape."""
+    if may_be_compact(shape[2]):
+        return _from_lists(content, rows, shape)
+    return torch.frombuffer(bytearray(content), dtype=torch.int64).view(rows, *shape[1:])
 
 
 def new_store(latent: int, states: int, held: HeldRows, mapped: str | None) -> HeldPopulations:
@@ -66,7 +96,7 @@ def new_store(latent: int, states: int, held: HeldRows, mapped: str | None) -> H
     is worth it and can be.
     """
     rows, width = len(held), words_of(latent)
-    if mapped is None and width > 1 and latent <= MAX_LATENT and kernels(torch.empty(0)):
+    if mapped is None and may_be_compact(width):
         check_populations_fit(available_memory(), rows, states, width)
         return CompactStore(states, width, held)
     words = empty_populations(rows, states, width, mapped)
@@ -77,6 +107,4 @@ def as_words(store: HeldPopulations, device: torch.device) -> HeldPopulations:
     """Return a compact store as words on a device, and any other as it is."""
     if not isinstance(store, CompactStore):
         return store
-    words = LocalStore(store.read(slice(None)).to(device), store.held)
-    words.mirror = store.mirror
-    return words
+    return LocalStore(store.read(slice(None)).to(device), store.held)

@@ -71,8 +71,6 @@ class HeldPopulations(nn.Module):
     def __init__(self, held: HeldRows, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.held, self.shape = held, shape
-        self.mirror: Callable[[Tensor, Tensor], None] | None = None
-        """Called with the rows and words of each `put`."""
 
     def read(self, places: Places) -> Tensor:
         """Return the words (B, S, W) at these places."""
@@ -94,8 +92,6 @@ class HeldPopulations(nn.Module):
     def put(self, rows: Tensor, words: Tensor) -> None:
         """Replace the words of these rows."""
         self.write(self.held.index(rows), words)
-        if self.mirror:
-            self.mirror(rows, words)
 
     def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
         """Write all rows to a new Arrow file; return how a checkpoint names it."""

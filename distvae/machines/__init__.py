@@ -1,1 +1,1 @@
-"""Ray outside sweeps: local and shared clusters, workers, keepers of copies, the doctor."""
+"""Ray outside sweeps: local and shared clusters, workers, snapshots, the doctor."""

@@ -11,13 +11,16 @@ from typing import Literal, NamedTuple
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import read_yaml
-from distvae.machines.cluster.cluster_check import (
+from distvae.machines.cluster import (
+    ANSWER_SECONDS,
+    STORAGE_REMEDY,
+    RoundTrip,
+    live_machines,
     other_versions,
     program_versions,
-    round_trip_on_nodes,
+    round_trip,
+    run_on_nodes,
 )
-from distvae.machines.cluster.nodes import ANSWER_SECONDS, live_machines, run_on_nodes
-from distvae.machines.cluster.shared_folder import STORAGE_REMEDY, RoundTrip
 from distvae.machines.session import ray_session
 from distvae.system.loopback import is_free
 
@@ -40,7 +43,7 @@ with ray_session(sys.argv[1], 0):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was examined and where, what was found, and what to do about it."""
+    """An examination, its place, its result, and the remedy if the result is bad."""
 
     state: Literal["ok", "note", "bad"]
     """Fine; worth knowing; wrong."""
@@ -92,7 +95,7 @@ def examine_cluster(address: str, storage: str | None) -> Iterator[Finding]:
             yield check_gpus(names[node], facts, machines[node].gpus, "Ray")
         yield check_copies([int(machines[node].cpus) for node in names])
         if folder is not None:
-            yield from check_folder(round_trip_on_nodes(names, folder), names, folder)
+            yield from check_folder(round_trip(names, folder), names, folder)
 
 
 def examine_cluster_file(file: Path) -> Iterator[Finding]:
@@ -135,7 +138,7 @@ def gather_facts() -> Facts:
 def _run_python(
     code: str, *arguments: str, **variables: str | None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run code in another process, with some variables set, and without those that are None."""
+    """Run code in another process, with some variables set, and variables that are None unset."""
     environment = {
         name: value for name, value in (os.environ | variables).items() if value is not None
     }

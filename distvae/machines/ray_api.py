@@ -18,7 +18,7 @@ class RayApi(Protocol):
     """The module `ray` of a process that is connected to a cluster."""
 
     def nodes(self) -> list[NodeInfo]:
-        """Return all machines, including those that are gone."""
+        """Return all machines, including machines that are gone."""
 
     def available_resources(self) -> Mapping[str, float]:
         """Return the resources that nobody uses."""
@@ -33,9 +33,6 @@ class RemoteMethod(Protocol):
 
     def remote(self, *arguments: object) -> ObjectRef:
         """Call it and return a reference to its result."""
-
-    def options(self, **options: object) -> "RemoteMethod":
-        """Return the same method with other options for its calls."""
 
 
 class ActorHandle(Protocol):

@@ -20,7 +20,7 @@ from distvae.files.refusal import Refusal, cause
 from distvae.machines.ray_api import RayApi
 
 STALL_VARIABLE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
-"""Names the seconds after which Ray Train restarts workers of which one does not answer."""
+"""Names the seconds after which Ray Train restarts all workers if one does not answer."""
 STALL_SECONDS = 300.0
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -248,7 +248,7 @@ def _exit_when_asked(receiver: socket.socket, closed: threading.Event) -> None:
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if len(received) > 1 or time.monotonic() > deadline:
             print("distvae: interrupted", file=sys.stderr, flush=True)
-            for process in psutil.Process().children(recursive=True):  # those of a Ray that starts
+            for process in psutil.Process().children(recursive=True):  # of a Ray that starts
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             os._exit(128 + received[0])

@@ -7,6 +7,7 @@ is lost.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -37,13 +38,18 @@ def save(place: Place, name: str, tensors: dict[str, Tensor], facts: CheckpointF
     delete_unreferenced(folder)
 
 
+def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as the content of a safetensors file."""
+    from safetensors.torch import save as pack
+
+    return pack({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+
+
 def _write_tensors(
     folder: Folder, name: str, tensors: dict[str, Tensor], facts: CheckpointFacts
 ) -> bytes:
     """Write tensors to a new file, and return the content of the manifest that names it."""
-    from safetensors.torch import save as pack
-
-    content = pack({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+    content = pack_tensors(tensors)
     digest = hashlib.sha256(content).hexdigest()
     file = f"{name}-{digest[:12]}.safetensors"
     folder.write(file, content)

@@ -23,8 +23,8 @@ NUMBER, WORD = 4, 8
 """Bytes of a float32, and of 64 bits of a state."""
 NUMBERS_A_PARAMETER = 4
 """Numbers for each parameter: the parameter, its gradient, and two moments."""
-COPIES_OF_A_WORKER = 2
-"""Copies of the populations of a worker under Ray: the worker's, and the keeper's."""
+COPIES_OF_A_WORKER = 3
+"""Copies of the populations of a worker under Ray: the worker's own, and two snapshots."""
 DRAWS_A_STATE = 3
 """First states that are drawn for each first state that is kept."""
 MODEL_SETTINGS = (

@@ -82,9 +82,7 @@ class RunInfo(TypedDict, total=False):
 
 
 class Event(TypedDict):
-    """A line of `events.jsonl`: training started or went on, machines will be taken away, or
-    copies have got other keepers.
-    """
+    """A line of `events.jsonl`: training started or went on, or machines will be taken away."""
 
     epoch: int
     batch: int
@@ -99,8 +97,8 @@ class Event(TypedDict):
     machines: Sequence[str]
     """The machine of each worker."""
     copies: Sequence[str | None]
-    """The machine with the copy of each worker."""
-    second_copies: NotRequired[Sequence[str | None]]
-    """The machine with the second copy of each worker; None for those with one."""
+    """The machine that holds the snapshots of each worker; another machine than the worker's if
+    there are several.
+    """
     moved: NotRequired[int]
-    """Workers whose copies have got other keepers; 0 or missing for the other events."""
+    """Version 0.2.0 wrote events that are no start, in which this is not 0."""

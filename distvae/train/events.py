@@ -15,7 +15,7 @@ EVENTS = "events.jsonl"
 
 
 def record_event(folder: Folder, event: Event) -> None:
-    """Add an event to those of a run."""
+    """Add an event to the events of a run."""
     folder.append(EVENTS, json.dumps(event).encode() + b"\n")
 
 
@@ -34,9 +34,9 @@ def describe_event(event: Event, start: int) -> str:
     if event["leaving"]:
         machines = counted(event["leaving"], "machine")
         return f"{machines} will be taken away; what was trained is saved"
-    if moved := event.get("moved"):
-        return f"new copies for {counted(moved, 'worker')}{_placement(event)}"
-    workers = counted(event["workers"], "worker") + _placement(event)
+    workers = counted(event["workers"], "worker")
+    if len({*event["machines"]}) > 1:
+        workers += f" on {len({*event['machines']})} machines"
     epoch = f"from epoch {event['epoch']:.0f}"
     if event.get("batch"):
         epoch += f", batch {event['batch']:.0f}"
@@ -45,16 +45,3 @@ def describe_event(event: Event, start: int) -> str:
         if start == 1
         else f"workers lost or changed; training continues with {workers} {epoch}"
     )
-
-
-def _placement(event: Event) -> str:
-    """Return where workers and copies are, if there are several machines."""
-    count = len({*event["machines"], *event["copies"]} - {None})
-    if count < 2:
-        return ""
-    pairs = zip(event["machines"], event["copies"], strict=True)
-    if beside := sum(worker == keeper for worker, keeper in pairs):
-        return f" on {count} machines (copies: {beside} beside the worker)"
-    if None in event.get("second_copies", [None]):
-        return f" on {count} machines (copies: none beside its worker)"
-    return f" on {count} machines (copies: one beside each worker, one elsewhere)"

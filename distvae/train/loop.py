@@ -23,7 +23,6 @@ from distvae.numerics.noise import Noise
 from distvae.train import devices
 from distvae.train.adam import Adam
 from distvae.train.batches import Batches, has_missing
-from distvae.train.copies import Copies
 from distvae.train.documents import PositionFacts
 from distvae.train.epoch import Epoch, Position
 from distvae.train.graphs import choose_steps, settings_of
@@ -43,7 +42,6 @@ from distvae.train.validation import Sample, Watch, assess_rows, means, ranks_ep
 from distvae.train.weights import load_weights, tensors_below, weights
 
 FINITE_EVERY = 64  # batches between two checks that the objective is finite
-COPY_EVERY = 64  # batches between two copies of the state, without a search
 STOP_EVERY = 16  # batches between two votes on whether several workers stop
 
 
@@ -92,7 +90,6 @@ class Trainer:
         self.range: tuple[float, ...] = ()
         """The smallest and the largest value of the rows to train on, where they were looked at."""
         self.watch: Watch | None = None
-        self.copies: Copies | None = None
         self.total: Sums = {}
         self.search_seconds = self.data_seconds = 0.0
 
@@ -116,9 +113,6 @@ class Trainer:
                 if self._must_stop(stop, together):
                     position.seconds += time.perf_counter() - start
                     raise Interrupted
-                if self.copies and self._every(together if self.searches else COPY_EVERY):
-                    add(self.total, self.ascent.later_sums())
-                    self.copies.reach()
                 if self.searches:
                     block = batches.part(position.batch, position.batch + together)
                     self._search_block(self.searches, block)
@@ -264,8 +258,6 @@ class Trainer:
             details["mstep_seconds"] = trained - self.search_seconds - self.data_seconds
         if self.val_rows < len(self.val):
             details["val_rows"] = self.val_rows
-        if self.copies:
-            details |= self.copies.timings()
         return details
 
     def state(self) -> tuple[dict[str, Tensor], PositionFacts]:

@@ -5,7 +5,6 @@ last state.
 import json
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -20,7 +19,6 @@ from distvae.train import checkpoint
 from distvae.train.batches import BLOCK, split_rows
 from distvae.train.bits import agree_on_arithmetic, recorded_arithmetic
 from distvae.train.checkpoint import Place
-from distvae.train.copies import Copies
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.epoch import Epoch
 from distvae.train.loop import Trainer
@@ -41,19 +39,6 @@ from distvae.train.values import refuse_unfit
 from distvae.train.weights import weights
 
 
-class RestoringCopies(Copies, Protocol):
-    """Copies that a training can go on from."""
-
-    def recall(self, trainer: Trainer, saved: tuple[int, int] | None) -> bool:
-        """Restore the last point that was copied, if it is later than a saved epoch and batch.
-
-        Return whether it was.
-        """
-
-    def begin(self, trainer: Trainer) -> None:
-        """Copy everything that a trainer holds, and from now on what changes."""
-
-
 @dataclass(frozen=True)
 class RunOptions:
     """Options of how a training in a run folder starts and stops."""
@@ -67,8 +52,10 @@ class RunOptions:
     """Asked between batches by all workers, which get one answer; if true they save at once."""
     owner: str = ""
     """The owner of the run folder, if it is not this process."""
-    copies: RestoringCopies | None = None
-    """Copies of the workers' states, from which training goes on rather than from the folder."""
+    recall: Callable[[Trainer, tuple[int, int] | None], bool] = lambda trainer, saved: False
+    """Restores a state that is later than the epoch and batch that the folder has, if there is one;
+    returns whether it did.
+    """
     save_every: int = 0
     """Epochs after each of which the state is saved whatever it costs; 0 for none."""
     begun: Callable[[Trainer], None] = lambda trainer: None
@@ -139,10 +126,10 @@ def _begin_or_resume(
     trainer: Trainer, config: Config, dataset: Dataset, folder: Folder, options: RunOptions
 ) -> str:
     """Bring a trainer to where its run is to go on, and return the owner of the folder."""
-    team, copies, owner = trainer.team, options.copies, options.owner
+    team, owner = trainer.team, options.owner
     run = (config, dataset, folder, options.recipe, options.resume, options.force)
     saved = _on_first_worker(team, lambda: open_folder(*run))
-    recalled = copies is not None and copies.recall(trainer, _saved_point(folder, saved))
+    recalled = options.recall(trainer, _saved_point(folder, saved))
     if saved and not recalled:
         _restore(trainer, folder)
     if team.rank == 0:
@@ -154,8 +141,6 @@ def _begin_or_resume(
         if not recalled:
             checkpoint.restore_best(folder)
     team.barrier()
-    if copies:
-        copies.begin(trainer)
     return owner
 
 

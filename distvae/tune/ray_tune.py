@@ -22,7 +22,7 @@ from ray.tune.search.searcher import Searcher
 from ray.tune.trainable.trainable import Trainable
 
 from distvae.files.plain import Plain
-from distvae.machines.workers.placement import assigned_gpus
+from distvae.machines.worker import assigned_gpus
 from distvae.tune.recorder import MAX_PROCESSES, Recorder
 from distvae.tune.results import EndedEpoch
 from distvae.tune.trial import Report, Trials, run_trial

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from distvae.files.plain import Plain
 from distvae.files.storage import Folder
-from distvae.machines.workers.stop_files import request_stop
+from distvae.machines.stop_files import request_stop
 from distvae.numerics.numbers import counted
 from distvae.track import Sending
 from distvae.train.notebook import NotebookOutput, in_notebook

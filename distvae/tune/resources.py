@@ -7,16 +7,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from distvae.files.refusal import Refusal
-from distvae.machines.cluster.autoscaler import requested_resources
-from distvae.machines.cluster.capacity import (
+from distvae.machines.cluster import (
     MachineResources,
     amounts,
     count_fitting,
     machine_resources,
+    requested_resources,
     total,
 )
 from distvae.machines.ray_api import RayApi
-from distvae.machines.workers.worker_group import (
+from distvae.machines.worker_group import (
     POLL_SECONDS,
     WorkerGroup,
     checked_wait,

@@ -11,11 +11,10 @@ from distvae.files.output import check_writable_folder
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.cluster.capacity import MachineResources
-from distvae.machines.cluster.cluster_check import check_cluster
+from distvae.machines.cluster import MachineResources, check_cluster
+from distvae.machines.driver import object_store_bytes, with_absolute_paths
 from distvae.machines.session import ray_session
-from distvae.machines.workers.driver import object_store_bytes, with_absolute_paths
-from distvae.machines.workers.stop_files import STOP_FILE
+from distvae.machines.stop_files import STOP_FILE
 from distvae.numerics.numbers import counted
 from distvae.system.processors import available_cores
 from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages

@@ -28,7 +28,7 @@ from distvae.tune.space import Space
 from distvae.tune.study import judge_if_due
 
 if TYPE_CHECKING:
-    from distvae.machines.workers.worker_group import WorkerGroup
+    from distvae.machines.worker_group import WorkerGroup
     from distvae.train.documents import Lineage
     from distvae.train.epoch import Epoch
 
@@ -268,7 +268,7 @@ class TrialRun:
     def _events(self) -> "Generator[Epoch | str, None, None]":
         """Yield the epochs of a training in this process or in workers, until asked to stop."""
         from distvae.data import open_dataset
-        from distvae.machines.workers import driver, stop_files
+        from distvae.machines import driver, stop_files
         from distvae.train.devices import select_device
         from distvae.train.run_folder import open_folder
         from distvae.train.session import RunOptions, fit_with

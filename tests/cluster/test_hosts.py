@@ -216,8 +216,8 @@ def test_words_arrive_whole_by_ray_job_submit_and_its_exit_code_says_what_happen
 def test_a_lost_host_is_made_up_for_in_mid_epoch(
     cluster: Lab, undisturbed: Callable[[], Path]
 ) -> None:
-    """It had a worker, and the copy of the other one; the bound is that of a training which nothing
-    happened to.
+    """It had a worker, and snapshots of the other worker; the bound is the bound of a training that
+    nothing happened to.
     """
     folder, said = cluster.shared_file("runs/bars"), list[subprocess.CompletedProcess[str]]()
     training = threading.Thread(
@@ -227,11 +227,7 @@ def test_a_lost_host_is_made_up_for_in_mid_epoch(
     )
     training.start()
     wait_for(lambda: epochs(folder) >= 6 or not training.is_alive(), 180, "no epochs")
-    victim = next(
-        name
-        for name in ("two", "one")
-        if "KeeperActor" in cluster.hosts[name].does("ps axww -o args")
-    )
+    victim = next(name for name in ("two", "one") if _trains(cluster.hosts[name]))
     committed = json.loads((folder / "last.json").read_text())["facts"]["position"]["epoch"]
     cluster.hosts[victim].cut_off()
     cluster.hosts[victim].power_off()

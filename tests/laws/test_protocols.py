@@ -29,7 +29,6 @@ from distvae.interface import (
     Scheduled,
     Searches,
 )
-from distvae.machines.copies.worker_copies import WorkerCopies
 from distvae.models.discrete import Binary, Categorical
 from distvae.models.gumbel import Gumbel
 from distvae.models.posteriors import Encoded, Gaussian, LearnedVariance, SpikeAndSlab
@@ -39,7 +38,6 @@ from distvae.models.truncated import Truncated
 from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
 from distvae.models.vsc import VSC
-from distvae.train.session import RestoringCopies
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +61,6 @@ PREPARE: list[Callable[..., Prepares]] = [
 ]
 REPORT: list[Callable[..., Reports]] = [Gumbel, TVAE, Evolution, RandomSearch]
 PERSISTENT: list[Callable[..., Persistent[PopulationFile]]] = [Evolution, RandomSearch, LocalStore]
-COPIES: list[Callable[..., RestoringCopies]] = [WorkerCopies]
 
 ENCODED: list[Callable[..., Encoded]] = [
     Gaussian,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.machines.workers.ray_train import RESTARTS
+from distvae.machines.driver import RESTARTS
 from distvae.train.events import read_events, starts_of
 from tests.train.commands import PLAIN, TORCHRUN, bits, command, run
 from tests.train.patched import patch_trainer

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from distvae.files.storage import Folder
-from distvae.machines.workers import news
-from distvae.machines.workers.news import RunFolderNews
+from distvae.machines import driver
+from distvae.machines.driver import RunFolderNews
 from distvae.train.documents import Event
 from distvae.train.epoch import Epoch
 from distvae.train.events import record_event
@@ -56,5 +56,5 @@ def test_files_that_have_not_changed_are_not_read(
     reader = RunFolderNews(folder, 9)
     told(reader)
     for name in ("read_epochs", "read_events"):
-        monkeypatch.setattr(news, name, None)
+        monkeypatch.setattr(driver, name, None)
     assert told(reader) == []

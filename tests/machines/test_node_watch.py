@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from distvae.machines.cluster import node_watch
-from distvae.machines.cluster.node_watch import NodeWatch, SilenceWatch
-from distvae.machines.cluster.nodes import Machine, live_machines
-from distvae.machines.cluster.pings import Pings
+from distvae.machines import node_watch
+from distvae.machines.cluster import Machine, live_machines
+from distvae.machines.node_watch import NodeWatch, Outlook, Pings, SilenceWatch, workers_that_fit
 from distvae.machines.session import ray_session
-from distvae.machines.workers.outlook import TrainingOutlook, workers_that_fit
-from distvae.machines.workers.worker_group import WorkerGroup
+from distvae.machines.worker_group import WorkerGroup
 from distvae.train.documents import Event
 from tests.ray_cluster import cluster
 from tests.train.processes import stopped
@@ -25,7 +23,7 @@ HEAD = Machine("10.0.0.9", 7000, is_head=True)
 def started(machines: Sequence[str], copies: Sequence[str]) -> Event:
     """Training with workers and copies on machines of these ids."""
     workers = [f"10.0.0.0-{name}" for name in machines]
-    keepers = [f"10.0.0.0-{name}" for name in copies]
+    holders = [f"10.0.0.0-{name}" for name in copies]
     start = Event(
         epoch=0,
         batch=0,
@@ -35,14 +33,14 @@ def started(machines: Sequence[str], copies: Sequence[str]) -> Event:
         rows=[],
         bytes=[],
         machines=workers,
-        copies=keepers,
+        copies=holders,
     )
     return start
 
 
-def outlook(workers: str = "2", lacks: str = "", gpus: float = 0.0) -> TrainingOutlook:
+def outlook(workers: str = "2", lacks: str = "", gpus: float = 0.0) -> Outlook:
     """What is waited for by a training on the machines aa and bb, with copies on bb and cc."""
-    return TrainingOutlook(
+    return Outlook(
         WorkerGroup.parse(workers, gpus),
         2,
         lambda: [started(["aa", "bb"], ["bb", "cc"])],
@@ -114,8 +112,7 @@ def test_a_pause_of_the_driver_itself_is_no_silence() -> None:
     [
         ("bb", B, "; training waits until it answers or Ray declares it lost, and"
          " then waits for machines with 2 more CPUs, which 1 worker needs"),
-        ("cc", C, "; training waits until it answers or Ray declares it lost, and"
-         " then goes on; the copies that it had are made anew elsewhere"),
+        ("cc", C, "; workers have other snapshots on their own machines"),
         ("dd", C, "; training does not use it"),
         ("ee", HEAD, "; Ray's head is there: if it stays away, training ends, and the same command"
          " with --resume continues from what was saved"),
@@ -129,9 +126,9 @@ def test_what_is_waited_for_depends_on_what_was_there(
 
 
 def test_a_fixed_number_of_workers_goes_on_where_another_machine_has_room() -> None:
-    assert outlook().after_loss("bb", B, {"aa": A, "cc": C}) == "; training goes on with 2 workers"
-    assert outlook().after_loss("cc", C, {"aa": A}).endswith("are made anew elsewhere")
-    assert outlook().after_loss("dd", C, {"aa": A}) == ""
+    assert outlook().after_loss("bb", {"aa": A, "cc": C}) == "; training goes on with 2 workers"
+    assert outlook().after_loss("cc", {"aa": A}).endswith("snapshots on their own machines")
+    assert outlook().after_loss("dd", {"aa": A}) == ""
 
 
 def test_workers_fit_on_whole_machines() -> None:
@@ -162,9 +159,9 @@ def test_a_stopped_machine_is_silent_and_a_killed_one_is_lost(
                 pass
 
 
-def unused() -> TrainingOutlook:
+def unused() -> Outlook:
     """What is waited for by a training that has not begun."""
-    return TrainingOutlook(WorkerGroup(1, 1), 1, list, str)
+    return Outlook(WorkerGroup(1, 1), 1, list, str)
 
 
 def next_message(watch: NodeWatch) -> str:
@@ -177,6 +174,3 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-DUMP = "\n".join(["Raylet is terminated.", *100 * ["    [state-dump] 1 total"]])

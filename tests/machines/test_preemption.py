@@ -11,15 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from distvae.machines.workers.preemption import PreemptionNotices
 from distvae.train.documents import Event
 from distvae.train.events import EVENTS, describe_event, starts_of
 from distvae.train.run import read_epochs, read_records
-from distvae.train.team import ALONE, Team
 from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, command
-from tests.train.crew import crew_of
 from tests.train.kills import ELASTIC
 
 DRAIN = [
@@ -30,39 +27,6 @@ DRAIN = [
     "--reason",
     "DRAIN_NODE_REASON_PREEMPTION",
 ]
-
-
-def listening(team: Team, pace: float) -> list[int]:
-    """The calls, of five hundred, at which there is news of a machine and later of another."""
-    asked: list[int] = []
-
-    def ask() -> frozenset[str]:
-        asked.append(0)
-        return frozenset("ab"[: len(asked) // 3])
-
-    notices = PreemptionNotices(team, ask, lambda machines: None)
-    notices.every = 0.01
-    heard = []
-    for call in range(500):
-        time.sleep(pace)
-        if notices():
-            heard.append(call)
-    return heard
-
-
-@pytest.mark.long
-def test_all_workers_hear_of_a_machine_at_the_same_call_and_once() -> None:
-    with crew_of(3) as crew:
-        heard = crew.all(listening, [0.0002, 0.0005, 0.001])
-    assert heard[0] == heard[1] == heard[2]
-    assert len(heard[0]) == 2
-
-
-def test_nothing_is_heard_where_nothing_is_said() -> None:
-    said: list[frozenset[str]] = []
-    notices = PreemptionNotices(ALONE, frozenset, said.append)
-    assert not any(notices() for _ in range(1000))
-    assert not said
 
 
 def test_machines_that_leave_are_no_beginning() -> None:
@@ -103,7 +67,7 @@ def test_training_is_saved_before_a_machine_is_taken_away_and_goes_on_without_it
             node.kill_raylet()
             output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, output.decode()
-    events = [event for event in read_records(out, EVENTS) if not event["moved"]]
+    events = read_records(out, EVENTS)
     assert [(event["workers"], event["leaving"]) for event in events] == [(2, 0), (2, 1), (1, 0)]
     assert events[2]["epoch"] >= events[1]["epoch"] > 0
     assert [epoch["epoch"] for epoch in read_epochs(out)] == list(range(1, epochs + 1))

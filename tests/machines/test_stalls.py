@@ -9,11 +9,11 @@ import pytest
 from distvae.machines.session import STALL_VARIABLE
 from distvae.train.events import read_events, starts_of
 from tests.train.commands import PLAIN, TORCHRUN, bits, command, run
-from tests.train.kills import RECIPE
+from tests.train.kills import EACH_EPOCH, PACE, RECIPE
 from tests.train.patched import patch_trainer
 
 STOP_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
-STOP_KEEPERS = """
+STOP_SHARDS = """
                     import os, signal
                     for process in pathlib.Path("/proc").glob("[0-9]*"):
                         try:
@@ -21,10 +21,10 @@ STOP_KEEPERS = """
                             parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
                         except OSError:
                             continue
-                        if title.startswith(b"ray::KeeperActor") and parent == f"{os.getppid()}":
+                        if title.startswith(b"ray::ShardActor") and parent == f"{os.getppid()}":
                             os.kill(int(process.name), signal.SIGSTOP)
 """
-"""Stop the keepers of the Ray that started this worker."""
+"""Stop the shards of the Ray that started this worker."""
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def said(out: Path, stall_seconds: float) -> str:
+def said(out: Path, stall_seconds: float, **settings: str) -> str:
     """Train with two workers under Ray, and return what is said."""
     words = command(PLAIN, RECIPE, out, "--workers", "2")
     words.remove("--quiet")
-    variables = {STALL_VARIABLE: f"{stall_seconds}", "OMP_NUM_THREADS": "1"}
+    variables = {STALL_VARIABLE: f"{stall_seconds}", "OMP_NUM_THREADS": "1"} | settings
     done = subprocess.run(
         words, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=600
     )
@@ -62,11 +62,12 @@ def test_workers_of_which_one_is_stopped_are_restarted(
 
 
 @pytest.mark.long
-def test_keepers_that_are_stopped_are_replaced(
+def test_shards_that_are_stopped_are_replaced(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    patch_trainer(monkeypatch, tmp_path / "patch", 1, 3, 0, STOP_KEEPERS)
-    assert "a keeper has not answered for 10 s; it is replaced" in said(out, 300)
+    patch_trainer(monkeypatch, tmp_path / "patch", 1, 30, 0, STOP_SHARDS)  # the shards have started
+    slowly = EACH_EPOCH | {PACE: "0.5"}
+    assert "a shard has not answered for 10 s; it is replaced" in said(out, 300, **slowly)
     assert len(starts_of(read_events(out))) == 1
     assert bits(out) == bits(undisturbed)

@@ -13,13 +13,12 @@ from ray.util import get_node_ip_address
 
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.machines import driver
+from distvae.machines.driver import _raise_outcome, _stop_workers, remove_ray_folders, run_workers
 from distvae.machines.session import ray_session
-from distvae.machines.workers import driver
-from distvae.machines.workers.driver import _raise_outcome, _stop_workers
-from distvae.machines.workers.ray_train import remove_ray_folders, run_workers
-from distvae.machines.workers.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
-from distvae.machines.workers.worker import Job
-from distvae.machines.workers.worker_group import WorkerGroup
+from distvae.machines.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
+from distvae.machines.worker import Job
+from distvae.machines.worker_group import WorkerGroup
 from distvae.train.stopping import Interrupted
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
 
@@ -169,7 +168,7 @@ def test_a_folder_of_ray_that_stays_hides_no_outcome(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ray Train refuses two to one workers before it starts anything."""
-    job = Job(config={}, recipe="", place=str(tmp_path), owner="owner", keepers=1)
+    job = Job(config={}, recipe="", place=str(tmp_path), owner="owner")
     group = WorkerGroup(min_workers=2, max_workers=1)
     assert isinstance(run_workers(job, Busy(tmp_path), group, 1), ValueError)
     told = f"distvae: {tmp_path}/ray-owner: could not be removed ([Errno 39] Directory not empty)"

@@ -1,4 +1,4 @@
-"""Kill a worker, a keeper, the driver or a raylet at a random moment.
+"""Kill a worker, a shard, the driver or a raylet at a random moment.
 
 A worker is stopped, its stack tells from outside in which phase it is, the victim is killed, and
 the worker continues if it lives.
@@ -15,12 +15,12 @@ from pathlib import Path
 from subprocess import STDOUT, Popen, TimeoutExpired
 from typing import Any
 
-from distvae.machines.workers.ray_reports import VARIABLE
+from distvae.machines.worker import COPY_VARIABLE, REPORT_VARIABLE
 from distvae.train.events import EVENTS
 from distvae.train.run import read_epochs, read_records
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, bits, command, same
-from tests.train.processes import KEEPER, NONE, WORKER, below, phase, remaining, stopped, titled
+from tests.train.processes import NONE, SHARD, WORKER, below, phase, remaining, stopped, titled
 
 EPOCHS = 60
 RECIPE = [
@@ -30,16 +30,19 @@ RECIPE = [
         "train.schedule=constant",
     ),  # with which other orders of addition change little
 ]
-KINDS = ("worker", "keeper", "driver", "raylet")
+KINDS = ("worker", "shard", "driver", "raylet")
 WANTED = ("E-step", "copy", "snapshot", "report")
 BOUNDS = {"train_objective", "val_objective", "val_bound"}
 PACE = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 """So many seconds a report takes at least, and with it an epoch, if each is reported."""
-EACH_EPOCH = {VARIABLE: "0"}
+EACH_EPOCH = {REPORT_VARIABLE: "0", COPY_VARIABLE: "0.5"}
+"""A report after each epoch, and a snapshot every half a second."""
 SETTINGS = {"OMP_NUM_THREADS": "1", PACE: "0.2", **EACH_EPOCH}
 ELASTIC = {PACE: "1.5", **EACH_EPOCH, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
 """Slow enough for another machine to come in time."""
 LINGER = 90.0  # seconds; Ray's agents try for a minute to tell a Ray that is gone of it
+PACES = {"raylet": ELASTIC, "shard": {PACE: "0.6"}}
+"""Slow enough for a shard to start in time, which begins after the workers."""
 PATIENCE = 400.0
 
 
@@ -117,8 +120,9 @@ class Ordeal:
         assert not left, left
 
     def _victim(self, worker: int, driver: Popen[bytes]) -> int:
-        keeper = self.chance.choice(titled(KEEPER, below(driver.pid)))
-        return {"worker": worker, "keeper": keeper, "driver": driver.pid}[self.plan.kind]
+        if self.plan.kind == "shard":
+            return self.chance.choice(titled(SHARD, below(driver.pid)))
+        return driver.pid if self.plan.kind == "driver" else worker
 
     def _on_a_cluster(self) -> None:
         with cluster(1, 1) as machines:
@@ -139,7 +143,7 @@ class Ordeal:
     @contextmanager
     def _begun(self, words: list[str]) -> Iterator[Popen[bytes]]:
         """Start a training in its own process, and end that afterwards."""
-        environment = os.environ | SETTINGS | (ELASTIC if self.plan.kind == "raylet" else {})
+        environment = os.environ | SETTINGS | PACES.get(self.plan.kind, {})
         with (
             self.output_file.open("ab") as output_file,
             Popen(words, env=environment, stdout=output_file, stderr=STDOUT) as driver,
@@ -152,6 +156,8 @@ class Ordeal:
     def _strike(self, driver: Popen[bytes], kill: Callable[[int], None]) -> Hit:
         """Kill while a worker is in the planned phase, or at last in any phase."""
         self._wait_for(lambda: bool(self.sizes()), driver)
+        if self.plan.kind == "shard":
+            self._wait_for(lambda: bool(titled(SHARD, below(driver.pid))), driver)
         time.sleep(self.plan.delay)
         while workers := titled(WORKER, family := self._family()):
             worker = self.chance.choice(workers)
@@ -190,15 +196,14 @@ class Ordeal:
         return [event["workers"] for event in read_records(self.out, EVENTS)]
 
     def _check_starts(self, killed: float) -> None:
-        """Check that training began again, or did not notice that a keeper was lost."""
+        """Check that training began again, or did not notice that a shard was lost."""
         later = [
             event["time"] - killed
             for event in read_records(self.out, EVENTS)
             if event["time"] > killed
         ]
-        if self.plan.kind == "keeper":
-            assert not later, "training has begun again without a keeper"
-            assert read_epochs(self.out)[-1]["lost_keepers"] == 1
+        if self.plan.kind == "shard":
+            assert not later, "training has begun again without a shard"
         else:
             assert later, "training has not begun again"
             self.resumed = float(later[0])

@@ -20,7 +20,7 @@ class Finder:
 
         def exec_module(module):
             execute(module)
-            step = module.Trainer._next_step
+            step = module.Trainer._step
 
             def patched(trainer, *values, **options):
                 at = trainer.team.rank, trainer.position.epoch, trainer.position.batch
@@ -29,7 +29,7 @@ class Finder:
                     {what}
                 return step(trainer, *values, **options)
 
-            module.Trainer._next_step = patched
+            module.Trainer._step = patched
 
         spec.loader.exec_module = exec_module
         return spec

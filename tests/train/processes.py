@@ -11,19 +11,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-WORKER, KEEPER = "ray::RayTrainWorker", "ray::KeeperActor"
+WORKER, SHARD = "ray::RayTrainWorker", "ray::ShardActor"
 SPY = Path(sysconfig.get_path("scripts")) / "py-spy"
 
 PHASES = {
     "report": ("ray/train/v2/api/train_fn_utils.py", {"report"}),
     "snapshot": ("distvae/train/saving.py", {"save"}),
     "record": ("distvae/train/session.py", {"_record_epoch"}),
-    "copy": ("distvae/machines/copies/worker_copies.py", {"_put", "reach"}),
+    "copy": ("distvae/machines/shards.py", {"send_if_due"}),
     "E-step": ("distvae/train/loop.py", {"_search_block"}),
-    "M-step": ("distvae/train/loop.py", {"step"}),
+    "M-step": ("distvae/train/loop.py", {"_step"}),
     "validation": ("distvae/train/loop.py", {"validate"}),
     "agreement": ("distvae/train/team.py", {"sum", "gather", "barrier"}),
-    "other": ("distvae/machines/workers/worker.py", {"work"}),
+    "other": ("distvae/machines/worker.py", {"work"}),
 }
 """The functions of each phase; of those on a stack the first phase counts."""
 NONE = "none"

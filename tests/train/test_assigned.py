@@ -17,10 +17,10 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.machines import driver
+from distvae.machines.driver import scaling_config
 from distvae.machines.session import ray_session
-from distvae.machines.workers import driver
-from distvae.machines.workers.ray_train import scaling_config
-from distvae.machines.workers.worker_group import WorkerGroup, wait_for_workers
+from distvae.machines.worker_group import WorkerGroup, wait_for_workers
 from distvae.train.epoch import Epoch
 from distvae.train.run_folder import open_folder
 from distvae.train.stopping import Interrupted
@@ -52,7 +52,7 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
         import ray
         from ray.train.torch import get_device
 
-        from distvae.machines.workers.placement import assigned_gpus
+        from distvae.machines.worker import assigned_gpus
         from distvae.train.devices import choose_device
         from distvae.train.team import join_team
 

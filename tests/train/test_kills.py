@@ -11,7 +11,7 @@ from tests.train.kills import KINDS, RECIPE, WANTED, Ordeal, Plan, recorded
 from tests.train.processes import spied
 
 FEW = [19, *(pytest.param(seed, marks=pytest.mark.long) for seed in (26, 5))]
-"""Seeds that kill a worker, a keeper and the driver, the latter two at length only. That a machine
+"""Seeds that kill a worker, a shard and the driver, the latter two at length only. That a machine
 goes is in `test_preemption`.
 """
 MANY = 100

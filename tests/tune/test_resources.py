@@ -23,10 +23,10 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.machines.driver import lead_workers
 from distvae.machines.session import ray_session
-from distvae.machines.workers.driver import lead_workers
-from distvae.machines.workers.ray_reports import VARIABLE
-from distvae.machines.workers.worker_group import WorkerGroup
+from distvae.machines.worker import REPORT_VARIABLE
+from distvae.machines.worker_group import WorkerGroup
 from distvae.train.checkpoint import read_manifest
 from distvae.train.run import read_epochs
 from distvae.train.run_folder import open_folder
@@ -344,7 +344,7 @@ def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PACE, "0.3")
-    monkeypatch.setenv(VARIABLE, "0")
+    monkeypatch.setenv(REPORT_VARIABLE, "0")
     out = tmp_path / "nested"
     with cluster(1, 1) as machines:
         words = ["--address", machines.address, "--workers", "1", "train.epochs=20"]

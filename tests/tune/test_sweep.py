@@ -21,7 +21,7 @@ import yaml
 from distvae.config import from_dict
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.machines.workers.stop_files import STOP_FILE
+from distvae.machines.stop_files import STOP_FILE
 from distvae.track import Sending, Store
 from distvae.track.record import read_record
 from distvae.track.records import list_records

@@ -29,7 +29,7 @@ def delete_stop_files(folder: Folder) -> None:
 
 
 def request_stop(folder: Folder, owner: str) -> None:
-    """Ask the workers of an owner to stop; those of other owners go on."""
+    """Ask the workers of an owner to stop; workers of other owners go on."""
     folder.write(STOP_FILE.format(owner), b"")
 
 

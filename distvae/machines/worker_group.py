@@ -11,12 +11,12 @@ from distvae.config import Train
 from distvae.config.schema import check_value
 from distvae.config.values import NonNegative
 from distvae.files.refusal import Refusal
-from distvae.machines.cluster.autoscaler import requested_resources
-from distvae.machines.cluster.capacity import (
+from distvae.machines.cluster import (
     MachineResources,
     amounts,
     count_fitting,
     machine_resources,
+    requested_resources,
     total,
 )
 from distvae.machines.ray_api import RayApi
@@ -46,7 +46,7 @@ class WorkerGroup:
     def parse(
         cls, text: str, gpus: float | None = None, address: str | None = None, wait: float = 0.0
     ) -> "WorkerGroup":
-        """Return the group for `--workers N`, or `--workers MIN:MAX` for as many as fit."""
+        """Return the group for `--workers N`, or for `--workers MIN:MAX`."""
         parts = text.split(":")
         if len(parts) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,5}", part) for part in parts):
             raise Refusal(
@@ -97,7 +97,7 @@ def gpus_per_process(requested: float | None, device: str, available: float) -> 
 
 
 def suggest_gpu_options(workers: int, gpus: float, device: str) -> str:
-    """Return the options with which so many workers could train on too few GPUs."""
+    """Return the options with which workers could train on too few GPUs."""
     suggestions = []
     share = math.floor(100 / math.ceil(workers / gpus)) / 100 if gpus else 0.0
     if share:

@@ -1,1 +1,0 @@
-"""The machines of a Ray cluster: what they have, and whether they answer."""

@@ -1,0 +1,344 @@
+"""Training in several worker processes under Ray Train, as the driver sees it.
+
+The run folder is the checkpoint: workers that are restarted resume from the folder or from later
+snapshots. The driver starts the actors that hold the snapshots, watches the folder, and reports the
+epochs and events that the workers write there.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distvae.config import Config, Truncation, to_dict
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.machines.cluster import live_machines, machine_resources
+from distvae.machines.node_watch import Machines, NodeWatch, Outlook, Pings, is_named
+from distvae.machines.ray_api import ActorHandle, RayApi
+from distvae.machines.shards import start_actor
+from distvae.machines.stop_files import (
+    WorkerMessages,
+    cancel_stop,
+    delete_stop_files,
+    poll_seconds,
+    raise_worker_error,
+    request_stop,
+)
+from distvae.machines.worker import Job, work
+from distvae.machines.worker_group import WorkerGroup, describe_shortage, wait_for_workers
+from distvae.train.documents import Event
+from distvae.train.epoch import Epoch
+from distvae.train.events import EVENTS, describe_event, read_events, starts_of
+from distvae.train.run import EPOCHS, read_epochs, read_info
+from distvae.train.run_folder import take_ownership
+from distvae.train.stopping import Interrupted
+from distvae.train.team import WorkerLost
+
+if TYPE_CHECKING:
+    from ray.train import ScalingConfig
+
+BLOCK_BYTES = 50 * 2**20
+"""Bytes of a worker's snapshot that may be on their way."""
+STOP_SECONDS = 60.0
+"""Seconds in which workers stop that are asked to."""
+RESIZE_INTERVAL = 20.0
+"""Seconds between two looks at whether more workers fit."""
+RAY_FOLDER = "ray-"
+"""Begins the name of Ray Train's own folder, which ends with the owner of the training."""
+RESTARTS = 5
+"""Restarts of the workers without progress before a training gives up."""
+
+
+def train_with_workers(
+    config: Config,
+    recipe: str,
+    folder: Folder,
+    group: WorkerGroup,
+    stop: Callable[[], object],
+    open_folder: Callable[[], object],
+) -> Iterator[Epoch | str]:
+    """Train into a folder; yield epochs, and messages about the workers.
+
+    `open_folder` is called once Ray has room for the workers, so that a refusal before that leaves
+    nothing in the folder.
+    """
+    from distvae.machines.cluster import check_cluster
+    from distvae.machines.session import ray_session
+    from distvae.system.processors import available_cores
+
+    memory = object_store_bytes(group.max_workers)
+    with ray_session(group.address, available_cores(), memory, stop) as ray:
+        group = yield from wait_for_workers(ray, group, config.train, stop)
+        check_cluster(ray, folder)
+        open_folder()
+        yield from lead_workers(config, recipe, folder, group, stop)
+
+
+def lead_workers(
+    config: Config, recipe: str, folder: Folder, group: WorkerGroup, stop: Callable[[], object]
+) -> Iterator[Epoch | str]:
+    """Train under the Ray that this process is connected to; yield epochs and messages.
+
+    Closing the generator stops the workers.
+    """
+    import ray
+
+    rows = read_info(folder)["rows"]["train"]
+    group = limit_to_rows(config, rows, group)
+    folder.delete(EVENTS)
+    delete_stop_files(folder)
+    owner = take_ownership(folder)
+    job = Job.of(to_dict(with_absolute_paths(config)), recipe, folder, owner)
+    remove_ray_folders(folder)
+    threads = config.train.threads or 1
+    outcome: list[Exception | bool] = []
+    training = threading.Thread(
+        target=lambda: outcome.append(run_workers(job, folder, group, threads)), daemon=True
+    )
+    news = RunFolderNews(folder, config.train.epochs)
+    messages = WorkerMessages(folder, owner)
+    training.start()
+    try:
+        with watch_nodes(ray, config, folder, group, owner) as node_watch:
+            for _ in _polls(training, folder, owner, stop):
+                yield from news.read()
+                yield from messages.read()
+                yield from node_watch.take_messages()
+        yield from news.read()
+    finally:
+        _stop_workers(training, folder, owner)
+    messages.delete()
+    _raise_outcome(outcome[0], folder, owner)
+
+
+def watch_nodes(
+    ray: RayApi, config: Config, folder: Folder, group: WorkerGroup, owner: str
+) -> NodeWatch:
+    """Return a watch over the machines that a training may use.
+
+    Where workers send snapshots, it starts the actors that hold the snapshots.
+    """
+    is_private = group.address is None  # a Ray of this machine alone, which cannot fall silent
+    threads = config.train.threads or 1
+    mapped = config.estep.mapped if isinstance(config.estep, Truncation) else None
+    actors: dict[str, ActorHandle] = {}
+
+    def list_machines() -> Machines:
+        machines = live_machines(ray)
+        if events := read_events(folder):
+            named = [*events[-1]["machines"], *events[-1]["copies"]]
+            for node in machines.keys() - actors.keys():
+                if any(is_named(node, name) for name in named):
+                    actors[node] = start_actor(owner, node, mapped)
+        return machines
+
+    outlook = Outlook(
+        group,
+        threads,
+        events=lambda: read_events(folder),
+        shortage=lambda: describe_shortage(machine_resources(ray), group, threads),
+    )
+    return NodeWatch(list_machines, outlook, None if is_private else Pings())
+
+
+def limit_to_rows(config: Config, rows: int, group: WorkerGroup) -> WorkerGroup:
+    """Return the group without workers that would have no rows.
+
+    Raise a Refusal if its fewest workers are too many.
+    """
+    from distvae.train.batches import split_rows
+
+    lanes = split_rows(config, rows, group.min_workers)
+    return replace(group, max_workers=min(group.max_workers, lanes.count, rows))
+
+
+def object_store_bytes(workers: int) -> int:
+    """Return the bytes of Ray's object store for a number of workers."""
+    from distvae.machines.session import OBJECT_STORE_BYTES
+
+    return OBJECT_STORE_BYTES + workers * BLOCK_BYTES
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Return the configuration for processes whose current folder is another."""
+    path = Path(config.data.path)
+    if not config.data.path or not path.exists():
+        return config
+    return config.with_("data", path=str(path.absolute()))
+
+
+class RunFolderNews:
+    """The epochs and events in a run folder that were not reported.
+
+    A file is read again only if its size has changed, and of epochs only the new lines are parsed:
+    the driver looks several times a second, on a machine that trains.
+    """
+
+    def __init__(self, folder: Folder, epochs: int) -> None:
+        self.folder, self.epochs = folder, epochs
+        self.last_epoch = len(read_epochs(folder))
+        self.events: list[Event] = []
+        self.reported_events = 0
+        self.sizes: dict[str, int] = {}
+
+    def read(self) -> Iterator[Epoch | str]:
+        """Yield the epochs and events that were written since the last call."""
+        epochs_changed = self._has_changed(EPOCHS)
+        if self._has_changed(EVENTS):
+            self.events = read_events(self.folder)
+        for event in self.events[self.reported_events :]:
+            self.reported_events += 1
+            starts = starts_of(self.events[: self.reported_events])
+            yield describe_event(event, len(starts))
+        if not epochs_changed:
+            return
+        for record in read_epochs(self.folder, self.last_epoch + 1):
+            if record["epoch"] > self.last_epoch:
+                self.last_epoch = int(record["epoch"])
+                restarts = len(starts_of(self.events)) - 1
+                details = {"workers": self.events[-1]["workers"], "restarts": restarts}
+                yield Epoch.read(record | details, self.epochs)
+
+    def _has_changed(self, name: str) -> bool:
+        """Return whether the size of a file is another than at the last call."""
+        former, self.sizes[name] = self.sizes.get(name, 0), self.folder.size(name)
+        return self.sizes[name] != former
+
+
+def run_workers(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> Exception | bool:
+    """Run the workers to their end; return whether they were asked to stop, or the error.
+
+    Ray Train restarts workers that are lost. When it gives up, they are begun again if training has
+    moved on since.
+    """
+    from ray.train import WorkerGroupError
+
+    begun_at = None
+    while True:
+        try:
+            return _fit(job, folder, group, threads)
+        except WorkerGroupError as error:
+            events = read_events(folder)
+            position = (events[-1]["epoch"], events[-1]["batch"]) if events else None
+            if position == begun_at:
+                lost: Exception = error
+                return lost
+            begun_at = position
+        except Exception as other:  # the thread that waits for this one raises it
+            return other
+
+
+def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> bool:
+    """Have Ray Train run the workers; return whether they were asked to stop."""
+    from ray.train import FailureConfig, RunConfig
+    from ray.train.backend import Backend
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    class SharedGpuBackend(Backend):  # type: ignore[misc]
+        """A backend that sets up nothing; all workers of a machine see its GPUs."""
+
+        share_cuda_visible_devices = True
+
+    class NoGroupConfig(TorchConfig):  # type: ignore[misc]
+        """A configuration that leaves the process group to the workers."""
+
+        @property
+        def backend_cls(self) -> type[Backend]:
+            return SharedGpuBackend
+
+    ray_folder = folder.subfolder(RAY_FOLDER + job.owner)
+    try:
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={"job": job},
+            torch_config=NoGroupConfig(),
+            scaling_config=scaling_config(group, threads),
+            run_config=RunConfig(
+                name="workers",
+                storage_path=ray_folder.place,
+                failure_config=FailureConfig(max_failures=RESTARTS),
+            ),
+        )
+        return bool(trainer.fit().return_value)
+    finally:
+        _remove(ray_folder)
+
+
+def scaling_config(group: WorkerGroup, threads: int) -> "ScalingConfig":
+    """Return Ray Train's configuration of the number of workers and their resources."""
+    from ray.train import ScalingConfig
+
+    gpus = group.gpus or 0.0
+    resources = {"CPU": threads, "GPU": gpus} if gpus else {"CPU": threads}
+    is_fixed = group.min_workers == group.max_workers
+    return ScalingConfig(
+        num_workers=group.max_workers if is_fixed else (group.min_workers, group.max_workers),
+        resources_per_worker=resources,
+        use_gpu=gpus > 0,
+        elastic_resize_monitor_interval_s=RESIZE_INTERVAL,
+    )
+
+
+def remove_ray_folders(folder: Folder) -> None:
+    """Remove the folders of Ray Train whose driver was killed before it could."""
+    for name in folder.list_subfolders():
+        if name.startswith(RAY_FOLDER):
+            _remove(folder.subfolder(name))
+
+
+def _remove(ray_folder: Folder) -> None:
+    """Remove Ray Train's folder, or say that it stays; the outcome of the training counts."""
+    try:
+        ray_folder.remove()
+    except OSError as error:  # NFS refuses while a worker that ends has a file open
+        message = f"distvae: {ray_folder}: could not be removed ({error}); it is no longer needed"
+        print(message, file=sys.stderr, flush=True)
+
+
+def _polls(
+    training: threading.Thread, folder: Folder, owner: str, stop: Callable[[], object]
+) -> Iterator[None]:
+    """Yield now and then while the workers train; pass on the request to stop, once."""
+    requested = False
+    while training.is_alive():
+        if stop() and not requested:
+            request_stop(folder, owner)
+            requested = True
+        yield
+        training.join(poll_seconds(folder))
+
+
+def _stop_workers(training: threading.Thread, folder: Folder, owner: str) -> None:
+    """Stop workers that still train, and wait a while.
+
+    No error here may hide the error that ended the training.
+    """
+    if not training.is_alive():
+        return
+    with suppress(OSError, Refusal):
+        request_stop(folder, owner)
+        training.join(STOP_SECONDS)
+        if not training.is_alive():
+            cancel_stop(folder, owner)
+
+
+def _raise_outcome(outcome: Exception | bool, folder: Folder, owner: str) -> None:
+    """Raise the error that ended the workers, or Interrupted if they were asked to stop."""
+    from ray.train import WorkerGroupError
+
+    cancel_stop(folder, owner)
+    raise_worker_error(folder, owner)
+    if isinstance(outcome, WorkerGroupError):
+        reason = str(outcome).strip().splitlines()[-1]  # below Ray's traceback
+        raise WorkerLost(
+            "the workers were lost again and again; if the system killed them because memory ran"
+            f" out (see dmesg), use fewer workers or a smaller train.batch. Ray says: {reason}"
+        ) from outcome
+    if isinstance(outcome, Exception):
+        raise WorkerLost(f"the workers could not continue: {outcome}") from outcome
+    if outcome:
+        raise Interrupted

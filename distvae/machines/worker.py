@@ -1,0 +1,421 @@
+"""One worker of a training under Ray Train: the same loop as in one process, in every worker.
+
+The workers stay in step: all workers report to Ray after the same epoch, and all send their
+snapshots after the same block of rows.
+"""
+
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from distvae.config import from_dict
+from distvae.config.schema import check_value
+from distvae.config.values import NonNegative
+from distvae.files.refusal import Refusal
+from distvae.files.storage import Folder
+from distvae.machines.session import STALL_SECONDS, STALL_VARIABLE
+from distvae.machines.shards import COPY_SECONDS, Shards, plan_homes, store_of
+from distvae.machines.stop_files import (
+    has_worker_error,
+    say,
+    stop_requested,
+    write_worker_error,
+)
+from distvae.train.documents import Event
+from distvae.train.events import record_event
+from distvae.train.run_folder import check_ownership, has_saved_state
+from distvae.train.stopping import Interrupted
+from distvae.train.team import ALONE, TIMEOUT, Team, WorkerLost, join_team, store_at
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from distvae.config import Config
+    from distvae.train.loop import Trainer
+
+T = TypeVar("T")
+
+REPORT_SECONDS = 5.0
+"""Seconds between two reports to Ray, which takes a report in only when it looks at its workers.
+
+A report after each short epoch would take longer than the epoch.
+"""
+REPORT_VARIABLE = "DISTVAE_REPORT_SECONDS"
+"""An environment variable with other seconds; 0: a report after each epoch."""
+COPY_VARIABLE = "DISTVAE_COPY_SECONDS"
+"""An environment variable with other seconds from one snapshot to the next."""
+NOTICE_SECONDS = 5.0
+"""Seconds between two questions whether machines will be taken away."""
+TOLD_AFTER = 0.2
+"""The part of the seconds of a stall after which a worker says that it waits: after a minute."""
+STAGGER = 0.3
+"""Seconds by which each worker waits longer than the worker before it, so that the first tells."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The training that a worker takes part in, as Ray sends it to the worker."""
+
+    config: Mapping[str, object]
+    """The configuration as plain values."""
+    recipe: str
+    place: str
+    """The run folder: a path or a URI."""
+    owner: str
+    """The training that owns the run folder."""
+    report_seconds: float = REPORT_SECONDS
+    copy_seconds: float = COPY_SECONDS
+    stall_seconds: float = STALL_SECONDS
+    """Seconds after which the workers are restarted if one of them does not answer."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, object], recipe: str, folder: Folder, owner: str) -> "Job":
+        """Return a job with the seconds that this process finds in environment variables."""
+        seconds = [
+            float(check_value(name, NonNegative, os.environ.get(name, usual)))
+            for name, usual in (
+                (REPORT_VARIABLE, REPORT_SECONDS),
+                (COPY_VARIABLE, COPY_SECONDS),
+                (STALL_VARIABLE, STALL_SECONDS),
+            )
+        ]
+        return cls(config, recipe, folder.place, owner, *seconds)
+
+
+def work(settings: Mapping[str, Job]) -> bool:
+    """Train together with the other workers; return whether they were asked to stop.
+
+    This is the function that Ray Train calls in each worker.
+    """
+    job = settings["job"]
+    if has_worker_error(Folder(job.place), job.owner):
+        return False
+    with process_group():
+        return _train(job)
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Make a process group of the workers of this training, and leave it at the end.
+
+    The workers meet at a store of the first worker. The store of Ray's own TorchConfig would listen
+    on every address of the machine, where anybody may set and delete its keys. A single worker
+    needs no group.
+    """
+    import ray.train
+    import torch.distributed as dist
+    from ray.train.collective import broadcast_from_rank_zero
+
+    from distvae.system.interfaces import listen_on_interface_of
+    from distvae.system.loopback import HOST, stay_on_loopback
+
+    context = ray.train.get_context()
+    rank, size = context.get_world_rank(), context.get_world_size()
+    if size == 1:
+        yield
+        return
+    address = ray.util.get_node_ip_address()
+    if address == HOST:  # Ray runs on this machine alone
+        stay_on_loopback()
+    else:
+        listen_on_interface_of(address)
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())
+    listener = socket.create_server((address, 0)) if rank == 0 else None
+    host, port = broadcast_from_rank_zero(listener.getsockname()[:2] if listener else None)
+    store = store_at(host, port, size, listener)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _train(job: Job) -> bool:
+    """Train to the end, or until asked to stop; return whether the workers were asked to.
+
+    Before a worker raises an error that a restart would hit again, it writes the error to the run
+    folder. Ray then ends the other workers, and the workers that it starts in their place find the
+    error and end.
+    """
+    from ray.exceptions import RayError
+    from torch import AcceleratorError
+    from torch.distributed import DistError
+
+    from distvae.train.cost import memory_refused
+    from distvae.train.devices import select_device
+
+    folder = Folder(job.place)
+    message = partial(say, folder, job.owner)
+    team: Team = ALONE
+    try:
+        config = from_dict(job.config)
+        device = select_device(config.train.device, assigned_gpus())
+        team = join_team(device)
+        if team.size > 1:
+            team = WatchedTeam(team, job.stall_seconds * TOLD_AFTER, message)
+        with memory_refused(config, job.recipe):
+            _run_epochs(job, config, folder, team, device)
+    except Interrupted:
+        return True
+    except (WorkerLost, RayError, OSError, AcceleratorError, DistError):
+        raise  # a restart may go better
+    except Exception as error:
+        write_worker_error(folder, job.owner, error)
+        raise
+    finally:
+        team.close()
+    return False
+
+
+def _run_epochs(
+    job: Job, config: "Config", folder: Folder, team: Team, device: "torch.device"
+) -> None:
+    """Train as one worker of a team, and report to Ray now and then."""
+    import ray.train
+
+    from distvae.data import open_dataset
+    from distvae.train.bits import agree_on_arithmetic
+    from distvae.train.cost import COPIES_OF_A_WORKER
+    from distvae.train.session import RunOptions, build_trainer, train_in_folder
+
+    dataset = open_dataset(config.data, quiet=True)
+    agree_on_arithmetic(config.train, device, team, folder).apply()
+    workers, homes, names = _plan_machines(team)
+    message = partial(say, folder, job.owner)
+    shards = Shards(team, job.owner, homes[team.rank], job.copy_seconds, message)
+    resumes = shards.find() or has_saved_state(folder)
+    trainer = build_trainer(config, dataset, team, device, COPIES_OF_A_WORKER, resumes)
+
+    def record(preempted: Collection[str] = ()) -> None:
+        """Record that the team trains, or that machines will be taken away."""
+        event = _describe_team(trainer, [names[node] for node in workers])
+        event["copies"] = [names[nodes[0]] for nodes in homes]
+        event["leaving"] = len(preempted)
+        if team.rank == 0:
+            check_ownership(folder, job.owner)
+            record_event(folder, event)
+
+    def ask() -> frozenset[str]:
+        shards.send_if_due(trainer)
+        return preempted_nodes()
+
+    every = min(NOTICE_SECONDS, job.copy_seconds)
+    options = RunOptions(
+        recipe=job.recipe,
+        resume=True,
+        stop=stop_requested(folder, job.owner),
+        must_save=PreemptionNotices(team, ask, record, every),
+        owner=job.owner,
+        recall=shards.restore,
+        begun=lambda _: record(),
+    )
+    reports = RayReports(team, lambda epoch: ray.train.report({"epoch": epoch}), job.report_seconds)
+    for epoch in train_in_folder(trainer, config, dataset, folder, options):
+        reports.epoch_ended(epoch.epoch)
+    reports.training_ended(trainer.position.epoch)
+
+
+def _plan_machines(team: Team) -> tuple[list[str], list[list[str]], dict[str, str]]:
+    """Return the machine of each worker and the machines of its snapshots, by Ray's ids, and the
+    names of all machines: an address and the beginning of Ray's id, which tells several Rays of one
+    computer apart.
+    """
+    import ray
+
+    from distvae.machines.cluster import live_machines
+
+    workers = team.gather(ray.get_runtime_context().get_node_id())
+    machines = live_machines(ray) if team.rank == 0 else {}
+    with_processors = [node for node, machine in machines.items() if machine.cpus]
+    plan = (
+        plan_homes(workers, with_processors),
+        {node: f"{machine.address}-{node[:8]}" for node, machine in machines.items()},
+    )
+    homes, names = team.gather(plan)[0]
+    return workers, homes, names
+
+
+def _describe_team(trainer: "Trainer", machines: Sequence[str]) -> Event:
+    """Return an event with the position, the machines and the populations of all workers."""
+    store, team, position = store_of(trainer), trainer.team, trainer.position
+    shapes = team.gather(store.shape if store else (0, 0, 0))
+    return {
+        "epoch": position.epoch,
+        "batch": position.batch,
+        "workers": team.size,
+        "leaving": 0,
+        "time": time.time(),
+        "rows": [rows for rows, _, _ in shapes],
+        "bytes": [8 * math.prod(shape) for shape in shapes],
+        "machines": machines,
+        "copies": [],
+    }
+
+
+def assigned_gpus() -> tuple[int, ...]:
+    """Return the positions of the assigned GPUs among the GPUs that CUDA shows this process."""
+    import ray
+
+    return gpu_positions(ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def gpu_positions(ids: Sequence[int | str], visible: str | None) -> tuple[int, ...]:
+    """Return the positions of GPUs in CUDA_VISIBLE_DEVICES.
+
+    Without that variable CUDA shows all GPUs, so each position is the GPU's number.
+    """
+    if visible is None:
+        return tuple(int(gpu) for gpu in ids)
+    names = visible.split(",")
+    hidden = [str(gpu) for gpu in ids if str(gpu) not in names]
+    if hidden:
+        raise Refusal(
+            f"CUDA_VISIBLE_DEVICES: '{visible}' hides GPU {hidden[0]}, which Ray assigned; leave it"
+            " to Ray"
+        )
+    return tuple(names.index(str(gpu)) for gpu in ids)
+
+
+class PreemptionNotices:
+    """A callable that asks for notices that machines will be taken away, about every few seconds.
+
+    All workers of a team call it at the same times, and all ask at the same call.
+    """
+
+    def __init__(
+        self,
+        team: Team,
+        ask: Callable[[], frozenset[str]],
+        report: Callable[[frozenset[str]], object],
+        every: float = NOTICE_SECONDS,
+    ) -> None:
+        self.team, self.ask, self.report, self.every = team, ask, report, every
+        self.announced = frozenset[str]()
+        self.calls, self.calls_until_ask = 0, 1
+        self.last_asked = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Return whether another machine will be taken away; the same on all workers."""
+        self.calls += 1
+        if self.calls < self.calls_until_ask:
+            return False
+        self._schedule_next_ask()
+        preempted = self.ask()
+        fresh = preempted - self.announced
+        self.announced = preempted
+        if fresh:
+            self.report(fresh)
+        return bool(fresh)
+
+    def _schedule_next_ask(self) -> None:
+        """Choose the number of calls until the next question, by the first worker's clock."""
+        passed = self.team.gather(time.monotonic() - self.last_asked)[0]
+        calls = max(int(self.calls * self.every / max(passed, 1e-3)), 1)
+        self.calls_until_ask = min(calls, 2 * self.calls_until_ask)
+        self.calls = 0
+        self.last_asked = time.monotonic()
+
+
+def preempted_nodes() -> frozenset[str]:
+    """Return the machines of this training that Ray was told will be taken away.
+
+    All workers have to call it together.
+    """
+    from ray.train import get_preemption_info
+
+    info = get_preemption_info()
+    return frozenset(info.preempted_node_ids if info else ())
+
+
+class RayReports:
+    """The reports of a team that training goes on. All workers report after the same epochs,
+    because Ray makes them meet.
+    """
+
+    def __init__(
+        self,
+        team: Team,
+        report: Callable[[int], object],
+        interval: float = REPORT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.team, self.report, self.clock = team, report, clock
+        self.interval = interval
+        self.reported, self.last_epoch = clock(), 0
+        """When the last report was sent, and its epoch."""
+
+    def epoch_ended(self, epoch: int) -> None:
+        """Report an epoch if the last report is long ago, by the first worker's clock."""
+        if self.team.gather(self.clock() - self.reported >= self.interval)[0]:
+            self._send(epoch)
+
+    def training_ended(self, epoch: int) -> None:
+        """Report the last epoch, if that was not done."""
+        if epoch > self.last_epoch:
+            self._send(epoch)
+
+    def _send(self, epoch: int) -> None:
+        self.report(epoch)
+        self.reported, self.last_epoch = self.clock(), epoch
+
+
+class WatchedTeam:
+    """A team that says when its worker has waited long for the other workers.
+
+    A thread looks once a second how long the present call has lasted.
+    """
+
+    def __init__(self, team: Team, seconds: float, say: Callable[[str], object]) -> None:
+        self.rank, self.size, self.team, self.say = team.rank, team.size, team, say
+        self.seconds = seconds
+        """The seconds after which a wait is told, once."""
+        self.began = math.inf
+        """When the call began in which this worker waits."""
+        self.closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self.began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.began = math.inf
+
+    def sum(self, tensors: "Sequence[Tensor]") -> None:
+        """Replace tensors, which require no gradient, by their sums over all workers."""
+        with self._waiting():
+            self.team.sum(tensors)
+
+    def barrier(self) -> None:
+        """Wait until all workers have arrived."""
+        with self._waiting():
+            self.team.barrier()
+
+    def gather(self, value: T, /) -> list[T]:
+        """Return the small values of all workers, in order of rank."""
+        with self._waiting():
+            return self.team.gather(value)
+
+    def close(self) -> None:
+        """Leave the team."""
+        self.closed.set()
+        self.team.close()
+
+    def _watch(self) -> None:
+        told = math.inf
+        while not self.closed.wait(1.0):
+            began = self.began
+            waited = time.monotonic() - began
+            if began != told and waited >= self.seconds + STAGGER * self.rank:
+                told = began
+                self.say(f"worker {self.rank} of {self.size} has waited {waited:.0f} s for others")

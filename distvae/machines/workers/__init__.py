@@ -1,1 +1,0 @@
-"""Workers of a training under Ray Train, and their driver."""
