@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from distvae.files.packages import BROUGHT_BY, missing_package
 from distvae.files.paths import PATH_ERRORS
 from distvae.files.refusal import DISK_FAILED, Refusal, refusing_full_disk
 
@@ -33,6 +34,10 @@ def errors_reported() -> Iterator[None]:
         else:
             raise
         _exit_with(str(Refusal(text)), 2)
+    except ModuleNotFoundError as error:
+        if error.name not in BROUGHT_BY:
+            raise
+        _exit_with(missing_package(error.name), 2)
     except KeyboardInterrupt:
         _exit_with("interrupted", 130)
 

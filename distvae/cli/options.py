@@ -14,6 +14,7 @@ import typer
 
 from distvae.cli.completion import complete_recipe, complete_run, complete_setting
 from distvae.cli.errors import errors_reported
+from distvae.files.packages import refuse_missing
 from distvae.files.paths import given_path, refusing_bad_paths
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Style
@@ -196,6 +197,7 @@ class WorkerOptions:
         from distvae.machines.worker_group import WorkerGroup
 
         if self.workers != "0":
+            refuse_missing("--workers", "ray")
             return WorkerGroup.parse(self.workers, self.gpus_per_worker, self.address, self.wait)
         if self.gpus_per_worker:
             raise Refusal("--gpus-per-worker: there are no workers; --workers N expected")

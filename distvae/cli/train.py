@@ -123,6 +123,7 @@ def train_configured(
     the pictures of the evaluation; without it, this process draws them.
     """
     from distvae.machines.worker_group import refuse_hidden_gpus
+    from distvae.tasks.measures import refuse_impossible_measures
     from distvae.track import Tracker
     from distvae.train.checkpoint import restore_previous
     from distvae.train.cost import memory_refused
@@ -137,6 +138,8 @@ def train_configured(
     team = ALONE if group else join_team(select_device(config.train.device))
     is_chief = team.rank == 0
     style: Style = options.style if is_chief else "quiet"
+    if options.evaluate:
+        refuse_impossible_measures(config)
     with naming_a_command(lambda: config.data, options.data):
         dataset = open_once(config, team, quiet=style != "line")
     config = config.with_("data", path=dataset.origin)

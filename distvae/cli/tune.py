@@ -17,6 +17,7 @@ from distvae.cli.options import (
     command,
 )
 from distvae.config.recipes import parse_assignments
+from distvae.files.packages import refuse_missing
 
 app = typer.Typer(rich_help_panel="Compare models")
 
@@ -78,6 +79,7 @@ def tune(
     from distvae.tune.sweep import SweepOptions, run_sweep
     from distvae.tune.validation import load_space
 
+    refuse_missing("a sweep", "ray", "optuna", "mlflow")
     resources = trial_options.resources()
     searched = load_space(space)
     sweep_options = SweepOptions(

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
 
-import psutil
-
 from distvae.files.checkout import PACKAGE
 from distvae.files.refusal import Refusal, cause
 from distvae.machines.ray_api import RayApi
@@ -247,6 +245,8 @@ def _exit_when_asked(receiver: socket.socket, closed: threading.Event) -> None:
         if received:
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if len(received) > 1 or time.monotonic() > deadline:
+            import psutil
+
             print("distvae: interrupted", file=sys.stderr, flush=True)
             for process in psutil.Process().children(recursive=True):  # of a Ray that starts
                 with suppress(psutil.NoSuchProcess):

@@ -99,13 +99,14 @@ def test_the_core_denoises_trains_and_encodes(core: Path, tmp_path: Path) -> Non
     Image.fromarray(shades).save(tmp_path / "noisy.png")
     np.save(tmp_path / "rows.npy", np.random.default_rng(1).normal(size=(300, 6)))
     quick = ("data.rows=60", "train.epochs=1")
+    gaussian = ("data.kind=rows", "model.likelihood=gaussian", "estep.input=standard")
     for words in (
         ("denoise", "noisy.png"),
         ("train", "bars", "--out", "binary", *quick),
-        ("encode", "binary", "binary.parquet"),
-        ("train", "rows.npy", "--out", "rows", "train.epochs=1"),
-        ("evaluate", "rows"),
-        ("show", "rows"),
+        ("ingest", "rows.npy", "rows"),
+        ("train", "mnist-vae", *gaussian, "--data", "rows", "--out", "run", "train.epochs=1"),
+        ("encode", "run", "rows", "-o", "codes.parquet"),
+        ("show", "run"),
     ):
         done = distvae(core, *words, place=tmp_path)
         assert done.returncode == 0, (words, done.stderr)
@@ -119,7 +120,7 @@ def test_the_core_denoises_trains_and_encodes(core: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "package", "extra"),
     [
-        (("tune", "demo"), "ray", "tune"),
+        (("tune", str(ROOT / "tune_spaces" / "demo.yaml")), "ray", "tune"),
         (("train", "bars", "--workers", "2"), "ray", "tune"),
         (("ui",), "mlflow", "tune"),
         (("runs",), "mlflow", "tune"),

@@ -7,6 +7,7 @@ import numpy as np
 
 from distvae.data import folders
 from distvae.data.dataset import Array
+from distvae.files.packages import refuse_missing
 from distvae.numerics.array_types import Doubles
 
 RATE = 16000
@@ -64,6 +65,7 @@ class Voice(NamedTuple):
 
 def folder() -> Path:
     """Return the folder of built-in recordings, one folder per speaker, written on first use."""
+    refuse_missing("the built-in speech", "scipy")
     folders.build_once(place(), _write_corpus)
     return place()
 
