@@ -40,8 +40,8 @@ MORE: dict[str, Sections] = {
     "vae of two layers": encoded("vae", hidden=[8, 8]),
 }
 BUDGETS = {
-    "fitness_batch": Budget(step=25, visit=138, look=37),
-    "bernoulli": Budget(step=27, visit=138, look=34),
+    "fitness_batch": Budget(step=25, visit=141, look=37),
+    "bernoulli": Budget(step=27, visit=141, look=34),
     "bsc": Budget(step=20, visit=134, look=37),
     "bsc, least squares": Budget(step=20, visit=134, look=40),
     "two words of bits": Budget(step=25, visit=138, look=37),
