@@ -8,22 +8,18 @@ import subprocess
 import tarfile
 import tomllib
 import venv
-from collections import Counter
-from collections.abc import Iterable, Mapping
 from email import message_from_bytes
 from email.message import Message
-from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from PIL import Image
 
 from distvae.files.checkout import PARTS
+from tests.environments import link, needed_by
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--quiet", "--disable-pip-version-check", "--no-compile")
@@ -92,55 +88,13 @@ def build(commands: Path, sources: Path, kind: str) -> Path:
     return archive
 
 
-def needed_by(wanted: Iterable[str]) -> dict[str, Distribution]:
-    """The installed distributions that requirements name, and all that these need, by name."""
-    found: dict[str, Distribution] = {}
-    waiting = [(Requirement(line), "") for line in wanted]
-    looked_at: set[tuple[str, str]] = set()
-    while waiting:
-        requirement, of = waiting.pop()
-        if requirement.marker and not requirement.marker.evaluate({"extra": of}):
-            continue
-        name = canonicalize_name(requirement.name)
-        found[name] = distribution(name)
-        for extra in ("", *requirement.extras):
-            if (name, extra) not in looked_at:
-                looked_at.add((name, extra))
-                waiting += [(Requirement(line), extra) for line in found[name].requires or []]
-    return found
-
-
-def files_of(installed: Distribution) -> list[str]:
-    """The files of a distribution, below the folder of all packages."""
-    record = installed.read_text("RECORD") or ""
-    files = [line.partition(",")[0] for line in record.splitlines()]
-    return [file for file in files if not file.startswith(("../", "__pycache__/"))]
-
-
-def top(file: str) -> str:
-    return file.partition("/")[0]
-
-
-def link(needed: Mapping[str, Distribution], site: Path) -> None:
-    """Give an environment some installed distributions: a folder that has files of others too by
-    its files, any other as a whole.
-    """
-    owners = Counter(part for each in distributions() for part in set(map(top, files_of(each))))
-    for each in needed.values():
-        parts = {top(file) if owners[top(file)] == 1 else file for file in files_of(each)}
-        for part in sorted(parts):
-            source, target = Path(str(each.locate_file(part))), site / part
-            if source.exists() and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(source)
-
-
 @pytest.fixture(scope="module")
 def empty(archives: Archives, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the commands of an environment with what the wheel needs, and nothing else."""
+    """Return the commands of an environment with what `distvae[all]` needs, and nothing else."""
     commands = new_environment(tmp_path_factory.mktemp("empty") / "environment")
     (site,) = commands.parent.glob("lib/python*/site-packages")
-    link(needed_by(metadata(archives.wheel).get_all("Requires-Dist", [])), site)
+    lines = metadata(archives.wheel).get_all("Requires-Dist", [])
+    link(needed_by(lines, ("speech", "tune", "sklearn")), site)
     return commands
 
 

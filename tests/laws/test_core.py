@@ -6,37 +6,18 @@ The environment holds the installed packages that the core requires, and no othe
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import numpy as np
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from PIL import Image
+
+from tests.environments import link, needed_by
 
 ROOT = Path(__file__).parents[2]
 MEGABYTES, PACKAGES = 550, 35
 """What the core may bring besides torch, with what torch requires."""
-
-
-def required(wanted: Iterable[str]) -> dict[str, Distribution]:
-    """The distributions that requirements bring, by name."""
-    found: dict[str, Distribution] = {}
-    waiting = [Requirement(text) for text in wanted]
-    while waiting:
-        each = waiting.pop()
-        name = canonicalize_name(each.name)
-        if name in found:
-            continue
-        found[name] = distribution(name)
-        for text in found[name].requires or ():
-            need = Requirement(text)
-            extras = each.extras or {""}
-            if need.marker is None or any(need.marker.evaluate({"extra": e}) for e in extras):
-                waiting.append(need)
-    return found
 
 
 def requirements(*extras: str) -> list[str]:
@@ -55,10 +36,7 @@ def environment(folder: Path, *extras: str) -> Path:
     """Return a folder of packages that holds those of the core, of some extras, and this one."""
     folder.mkdir()
     (folder / "distvae").symlink_to(ROOT / "distvae")
-    for each in required(requirements(*extras)).values():
-        for top in {file.parts[0] for file in each.files or ()} - {"..", "__pycache__"}:
-            if not (folder / top).exists():
-                (folder / top).symlink_to(Path(str(each.locate_file(top))))
+    link(needed_by(requirements(*extras)), folder)
     return folder
 
 
@@ -85,8 +63,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_core_is_small() -> None:
-    found = required(requirements())
-    besides = {name: found[name] for name in found.keys() - required(["torch"]).keys()}
+    found = needed_by(requirements())
+    besides = {name: found[name] for name in found.keys() - needed_by(["torch"]).keys()}
     assert len(besides) <= PACKAGES, sorted(besides)
     assert sum(map(size, besides.values())) < MEGABYTES * 1e6
     heavy = {"ray", "mlflow", "optuna", "librosa", "pandas", "scikit-learn", "scipy"}
