@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu, steps, training
 from distvae.config.recipes import load
+from distvae.reproduce.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,9 +71,10 @@ def test_each_prints_its_figures_and_keeps_them_as_a_row(
     command = [sys.executable, "-m", f"benchmarks.{words[0]}", *words[1:], "--json"]
     command += ["--keep", str(tmp_path)]
     printed = json.loads(subprocess.check_output(command, cwd=ROOT, text=True))
-    kept = json.loads((tmp_path / "bench" / f"{row}.json").read_text())
-    assert kept["figures"].items() <= printed.items()
-    assert kept["config"].items() <= printed.items()
+    (kept,) = read_rows(tmp_path, "bench")
+    assert kept.name == row
+    assert kept.figures.items() <= printed.items()
+    assert kept.config.items() <= printed.items()
 
 
 def test_a_case_that_is_not_known_is_refused() -> None:
