@@ -63,9 +63,9 @@ DECIMALS = {"psnr": 2, "snr": 2, "snr_gain": 2, "pesq_wb_gain": 2, "ssim": 3}
 ROWS = "\n## Rows\n"
 """The heading from which on a page is made of rows."""
 LEGEND = (
-    "A figure is the mean over seeds ± half their range; the published figure is in brackets. A "
-    "dagger † marks scale `day`: fewer epochs, less data or other settings than at `full`. The "
-    "file of rows has all figures, settings, seconds and commits."
+    "A figure is the mean over seeds ± half their range, or has one seed; the published figure is "
+    "in brackets. A dagger † marks scale `day`: fewer epochs, less data or other settings than at "
+    "`full`. The file of rows has all figures, settings, seconds and commits."
 )
 RULES = (
     "A figure is reached if ours is at or above the published one, or below it by at most two of "
@@ -293,10 +293,11 @@ class Index:
             ours += f" ({signed(mean - published, claim.figure)})"
         if published is not None and smallest.scale == "day":
             ours += " †"
-        spread = counted(len(shown), "row" if len(rows) > 1 else "seed")
+        spread = ""
         if len(shown) > 1:
             places = decimals(mean, claim.figure)
-            spread = f"± {half_range(shown):.{places}f}, {spread}"
+            several = counted(len(shown), "row" if len(rows) > 1 else "seed")
+            spread = f"± {half_range(shown):.{places}f}, {several}"
         return [
             claim.claim,
             told(published, claim),
