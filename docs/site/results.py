@@ -18,71 +18,60 @@ import yaml
 from distvae.files.markdown import markdown_table
 from distvae.files.output import atomic_file
 from distvae.numerics.numbers import counted
-from distvae.reproduce.compare import half_range, published_text
+from distvae.reproduce.compare import half_range
 from distvae.reproduce.record import add_run
 from distvae.reproduce.rows import RowGroup, group_seeds, read_rows
 
 DOCS = Path(__file__).parents[1]
 FIGURES = {
     "psnr": "PSNR",
-    "ssim": "SSIM",
-    "snr": "SNR",
     "snr_gain": "SNR gain",
     "pesq_wb_gain": "PESQ wb gain",
     "val_bound": "validation bound",
-    "val_objective": "validation objective",
     "processor_s": "processor s",
     "pesq_wb": "PESQ wb",
     "pesq_nb_raw": "PESQ raw nb",
-    "stoi": "STOI",
     "estoi": "ESTOI",
-    "si_sdr": "SI-SDR",
-    "isd": "IS div.",
     "hoyer": "Hoyer",
-    "hoyer_active": "Hoyer, active",
-    "effective_atoms": "eff. atoms",
-    "effective_effects": "eff. effects",
-    "live_atoms": "live",
     "objective": "objective",
+    "bound": "bound",
     "probe_sgd": "probe, SGD",
     "probe_linear": "probe, linear",
+    "mig": "MIG",
+    "dci": "DCI",
+    "sap": "SAP",
     "active": "active",
     "recovered": "recovered",
     "reliability": "reliability",
-    "sigma": "sigma",
     "ratio": "step / products",
     "step_us": "step, us",
+    "epoch_s": "epoch, s",
+    "products_s": "its products, s",
+    "ingest_s": "ingest, s",
+    "one_resume_s": "resume, s",
     "autograd_us": "by autograd, us",
     "products_us": "products, us",
-    "adam_us": "Adam, us",
-    "share": "products and Adam / step",
     "peer_s": "other program, s",
     "ours_s": "ours, s",
     "speedup": "times as fast, median",
-    "speedup_min": "minimum",
-    "speedup_max": "maximum",
-    "plain_s": "one process, s",
-    "apart_gain": "two apart, times",
     "torchrun_gain": "two by torchrun",
     "ray1_gain": "one under Ray",
     "ray2_gain": "two under Ray",
-    "gflops": "GFLOP/s",
 }
-"""The figures that a page shows, in the order of its columns; the file of rows has all of them."""
+"""The names of figures on pages, in the order in which published figures are shown."""
 DECIMALS = {"psnr": 2, "snr": 2, "snr_gain": 2, "pesq_wb_gain": 2, "ssim": 3}
 ROWS = "\n## Rows\n"
 """The heading from which on a page is made of rows."""
 LEGEND = (
-    "In the tables below, ours is the mean over seeds, with its difference from the published "
-    "figure in brackets. The spread is half the range. A dagger † marks scale `day`: fewer epochs, "
-    "less data or other settings than at `full`. `distvae reproduce` needs `--data FOLDER`."
+    "A figure is the mean over seeds ± half their range, or has one seed; the published figure is "
+    "in brackets. A dagger † marks scale `day`: fewer epochs, less data or other settings than at "
+    "`full`. The file of rows has all figures, settings, seconds and commits."
 )
 RULES = (
     "A figure is reached if ours is at or above the published one, or below it by at most two of "
-    "its standard deviations, where they are known. Active latents must be within 10 %. "
-    "Each published figure counts once, by the rows that follow its paper; our own settings are "
-    "not counted. Baselines are counted apart: one far above its published figure is no success. "
-    "A name with * stands for several rows, whose mean is compared with a published mean."
+    "its standard deviations, where they are known. Active latents must be within 10 %. Each "
+    "published figure counts once, by the rows that follow its paper. Baselines are counted apart. "
+    "A name with * is a mean of rows."
 )
 Groups = Mapping[str, RowGroup]
 
@@ -119,6 +108,18 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Page:
+    """What a page shows of its rows."""
+
+    figures: tuple[str, ...] = ()
+    """The figures; by default the published ones."""
+    columns: tuple[str, ...] = ()
+    """Patterns of names, a column of a grid each; what * stands for is the name of the line."""
+    fold: tuple[str, ...] = ()
+    """Patterns of names whose rows are shown as one."""
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the index."""
 
@@ -137,7 +138,9 @@ class Contents:
     sections: tuple[Section, ...]
     papers: tuple[Paper, ...]
     means: tuple[str, ...]
-    """TABLE/PATTERN of rows whose mean is compared, because a mean is what was published."""
+    """TABLE/PATTERN of rows whose mean is compared with a published mean."""
+    pages: Mapping[str, Page]
+    """The tables whose page does not show the published figures alone."""
 
 
 def read_contents(folder: Path) -> Contents:
@@ -148,7 +151,11 @@ def read_contents(folder: Path) -> Contents:
     for each in tree.pop("sections"):
         claims = tuple(_claim(**claim) for claim in each.pop("claims", ()))
         sections.append(Section(**each, claims=claims))
-    return Contents(papers=papers, sections=tuple(sections), **tree)
+    pages = {
+        table: Page(**{key: tuple(values) for key, values in page.items()})
+        for table, page in tree.pop("pages", {}).items()
+    }
+    return Contents(papers=papers, sections=tuple(sections), pages=pages, **tree)
 
 
 def _claim(over: Iterable[object] = (), **fields: str) -> Claim:
@@ -217,10 +224,10 @@ class Index:
         yield from ("# Results", "", self.contents.intro, "")
         yield from (f"- {line}" for line in self.contents.summary)
         yield from self._distances()
-        yield from ("", LEGEND)
+        yield from ("", "## Rows", "", LEGEND)
         for section in self.contents.sections:
             pages = ", ".join(link(table) for table in section.tables)
-            yield from ("", f"## {section.name}", "", f"{section.about.strip()} All rows: {pages}.")
+            yield from ("", f"## {section.name}", "", f"{section.about.strip()} Rows: {pages}.")
             if section.claims:
                 head = ["claim", "published", "ours", "spread", "command"]
                 yield from ("", *markdown_table(head, map(self._claim, section.claims)))
@@ -252,17 +259,12 @@ class Index:
         for paper in self.contents.papers:
             all_distances: list[Distance] = []
             for (table, figure), distances in self.distances(paper).items():
-                groups = [g for name, g in self.tables[table].items() if paper.has(table, name)]
-                scales = {g.scale or "-" for g in groups if g.published(figure) is not None}
-                above = sum(distance.value >= 0 for distance in distances)
                 ends = (distances[0], distances[-1])
                 rows.append(
                     [
                         paper.name,
                         link(table),
                         FIGURES.get(figure, figure),
-                        ", ".join(sorted(scales)),
-                        f"{above} of {len(distances)}",
                         reached(distances),
                         signed(median(distance.value for distance in distances), figure),
                         *(f"{signed(end.value, figure)} ({end.row})" for end in ends),
@@ -270,8 +272,8 @@ class Index:
                 )
                 all_distances += distances
             counts.append(f"{paper.name} {reached(all_distances)}")
-        head = ["paper", "table", "figure", "scale", "at or above", "reached", "median", "lowest"]
-        yield from ("", "## Ours minus published", "", *markdown_table([*head, "highest"], rows))
+        head = ["paper", "table", "figure", "reached", "median", "lowest", "highest"]
+        yield from ("", "## Ours minus published", "", *markdown_table(head, rows))
         yield from ("", f"Reached: {', '.join(counts)}. {RULES}")
 
     def _claim(self, claim: Claim) -> list[str]:
@@ -291,10 +293,11 @@ class Index:
             ours += f" ({signed(mean - published, claim.figure)})"
         if published is not None and smallest.scale == "day":
             ours += " †"
-        spread = counted(len(shown), "row" if len(rows) > 1 else "seed")
+        spread = ""
         if len(shown) > 1:
             places = decimals(mean, claim.figure)
-            spread = f"± {half_range(shown):.{places}f}, {spread}"
+            several = counted(len(shown), "row" if len(rows) > 1 else "seed")
+            spread = f"± {half_range(shown):.{places}f}, {several}"
         return [
             claim.claim,
             told(published, claim),
@@ -363,57 +366,96 @@ def command(claim: Claim, group: RowGroup) -> str:
     return f"`distvae reproduce {claim.table}{scale} {' '.join(only)}`"
 
 
-def rows_lines(table: str, groups: Sequence[RowGroup]) -> Iterator[str]:
+def rows_lines(table: str, groups: Mapping[str, RowGroup], page: Page) -> Iterator[str]:
     """Yield the lines of a page below its heading `## Rows`."""
-    yield f"All figures: [{table}.jsonl]({table}.jsonl). Back to the [index](../results.md)."
-    ordered = sorted(groups, key=natural_order)
-    for section in sorted({group.section for group in groups}):
+    yield f"All figures: [{table}.jsonl]({table}.jsonl). [How to read them](../results.md#rows)."
+    ordered = sorted(folded(groups.values(), page.fold), key=lambda group: natural_key(group.name))
+    for section in sorted({group.section for group in ordered}):
+        shown = [group for group in ordered if group.section == section]
+        figures = page.figures or shown_figures(shown)
         if section:
             yield from ("", f"### {section}")
-        yield from ("", *rows_table([group for group in ordered if group.section == section]))
-    notes = sorted(f"`{group.name}`: {group.note}." for group in groups if group.note)
+        if page.columns:
+            for figure in figures:
+                yield from ("", *grid(shown, figure, page.columns))
+            shown = [group for group in shown if not place(group.name, page.columns)]
+        if shown:
+            yield from ("", *rows_table(shown, figures))
+    notes: dict[str, list[str]] = {}
+    for group in ordered:
+        if group.note:
+            notes.setdefault(group.note, []).append(f"`{group.name}`")
     if notes:
-        yield from ("", *(f"- {note}" for note in notes))
+        yield ""
+    for note, names in notes.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        yield f"- {', '.join(names[:3])}{more}: {note}."
 
 
-def natural_order(group: RowGroup) -> list[tuple[float, str]]:
-    """Return a key that sorts m8 before m16."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", group.name)  # words at even places, numbers at odd ones
-    return [(float(part), "") if place % 2 else (0.0, part) for place, part in enumerate(parts)]
-
-
-def rows_table(groups: list[RowGroup]) -> list[str]:
-    """Return a Markdown table with a line for each row, its seeds together."""
-    shown = [figure for figure in FIGURES if any(group.values(figure) for group in groups)]
-    if all(g.values("val_objective") == g.values("val_bound") for g in groups):
-        shown = [figure for figure in shown if figure != "val_objective"]
-    compared = [f for f in shown if any(group.published(f) is not None for group in groups)]
-    others = [figure for figure in shown if figure not in compared]
-    scaled = any(group.scale for group in groups)
-    trained = any(row.epochs is not None or row.seed is not None for g in groups for row in g.rows)
-    head = ["row"]
-    for figure in compared:
-        head += [FIGURES[figure], "published", "difference"]
-    head += [*(FIGURES[figure] for figure in others), *["scale"] * scaled]
-    head += [*["seeds", "epochs", "seconds"] * trained, "commit"]
-    rows = []
+def folded(groups: Iterable[RowGroup], patterns: Sequence[str]) -> list[RowGroup]:
+    """Return the groups, those that match a pattern joined into one group of its name."""
+    joined: dict[str, list[RowGroup]] = {}
     for group in groups:
-        cells = [group.name]
-        for figure in compared:
-            published, apart = group.published(figure), difference(group, figure)
-            spread = group.published_spread(figure)
-            cells.append(with_half_range(group.values(figure), figure=figure))
-            cells.append("-" if published is None else published_text(published, spread))
-            cells.append("-" if apart is None else signed(apart, figure))
-        cells += [with_half_range(group.values(figure), figure=figure) for figure in others]
-        cells += [group.scale or "-"] * scaled
-        if trained:
-            epochs = [float(row.epochs) for row in group.rows if row.epochs is not None]
-            seconds = [row.seconds for row in group.rows if row.seconds is not None]
-            cells.append(str(len(group.rows)))
-            cells += [with_half_range(epochs, 0), with_half_range(seconds, 0)]
-        rows.append([*cells, group.commits])
+        names = (pattern for pattern in patterns if fnmatchcase(group.name, pattern))
+        joined.setdefault(next(names, group.name), []).append(group)
+    return [
+        RowGroup(name, tuple(row for group in found for row in group.rows))
+        for name, found in joined.items()
+    ]
+
+
+def natural_key(name: str) -> list[tuple[float, str]]:
+    """Return a key of a name that sorts m8 before m16."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)  # words at even places, numbers at odd ones
+    return [(float(part), "") if number % 2 else (0.0, part) for number, part in enumerate(parts)]
+
+
+def shown_figures(groups: Sequence[RowGroup]) -> list[str]:
+    """Return the figures that were published, or else the first figure that rows have."""
+    compared = [f for f in FIGURES if any(group.published(f) is not None for group in groups)]
+    return compared or [f for f in FIGURES if any(group.values(f) for group in groups)][:1]
+
+
+def place(name: str, columns: Sequence[str]) -> tuple[str, str] | None:
+    """Return the column of a grid that a row belongs to, and the name of its line."""
+    for column in sorted(columns, key=len, reverse=True):
+        before, _, after = column.partition("*")
+        if len(name) >= len(column) and name.startswith(before) and name.endswith(after):
+            return column, name[len(before) : len(name) - len(after)]
+    return None
+
+
+def grid(groups: Sequence[RowGroup], figure: str, columns: Sequence[str]) -> list[str]:
+    """Return a Markdown table of one figure; a row is named by its column with its line for *."""
+    cells: dict[str, dict[str, str]] = {}
+    for group in groups:
+        found = place(group.name, columns)
+        if found and group.values(figure):
+            cells.setdefault(found[1], {})[found[0]] = compared_cell(group, figure)
+    head = [FIGURES.get(figure, figure), *(f"`{column}`" for column in columns)]
+    lines = sorted(cells, key=natural_key)
+    rows = ([line, *(cells[line].get(column, "") for column in columns)] for line in lines)
     return markdown_table(head, rows)
+
+
+def rows_table(groups: Sequence[RowGroup], figures: Sequence[str]) -> list[str]:
+    """Return a Markdown table with a line for each row, its seeds together."""
+    shown = [figure for figure in figures if any(group.values(figure) for group in groups)]
+    head = ["row", *(FIGURES.get(figure, figure) for figure in shown)]
+    return markdown_table(
+        head, ([g.name, *(compared_cell(g, figure) for figure in shown)] for g in groups)
+    )
+
+
+def compared_cell(group: RowGroup, figure: str) -> str:
+    """Return a figure of a row and in brackets the published one, '' if the row lacks it."""
+    values, published = group.values(figure), group.published(figure)
+    if not values:
+        return ""
+    text = with_half_range(values, figure)
+    if published is None:
+        return text
+    return f"{text}{'†' if group.scale == 'day' else ''} ({published:g})"
 
 
 def decimals(mean: float, figure: str = "") -> int:
@@ -425,15 +467,12 @@ def decimals(mean: float, figure: str = "") -> int:
     return 2 if abs(mean) >= 2 else 3
 
 
-def with_half_range(values: Sequence[float], places: int | None = None, figure: str = "") -> str:
-    """Return the mean of the values and half their range, '-' if there are none."""
-    if not values:
-        return "-"
+def with_half_range(values: Sequence[float], figure: str) -> str:
+    """Return the mean of the values and half their range."""
     mean, half = fmean(values), half_range(values)
-    if places is None:
-        places = decimals(mean, figure)
+    places = decimals(mean, figure)
     text = f"{mean:.{places}f}"
-    return f"{text} ± {half:.{places}f}" if half and places else text
+    return f"{text} ± {half:.{places}f}" if half else text
 
 
 def signed(value: float, figure: str) -> str:
@@ -449,12 +488,20 @@ def read_tables(folder: Path) -> dict[str, Groups]:
 
 def build(docs: Path) -> None:
     """Write the index, and the rows of each page."""
-    tables = read_tables(docs / "results")
+    tables, contents = read_tables(docs / "results"), read_contents(docs / "results")
     for table, groups in tables.items():
         page = docs / "results" / f"{table}.md"
         text = page.read_text(encoding="utf-8").partition(ROWS)[0].rstrip()
-        write(page, [text, *ROWS.splitlines(), "", *rows_lines(table, list(groups.values()))])
-    write(docs / "results.md", Index(tables, read_contents(docs / "results")).lines())
+        write(
+            page,
+            [
+                text,
+                *ROWS.splitlines(),
+                "",
+                *rows_lines(table, groups, contents.pages.get(table, Page())),
+            ],
+        )
+    write(docs / "results.md", Index(tables, contents).lines())
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
