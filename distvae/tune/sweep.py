@@ -100,7 +100,7 @@ def run_sweep(
             check_cluster(ray, Folder(out), "--out with a path on a shared disk")
             prepare_sweep_folder(space, out, options.resume, resources)
             request = resources.tune_request(machines, threads, space.concurrent or 1)
-            experiment = new_experiment(out, space, options.keep_tune)
+            experiment = new_experiment(out.absolute(), space, options.keep_tune)
 
             def run(recorder: Recorder) -> None:
                 from distvae.tune.ray_tune import run_trials
