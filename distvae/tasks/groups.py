@@ -518,9 +518,7 @@ def in_order(
 ) -> Iterator[Done]:
     """Yield the results of `work` on each part, computed by threads, in the order of the parts."""
     before = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # the threads share the parts; the thread count of the BLAS library holds for all threads
+    torch.set_num_threads(1)  # each thread has its own parts; the BLAS count holds for all threads
     pool = ThreadPoolExecutor(threads, "groups", torch.set_num_threads, (1,))
     try:
         for number, done in enumerate(pool.map(work, parts), 1):

@@ -153,7 +153,7 @@ class Resynthesiser:
 
 
 def count_processes(config: Config, scored: Sequence[str], files: Sequence[Path]) -> int:
-    """Return the requested number of scoring processes, or else a number that the work justifies."""
+    """Return the requested number of scoring processes, or else a number that suits the work."""
     if config.eval.processes is not None:
         return min(config.eval.processes, len(files))
     seconds = sum(audio.head(file)[1] for file in files)
