@@ -1,1 +1,1 @@
-"""Files: paths, storage, atomic writes, untrusted input, memory, and how bad input is refused."""
+"""Files: paths, storage, atomic writes, untrusted input, memory, and refusals of bad input."""

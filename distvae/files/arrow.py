@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def rows_column(values: NDArray[np.number], width: int) -> "pa.FixedSizeListArray":
-    """Return numbers, row after row, as a column of rows so wide; nothing is copied.
+    """Return numbers as a column of rows with this width, without a copy.
 
     `pyarrow.array` would import pandas, which takes longer than a short training.
     """

@@ -15,7 +15,8 @@ PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial(\.[^.]*)?")
 def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path, which becomes `path` when the block ends without an error.
 
-    The file is on the disk before it gets its name, so a power cut leaves the old one or the new.
+    The file is on the disk before it gets its name, so a power cut leaves either the old or the new
+    file.
     """
     partial = path.with_name(partial_name(path.name))
     try:
@@ -28,7 +29,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def partial_name(name: str) -> str:
-    """Return a hidden name to write a file under; it keeps the suffix, which tells libraries the
+    """Return a hidden temporary name for a file. It keeps the suffix, which tells libraries the
     format.
     """
     path = Path(name)
@@ -36,13 +37,13 @@ def partial_name(name: str) -> str:
 
 
 def finished_name(name: str) -> str:
-    """Return the name that a file was to get which is written under a hidden one, or ''."""
+    """Return the final name of a file from its hidden temporary name, or ''."""
     found = PARTIAL.fullmatch(name)
     return found[1] + (found[2] or "") if found else ""
 
 
 def delete_partials(path: Path) -> None:
-    """Delete what writers of this file that were killed have left beside it."""
+    """Delete the temporary files that killed writers of this file have left beside it."""
     for each in path.parent.iterdir():
         if finished_name(each.name) == path.name:
             each.unlink()

@@ -1,11 +1,11 @@
-"""The files that a checkout has beside the package. They travel with an installed package."""
+"""The files of a checkout outside the package. An installed package contains them too."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 INSTALLED = PACKAGE / "checkout"
-"""Where an installed package has them."""
+"""The folder of these files in an installed package."""
 CHECKOUT = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent
 SPACES = CHECKOUT / "tune_spaces"
 CITATION = CHECKOUT / "CITATION.cff"
@@ -13,11 +13,11 @@ PARTS = (
     *("CITATION.cff", "LICENSE", "README.md", "pyproject.toml", "requirements.lock", "setup.py"),
     *("cluster", "tune_spaces"),
 )
-"""The files and folders, as setup.py and pyproject.toml name them too."""
+"""The files and folders, also listed in setup.py and pyproject.toml."""
 
 
 def checkout_files() -> dict[str, Path]:
-    """Return what the package is installed from: each file by its place in a checkout."""
+    """Return the files that install the package, each by its path in a checkout."""
     placed = {
         file.relative_to(CHECKOUT): file for part in PARTS for file in _files(CHECKOUT / part)
     }
@@ -28,7 +28,7 @@ def checkout_files() -> dict[str, Path]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Yield a file, or the files below a folder without what Python keeps there."""
+    """Yield a file, or the files below a folder without Python's caches."""
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         if file.is_file() and "__pycache__" not in file.parts:
             yield file

@@ -1,10 +1,10 @@
-"""Kinds of pictures and sounds, by their suffixes. Nothing heavy is imported for them."""
+"""Kinds of pictures and sounds, by their suffixes. This module imports no large package."""
 
 TIFF = (".tif", ".tiff")
-"""The kinds of picture that are written with floats, or hold several."""
+"""Picture formats with floats and with several pictures in a file."""
 DEEP_PICTURES = (".png", *TIFF)
-"""The kinds of picture that are written with 16 bits."""
+"""Picture formats with 16 bits."""
 TRANSPARENT = (*DEEP_PICTURES, ".webp")
-"""The kinds of picture that are written with transparency."""
+"""Picture formats with transparency."""
 PICTURES = (*DEEP_PICTURES, ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from distvae.files.untrusted import one_line
 
 SPECIAL = re.compile(r"([\\`*\[\]<>&|~:]|\b_|_\b)")
-"""Characters that begin markup within a line, or a link that is made from a bare address."""
+"""Characters that begin markup within a line, or a link from a bare address."""
 UNESCAPED = re.compile(r"(?<!\\)\|")
 """A bar that would begin another column."""
 MOST = 500
-"""Characters of a text of a stranger."""
+"""The largest number of characters in untrusted text."""
 
 
 def plain_text(text: object) -> str:
-    """Return a text of a stranger as Markdown that shows it as it is, on one line."""
+    """Return untrusted text as Markdown that shows it literally, on one line."""
     return SPECIAL.sub(r"\\\1", one_line(str(text), MOST))
 
 

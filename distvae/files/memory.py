@@ -10,13 +10,13 @@ from distvae.system.memory import available_memory
 
 
 class MemoryShortage(Refusal):
-    """More memory is needed than is free on this machine now."""
+    """More memory is needed than the machine has free."""
 
 
 def require_memory(source: str | Path, needed: int, what: str, expected: str = "") -> None:
     """Raise `MemoryShortage` if `what` needs more than the free bytes of memory.
 
-    The message names the source, a file or a setting, and what was expected instead.
+    The message names the source, which is a file or a setting, and the expected value.
     """
     free = available_memory()
     if needed <= free:
@@ -26,7 +26,7 @@ def require_memory(source: str | Path, needed: int, what: str, expected: str = "
 
 
 def gigabytes(count: int) -> str:
-    """Return a number of bytes in words: in GB, or MB or kB where that would be less than one."""
+    """Return a number of bytes as text: in GB, or in MB or kB if it is below one GB or MB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:,.1f} {unit}"
@@ -35,9 +35,9 @@ def gigabytes(count: int) -> str:
 
 @contextmanager
 def collecting_later() -> Iterator[None]:
-    """Look for garbage only after `collect_from_now_on` was called, or at the end.
+    """Collect no garbage until `collect_from_now_on` is called, or until the block ends.
 
-    Modules that are imported stay, so a fifth of the time of importing them is saved.
+    Imported modules stay in memory. Not scanning them saves a fifth of the import time.
     """
     gc.disable()
     try:
@@ -47,7 +47,7 @@ def collecting_later() -> Iterator[None]:
 
 
 def collect_from_now_on() -> None:
-    """Look for garbage again, among what is made from now on."""
+    """Collect garbage again, only among objects that are created from now on."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()

@@ -1,4 +1,4 @@
-"""Check where results will go before anything is computed, and write them atomically."""
+"""Check the destination of results before computing them, and write them atomically."""
 
 import tempfile
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def check_writable_folder(folder: Path) -> None:
 
 
 def prepare_folder(path: Path, force: bool) -> None:
-    """Create a folder for several files. Refuse one that is not empty, unless `force`."""
+    """Create a folder for several files. Refuse a folder that is not empty, unless `force`."""
     with refusing_bad_paths(str(path), "another name expected"):
         if path.is_dir() and any(path.iterdir()) and not force:
             raise Refusal(f"{path}: exists and is not empty; another name or --force expected")
@@ -67,7 +67,7 @@ def make_folder(path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path, which becomes `path` when the block ends without an error.
 
-    A device or a pipe stays what it is: the content is copied into it. An `OSError` becomes a
+    A device or a pipe is not replaced: the content is copied into it. An `OSError` becomes a
     `Refusal` that names the file.
     """
     is_special = path.exists() and not path.is_file()

@@ -1,4 +1,4 @@
-"""Packages that not every installation has: who needs one, and what brings it."""
+"""Optional packages: the work that needs them, and the extra that installs them."""
 
 from importlib.util import find_spec
 
@@ -14,7 +14,7 @@ BROUGHT_BY = {
     "skimage": "scikit-image",
     "pywt": "PyWavelets",
 }
-"""What pip is asked for, by module."""
+"""The name of the package on PyPI, or the extra, by module."""
 
 
 def is_installed(module: str) -> bool:
@@ -23,13 +23,13 @@ def is_installed(module: str) -> bool:
 
 
 def refuse_missing(work: str, *modules: str) -> None:
-    """Refuse work that needs modules of which one is not installed."""
+    """Refuse work if a module that it needs is not installed."""
     for module in modules:
         if not is_installed(module):
             raise Refusal(missing_package(module, work))
 
 
 def missing_package(module: str, work: str = "this") -> str:
-    """Return the sentence that says who needs a missing module, and how to install it."""
+    """Return the sentence about a missing module: the work that needs it, and how to install it."""
     wanted = BROUGHT_BY.get(module, module)
     return f"{work} needs the package {module}; pip install '{wanted}' expected"

@@ -1,4 +1,4 @@
-"""Paths on this machine: which names are usable, and which folders can be written into."""
+"""Paths on this machine: checks of names, and of folders to write into."""
 
 import errno
 import os
@@ -19,24 +19,24 @@ PATH_ERRORS = (
     errno.EACCES,
     errno.EPERM,
 )
-"""System errors that are the fault of the path that was named."""
+"""System errors caused by the named path."""
 MARGIN_OF_NAME = 40
-"""Bytes by which the name of a temporary or neighbouring file may be longer than a file's own."""
+"""The largest number of bytes that a temporary or neighbouring file adds to the name of a file."""
 MARGIN_OF_PATH = 256
 """Bytes reserved for paths below a folder."""
 LONGEST_NAME, LONGEST_PATH = 255, 4096
-"""Bytes that the system allows in a name and in a path."""
+"""The largest number of bytes in a name and in a path that the system allows."""
 
 
 def given_path(value: object, named: str) -> Path:
-    """Return the path that a caller gives as an argument of this name."""
+    """Return the path in the argument with this name."""
     if not isinstance(value, str | os.PathLike):
         raise Refusal(f"{named}: {shown(value)}; a path expected")
     return Path(value)
 
 
 def resolve_path(path: str | Path, source: str = "") -> Path:
-    """Return a path without `~` and links; `source` is the setting that names it."""
+    """Return a path without `~` and links. `source` is the setting with the path."""
     named = f"{source}: {path}" if source else str(path)
     with refusing_bad_paths(named, "a path of this machine expected"):
         found = Path(path).expanduser().resolve()
@@ -46,7 +46,7 @@ def resolve_path(path: str | Path, source: str = "") -> Path:
 
 @contextmanager
 def refusing_bad_paths(named: str, expected: str) -> Iterator[None]:
-    """Raise `Refusal` for a path that the system, or Python, does not accept."""
+    """Raise `Refusal` for a path that the system or Python does not accept."""
     try:
         yield
     except Refusal:
@@ -58,13 +58,13 @@ def refusing_bad_paths(named: str, expected: str) -> Iterator[None]:
 
 
 def check_path_name(path: Path) -> None:
-    """Raise an error for a path that nothing should be written under.
+    """Raise an error for a path at which nothing should be written.
 
-    Such are URIs, an unexpanded `~`, names that are not text, and names so long that files beside
-    or below the path would not fit.
+    Refused paths are URIs, an unexpanded `~`, names that are not text, and names too long for files
+    beside or below the path.
     """
     if re.match(r"\w+:/", str(path)):
-        uri = re.sub(":/+", "://", str(path), count=1)  # a path has lost one of the two slashes
+        uri = re.sub(":/+", "://", str(path), count=1)  # a `Path` has only one of the two slashes
         raise Refusal(f"{uri}: a URI; a place of this machine expected")
     if str(path).startswith("~"):
         raise Refusal(
@@ -80,14 +80,14 @@ def check_path_name(path: Path) -> None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that exists."""
+    """Return the path, or the nearest existing folder above it."""
     return next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
 
 
 def is_writable(folder: Path) -> bool:
-    """Return whether a file can be created in a folder, by creating one and deleting it.
+    """Return whether a file can be created in a folder, by creating and deleting a file.
 
-    Permissions are not enough to tell: nobody can create anything below /proc.
+    Permissions do not tell: nobody can create a file below /proc.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".distvae-", dir=folder):

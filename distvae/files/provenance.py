@@ -1,4 +1,4 @@
-"""Record which program ran, and where: commit, versions, machine."""
+"""Record the program and the machine: commit, versions, hardware."""
 
 import os
 import platform
@@ -45,10 +45,10 @@ def provenance() -> Provenance:
 
 
 def commit(file: Path = Path(__file__)) -> str | None:
-    """Return the commit of the checkout that holds a file, or None outside one.
+    """Return the commit of the checkout that holds a file, or None outside a checkout.
 
-    The file is one of this package by default. The commit ends in `-dirty` if the checkout was
-    changed since.
+    The default is a file of this package. The commit ends in `-dirty` if the checkout has
+    uncommitted changes.
     """
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None

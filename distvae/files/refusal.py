@@ -21,24 +21,25 @@ DISK_FAILED = (
     errno.ENOTCONN,
     errno.EHOSTDOWN,
 )
-"""System errors for a disk or a network file system that fails, and for too many open files."""
+"""System errors for failed disks and network file systems, and for too many open files."""
 MESSAGE = 480
-"""Characters that a message may have: a longer one loses its middle."""
+"""The largest number of characters in a message. A longer message loses its middle."""
 VALUE = 60
-"""Characters that a value in a message may have."""
+"""The largest number of characters of a value in a message."""
 DIGITS = 40
-"""Digits of a whole number that is written out."""
+"""The largest number of digits of a whole number in a message."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
-"""Characters that a terminal obeys instead of showing them, and those that turn text around."""
+"""Characters that control a terminal, and characters that reverse the direction of text."""
 PASSWORD = re.compile(r"(:/{1,2})[^\s/@:]*:[^\s@]*@")
-"""The user and password of a URI. A URI that became a path has lost one of its two slashes."""
+"""The user and password of a URI. Conversion to a path removes one of the URI's two slashes."""
 
 
 class Refusal(ValueError):
-    """Bad input. Its message names the file or field, what is wrong and what would be right."""
+    """Bad input. The message names the file or field, the error, and the expected value."""
 
     def __init__(self, message: str) -> None:
-        text = message.encode(errors="backslashreplace").decode()  # file names need not be text
+        # file names may contain bytes that are not text
+        text = message.encode(errors="backslashreplace").decode()
         text = CONTROL.sub(" ", PASSWORD.sub(r"\1", text))
         super().__init__(shortened(text, MESSAGE))
 
@@ -57,19 +58,19 @@ def shortened(text: str, length: int) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: short, whatever a file contains."""
+    """Return a value for a message: always short, whatever a file contains."""
     return shortened(_SHORT_REPR.repr(value), VALUE)
 
 
 class _ShortRepr(Repr):
-    """A `repr` that cuts nested values, and gives the length of long numbers."""
+    """A `repr` that cuts nested values, and replaces long numbers by their length."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother = 3, VALUE, VALUE
 
     def repr_int(self, x: int, level: int) -> str:
-        """Return a whole number, or its number of digits: Python writes out at most 4300."""
+        """Return a whole number, or its number of digits. Python prints at most 4300 digits."""
         digits = int(x.bit_length() * 0.30103) + 1
         return repr(x) if digits <= DIGITS else f"a whole number of about {digits} digits"
 
@@ -81,7 +82,7 @@ _SHORT_REPR = _ShortRepr()
 def refusing_full_disk(path: str = "") -> Iterator[None]:
     """Raise `Refusal` when the disk is full, because trying again would not help.
 
-    Other errors of the disk stay what they are, but name the file.
+    Other disk errors keep their type and name the file.
     """
     try:
         yield

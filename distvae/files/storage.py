@@ -1,4 +1,4 @@
-"""Folders on this machine, or behind a URI that pyarrow reaches (file://, s3://, gs://, hdfs://)."""
+"""Folders on this machine or behind a URI that pyarrow reads (file://, s3://, gs://, hdfs://)."""
 
 import hashlib
 import io
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
-"""File systems in which a file appears complete when it is closed, and moving means copying."""
+"""File systems in which a closed file appears complete, and moving a file copies it."""
 GOOGLE = ("gs://", "gcs://")
 RETRY_LIMIT, RETRY_SECONDS = "retry_limit_seconds", 3
-"""The option that says how long to retry a Google storage that does not answer, and its value."""
+"""The option for the seconds of retries when Google storage does not answer, and its value."""
 AZURE = {"abfs", "abfss"}
-"""Schemes whose URIs name a container, or an account, before the `@`."""
+"""Schemes whose URIs contain a container or an account before the `@`."""
 
 
 def without_password(uri: str) -> str:
-    """Return a URI without user and password. What is needed to find the place is kept."""
+    """Return a URI without user and password. The parts that locate the place are kept."""
     scheme, separator, rest = uri.partition("://")
     authority, slash, path = rest.partition("/")
     user, at, host = authority.rpartition("@")
@@ -37,7 +37,7 @@ def without_password(uri: str) -> str:
 
 
 class Writable(Protocol):
-    """Something that takes bytes."""
+    """An object that accepts bytes."""
 
     def write(self, data: "Buffer", /) -> object:
         """Write bytes, or a buffer of them."""
@@ -55,7 +55,7 @@ class Sink(io.RawIOBase):
         return True
 
     def write(self, data: "Buffer") -> int:
-        """Write bytes, or a buffer of them, and return how many they are."""
+        """Write bytes or a buffer of bytes, and return their number."""
         size = memoryview(data).nbytes
         self.stream.write(data)
         self.digest.update(data)
@@ -74,10 +74,10 @@ class Folder:
         from pyarrow.fs import LocalFileSystem
 
         self.address = str(place)
-        """The path or URI as it was given."""
+        """The path or URI as given."""
         self.remote = "://" in self.address
         self.place = self.address if self.remote else str(Path(place).absolute())
-        """The path or URI by which any process finds it, whatever its current folder."""
+        """The path or URI that works in any process, whatever its current folder."""
         if self.remote:
             self.system, self.path = _open_uri(self.address)
         else:
@@ -85,7 +85,7 @@ class Folder:
             self.system, self.path = LocalFileSystem(), self.place
 
     def with_short_timeout(self) -> "Folder":
-        """Return the same folder, which fails within seconds if its storage does not answer.
+        """Return the same folder with a timeout of seconds for a storage that does not answer.
 
         Google's library otherwise retries for a quarter of an hour.
         """
@@ -96,7 +96,7 @@ class Folder:
 
     @classmethod
     def of(cls, place: "str | Path | Folder") -> "Folder":
-        """Return the folder itself, or the one at a path or URI."""
+        """Return the given folder, or the folder at a path or URI."""
         return place if isinstance(place, Folder) else cls(place)
 
     def __str__(self) -> str:
@@ -116,7 +116,7 @@ class Folder:
             return bytes(stream.readall())
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, replacing the one before. After an error the old one is unchanged."""
+        """Write a file, replacing the earlier file. An error leaves the earlier file unchanged."""
         with self.create(name) as sink:
             sink.write(content)
 
@@ -149,13 +149,13 @@ class Folder:
 
     @contextmanager
     def _path_to_write(self, name: str) -> Iterator[str]:
-        """Yield where to write a file: under a temporary name, unless in an object store."""
+        """Yield the path to write to: a temporary name, except in an object store."""
         path = self.path_of(name)
         if self.system.type_name in OBJECT_STORES:
             yield path
             return
         self.system.create_dir(self.path)
-        self.has(name)  # refuses a folder of that name before anything is written
+        self.has(name)  # refuses a folder with this name before writing
         if self.system.type_name == "local":
             with replaced_file(Path(path)) as partial:
                 yield str(partial)
@@ -165,7 +165,7 @@ class Folder:
 
     @contextmanager
     def _moved_file(self, name: str) -> Iterator[str]:
-        """Do what `replaced_file` does, in a remote file system."""
+        """Do the same as `replaced_file` in a remote file system."""
         partial = partial_name(name)
         try:
             yield self.path_of(partial)
@@ -175,7 +175,7 @@ class Folder:
             raise
 
     def open_verified(self, name: str, sha256: str) -> "NativeFile":
-        """Open a file that a checkpoint names, after verifying its checksum."""
+        """Open a file named by a checkpoint, after verifying its checksum."""
         path = self._path_to_read(name)
         try:
             with self.system.open_input_stream(path) as stream:
@@ -189,19 +189,19 @@ class Folder:
         return self.system.open_input_file(path)
 
     def list_files(self) -> list[str]:
-        """Return the names of its files, in order."""
+        """Return the sorted names of its files."""
         from pyarrow.fs import FileType
 
         return self._names_of(FileType.File)
 
     def list_subfolders(self) -> list[str]:
-        """Return the names of the folders in it, in order."""
+        """Return the sorted names of the folders in it."""
         from pyarrow.fs import FileType
 
         return self._names_of(FileType.Directory)
 
     def find(self, *names: str) -> list[str]:
-        """Return where files with these names are in its subfolders, however deep, in order."""
+        """Return the sorted paths of files with these names in its subfolders, at any depth."""
         from pyarrow.fs import FileSelector, FileType
 
         below = FileSelector(self.path, allow_not_found=True, recursive=True)
@@ -220,7 +220,7 @@ class Folder:
         return sorted(info.base_name for info in found if info.type == kind)
 
     def has(self, name: str) -> bool:
-        """Return whether there is a file of that name. A folder of that name is refused."""
+        """Return whether a file with this name exists. Refuse a folder with this name."""
         from pyarrow.fs import FileType
 
         kind = self.system.get_file_info(self.path_of(name)).type
@@ -229,7 +229,7 @@ class Folder:
         return bool(kind == FileType.File)
 
     def size(self, name: str) -> int:
-        """Return the bytes of a file; 0 if there is none."""
+        """Return the size of a file in bytes; 0 for a missing file."""
         return int(self.system.get_file_info(self.path_of(name)).size or 0)
 
     def delete(self, name: str) -> None:
@@ -239,7 +239,7 @@ class Folder:
                 self.system.delete_file(self.path_of(name))
 
     def is_empty(self) -> bool:
-        """Return whether there is nothing in it, or it does not exist."""
+        """Return whether the folder is empty or does not exist."""
         from pyarrow.fs import FileSelector, FileType
 
         if self.system.get_file_info(self.path).type == FileType.File:
@@ -247,19 +247,21 @@ class Folder:
         return not self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
 
     def remove(self) -> None:
-        """Delete it with everything in it, if it exists."""
+        """Delete the folder and everything in it, if it exists."""
         if not self.is_empty():
             self.system.delete_dir(self.path)
 
     def _path_to_read(self, name: str) -> str:
-        """Return the path of a file. Refuse what never ends, such as a named pipe or a device."""
+        """Return the path of a file. Refuse a named pipe or a device, because reading it may never
+        end.
+        """
         path = self.path_of(name)
         if self.system.type_name == "local" and Path(path).exists():
             require_regular_file(Path(path), WRITTEN_FILE)
         return path
 
     def path_of(self, name: str) -> str:
-        """Return the path of a file in its file system. The name may be that of a stranger."""
+        """Return the path of a file in its file system. The name may be untrusted."""
         check_plain(name, str(self))
         if self.system.type_name == "local":
             return str(path_inside(Path(self.path), name))
@@ -275,8 +277,8 @@ def _open_uri(uri: str) -> "tuple[FileSystem, str]":
         raise Refusal(f"storage: {uri}: names no place; such as s3://bucket/runs expected")
     try:
         system, path = FileSystem.from_uri(uri)
-    except (ValueError, OSError) as error:  # OSError: a library is missing, or nothing answers
-        # what stands before the @ may be a password, even in a URI that is not understood
+    except (ValueError, OSError) as error:  # OSError: a library is missing, or no server answers
+        # text before the @ may be a password, even in a malformed URI
         shown = re.sub("(?<=://).*@", "", without_options)
         reason = cause(str(error).replace(uri, shown))
         raise Refusal(

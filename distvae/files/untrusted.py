@@ -1,7 +1,7 @@
-"""Read files that anyone may have written, or that were damaged since.
+"""Read untrusted or damaged files.
 
-Reading is bounded: nothing here waits for a named pipe or follows an alias without end. Whatever a
-decoder raises becomes a `Refusal` that names the file.
+Reading is bounded: no function here waits for a named pipe or expands aliases without end. Any
+exception of a decoder becomes a `Refusal` that names the file.
 """
 
 import json
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from yaml.events import Event
 
 MAX_BYTES = 2**18
-"""Bytes of a YAML file. The longest recipe or search space has a few thousand."""
+"""The largest size of a YAML file in bytes. The longest recipe has a few thousand bytes."""
 MAX_DEPTH = 50
-"""Levels of nesting, in YAML and in JSON."""
+"""The deepest nesting of YAML and JSON."""
 MAX_NODES = 20_000
-"""Values, lists and mappings in YAML. Those that aliases repeat are counted each time."""
+"""The largest number of values, lists and mappings in YAML. Aliased values count each time."""
 MAX_NUMBER = 2**1024
-"""Bound of whole numbers. No float is larger, so nothing can be computed with a larger one."""
+"""The bound of whole numbers. No float is larger, so no computation could use a larger number."""
 KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
@@ -34,15 +34,15 @@ KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a folder",
 }
-"""Kinds of directory entries that are no regular file."""
+"""Kinds of directory entries that are not regular files."""
 SNAPSHOTS, BLOBS = "snapshots", "blobs"
-"""Folders of the Hugging Face hub's cache: links for each revision, and the files they lead to."""
+"""Folders of the Hugging Face hub's cache: links for each revision, and the linked files."""
 WRITTEN_FILE = "the file that was written there"
 YAML_FILE = "a readable YAML file"
 
 
 def path_inside(folder: Path, name: object) -> Path:
-    """Return the path in a folder that a file of this folder names.
+    """Return the path in a folder for a file name that was read from the folder.
 
     Refuse a name that leads out of the folder, by its parts or through a link.
     """
@@ -52,7 +52,7 @@ def path_inside(folder: Path, name: object) -> Path:
 
 
 def check_relative(name: object, named_in: str) -> str:
-    """Return the name of a file below a folder. Refuse one that is absolute or climbs out."""
+    """Return the name of a file below a folder. Refuse absolute names and parent folders."""
     if isinstance(name, str) and name and not CONTROL.search(name):
         path = PurePosixPath(name)
         if path.parts and not path.is_absolute() and ".." not in path.parts and _is_text(name):
@@ -76,7 +76,7 @@ def _is_text(name: str) -> bool:
 def refuse_strange_entries(folder: Path) -> None:
     """Refuse a folder with a link out of it, or with an entry that is neither file nor folder.
 
-    Such a folder may come from anyone, and whatever is read or written below it stays below it.
+    The folder may be untrusted. This check keeps later reads and writes below the folder.
     """
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -90,10 +90,10 @@ def refuse_strange_entries(folder: Path) -> None:
 
 
 def _refuse_link_out(folder: Path, path: Path) -> None:
-    """Refuse a path that a link takes out of its folder, except to the files of the hub's cache."""
+    """Refuse a link out of the folder, unless it leads to the files of the hub's cache."""
     try:
         root, found = folder.resolve(), path.resolve()
-    except (RuntimeError, OSError) as error:  # links that form a circle
+    except (RuntimeError, OSError) as error:  # circular links
         raise Refusal(f"{path}: a link to itself; a file expected") from error
     caches = [above.parent / BLOBS for above in root.parents if above.name == SNAPSHOTS]
     if not any(found.is_relative_to(place) for place in (root, *caches)):
@@ -101,7 +101,7 @@ def _refuse_link_out(folder: Path, path: Path) -> None:
 
 
 def require_regular_file(path: Path, expected: str) -> None:
-    """Raise `Refusal` unless a path is a regular file: opening a pipe may never return."""
+    """Raise `Refusal` unless a path is a regular file, because opening a pipe may never return."""
     with decoding(path, expected):
         kind = stat.S_IFMT(path.stat().st_mode)
     if kind != stat.S_IFREG:
@@ -147,7 +147,7 @@ def read_yaml(path: Path) -> object:
 
 
 def parse_yaml(content: bytes | str, name: str) -> object:
-    """Return the values in a YAML text. Refuse too many, too deep or too large ones."""
+    """Return the values in a YAML text. Refuse text with too many, too deep or too large values."""
     import yaml
 
     try:
@@ -156,7 +156,7 @@ def parse_yaml(content: bytes | str, name: str) -> object:
         tree = yaml.safe_load(text)
     except Refusal:
         raise
-    # PyYAML raises anything for damaged values, such as KeyError for `!!bool x`
+    # PyYAML raises any exception for damaged values, such as KeyError for `!!bool x`
     except Exception as error:
         raise Refusal(f"{name}: not YAML: {error_text(error)}") from error
     _refuse_long_numbers(tree, name)
@@ -177,7 +177,7 @@ class _Node:
 
 
 def _check_bounds(events: "Iterable[Event]", name: str) -> None:
-    """Raise `Refusal` if YAML is nested too deep or too large once its aliases are followed.
+    """Raise `Refusal` if YAML is nested too deep or too large once its aliases are expanded.
 
     This reads the parser's events, before any value is built.
     """
@@ -231,7 +231,7 @@ def _children(value: object) -> Iterable[object]:
 
 
 def read_json(path: Path) -> Tree:
-    """Return the object in a JSON file that this program wrote. Refuse a damaged one."""
+    """Return the object in a JSON file that this program wrote. Refuse a damaged file."""
     require_regular_file(path, WRITTEN_FILE)
     with decoding(path, WRITTEN_FILE):
         content = path.read_bytes()
@@ -239,7 +239,7 @@ def read_json(path: Path) -> Tree:
 
 
 def read_figures(path: Path) -> dict[str, float | None]:
-    """Return figures by name from a JSON file that this program wrote. Refuse other values."""
+    """Return numbers by name from a JSON file that this program wrote. Refuse other values."""
     figures = read_json(path)
     for name, value in figures.items():
         if value is not None and not isinstance(value, int | float):
@@ -248,7 +248,7 @@ def read_figures(path: Path) -> dict[str, float | None]:
 
 
 def parse_json(content: bytes | str, name: str) -> Tree:
-    """Return a JSON object that this program wrote. Refuse a damaged one by name."""
+    """Return a JSON object that this program wrote. `name` names damaged content in the refusal."""
     message = f"{name}: altered or damaged: not the JSON that was written there"
     try:
         tree = json.loads(content)
@@ -260,7 +260,7 @@ def parse_json(content: bytes | str, name: str) -> Tree:
 
 
 def printable(value: Any) -> Any:
-    """Return a value without the characters in its texts that a terminal obeys, but with lines."""
+    """Return a value whose texts contain no terminal control characters except line breaks."""
     if isinstance(value, str):
         return "\n".join(CONTROL.sub(" ", line) for line in value.split("\n"))
     if isinstance(value, dict):
@@ -269,7 +269,7 @@ def printable(value: Any) -> Any:
 
 
 def _is_too_deep(tree: object) -> bool:
-    """Return whether a value is nested deeper than anything that this program writes."""
+    """Return whether a value is nested deeper than any value that this program writes."""
     level: list[object] = [tree]
     for _ in range(MAX_DEPTH):
         level = [child for value in level for child in _children(value)]

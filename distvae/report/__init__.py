@@ -1,4 +1,4 @@
-"""Reports on sweeps and runs: one self-contained HTML page each, and its record in MLflow."""
+"""Reports on sweeps and runs: a self-contained HTML page for each, also recorded in MLflow."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ HEAD = 2000
 
 
 def write(source: Path, out: Path | None = None, force: bool = False) -> Path:
-    """Write the report on a sweep's or a run's folder; return its path."""
+    """Write the report on a folder of a sweep or run; return its path."""
     found = read_results(source)
     path = out or source / NAME
     check_new_file(path, (".html", ".htm"), force or _is_report(path))
@@ -29,7 +29,7 @@ def write(source: Path, out: Path | None = None, force: bool = False) -> Path:
 
 
 def _is_report(path: Path) -> bool:
-    """Return whether a file is a report, which may always be overwritten."""
+    """Return whether a file is a report. A report may always be overwritten."""
     if not path.is_file():
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -37,7 +37,9 @@ def _is_report(path: Path) -> bool:
 
 
 def write_and_log(folder: Path, root: Path, quiet: bool) -> None:
-    """Write a sweep's report and log it. A failure is printed; the sweep's results stand."""
+    """Write a sweep's report and log it. A failure is printed and does not affect the sweep's
+    results.
+    """
     try:
         page = write(folder)
     except Exception as error:

@@ -16,45 +16,47 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 MIN_TRIALS = 10
-"""With fewer trials the shares show little but chance."""
+"""With fewer trials, the shares are mostly noise."""
 TRIALS_PER_PARAMETER = 4
 RESAMPLES = 8
-"""Bootstrap resamples of the trials, which show how much the shares depend on the trials run."""
+"""Bootstrap resamples of the trials, which show how strongly the shares depend on the sample of
+trials.
+"""
 TREES = 16
 
 
 class Share(NamedTuple):
-    """The share of one parameter in the variance of a figure."""
+    """The share of one parameter in the variance of a metric."""
 
     name: str
     mean: float
     low: float
     high: float
-    """The range over bootstrap resamples of the trials."""
+    """Lower and upper ends of the range over bootstrap resamples of the trials."""
 
 
 def sampled_trials(sweep: Sweep) -> "list[FrozenTrial]":
-    """Return the finished trials as the sampler's study has them."""
+    """Return the finished trials from the sampler's study."""
     finished = {trial.result.number for trial in sweep.finished}
     complete = [trial for trial in sweep.sampled if trial.state.name == "COMPLETE"]
     return [trial for trial in complete if trial.number + 1 in finished and trial.params]
 
 
 def varied(trials: "Sequence[FrozenTrial]") -> list[str]:
-    """Return the parameters that all trials have and that differ."""
+    """Return the parameters that all trials have and that vary."""
     common = set.intersection(*(set(trial.params) for trial in trials)) if trials else set()
     return [name for name in sorted(common) if len({t.params[name] for t in trials}) > 1]
 
 
 def needed(names: Sequence[str]) -> int:
-    """Return the number of trials that the shares of parameters need to mean something."""
+    """Return the number of trials that meaningful shares of these parameters need."""
     return max(MIN_TRIALS, TRIALS_PER_PARAMETER * len(names))
 
 
 def shares(trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int) -> list[Share]:
-    """Return the share of each parameter in the variance of a figure, largest first.
+    """Return the share of each parameter in the variance of a metric, largest first.
 
-    Return none where the figure hardly differs, or differs where no parameter does.
+    Return no shares if the metric hardly varies, or if its variance comes from no parameter.
     """
     whole = _importances(trials, names, metric)
     generator = np.random.default_rng(0)
@@ -72,7 +74,7 @@ def shares(trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int) -
 def _importances(
     trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int
 ) -> dict[str, float]:
-    """Return the share of each parameter, none where the forest finds no variance to share."""
+    """Return the share of each parameter, or no shares if the forest finds no variance."""
     import optuna
 
     if len({trial.values[metric] for trial in trials}) < 2:

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 MAX_PICTURE_BYTES = 50_000
 """Larger pictures are embedded with fewer pixels, compressed by WebP."""
 MAX_WIDTH = 1200
-"""The width in pixels that larger pictures are reduced to."""
+"""The largest width in pixels of a compressed picture."""
 QUALITY = 70
 """The quality of WebP, from 0 to 100."""
 MAX_SECONDS = 15
-"""The length of the excerpt embedded of a recording."""
+"""The length of the embedded excerpt of a recording."""
 COMPRESSION = 0.3
 """Vorbis' compression, from 0 (best quality) to 1 (smallest)."""
 
 
 def drawing(figure: "Figure") -> str:
-    """Return a diagram as SVG, which is the same whenever it is drawn."""
+    """Return a diagram as SVG. The SVG is the same each time it is drawn."""
     import matplotlib as mpl
 
     stream = io.BytesIO()
@@ -34,7 +34,7 @@ def drawing(figure: "Figure") -> str:
 
 
 def picture(path: Path) -> str:
-    """Return a PNG as a data URL; a large one is compressed."""
+    """Return a PNG as a data URL. A large PNG is compressed."""
     from PIL import Image
 
     content = path.read_bytes()
@@ -51,7 +51,7 @@ def picture(path: Path) -> str:
 
 
 def sound(path: Path) -> str:
-    """Return the beginning of a recording, compressed by Vorbis a second at a time."""
+    """Return the beginning of a recording, compressed by Vorbis in blocks of a second."""
     from soundfile import LibsndfileError, SoundFile
 
     stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The parts of a report, and the HTML page made of them."""
+"""The parts of a report, and the HTML page with these parts."""
 
 import base64
 import hashlib
@@ -10,13 +10,13 @@ from typing import NamedTuple
 from distvae.numerics.glossary import meaning
 
 GENERATOR = '<meta name="generator" content="distvae report">'
-"""The mark by which a report is recognised."""
+"""The mark that identifies a report."""
 Facts = Sequence[tuple[str, str]]
 """Names and values."""
 
 
 class Cell(NamedTuple):
-    """One value of a table, and the number that it is sorted by."""
+    """One value of a table, and the number that sorts it."""
 
     text: str
     value: float | None = None
@@ -28,24 +28,24 @@ class Row:
 
     cells: Sequence[Cell]
     state: str = ""
-    """The state of the row's trial, `unbeaten` if no other trial beats it."""
+    """The state of the row's trial, `unbeaten` if no trial beats it."""
     target: str = ""
     """The anchor of the row's exhibit."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that a click on a column's name sorts."""
+    """A table whose rows a click on a column's name sorts."""
 
     columns: Sequence[str]
     rows: Sequence[Row]
     caption: str = ""
     sorted_by: str = ""
-    """The column that sorts the rows at first."""
+    """The column that sorts the rows initially."""
     order: str = "ascending"
 
     def is_numeric(self, place: int) -> bool:
-        """Return whether a column has numbers alone."""
+        """Return whether a column contains only numbers."""
         cells = [row.cells[place] for row in self.rows if row.cells[place].text]
         return all(cell.value is not None for cell in cells)
 
@@ -69,7 +69,7 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report under its title, with what it has of each kind."""
+    """A section of a report: its title and its contents of each kind."""
 
     title: str
     texts: Sequence[str] = ()
@@ -80,7 +80,7 @@ class Section:
     drawings: Sequence[Medium] = ()
     exhibits: Sequence[Exhibit] = ()
     codes: Facts = ()
-    """Captions and commands or files; a file is folded."""
+    """Captions with commands or files. A file is folded."""
 
     @property
     def anchor(self) -> str:
@@ -98,7 +98,7 @@ class Page:
 
 
 def html(page: Page) -> str:
-    """Return the page, with a last section that defines the figures its tables name."""
+    """Return the page, with a last section that defines the metrics in its tables."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from distvae.files.provenance import provenance
@@ -128,5 +128,5 @@ def _names(page: Page) -> Iterator[str]:
 
 
 def _digest(script: str) -> str:
-    """Return the digest by which a browser is told that a script may run."""
+    """Return the digest that allows a browser to run a script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""Read the folder of a sweep or a run, whether it ended well, failed, or was cut off."""
+"""Read the folder of a finished, failed or interrupted sweep or run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PLAN = ("metrics", "trials", "concurrent", "seed", "seeds", "search", "scheduler")
-"""The fields of a space that sweep.json records as they are."""
+"""The fields of a space that sweep.json records unchanged."""
 SWEEP_KEYS = ("name", "recipe", "config", "axes", *PLAN)
 """The keys that sweep.json must hold."""
 CUT_OFF = "interrupted, or still running"
@@ -38,7 +38,7 @@ CUT_OFF = "interrupted, or still running"
 
 @dataclass(frozen=True)
 class RunResults:
-    """Everything that a run left in its folder."""
+    """The contents of a run folder."""
 
     folder: Path
     info: RunInfo
@@ -47,7 +47,7 @@ class RunResults:
     stages: list[Tree]
     """The records that a restoration writes after each epoch."""
     figures: Mapping[str, Mapping[str, float | None]]
-    """The figures of each evaluated split."""
+    """The metrics of each evaluated split."""
 
     @classmethod
     def read(cls, folder: Path) -> "RunResults":
@@ -66,7 +66,7 @@ class RunResults:
 def read_stages(folder: Path) -> list[Tree]:
     """Return a restoration's records in the order of epochs.
 
-    An epoch that was trained twice, after a crash, has two records; the later one counts.
+    An epoch that was trained twice, after a crash, has two records, and the later record counts.
     """
     by_epoch = {stage["epoch"]: stage for stage in read_records(folder, STAGES)}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
@@ -78,32 +78,32 @@ class Trial:
 
     result: Result
     runs: list[RunResults]
-    """One run for each seed that began."""
+    """One run for each seed that started."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Everything that a sweep left in its folder."""
+    """The contents of a sweep folder."""
 
     folder: Path
     facts: Tree
     """The contents of sweep.json."""
     trials: list[Trial]
-    """The finished trials, best first, then the others."""
+    """The finished trials, best first, then the unfinished trials."""
     concluded: bool
-    """Whether the sweep ended by itself or by Ctrl-C and ranked its trials."""
+    """Whether the sweep finished, or was ended by Ctrl-C, and ranked its trials."""
     sampled: "list[FrozenTrial]"
     """The trials as the sampler's study stores them."""
 
     @property
     def metrics(self) -> Directions:
-        """The figures that rank the trials."""
+        """The metrics that rank the trials."""
         metrics: Directions = self.facts["metrics"]
         return metrics
 
     @property
     def split(self) -> str:
-        """The split that the trials were evaluated on."""
+        """The split on which the trials were evaluated."""
         return str(self.facts.get("split", "val"))
 
     @cached_property
@@ -118,7 +118,7 @@ class Sweep:
 
 
 def read_results(folder: Path) -> Sweep | RunResults:
-    """Read a folder. Raise `Refusal` if it is neither a sweep's nor a run's."""
+    """Read a folder. Raise `Refusal` if it is neither a sweep folder nor a run folder."""
     refuse_strange_entries(folder)
     if (folder / SWEEP_FILE).is_file():
         return read_sweep(folder)
@@ -131,7 +131,7 @@ def read_results(folder: Path) -> Sweep | RunResults:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Read a sweep's results, and what the study knows beyond them."""
+    """Read a sweep's results, with further trials from its study."""
     facts = read_json(folder / SWEEP_FILE)
     for key in SWEEP_KEYS:
         if key not in facts:
@@ -151,7 +151,7 @@ def read_sweep(folder: Path) -> Sweep:
 
 
 def _merge(written: list[Result], in_study: list[Result]) -> list[Result]:
-    """Return the results of results.json, updated with what happened since it was written."""
+    """Return the results of results.json, updated with later results from the study."""
     later = {result.number: result for result in in_study}
     merged = []
     for result in written:
@@ -163,7 +163,7 @@ def _merge(written: list[Result], in_study: list[Result]) -> list[Result]:
 
 
 def _stored_result(trial: "FrozenTrial") -> Result:
-    """Return a trial's result from the study, or a result that says it only began."""
+    """Return a trial's result from the study, or a result that only says that the trial started."""
     if "result" in trial.user_attrs:
         return Result(**trial.user_attrs["result"])
     known = trial.user_attrs
@@ -172,7 +172,7 @@ def _stored_result(trial: "FrozenTrial") -> Result:
 
 
 def _read_trial(folder: Path, result: Result) -> Trial:
-    """Read a trial's runs. The progress of a trial that did not end is that of its first run."""
+    """Read a trial's runs. An unfinished trial takes the progress of its first run."""
     folders = [folder, *sorted(folder.glob("seed-*"), key=_seed)]
     runs = [RunResults.read(each) for each in folders if (each / "run.json").is_file()]
     if result.state != "training":
@@ -195,7 +195,7 @@ def _seed(folder: Path) -> int:
 
 
 def _read_results(path: Path) -> list[Result]:
-    """Return the trials of results.json, or none where the sweep has not written it yet."""
+    """Return the trials of results.json, or none if the sweep has not written the file yet."""
     if not path.is_file():
         return []
     try:

@@ -32,7 +32,7 @@ CAPTIONS = {
 """The pictures of an evaluation that a page shows."""
 SOUNDS = {"original": "Original", "reconstruction": "Reconstruction"}
 MACHINE_SETTINGS = ("train.threads", "train.products", "eval.processes")
-"""Settings chosen for the machine; they do not belong to the experiment."""
+"""Settings that depend on the machine and not on the experiment."""
 RESTORATION = "restoration"
 """The recipe name that the run of a restoration records."""
 NOT_DRAWN = ("epoch", "seconds")
@@ -71,7 +71,7 @@ def _sections(run: RunResults) -> Iterator[Section]:
 
 
 def _outcome(run: RunResults) -> str:
-    """Say how long the run trained and how good it is."""
+    """Return a sentence with the length and the result of the training."""
     if not run.epochs:
         return "No epoch was finished."
     trained = f"Trained for {len(run.epochs)} of {counted(run.config.train.epochs, 'epoch')}"
@@ -90,7 +90,7 @@ def _drawn(stages: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 def _draw_stages(stages: Sequence[Mapping[str, float]]) -> "Figure":
-    """Draw each figure of a restoration by epoch."""
+    """Draw each metric of a restoration by epoch."""
     names = _drawn(stages)
     figure = new_figure(9.0, 2.6 * math.ceil(len(names) / 3))
     epochs = [stage["epoch"] for stage in stages]
@@ -103,7 +103,7 @@ def _draw_stages(stages: Sequence[Mapping[str, float]]) -> "Figure":
 
 
 def _figures(run: RunResults, splits: Sequence[str]) -> Table:
-    """Tabulate the figures of each evaluated split."""
+    """Tabulate the metrics of each evaluated split."""
     names = dict.fromkeys(name for split in splits for name in run.figures[split])
     rows = []
     for name in without_spreads(names):
@@ -131,7 +131,7 @@ def exhibit(run: RunResults, split: str, title: str, anchor: str, names: Sequenc
 
 
 def origin(runs: Sequence[RunResults]) -> Iterator[tuple[str, str]]:
-    """Yield the program, machine and data of runs; every variant, if they differ."""
+    """Yield the program, machine and data of runs, with all variants if they differ."""
     for name, values in {
         "commit": [str(run.info.get("commit") or "not from a checkout") for run in runs],
         "versions": [_pairs(run.info["versions"]) for run in runs],
@@ -154,7 +154,7 @@ def _rows(run: RunResults) -> str:
 
 
 def command(run: RunResults) -> str:
-    """Return the command that trains a run again."""
+    """Return the command that repeats the training of a run."""
     recipe = str(run.info["recipe"])
     if recipe in recipe_names():
         changed = beyond_recipe(flatten(run.config), recipe)
@@ -177,7 +177,7 @@ def beyond_recipe(settings: Mapping[str, Plain], recipe: str) -> dict[str, Plain
 
 
 def _in_yaml(value: Plain) -> str:
-    """Return a value on one line; a text without quotes where YAML reads it as it stands."""
+    """Return a value on one line. Text has no quotes if YAML reads it correctly without them."""
     import yaml
 
     try:

@@ -18,7 +18,9 @@ from distvae.tune.space import AxisFacts, Choice, Interval, as_written
 
 UNBEATEN = "\N{BLACK STAR}"
 MAX_LISTED = 4
-"""The number of unbeaten trials that the answer lists; of more it names the first and last."""
+"""The most unbeaten trials that the answer lists. A longer list is cut to its first and last
+trials.
+"""
 PICTURES = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that the page shows."""
 SHARES = (
@@ -84,7 +86,7 @@ def _question(sweep: Sweep) -> str:
 
 
 def _answer(sweep: Sweep) -> Iterator[str]:
-    """Yield sentences on what the results say, and what they leave open."""
+    """Yield sentences on the conclusions from the results, and on open questions."""
     finished = sweep.finished
     unbeaten = [trial for trial in finished if trial.result.unbeaten]
     described = [_describe(trial.result, sweep) for trial in unbeaten]
@@ -105,7 +107,7 @@ def _answer(sweep: Sweep) -> Iterator[str]:
 
 
 def _lead(sweep: Sweep) -> str:
-    """Return the distance of the best from the next, and whether its seeds differ by more."""
+    """Return the margin of the best trial over the next, and whether its seeds differ by more."""
     if len(sweep.metrics) > 1:
         return ""
     (name,) = sweep.metrics
@@ -121,7 +123,7 @@ def _describe(result: Result, sweep: Sweep) -> str:
 
 
 def _span(axis: AxisFacts) -> str:
-    """Return the values of a setting, and where it applies."""
+    """Return the values of a setting, and its condition."""
     span = axis["span"]
     if "values" in span:
         text = str(Choice(tuple(span["values"])))
@@ -132,7 +134,7 @@ def _span(axis: AxisFacts) -> str:
 
 
 def _trials(sweep: Sweep, shown: Mapping[int, Exhibit]) -> Table:
-    """Tabulate all trials; columns in which no trial has a value are left out."""
+    """Tabulate all trials. Columns without values are left out."""
     results = [trial.result for trial in sweep.trials]
     cells = [_cells(result) for result in results]
     keys = [key for result in results for key in result.values]
@@ -158,7 +160,7 @@ def _trials(sweep: Sweep, shown: Mapping[int, Exhibit]) -> Table:
 
 
 def _cells(result: Result) -> dict[str, Cell]:
-    """Return what is known of a trial, by column."""
+    """Return the known values of a trial, by column."""
     cells = {"trial": Cell(str(result.number), result.number), "state": Cell(result.state)}
     if result.unbeaten:
         cells[UNBEATEN] = Cell(UNBEATEN, 1)
@@ -185,7 +187,7 @@ def _cells(result: Result) -> dict[str, Cell]:
 
 
 def exhibits(sweep: Sweep) -> dict[int, Exhibit]:
-    """Collect pictures and sounds by trial, of few trials so that the page can be mailed."""
+    """Collect pictures and sounds of a few trials, so that the page is small enough to mail."""
     results = shown_in_report([trial.result for trial in sweep.finished])
     if len(results) > MAX_TRIALS:
         last = len(results) - 1
@@ -197,7 +199,7 @@ def exhibits(sweep: Sweep) -> dict[int, Exhibit]:
 
 
 def _trial_exhibit(trial: Trial, sweep: Sweep) -> Exhibit:
-    """Return the pictures and sounds of a trial's first run that was evaluated."""
+    """Return the pictures and sounds of a trial's first evaluated run."""
     result = trial.result
     title, anchor = capitalise(_describe(result, sweep)), f"trial-{result.number}"
     for run in trial.runs:
@@ -207,7 +209,7 @@ def _trial_exhibit(trial: Trial, sweep: Sweep) -> Exhibit:
 
 
 def _importance(sweep: Sweep) -> Section:
-    """Draw the importance of parameters, or say what that takes."""
+    """Draw the importance of parameters, or state the number of trials that this needs."""
     trials = sampled_trials(sweep)
     names = varied(trials)
     drawings = []
@@ -239,7 +241,7 @@ def _provenance(sweep: Sweep) -> Iterator[tuple[str, str]]:
 
 
 def _repeat(sweep: Sweep) -> Iterator[tuple[str, str]]:
-    """Yield what to type to repeat the sweep."""
+    """Yield the commands and files that repeat the sweep."""
     recorded = sweep.facts
     if "command" in recorded:
         yield "To repeat it, with the data's folder after --data:", recorded["command"]
@@ -251,7 +253,7 @@ def _repeat(sweep: Sweep) -> Iterator[tuple[str, str]]:
 
 
 def space(facts: Tree) -> str:
-    """Return the YAML of a space that explores the same; '' if the recipe is not known here."""
+    """Return the YAML of a space that repeats the sweep, or '' if its recipe is unknown here."""
     import yaml
 
     keys = {axis["key"] for axis in facts["axes"]}

@@ -1,4 +1,4 @@
-"""Compare obtained figures with published ones."""
+"""Compare reproduced metrics with published metrics."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ NUMBERS = ("published", "obtained", "difference", "seeds", "epochs", "time", "sc
 
 @dataclass(frozen=True)
 class Line:
-    """One figure of one row, as published and as obtained."""
+    """One metric of one row, as published and as reproduced."""
 
     row: str
     figure: str
     published: float | None
     published_spread: float
-    """Standard deviation of the published figure over runs, 0 where it is not known."""
+    """Standard deviation of the published metric over runs, 0 if unknown."""
     obtained: float | None
     """Mean over seeds."""
     spread: float | None
@@ -37,20 +37,20 @@ class Line:
     scale: str = ""
     epochs: int | None = None
     seconds: float | None = None
-    """Duration of one seed."""
+    """Seconds for one seed."""
     commit: str = ""
     note: str = ""
 
     @property
     def difference(self) -> float | None:
-        """Return the obtained figure minus the published one."""
+        """Return the reproduced metric minus the published metric."""
         if self.obtained is None or self.published is None:
             return None
         return self.obtained - self.published
 
 
 def compare_rows(table: Table, folder: Path) -> list[Line]:
-    """Return a line for each figure of each row of a table; `folder` has the finished rows."""
+    """Return a line for each metric of each row of a table. `folder` has the finished rows."""
     groups = group_seeds(read_rows(folder, table.name))
     lines: list[Line] = []
     for entry in table.entries:
@@ -59,7 +59,7 @@ def compare_rows(table: Table, folder: Path) -> list[Line]:
 
 
 def _lines(table: Table, entry: Entry, group: RowGroup | None) -> Iterator[Line]:
-    """Yield a line for each figure of a row that was published or obtained."""
+    """Yield a line for each published or reproduced metric of a row."""
     published = entry.published
     obtainable = table.metrics if group else {}
     for figure in dict.fromkeys([*(published or table.metrics), *obtainable]):
@@ -95,7 +95,7 @@ def half_range(values: Sequence[float]) -> float:
 
 
 def published_text(value: float, spread: float) -> str:
-    """Return a published figure as it was published, with its standard deviation if known."""
+    """Return a published metric as it was published, and its standard deviation if known."""
     return f"{value:g} ± {spread:g}" if spread else f"{value:g}"
 
 
@@ -123,7 +123,7 @@ def comparison_table(lines: list[Line]) -> "RichTable":
 
 
 def notes_on(lines: list[Line]) -> Iterator[str]:
-    """Yield the notes on rows, each once with the rows that it is on."""
+    """Yield each note once, with the names of its rows."""
     rows: dict[str, dict[str, None]] = {}
     for line in lines:
         if line.note:

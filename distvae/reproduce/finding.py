@@ -9,9 +9,9 @@ from distvae.reproduce.table import Settings, Source
 
 
 def locate(name: str, source: Source, root: str) -> Settings:
-    """Return the settings for a source of data: its path, and what its layout needs.
+    """Return the settings for a source of data: its path and the settings of its layout.
 
-    The data may lie in the folder itself or in a folder of it. Raise `Refusal` if it does not.
+    The data may lie in the folder or in a subfolder. Raise `Refusal` if it does not.
     """
     place = root or os.environ.get("DISTVAE_DATA", "")
     wanted = f"{name} ({source.about})"
@@ -32,7 +32,7 @@ def locate(name: str, source: Source, root: str) -> Settings:
 
 
 def _matches(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield the files and folders that match a pattern, in a folder and then in its folders."""
+    """Yield the files and folders that match a pattern, in a folder and then in its subfolders."""
     subfolders = sorted(path for path in folder.iterdir() if path.is_dir())
     for base in (folder, *subfolders):
         yield from sorted(base.glob(pattern))
@@ -41,7 +41,7 @@ def _matches(folder: Path, pattern: str) -> Iterator[Path]:
 def find_sources(
     sources: Mapping[str, Source], root: str
 ) -> tuple[dict[str, Settings], dict[str, Refusal]]:
-    """Return the settings for each source that is found, and the reason for each that is not."""
+    """Return the settings of each source that was found, and the reason for each missing one."""
     settings: dict[str, Settings] = {}
     absent: dict[str, Refusal] = {}
     for name, source in sources.items():

@@ -1,4 +1,4 @@
-"""Make a row of results from an evaluated run, or from a baseline that is judged for it."""
+"""Make a row of results from an evaluated run, or from a baseline."""
 
 import platform
 import time
@@ -58,8 +58,8 @@ def add_run(
 
 
 def _machine(info: "RunInfo") -> str:
-    """Return the kind of processors, how many there were, and the GPU if one trained; a pushed
-    model does not say.
+    """Return the kind and number of processors, and the GPU if one trained. A pushed model does not
+    record the machine.
     """
     cores = info.get("machine", {}).get("cpus")
     device = info.get("arithmetic", {}).get("device", "cpu")
@@ -68,7 +68,7 @@ def _machine(info: "RunInfo") -> str:
 
 
 def _figures(run: Path) -> dict[str, object]:
-    """Return the figures of a restoration's last stage, or of the evaluation and the best epoch."""
+    """Return the metrics of a restoration's last stage, or of the evaluation and the best epoch."""
     from distvae.train.run import read_epochs
 
     if stages := read_stages(run):
@@ -80,7 +80,7 @@ def _figures(run: Path) -> dict[str, object]:
 
 
 def _stage_figures(stages: list[dict[str, float]]) -> dict[str, object]:
-    """Return the figures of the last stage, and how they developed."""
+    """Return the metrics of the last stage, with PSNR and SNR also by epoch."""
     figures: dict[str, object] = dict(stages[-1])
     for name in ("psnr", "snr"):
         if name in stages[-1]:
@@ -89,7 +89,7 @@ def _stage_figures(stages: list[dict[str, float]]) -> dict[str, object]:
 
 
 def _best_epoch(run: Path, epochs: list[dict[str, float]]) -> dict[str, float]:
-    """Return the validation figures of the best epoch."""
+    """Return the validation metrics of the best epoch."""
     from distvae.train.run import best_epoch
 
     if not epochs:
@@ -106,7 +106,7 @@ def _best_epoch(run: Path, epochs: list[dict[str, float]]) -> dict[str, float]:
 def add_baseline(
     folder: Path, name: str, peer: str, config: Config, table: str, extra: Mapping[str, object]
 ) -> None:
-    """Judge a baseline, and write its row of a table; `extra` is added to it."""
+    """Evaluate a baseline, and write its row of a table; `extra` is added to the row."""
     from distvae.files.provenance import commit
     from distvae.tasks.baselines import score_baseline
 
@@ -127,11 +127,11 @@ def add_baseline(
 
 
 def _data_settings(config: Config) -> dict[str, object]:
-    """Return the settings of the data and the evaluation: a baseline uses no others."""
+    """Return the settings of data and evaluation, which are the only settings of a baseline."""
     settings = _settings(config)
     return {key: settings[key] for key in settings if key.startswith(("data.", "eval."))}
 
 
 def _settings(config: Config) -> dict[str, object]:
-    """Return the configuration without the place where the data lay."""
+    """Return the configuration without the path of the data."""
     return {name: value for name, value in flatten(config).items() if name != "data.path"}

@@ -1,4 +1,4 @@
-"""The finished rows of a table: a line of JSON each, in `FOLDER/TABLE.jsonl`."""
+"""The finished rows of a table: one line of JSON each, in `FOLDER/TABLE.jsonl`."""
 
 import json
 import math
@@ -25,45 +25,45 @@ class ResultRow:
     seed: int | None
     scale: str
     commit: str
-    """The first digits of the commit, '-' where the program was installed without its history."""
+    """The first digits of the commit, '-' if the program was installed without its history."""
     seconds: float | None
     epochs: int | None
     figures: Mapping[str, float]
-    """The figures that are numbers."""
+    """The metrics that are numbers."""
     all_figures: Mapping[str, object]
-    """The figures with those that are lists by epoch, or null."""
+    """All metrics, including lists by epoch and null."""
     published: Mapping[str, float]
     published_spread: Mapping[str, float]
-    """Standard deviation of what was published over runs, where it is known."""
+    """Standard deviation of published metrics over runs, where known."""
     note: str
     section: str
     config: Mapping[str, object]
     content: Mapping[str, object]
-    """Everything that the file holds."""
+    """The whole content of the row."""
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """The seeds of one row, at the largest scale it was trained at."""
+    """The seeds of one row, at the largest scale on which it was trained."""
 
     name: str
     rows: tuple[ResultRow, ...]
 
     def values(self, figure: str) -> list[float]:
-        """Return a figure of each seed that has it."""
+        """Return a metric of each seed that has it."""
         return [row.figures[figure] for row in self.rows if figure in row.figures]
 
     def published(self, figure: str) -> float | None:
-        """Return what was published for a figure."""
+        """Return the published value of a metric."""
         return self.rows[0].published.get(figure)
 
     def published_spread(self, figure: str) -> float:
-        """Return the standard deviation of what was published, 0 where none is known."""
+        """Return the standard deviation of a published metric, 0 if unknown."""
         return self.rows[0].published_spread.get(figure, 0.0)
 
     @property
     def scale(self) -> str:
-        """The scale of the seeds, '' if the row belongs to no reproduced table."""
+        """The scale of the seeds, '' if the row is not in a reproduced table."""
         return self.rows[0].scale
 
     @property
@@ -73,7 +73,7 @@ class RowGroup:
 
     @property
     def section(self) -> str:
-        """The heading of the table that shows the row, '' if that is the first of its page."""
+        """The heading of the table that shows the row, '' for the first table of the page."""
         return self.rows[0].section
 
     @property
@@ -104,7 +104,7 @@ def table_file(folder: Path, table: str) -> Path:
 
 
 def read_rows(folder: Path, table: str) -> list[ResultRow]:
-    """Return the finished rows of a table, sorted by name; none if there is no such file."""
+    """Return the finished rows of a table, sorted by name; none without a file."""
     path = table_file(folder, table)
     if not path.exists():
         return []
@@ -140,7 +140,7 @@ _OPTIONAL: Mapping[str, object] = {
     "published_spread": {},
     **dict.fromkeys(("scale", "note", "section"), ""),
 }
-"""Defaults of the fields that a row may leave out."""
+"""Defaults of the optional fields of a row."""
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "row": str,
     "commit": (str, type(None)),
@@ -155,7 +155,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 
 def _read_row(line: str, where: str) -> ResultRow:
-    """Read a row. Raise `Refusal` if the line is damaged."""
+    """Read a row. Raise `Refusal` for a damaged line."""
     given = parse_json(line, where)
     content = {**_OPTIONAL, **given}
     for name, kind in _KINDS.items():
@@ -184,6 +184,6 @@ def _read_row(line: str, where: str) -> ResultRow:
 
 
 def _numbers(values: Mapping[str, object]) -> dict[str, float]:
-    """Return the values that are finite numbers: others are lists by epoch, null, or NaN."""
+    """Return the values that are finite numbers, without lists by epoch, null, and NaN."""
     numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}

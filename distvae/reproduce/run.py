@@ -24,7 +24,7 @@ from distvae.tune.trial import Trials
 ROWS = "rows"
 """The default name of the folder with the finished rows of the table."""
 LISTED = 4
-"""Number of rows that are named when several are left out."""
+"""Number of rows that a message names when several are left out."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Work:
 
     table: Table
     places: Mapping[str, Settings]
-    """The settings that say where each source of data lies."""
+    """The settings with the location of each data source."""
     missing: tuple[str, ...] = ()
-    """Sentences about the rows that are left out because their data is missing."""
+    """Sentences about rows that are left out because their data is missing."""
 
     @classmethod
     def of(cls, table: Table, root: str) -> "Work":
-        """Find the data of a table below a folder; refuse if there is none for any row."""
+        """Find the data of a table below a folder. Refuse a folder without data for any row."""
         needed = dict.fromkeys(entry.data for entry in table.entries if entry.recipe and entry.data)
         places, absent = find_sources({name: table.data[name] for name in needed}, root)
         entries = tuple(entry for entry in table.entries if entry.data not in absent)
@@ -50,7 +50,7 @@ class Work:
         return cls(available, places, missing)
 
     def config(self, entry: Entry) -> Config:
-        """Return the configuration of a row on the data that was found."""
+        """Return the configuration of a row on its data."""
         return entry.config(self.places.get(entry.data))
 
     def space(self) -> Space:
@@ -61,7 +61,7 @@ class Work:
             rows[entry.name] = Row(entry.recipe, self.config(entry), entry.published)
         first = next(iter(rows.values()))
         complete = read_table(table.name, table.scale)
-        # Rows that are left out today are choices too, because they may be added later.
+        # Rows left out today are choices too, because their data may be added later.
         names = tuple(entry.name for entry in complete.trained)
         seeds = f" --seeds {table.seeds}" if table.seeds != complete.seeds else ""
         return Space(
@@ -84,7 +84,7 @@ class Work:
 
 
 def _left_out(table: Table, source: str, reason: Refusal) -> str:
-    """Return a line that names the rows without data, or some of them, and the reason."""
+    """Return a line with the reason and the rows without data, or some of them."""
     names = [entry.name for entry in table.entries if entry.data == source]
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"left out: {', '.join(names[:LISTED])}{more}: {reason}"
@@ -111,7 +111,7 @@ def started_rows(out: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The rows of a table, the folders that they are trained and kept in, and the machines."""
+    """The rows of a table, the folders for training and for finished rows, and the machines."""
 
     work: Work
     out: Path
@@ -122,16 +122,16 @@ class Reproduction:
     options: SweepOptions = DEFAULT_OPTIONS
 
     def run(self) -> Findings | None:
-        """Train and evaluate the rows, and keep those that are finished."""
+        """Train and evaluate the rows, and keep the finished rows."""
         findings = self._train() if self.work.table.trained else None
         if findings is None or not findings.signal:
             self.evaluate_baselines()
         return findings
 
     def _train(self) -> Findings:
-        """Train the rows that are models; keep those that are finished, however the sweep ends.
+        """Train the rows that are models. Keep the finished rows, even if the sweep fails.
 
-        Nothing is kept if the folder is refused: it belongs to another sweep.
+        Nothing is kept if the folder is refused, because it then belongs to another sweep.
         """
         space = self.work.space()
         is_refused = False
@@ -148,8 +148,8 @@ class Reproduction:
                     )
 
     def keep_finished(self, space: Space) -> list[str]:
-        """Keep the row of each run that is finished; return the names of rows that are there at
-        another scale, and stay.
+        """Keep the row of each finished run. Return the names of rows that exist at another scale,
+        and leave these rows unchanged.
         """
         from distvae.train.run import read_info
 
@@ -165,7 +165,7 @@ class Reproduction:
         return not_kept
 
     def _finished(self, space: Space) -> Iterator[tuple[str, Entry, Path]]:
-        """Yield the name, row and folder of each run that was evaluated."""
+        """Yield the name, row and folder of each evaluated run."""
         from distvae.report.reading import read_sweep
 
         if not (self.out / SWEEP_FILE).is_file():
@@ -182,8 +182,8 @@ class Reproduction:
                 yield f"{entry.name}{seed}", entry, run.folder
 
     def evaluate_baselines(self) -> None:
-        """Evaluate the baselines that have no row yet, or with `force` all of them. One whose
-        package is not installed is left out.
+        """Evaluate the baselines that have no row yet, or all baselines with `force`. A baseline
+        whose package is not installed is left out.
         """
         table = self.work.table
         known = {row.name for row in read_rows(self.rows, table.name)}
@@ -206,7 +206,7 @@ class Reproduction:
 def _table_fields(
     table: Table, entry: Entry, rows: Mapping[str, int] | None = None
 ) -> dict[str, object]:
-    """Return the fields of a row about its table; a note says where data is incomplete."""
+    """Return the fields of a row about its table. A note marks incomplete data."""
     complete = table.data[entry.data].full if entry.data else {}
     notes = []
     for split, count in complete.items():

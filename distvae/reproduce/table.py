@@ -1,4 +1,4 @@
-"""A published table: its rows, what was published for each, and how each is obtained here."""
+"""A published table: its rows, their published metrics, and how to reproduce each row."""
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ ROW_FIELDS = (
 SCALE_FIELDS = ("seeds", "rows", "set", "minutes")
 SOURCE_FIELDS = ("about", "find", "folder", "full")
 SPREAD = "_spread"
-"""Ends the column with the spread of a published figure."""
+"""The end of a column name for the spread of a published metric."""
 Settings = Mapping[str, Plain]
 """Settings of a configuration by dotted key."""
 Figures = Mapping[str, float]
@@ -47,11 +47,11 @@ class Source:
     about: str
     """Description of the data, and where to get it."""
     find: Mapping[str, Settings]
-    """Patterns of a file, or of one in the data's folder; each with the settings to use where it
-    is found.
+    """Patterns of a file, in the given folder or in a subfolder, each with the settings to use when
+    it matches.
     """
     folder: bool = False
-    """Whether the data is the folder of the file that is found."""
+    """Whether the data is the folder of the matching file."""
     full: Mapping[str, int] = field(default_factory=dict)
     """Number of rows in each split of the published data. Results on fewer rows are labelled so."""
 
@@ -62,16 +62,16 @@ class Entry:
 
     name: str
     recipe: str = ""
-    """The recipe it is based on; empty for a row that is only quoted."""
+    """The recipe of the row; empty for a row that is only quoted."""
     peer: str = ""
-    """The baseline to evaluate, for a row that is not one of our models."""
+    """The baseline to evaluate, for a row that is not a model of this package."""
     data: str = ""
     settings: Settings = field(default_factory=dict)
     epoch_seconds: float = 0.0
     """Seconds of an epoch on one core, measured at the stride of the row's own settings."""
     published: Figures = field(default_factory=dict)
     spread: Figures = field(default_factory=dict)
-    """Standard deviation of a published figure over runs, where it is known."""
+    """Standard deviation of a published metric over runs, where known."""
     note: str = ""
 
     def config(self, settings: Settings | None = None) -> Config:
@@ -94,13 +94,13 @@ class Table:
     about: str
     source: str
     metrics: Mapping[str, Literal["max", "min"]]
-    """The figures that are compared with the published ones."""
+    """The metrics that are compared with published metrics."""
     data: Mapping[str, Source]
     seeds: int
     entries: tuple[Entry, ...]
     scale: Scale = "full"
     minutes: float | None = None
-    """Minutes of one core for all rows and seeds, where the scale says so."""
+    """Minutes of one core for all rows and seeds, if the scale states them."""
 
     @property
     def trained(self) -> list[Entry]:
@@ -114,11 +114,11 @@ class Table:
 
     @property
     def quoted(self) -> list[Entry]:
-        """Return the rows that are not obtained here."""
+        """Return the rows that are only quoted."""
         return [entry for entry in self.entries if not entry.recipe]
 
     def only(self, patterns: list[str]) -> "Table":
-        """Return the table with the rows that match a pattern, and those that are quoted."""
+        """Return the table with the rows that match a pattern, and with all quoted rows."""
         for pattern in patterns:
             if not any(entry.matches([pattern]) for entry in self.entries):
                 names = [entry.name for entry in self.entries]
@@ -192,7 +192,7 @@ def _parse_source(name: str, tree: Tree) -> Source:
 
 
 def _read_published(path: Path) -> dict[str, dict[str, float]]:
-    """Return the published figures in a CSV file by row; lines with # say where they are from."""
+    """Return the published metrics in a CSV file by row. Lines with # give their source."""
     if not path.is_file():
         return {}
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
@@ -204,7 +204,7 @@ def _read_published(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _parse_entries(tree: Tree, published: Mapping[str, Figures]) -> Iterator[tuple[Entry, Tree]]:
-    """Yield each row with its part of the file, and then the rows that are only quoted."""
+    """Yield each row with its part of the file, and then the quoted rows."""
     first_source = next(iter(tree.get("data") or {}), "")
     names = set()
     for pattern, template in tree["rows"].items():
@@ -238,9 +238,9 @@ def _spreads(figures: Figures) -> Figures:
 
 
 def _expand(pattern: str, row: Tree) -> Iterator[tuple[str, Tree]]:
-    """Yield a row for each combination of the values in its `each`.
+    """Yield a row for each combination of the values in the row's `each`.
 
-    A value replaces its name in braces, in the name of the row and in its fields.
+    A value replaces its name in braces, in the name and in the fields of the row.
     """
     each: dict[str, list[Plain]] = dict(row.get("each") or {})
     for values in product(*each.values()):
@@ -267,7 +267,7 @@ def _fill_in_value(value: Plain, words: Mapping[str, Plain]) -> Plain:
 
 
 def _at_scale(entry: Entry, scale: Scale, row: Tree, at_scale: Tree) -> Entry:
-    """Return a row with the settings of a scale, for all rows and for this one.
+    """Return a row with the settings of a scale, for all rows and for this row.
 
     Fewer windows take less time.
     """
@@ -282,6 +282,6 @@ def _at_scale(entry: Entry, scale: Scale, row: Tree, at_scale: Tree) -> Entry:
 
 
 def _window_density(config: Config) -> float:
-    """Return the number of windows relative to that at a stride of one."""
+    """Return the number of windows relative to the number at stride 1."""
     windows = windows_of(config.data)
     return 1.0 if windows is None else windows.density

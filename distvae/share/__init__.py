@@ -1,1 +1,1 @@
-"""Trained models for others: cards, folders that can be pushed, and the code that opens them."""
+"""Trained models for other people: cards, pushed folders, and the code that opens them."""

@@ -1,4 +1,4 @@
-"""The card of a trained model, made from the files of its run folder alone."""
+"""The card of a trained model, made only from the files of its run folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +16,9 @@ CARD = "README.md"
 """The file of a card."""
 EPOCHS = "epochs.jsonl"
 SUMMARIES = tuple(f"evaluation/{split}/summary.json" for split in ("test", "val", "train", "all"))
-"""The files with figures of a run on the splits of its own data."""
+"""The files with metrics of a run on the splits of its own data."""
 PLACES = ("data.path", "data.speakers", "estep.mapped")
-"""Settings that may name places of a machine."""
+"""Settings that may contain paths of a machine."""
 FIELDS = """---
 library_name: distvae
 pipeline_tag: feature-extraction
@@ -67,7 +67,7 @@ its data may restrict the choice.
 
 
 class Card:
-    """The facts of a run as a page in Markdown."""
+    """A Markdown page with the facts of a run."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -77,7 +77,7 @@ class Card:
         self.unit = plain_text(self.info["unit"])
 
     def __str__(self) -> str:
-        """Return the page, after the fields that the Hugging Face hub reads."""
+        """Return the page, with the metadata fields of the Hugging Face hub on top."""
         return FIELDS.format(model=self.config.model.kind, data=self.config.data.kind) + self.text
 
     @property
@@ -125,10 +125,10 @@ class Card:
             yield from markdown_table(("figure", "value", "meaning"), rows)
 
     def _bound(self) -> str:
-        """Return the validation bound of the weights that were kept."""
+        """Return the validation bound of the saved weights."""
         file = self.run / EPOCHS
         for line in file.read_text().splitlines(keepends=True) if file.is_file() else ():
-            if line.endswith("\n"):  # a crash may have cut the last one short
+            if line.endswith("\n"):  # a crash may have cut off the last line
                 record = parse_json(line, str(file))
                 if record["epoch"] == self.best_epoch:
                     return shown(record["val_bound"])
@@ -136,5 +136,5 @@ class Card:
 
 
 def summaries(run: Path) -> list[str]:
-    """Return the files with figures of a run on its own data."""
+    """Return the files with metrics of a run on its own data."""
     return [name for name in SUMMARIES if (run / name).is_file()]

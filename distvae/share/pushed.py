@@ -1,6 +1,6 @@
-"""Pushed models: folders with a trained model and its card, and nothing about the machine.
+"""Pushed models: folders with a trained model and its card, and no facts about the machine.
 
-Such a folder opens as the folder of a run. Its names are those of the Hugging Face hub.
+A pushed folder opens like a run folder. Its file names follow the Hugging Face hub.
 """
 
 import hashlib
@@ -29,7 +29,9 @@ FACTS = (
     *("version", "dims", "shape", "unit", "data", "data_digest", "rows", "val_rows"),
     *("begun", "commit", "versions", "seconds", "epochs", "range"),
 )
-"""What is kept of `run.json`. The others name the machine, storage, recordings and processors."""
+"""The fields of `run.json` to keep. All other fields name the machine, storage, recordings or
+processors.
+"""
 
 
 def push(run: Path, destination: str) -> None:
@@ -58,7 +60,7 @@ def _upload(run: Path, repository: str) -> None:
                 commit_message="Push a model of distvae",
                 delete_patterns=[EPOCHS, *SUMMARIES],
             )
-        except Exception as error:  # it has errors of its own, and of the network
+        except Exception as error:  # the hub's client and the network raise errors of many types
             raise Refusal(
                 f"hf://{repository}: {error_text(error)}; the package huggingface_hub and a"
                 " repository that can be reached expected"
@@ -66,7 +68,7 @@ def _upload(run: Path, repository: str) -> None:
 
 
 def _export(run: Path, folder: Path) -> None:
-    """Write the files of a pushed model. The one without which it does not open is written last."""
+    """Write the files of a pushed model. The file that makes it openable is written last."""
     info = read_info(run)
     size_of_rows(run, info)
     refuse_untrained(run)
@@ -96,7 +98,7 @@ def _export(run: Path, folder: Path) -> None:
 
 
 def _without_places(config: Config) -> Config:
-    """Return a configuration without folders and URIs, which names data by its last name."""
+    """Return a configuration in which a path or URI is cut to its last name."""
     changes = {}
     if "/" in config.data.path:
         changes["path"] = config.data.path.partition("?")[0].rstrip("/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Restoration of NumPy arrays and of files, with an interface like scikit-image's."""
+"""Restore NumPy arrays and files, with an interface like scikit-image's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -51,9 +51,9 @@ class _Options:
     sigma: float | None = None
     counts: bool = False
     std: bool = False
-    """Whether to return the standard deviations of the errors too."""
+    """Whether to return the standard deviations of the errors as well."""
     rate: int | None = None
-    """The samples per second of a file of a sound."""
+    """The sampling rate of a sound file."""
 
 
 def denoise(
@@ -105,7 +105,7 @@ def denoise_with_std(
     across: int = 2,
 ) -> tuple[Doubles, Doubles]:
     """Return an image without noise, as `denoise` does, and the standard deviation of the error of
-    each value. Groups of windows restore the image; this takes twice the time.
+    each value. Similar windows restore the image. This takes twice as long as `denoise`.
     """
     options = _Options(sigma=sigma, counts=bool(counts), std=True)
     restored, std = _denoised(image, channel_axis, stack_axis, across, options)
@@ -219,7 +219,7 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Double
 
 
 def _asked(found: "Restored | RestoredSound") -> list[Doubles]:
-    """Return the restored values, and the deviations of the errors if they were asked for."""
+    """Return the restored values, and the deviations of the errors if there are any."""
     deviation = getattr(found, "deviation", None)
     return [found.values] if deviation is None else [found.values, deviation]
 

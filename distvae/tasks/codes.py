@@ -33,7 +33,9 @@ GROUP = 65536
 def encode(
     run: Run, data: DataConfig, target: Path, split: str = "all", force: bool = False
 ) -> int:
-    """Write the codes of a split, or of all, with the origin of each row; return their number."""
+    """Write the codes of one split or of all data, with the origin of each row. Return the number
+    of rows.
+    """
     import pyarrow.parquet as pq
 
     check_new_file(target, (".parquet",), force)
@@ -59,7 +61,7 @@ def encode(
 
 
 def encode_file(run: Run, file: Path, target: Path, force: bool = False) -> int:
-    """Write the codes of one recording or picture; return their number."""
+    """Write the codes of one recording or picture, and return their number."""
     import pyarrow.parquet as pq
 
     check_new_file(target, (".parquet",), force)

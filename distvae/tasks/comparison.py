@@ -49,7 +49,7 @@ def _to_colours(values: Floats) -> Floats:
 
 
 def compare_sounds(panels: Mapping[str, Floats], rate: int) -> "Figure":
-    """Draw spectrograms of sounds (samples, channels), one below the other, on one scale.
+    """Draw spectrograms of sounds (samples, channels) below each other, on one scale.
 
     Channels are averaged.
     """

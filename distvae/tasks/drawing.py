@@ -1,7 +1,7 @@
-"""A process that draws pictures while this one does something else.
+"""Draw pictures in a second process.
 
-matplotlib takes half a second to import, and the pictures of a run a second to draw. A training
-starts the process at its beginning, and scores the model while the pictures are drawn.
+Importing matplotlib takes half a second, and drawing the pictures of a run takes a second. Training
+starts the process at its beginning, and scores the model while the process draws.
 """
 
 import os
@@ -25,19 +25,19 @@ sys.path.append(sys.argv[1])
 from distvae.tasks.drawing import main
 main(int(sys.argv[2]))
 """
-"""The program of the process; -P keeps it from importing files of the current folder."""
+"""The program of the process. Option -P keeps it from importing files of the current folder."""
 NICENESS = 5
-"""How far the process stands back behind the training beside which it starts."""
+"""The niceness of the process, so that it does not slow down training."""
 
 Request = tuple[Drawing, Path]
 
 
 @dataclass
 class DrawingProcess:
-    """A process that draws one picture after the other.
+    """A process that draws pictures in order.
 
-    It has a session of its own, so that Ctrl-C reaches the training alone, and ends when this
-    process does.
+    It has its own session, so that Ctrl-C reaches the training alone. It ends when the training
+    process ends.
     """
 
     process: "subprocess.Popen[bytes]"
@@ -62,20 +62,20 @@ class DrawingProcess:
         return cls(process, ours)
 
     def draw(self, drawing: Drawing, file: Path) -> None:
-        """Ask for a picture in a file."""
+        """Request a picture in a file."""
         self.asked.append((drawing, file))
-        with suppress(OSError):  # `finish` draws what a process that has died did not
+        with suppress(OSError):  # `finish` draws the pictures that a dead process left out
             self.connection.send((drawing, file))
 
     def finish(self) -> None:
-        """Wait for all pictures. One that failed is drawn here, where its error is raised."""
+        """Wait for all pictures. A picture that failed is drawn here, where its error is raised."""
         for drawing, file in self.asked:
             if not self._is_drawn():
                 draw_now(drawing, file)
         self.asked = []
 
     def _is_drawn(self) -> bool:
-        """Wait for the next picture, and return whether it was drawn."""
+        """Wait for the next picture, and return whether the process drew it."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -90,7 +90,7 @@ class DrawingProcess:
 
 @contextmanager
 def drawing_process(wanted: bool) -> Iterator[DrawingProcess | None]:
-    """Start a process that draws pictures, if one is wanted, and end it."""
+    """Start a process that draws pictures if `wanted`, and end it with the block."""
     process = DrawingProcess.start() if wanted else None
     try:
         yield process
@@ -100,11 +100,11 @@ def drawing_process(wanted: bool) -> Iterator[DrawingProcess | None]:
 
 
 def main(handle: int) -> None:
-    """Draw what is asked for until the other process has ended."""
+    """Draw the requested pictures until the training process ends."""
     os.nice(NICENESS)
     connection: Connection[bool, Request] = Connection(handle)
     waiting: SimpleQueue[Request | None] = SimpleQueue()
-    # it goes on reading while a picture is drawn, so that asking does not take as long
+    # a thread receives requests while a picture is drawn, so that a request returns at once
     Thread(target=_receive, args=(connection, waiting), daemon=True).start()
     _import_early()
     with connection:
@@ -115,7 +115,7 @@ def main(handle: int) -> None:
 def _receive(
     connection: "Connection[bool, Request]", waiting: "SimpleQueue[Request | None]"
 ) -> None:
-    """Pass on what is asked for; the end of the connection is passed on as None."""
+    """Put each request into the queue. Put None when the connection ends."""
     try:
         with suppress(EOFError, OSError):
             while True:
@@ -125,8 +125,8 @@ def _receive(
 
 
 def _import_early() -> None:
-    """Import what drawing needs, while there is nothing to draw."""
-    # an error will be met again, and reported, when something is drawn
+    """Import the packages for drawing before the first request."""
+    # the same error is raised again, and reported, when a picture is drawn
     with suppress(Exception):
         import matplotlib.backends.backend_agg
         import matplotlib.figure  # noqa: F401

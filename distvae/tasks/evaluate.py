@@ -28,9 +28,9 @@ def evaluate(
     progress: bool = True,
     with_pictures: bool = True,
 ) -> Evaluation:
-    """Score a run on a split, and write tables, sounds and, unless they are not wanted, pictures.
+    """Score a run on a split, and write tables, sounds and pictures.
 
-    They go into `evaluation/SPLIT` of the run folder unless another folder is given.
+    The files go into `evaluation/SPLIT` of the run folder unless another folder is given.
     """
     folder = target or run.path / "evaluation" / split
     prepare_folder(folder, force)
@@ -48,7 +48,7 @@ def evaluate_while_drawing(
     prepare_folder(folder, force=True)
     drawn = []
     with run_arithmetic(run.info):
-        # its largest picture first, because what that shows is known already
+        # the largest picture first, because its contents are known already
         for name, picture in chain(draw_training(run), draw_model(run, split)):
             drawn.append(f"{name}.png")
             drawing.draw(picture, folder / drawn[-1])
@@ -58,8 +58,8 @@ def evaluate_while_drawing(
 
 
 def _remove_earlier(folder: Path, kept: Collection[str]) -> None:
-    """Remove what an evaluation of another run or other data wrote into the folder, except some
-    files. A folder without a summary holds no evaluation, and keeps all.
+    """Remove the files of an evaluation of another run or other data, except the files in `kept`. A
+    folder without a summary holds no evaluation, and keeps all files.
     """
     if not (folder / "summary.json").exists():
         return
@@ -71,8 +71,8 @@ def _remove_earlier(folder: Path, kept: Collection[str]) -> None:
 def _score_into(
     folder: Path, run: Run, split: str, progress: bool, drawn: Collection[str] = ()
 ) -> Evaluation:
-    """Score a run on a split, and write tables and sounds in the place of an earlier evaluation,
-    of which nothing stays but the pictures that are drawn for this one.
+    """Score a run on a split, and write tables and sounds. Remove the files of an earlier
+    evaluation, except the pictures that are drawn for this evaluation.
     """
     with run_arithmetic(run.info):
         evaluation = score_run(run, split, progress)

@@ -1,4 +1,4 @@
-"""A truncated posterior compared with the exact one, by enumeration of all states."""
+"""Compare a truncated posterior with the exact posterior, by enumeration of all states."""
 
 import torch
 
@@ -13,13 +13,15 @@ from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.run import Run
 
 MAX_BITS = 16
-"""The most latents whose states fit in memory, for a block of rows at a time."""
+"""The most latents whose states fit in memory for a block of rows."""
 BLOCK = 64
 
 
 @torch.inference_mode()
 def compare_with_exact(run: Run, rows: int) -> dict[str, float]:
-    """Compare bound and codes of training rows on their kept states with those on all states."""
+    """Compare the bound and the codes on the kept states with the bound and the codes on all
+    states, for training rows.
+    """
     model = run.model
     if not isinstance(model, TVAE):
         raise Refusal(

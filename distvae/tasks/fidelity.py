@@ -1,4 +1,6 @@
-"""Scores of a restoration against a clean reference. They are shown; nothing is chosen by them."""
+"""Scores of a restoration against a clean reference. They are only reported; no setting depends on
+them.
+"""
 
 import math
 from collections.abc import Mapping

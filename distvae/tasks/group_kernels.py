@@ -1,6 +1,6 @@
-"""Loops over the windows of a picture, compiled for the processor.
+"""Compiled loops over the windows of a picture.
 
-A picture is (C, height, width); the frames of a stack lie one below the other. The place of a
+A picture is (C, height, width). The frames of a stack are stacked along its height. The place of a
 window is the number of its upper left pixel.
 """
 
@@ -27,8 +27,8 @@ def nearest_windows(
 ) -> Places:
     """Return each reference and the windows nearest to it, (M, count).
 
-    References have their upper left pixels at the crossings of some rows and columns. Windows are
-    from frames of this height, from the first to before the last.
+    References have their upper left pixels at the crossings of `rows` and `columns`. Windows come
+    from frames of this height, from frame `first` up to but without frame `last`.
     """
     channels, _, width = guide.shape
     found = np.empty((len(rows) * len(columns), count), np.int32)

@@ -1,25 +1,26 @@
 """Restore a picture from groups of its own similar windows.
 
-Each window of a picture has a latent component, the reference window that it resembles, and
-continuous latents. The posterior over components is truncated: the population of a reference holds
-the windows near it that are most alike, which a search finds. Given its population everything is
-Gaussian and closed. With D values of a window and n windows, a population is the matrix
+Each window of a picture has a latent component, which is the reference window that it resembles,
+and continuous latents. The posterior over components is truncated: the population of a reference
+holds the most similar windows near it, which a search finds. Given its population, the posterior is
+Gaussian and has a closed form. With D values of a window and n windows, a population is the matrix
 
     Y = mu 1' + U Z V' + noise,    U and V orthonormal
 
 whose noise is white with variance 1 once windows are whitened. The passes differ in the prior of Z:
 
-    low rank   Z = diag(s), and nothing is known of s: the singular values of Y, shrunk as those of
-               a low-rank matrix in noise (Gavish and Donoho, 2017)
+    low rank   Z = diag(s), flat prior of s: the singular values of Y, shrunk by the rule for a
+               low-rank matrix in noise (Gavish and Donoho, 2017)
     moments    Z_ij ~ N(0, v_ij), v_ij = l_i l_j / sum l, with l the squared singular values of the
                same windows of the picture so far: E[Z | Y] = v / (v + 1) U'Y V
     sparse     Z = diag(s), p(s) ~ s^-k, so few are large: s = (t + sqrt(t^2 - 4 c)) / 2, or 0
                (Gu et al., CVPR 2014)
 
-A pixel is the mean of what the windows over it say, weighted by their precisions. A sparse pass
-looks again at a part of what was taken for noise. Missing pixels (`fill`) have no such shortcut:
-each window is the conditional Gaussian given its observed pixels, with the mean of its population
-and a covariance between that of its population and the mean one of the picture.
+A restored pixel is the mean of the posterior means of the windows over it, weighted by their
+precisions. A sparse pass returns a part of the removed noise to its input. Missing pixels (`fill`)
+need more work: each window is the conditional Gaussian given its observed pixels. Its mean is the
+mean of its population, and its covariance lies between the covariance of its population and the
+mean covariance of the picture.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,15 +41,16 @@ from distvae.numerics.array_types import Doubles, Floats
 from distvae.tasks.group_kernels import Picture, Places, add_windows, cut_windows, nearest_windows
 
 SHARES = (1.0, 0.6)
-"""The share of the picture in what is restored, round after round, if its noise grows."""
+"""The share of the picture in the input of each round, if the noise grows with brightness."""
 STRIDE, WIDE_STRIDE = 4, 5
-"""Pixels from one reference window to the next, in a picture and in a large one: two thirds of the
-time, for 0.03 dB.
+"""Pixels from one reference window to the next, in a picture and in a large picture. The wide
+stride takes two thirds of the time and costs 0.03 dB.
 """
 LARGE = 2**20
 """Pixels of a large picture."""
 CHUNK = 512
-"""References that a thread takes at once, about. The result does not depend on the threads."""
+"""Approximate number of references of a thread's task. The result does not depend on the threads.
+"""
 BLOCK = 128
 """References of a chunk whose populations are in memory at once."""
 SHRINKAGE = 0.85
@@ -56,35 +58,36 @@ SHRINKAGE = 0.85
 SPARSITY = 2.83
 """k of the sparse prior."""
 LEAST = 1e-5
-"""The least squared singular value, relative to the noise."""
+"""The smallest squared singular value, relative to the noise."""
 NEAR = 12
-"""Pixels, in each direction, in which windows are searched for if other frames are searched too."""
+"""Search radius in pixels if other frames are searched too."""
 LOST = 1.35
-"""Squared errors, relative to the noise in them: the rest is structure that was taken for noise."""
+"""Squared errors relative to the noise in them. The excess is structure that was removed as noise.
+"""
 STEP = 0.05
-"""Noise that is added to see how much goes through, relative to the noise of the picture."""
+"""Noise added to measure how much noise passes, relative to the noise of the picture."""
 STRONG = 1.35
 """The standard deviation of a picture, relative to its noise, below which windows are larger."""
 SMALLEST = 8
-"""The fewest pixels of a side of a picture."""
+"""The smallest side of a picture in pixels."""
 COLOURS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
 """Brightness and two differences of colours. It is orthonormal, so white noise stays white."""
 
 
 class Pass(NamedTuple):
-    """One look at all populations."""
+    """One pass over all populations."""
 
     prior: Literal["low rank", "moments", "sparse"]
     size: int
-    """Pixels of a side of a window."""
+    """Side of a window in pixels."""
     members: int
-    """Windows of a population."""
+    """Number of windows in a population."""
     radius: int
-    """Pixels, in each direction, in which they are searched for."""
+    """Search radius in pixels, in each direction."""
     feedback: float = 0.0
-    """The share of what was taken for noise that is looked at again."""
+    """The share of the removed noise that the pass adds back to its input."""
     left: float = 1.0
-    """The noise in it, relative to independent noise."""
+    """The noise in the input, relative to independent noise."""
 
 
 WEAK_NOISE = (
@@ -102,38 +105,41 @@ CORRELATED_NOISE = (
     Pass("low rank", 7, 64, 20),
     Pass("sparse", 7, 64, 20, 0.2, 0.6),
 )
-"""Without `moments`: what the first pass leaves of such noise resembles the data too much."""
+"""Without `moments`: the first pass leaves noise here that resembles the data too much."""
 HOLES = Pass("moments", 6, 48, 16)
-"""How `fill` looks at populations."""
+"""The pass over populations in `fill`."""
 SOLVED_ONE_IN = 6
-"""Of the windows of a population, one in so many is filled in. All of them give the moments."""
+"""`fill` restores one in this number of the windows of a population. All windows give the moments.
+"""
 FLOORS = (30.0, 15.0, 7.5, 3.75, 1.9, 0.9, 0.5, 0.3, 0.2, 0.1)
-"""The variance of what populations leave out, pass after pass, of values that span 255."""
+"""The residual variance of populations in each pass, for values that span 255."""
 SHARED = 6.0
-"""What the mean covariance of populations counts for beside one, in windows, at a floor of 1. It
-grows with the root of the floor: the first populations are those of a blurred picture.
+"""Weight of the mean covariance of populations, in windows, at a floor of 1. The weight grows with
+the root of the floor, because the first populations come from a blurred picture.
 """
 APART = 16
-"""Pixels from one population to the next of those that give the mean covariance."""
+"""Pixels between the populations that give the mean covariance."""
 SPREAD = 1.2
-"""Pixels over which observed pixels are blurred into holes at first. Farther from them, the picture
-of half the size is filled in first.
+"""Pixels over which observed pixels are blurred into holes at first. Larger holes start from the
+picture filled in at half its size.
 """
 
 
 class Frames(NamedTuple):
-    """How the frames of a stack lie in a picture: one below the other."""
+    """The layout of the frames of a stack in one picture: stacked along its height."""
 
     number: int = 1
     across: int = 0
-    """Frames before and behind that of a reference in which similar windows are searched for."""
+    """Number of frames before and behind the reference frame in which similar windows are searched
+    for.
+    """
 
 
 ALONE = Frames()
 Part = TypeVar("Part")
 Done = TypeVar("Done")
 Report = Callable[[float], None]
-"""Called with the share of the work that is done."""
+"""A function that is called with the completed share of the work."""
 
 
 def silent(done: float) -> None:
@@ -144,7 +150,7 @@ class Noise(NamedTuple):
     """The noise of pictures."""
 
     shared: PictureNoise
-    """That of their channels, or of their roots if it grows with brightness."""
+    """The noise of the channels, or of their square roots if the noise grows with brightness."""
     growth: NoiseGrowth | None = None
 
     @classmethod
@@ -153,7 +159,7 @@ class Noise(NamedTuple):
         return cls(PictureNoise.white(np.full(channels, sigma)))
 
     def __str__(self) -> str:
-        """Return what was found, in a few words."""
+        """Describe the noise in a few words."""
         if self.growth is None:
             return str(self.shared)
         kind = self.shared.doubt if self.shared.is_white else f", {self.shared.kind}"
@@ -166,9 +172,9 @@ class Restored(NamedTuple):
     values: Doubles
     """(height, width, channels)"""
     noise: Noise | None = None
-    """What was removed; None if pixels were filled in."""
+    """The removed noise; None if pixels were filled in."""
     deviation: Doubles | None = None
-    """The standard deviation of the errors that are left, of each value, if it was asked for."""
+    """The standard deviation of the remaining error of each value, if requested."""
 
 
 def noise_of(pictures: Callable[[], Iterable[Floats]], counts: bool = False) -> Noise:
@@ -186,7 +192,7 @@ def noise_of(pictures: Callable[[], Iterable[Floats]], counts: bool = False) -> 
         found = PictureNoise.estimate(roots)
     if found.is_white:
         return Noise(replace(unit, is_doubtful=found.is_doubtful), growth)
-    # growth is measured on the finest detail, which has a part of such noise
+    # growth is measured on the finest detail, which contains a part of shared noise
     strength = float(found.levels[0])
     return Noise(found.scaled(1 / strength), growth.scaled(strength**2))
 
@@ -202,8 +208,8 @@ def restore(
     """Return a picture (height, width, channels) without noise, or with its NaN filled in.
 
     A number is the standard deviation of white noise. By default the noise of a picture is
-    estimated, and one with missing pixels is taken to have none. If it has some, its pixels are
-    filled in first.
+    estimated, and a picture with missing pixels is assumed to have no noise. If it has noise, its
+    missing pixels are filled in first.
     """
     _refuse_small(picture, frames)
     if np.isnan(picture).any():
@@ -236,8 +242,8 @@ def _restore_growing(
 ) -> Restored:
     """Return a picture without noise whose variance grows with brightness.
 
-    The mean of picture and result has less noise, which a root makes more alike (Azzari and Foi,
-    2016).
+    The mean of picture and result has less noise, and its square root has noise that is more even
+    (Azzari and Foi, 2016).
     """
     restored, errors = np.asarray(picture, np.float64), None
     for number, share in enumerate(SHARES):
@@ -254,7 +260,7 @@ def _restore_growing(
 
 
 def _planes(picture: Floats) -> Doubles:
-    """Return the channels of a picture (height, width, C), of colours decorrelated ones."""
+    """Return the channels of a picture (height, width, C), decorrelated if they are colours."""
     planes: Doubles = np.einsum("ij,hwj->ihw", _colours(picture.shape[-1]), picture)
     return planes
 
@@ -266,7 +272,9 @@ def _picture(planes: Floats) -> Doubles:
 
 
 def _summed(deviations: Floats) -> Doubles:
-    """Return the standard deviations of a picture, given those of its decorrelated channels."""
+    """Return the standard deviations of a picture, given the deviations of its decorrelated
+    channels.
+    """
     squares = np.square(_colours(len(deviations)))
     summed: Doubles = np.sqrt(np.einsum("ij,ihw->hwj", squares, np.square(deviations)))
     return summed
@@ -277,7 +285,7 @@ def _colours(channels: int) -> Doubles:
 
 
 class Found(NamedTuple):
-    """What the populations of some references say of their windows."""
+    """The posterior windows of the populations of some references."""
 
     windows: Picture
     """(M, D, n), without the means."""
@@ -298,7 +306,7 @@ def denoise(
 ) -> Doubles:
     """Return the channels of a picture (C, height, width) without their noise.
 
-    Any number of threads gives the same bits.
+    The result is bit-identical for any number of threads.
     """
     return _passes(planes, noise, threads, report, frames)[0]
 
@@ -312,10 +320,11 @@ def with_deviation(
 ) -> tuple[Doubles, Doubles]:
     """Return the channels of a picture without their noise, and the standard deviation of errors.
 
-    The errors of a posterior mean have the variance of the noise that goes through it, which a
-    second restoration, of a slightly noisier picture, measures. Some are structure that was lost
-    (`LOST`). Where errors are, the variances of populations say. Stein's estimate would also need
-    the difference between the noise and what was removed, which the error of the level hides.
+    The errors of a posterior mean have the variance of the noise that passes into it. A second
+    restoration, of a slightly noisier picture, measures this variance. Some errors are lost
+    structure (`LOST`). The variances of populations tell where the errors are. Stein's estimate
+    would also need the difference between the true noise and the removed noise, which is lost in
+    the error of the noise level.
     """
     restored, shares = _passes(planes, noise, threads, part_of(report, 0, 0.5), frames)
     probe = STEP * noise.drawn(planes.shape)
@@ -351,20 +360,21 @@ def _passes(
         posterior = partial(_denoised, each, data, found, *_whiteners(noise, each.size, levels))
         part = part_of(report, number / len(plan), 1 / len(plan))
         found, variances = _look(each, found, posterior, threads, part, frames)
-        if each.prior != "sparse":  # whose precisions are all alike
+        if each.prior != "sparse":  # a sparse pass gives all populations one precision
             shares = np.sqrt(variances)  # variances themselves differ more than errors do
     return found * unit + middle, shares / shares.mean((1, 2), keepdims=True)
 
 
 def _plan(noise: PictureNoise, variance: float) -> tuple[Pass, ...]:
-    """Return the passes for a picture with noise of level 1 and this variance in all."""
+    """Return the passes for a picture with noise of level 1 and this total variance."""
     if not noise.is_white:
         return CORRELATED_NOISE
     return STRONG_NOISE if variance < 1 + STRONG**2 else WEAK_NOISE
 
 
 def _whiteners(noise: PictureNoise, size: int, levels: Doubles) -> tuple[Tensor, Tensor]:
-    """Return what whitens the windows of each channel, at levels relative to the noise, and back.
+    """Return the matrices that whiten the windows of each channel, at levels relative to the noise,
+    and their inverses.
 
     White noise has one number for each channel, other noise a matrix.
     """
@@ -379,7 +389,7 @@ def _whiteners(noise: PictureNoise, size: int, levels: Doubles) -> tuple[Tensor,
 def _denoised(
     each: Pass, data: Picture, found: Picture, white: Tensor, back: Tensor, places: Places
 ) -> Found:
-    """Return the posterior means of populations, of one channel after another."""
+    """Return the posterior means of populations, computed channel by channel."""
     windows, means = cut_windows(data, places, each.size)
     pilots = cut_windows(found, places, each.size)[0] if each.prior == "moments" else windows
     parts, precisions = [], []
@@ -401,7 +411,7 @@ def _times(matrix: Tensor, windows: Tensor) -> Tensor:
 
 
 def _low_rank(y: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the singular values of white populations (M, D, n) shrunk, and their precisions."""
+    """Return white populations (M, D, n) with shrunk singular values, and their precisions."""
     size, count = y.shape[1:]
     squares, vectors = _eigen(y)
     above = squares - SHRINKAGE * (size + count - 1)
@@ -437,7 +447,7 @@ PRIORS = {"low rank": _low_rank, "moments": _moments, "sparse": _sparse}
 
 
 def _eigen(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return squared singular values and the vectors of the smaller side."""
+    """Return squared singular values, and the singular vectors of the smaller side."""
     values, vectors = torch.linalg.eigh(y.mT @ y if y.shape[2] <= y.shape[1] else y @ y.mT)
     return values.clamp_min(LEAST), vectors
 
@@ -459,7 +469,7 @@ def _look(
 ) -> tuple[Picture, Picture]:
     """Return the picture that the populations of all references make together, and its variance.
 
-    The variance of a pixel is the mean of what the windows over it say.
+    The variance of a pixel is the mean of the variances of the windows over it.
     """
     channels, whole, width = guide.shape
     height = whole // frames.number
@@ -498,7 +508,7 @@ def _look(
 
 
 def _count(each: Pass, radius: int, height: int, width: int) -> int:
-    """Return the windows of a population, of which small pictures have fewer."""
+    """Return the number of windows in a population. Small pictures have fewer windows."""
     down, across = (min(radius, side - each.size) + 1 for side in (height, width))
     return min(each.members, down * across)
 
@@ -506,9 +516,9 @@ def _count(each: Pass, radius: int, height: int, width: int) -> int:
 def in_order(
     work: Callable[[Part], Done], parts: Sequence[Part], threads: int, report: Report
 ) -> Iterator[Done]:
-    """Yield what threads make of parts, in the order of the parts."""
+    """Yield the results of `work` on each part, computed by threads, in the order of the parts."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # the threads share the parts; the library of products counts for all
+    torch.set_num_threads(1)  # each thread has its own parts; the BLAS count holds for all threads
     pool = ThreadPoolExecutor(threads, "groups", torch.set_num_threads, (1,))
     try:
         for number, done in enumerate(pool.map(work, parts), 1):
@@ -520,12 +530,12 @@ def in_order(
 
 
 def _references(last: int, stride: int) -> Places:
-    """Return where reference windows begin along a side, the first and the last included."""
+    """Return where reference windows begin along a side, including the first and last positions."""
     return np.append(np.arange(0, last, stride), last).astype(np.int32)
 
 
 def part_of(report: Report, start: float, share: float) -> Report:
-    """Return what reports a part of the work that begins at a share of it."""
+    """Return a report for the part of the work that begins at `start` and takes `share` of it."""
     return lambda done: report(start + share * done)
 
 
@@ -580,7 +590,7 @@ def _spread(observed: Picture, mask: Picture, threads: int, across: int) -> Pict
 
 
 def _filled_at_half_size(observed: Picture, mask: Picture, threads: int, across: int) -> Doubles:
-    """Return frames that were filled in at half their size, or the means of small ones."""
+    """Return frames filled in at half their size. Small frames are filled with their means."""
     _, number, height, width = observed.shape
     pair = [torch.from_numpy(each).double() for each in (observed, mask)]
     if min(height, width) < 2 * SMALLEST:
@@ -595,7 +605,7 @@ def _filled_at_half_size(observed: Picture, mask: Picture, threads: int, across:
 
 
 def _mean_covariance(found: Picture, threads: int, frames: Frames) -> Tensor:
-    """Return the mean covariance of populations all over a picture, of a mean variance of 1."""
+    """Return the mean covariance of populations all over a picture, scaled to mean variance 1."""
     height, width = found.shape[1] // frames.number, found.shape[2]
     rows, columns = (_references(side - HOLES.size, APART) for side in (height, width))
     near = (HOLES.size, _count(HOLES, HOLES.radius, height, width), HOLES.radius, height)

@@ -23,7 +23,7 @@ from distvae.train.run import Run
 from distvae.train.step import add, assess
 
 SAMPLED = 0
-"""The seed that decides which rows are in a sample, whatever the seed of the run."""
+"""The seed that draws a sample of rows. It does not depend on the seed of the run."""
 
 
 @torch.inference_mode()
@@ -32,8 +32,8 @@ def score_rows(
 ) -> Evaluation:
     """Return means over the rows of a split: bound, objective (nats) and squared error per value.
 
-    With a sample, they are means over so many rows, always the same. A run that restores what it
-    corrupted itself is also compared with the clean reference.
+    With `sample`, the means are over this number of rows, which are the same in every call. A run
+    that corrupted its data before restoring them is also compared with the clean reference.
     """
     rows = _sampled(load_rows(run, split), sample)
     total: Sums = {}
@@ -59,33 +59,33 @@ def score_rows(
 
 
 def _sampled(rows: Rows, sample: int | None) -> Rows:
-    """Return a sample of rows, or all of them where they are no more."""
+    """Return a sample of rows, or all rows if there are not more."""
     if sample is None or len(rows) <= sample:
         return rows
     return rows[np.sort(order(SAMPLED, 0, len(rows))[:sample])]
 
 
 def _active(run: Run) -> dict[str, float]:
-    """Return the number of binary latents that are active on average under the prior."""
+    """Return the expected number of active binary latents under the prior."""
     return {"active": float(run.model.pi.sum())} if isinstance(run.model, TVAE) else {}
 
 
 def load_rows(run: Run, split: str) -> Rows:
-    """Return the rows of a split, or of all, of a run's data."""
+    """Return the rows of one split, or of all splits, of a run's data."""
     dataset = open_dataset(run.config.data, quiet=True)
     return stack([dataset.splits[name] for name in dataset.split_names(split)])
 
 
 def as_images(rows: Array, run: Run) -> Array:
-    """Return rows (N, D) as (N, height, width, channels), or those that are no pictures, such as
-    sounds, as (N, values, channels).
+    """Return image rows (N, D) as (N, height, width, channels), and other rows, for example sounds,
+    as (N, values, channels).
     """
     return np.moveaxis(rows.reshape(len(rows), *(run.shape or _likely_shape(run))), 1, -1)
 
 
 def _likely_shape(run: Run) -> tuple[int, ...]:
-    """Return a shape for data without one, and for runs that did not record it: that of a square
-    picture, if there is one of so many values.
+    """Return a shape for data without a shape, and for runs that did not record their shape: a
+    square picture if the number of values is a square.
     """
     windows = windows_of(run.config.data)
     if windows is not None:

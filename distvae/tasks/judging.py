@@ -1,4 +1,4 @@
-"""One figure of a run while it trains, at a cost that is bounded: on a sample of a split."""
+"""Compute one metric of a run during training at a bounded cost: on a sample of a split."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from distvae.train.run import Run, read_epochs
 
 
 def judge_run(folder: Path, figure: str, split: str, sample: int) -> float:
-    """Return a figure of a run's last state, on a sample of a split."""
+    """Return a metric of a run's last state, on a sample of a split."""
     if figure in FIGURES_OF_TRAINING:
         return float(read_epochs(folder)[-1][figure])
     run = Run.open(folder, "last")

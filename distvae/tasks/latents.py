@@ -1,7 +1,7 @@
 """Pictures of the latent space of a model with an encoder.
 
-They show traversals of one latent, interpolations between two images, and active latents drawn
-again from the prior, as published for variational sparse coding (Tonolini, Jensen and
+They show traversals of one latent, interpolations between two images, and random draws of the
+active latents from the prior, as in the papers on variational sparse coding (Tonolini, Jensen and
 Murray-Smith, UAI 2020; ReScience 2019).
 """
 
@@ -58,7 +58,7 @@ def traversed(code: Array, latents: NDArray[np.intp], low: Array, high: Array) -
 
 
 def strongest(code: Array, live: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return all latents (H,), the strongest of a code first and dead ones last."""
+    """Return all latents (H,): live latents by decreasing strength in a code, then dead latents."""
     return np.lexsort((-np.abs(code), ~live))
 
 

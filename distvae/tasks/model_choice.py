@@ -1,4 +1,4 @@
-"""Which model restores a picture or a sound. Nothing heavy is imported."""
+"""Choose the model that restores a picture or a sound. This module imports no large package."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from distvae.files.refusal import Refusal
 
 Model = Literal["groups", "tvae"]
-"""Groups of windows (`by_groups.py`), or a model that is trained."""
+"""Groups of windows (`by_groups.py`), or a trained model."""
 WITHOUT_TRAINING = (
     *("train.seed", "train.sigma"),
     *("data.noise", "data.noise_seed", "data.snr", "data.drop", "data.rate", "data.excerpt"),
@@ -21,10 +21,10 @@ def is_by_groups(
     settings: Iterable[str],
     has_gaps: bool,
 ) -> bool:
-    """Return whether groups of windows restore a file or an array, and no model is trained.
+    """Return whether groups of windows restore a file or an array, without training a model.
 
     `model` is the value of the option named `option`. An option of training that is not None, a
-    setting of training, and gaps of a sound ask for a model that is trained.
+    setting of training, or gaps in a sound require a trained model.
     """
     trained = [name for name, value in options.items() if value is not None]
     trained += [key for key in settings if key not in WITHOUT_TRAINING]

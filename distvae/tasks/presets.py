@@ -16,10 +16,10 @@ from distvae.numerics.array_types import AnyArray, Floats
 
 Preset = Literal["fast", "balanced", "paper"]
 RESTORING = ("gaussian", "gaussian_learned")
-"""Likelihoods of real values, whose mean restores a damaged value."""
+"""Likelihoods of real values, whose mean restores a corrupted value."""
 STRONG = 37.0
-"""The noise level above which the paper's setting for sigma = 50 is better than the setting for 25.
-Values are up to 255.
+"""The noise level, of values up to 255, above which the paper's setting for sigma = 50 is better
+than its setting for sigma = 25.
 """
 
 
@@ -30,7 +30,7 @@ def preset_config(
     settings: Mapping[str, object],
     inpainting: bool,
 ) -> Config:
-    """Return the configuration of a recipe, or else of a preset, that restores an array."""
+    """Return the configuration that restores an array: the given recipe, or else the preset."""
     if recipe is None:
         recipe = preset_recipe(array, preset, inpainting, settings.get("train.sigma"))
     return load(recipe, settings)
@@ -51,7 +51,7 @@ def corrupted_windows(config: Config) -> HasWindows | None:
 
 
 def refuse_corruption(config: Config, *ways: Literal["noise", "snr", "drop"]) -> Config:
-    """Return the configuration, unless it corrupts the data in one of these ways."""
+    """Return the configuration; refuse it if it corrupts the data in one of these ways."""
     windows = corrupted_windows(config)
     for way, amount in ({} if windows is None else windows.corruption).items():
         if way in ways:
@@ -61,7 +61,7 @@ def refuse_corruption(config: Config, *ways: Literal["noise", "snr", "drop"]) ->
 
 
 def refuse_changed_sound(config: Config) -> None:
-    """Refuse a configuration that resamples or cuts a sound first."""
+    """Refuse a configuration that resamples or cuts a sound before restoring it."""
     if isinstance(config.data, PatchData):
         for name in ("rate", "excerpt"):
             if (value := getattr(config.data, name)) is not None:
@@ -69,7 +69,7 @@ def refuse_changed_sound(config: Config) -> None:
 
 
 def refuse_unfit(array: Floats, name: str, sigma: float | None) -> None:
-    """Refuse values that cannot be restored, and a level of noise in other units."""
+    """Refuse values that cannot be restored, and a noise level in other units than the values."""
     if np.isinf(array).any():
         raise Refusal(f"{name}: holds infinite values; finite ones expected")
     if not np.isfinite(array).any():

@@ -1,8 +1,8 @@
 """Scores of a resynthesised recording against its original: PESQ, STOI, SI-SDR and others.
 
-A measure that refuses a recording gives NaN and a reason, never a number that stands for a failure.
-The scoring processes import this module, so it stays light: NumPy, and the package of each measure
-when it is used.
+A measure that refuses a recording returns NaN and a reason, never a made-up number. The scoring
+processes import this module, so it imports only NumPy, and the package of each measure on first
+use.
 """
 
 import math
@@ -29,8 +29,8 @@ An utterance and its pause take at least 0.4 s, and with more than 50 utterances
 overruns its tables.
 """
 PESQ_MARGIN = 1.0
-"""How far wide-band PESQ may be above narrow-band PESQ; both are near their top, 0.1 apart, for a
-recording compared with itself.
+"""The largest plausible excess of wide-band PESQ over narrow-band PESQ. For a recording compared
+with itself, both scores are near their maximum and differ by 0.1.
 """
 
 
@@ -48,12 +48,14 @@ class Scores(NamedTuple):
 
 
 def pesq_wb(reference: Array, estimate: Array, rate: int) -> float:
-    """Return wide-band PESQ, the MOS-LQO of P.862.2, at 16 kHz whatever the rate."""
+    """Return wide-band PESQ, the MOS-LQO of P.862.2. The scored signals are always at 16 kHz."""
     return _pesq(_resampled(reference, rate, 16000), _resampled(estimate, rate, 16000), 16000, "wb")
 
 
 def pesq_nb(reference: Array, estimate: Array, rate: int) -> float:
-    """Return narrow-band PESQ, the MOS-LQO of P.862.1, at 8 kHz if that is the rate, or 16."""
+    """Return narrow-band PESQ, the MOS-LQO of P.862.1, at 8 kHz for a rate of 8 kHz, else at 16
+    kHz.
+    """
     target = 8000 if rate == 8000 else 16000
     return _pesq(
         _resampled(reference, rate, target), _resampled(estimate, rate, target), target, "nb"
@@ -61,16 +63,16 @@ def pesq_nb(reference: Array, estimate: Array, rate: int) -> float:
 
 
 def raw_p862(mapped: float) -> float:
-    """Return the raw P.862 score behind a narrow-band MOS-LQO.
+    """Return the raw P.862 score of a narrow-band MOS-LQO.
 
-    The map between them has poles at 0.999 and 4.999, so the MOS-LQO is clamped.
+    The mapping has poles at 0.999 and 4.999, so the MOS-LQO is clamped.
     """
     y = min(max(mapped, 1.0), 4.95)
     return (4.6607 - math.log((4.999 - y) / (y - 0.999))) / 1.4945
 
 
 def pesq_nb_raw(reference: Array, estimate: Array, rate: int) -> float:
-    """Return the raw P.862 score behind narrow-band PESQ."""
+    """Return the raw P.862 score of narrow-band PESQ."""
     return raw_p862(pesq_nb(reference, estimate, rate))
 
 
@@ -96,7 +98,7 @@ def si_sdr(reference: Array, estimate: Array, rate: int) -> float:
 
 
 def isd(power: Array, estimate: Array) -> float:
-    """Return the Itakura-Saito divergence of power spectra (N, D), a mean over all values."""
+    """Return the Itakura-Saito divergence of power spectra (N, D), averaged over all values."""
     ratio = np.maximum(power, POWER_FLOOR).astype(np.float64) / np.maximum(estimate, POWER_FLOOR)
     return float((ratio - np.log(ratio) - 1).mean())
 
@@ -114,7 +116,7 @@ declare("quality", *WAVEFORM, "isd")
 
 
 def recording_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names that are measures of recordings."""
+    """Return the names of measures of recordings among `names`."""
     return tuple(name for name in names if name in WAVEFORM or name == "isd")
 
 
@@ -137,10 +139,11 @@ def score_recording(reference: Array, estimate: Array, rate: int, metrics: Seque
 
 
 def is_misaligned(wide: float, narrow: float) -> bool:
-    """Return whether wide-band PESQ is a number without meaning, given narrow-band PESQ.
+    """Return whether wide-band PESQ is meaningless, judged by narrow-band PESQ.
 
-    Rarely the alignment of P.862 fails on a bad resynthesis, and its wide-band score is then that
-    of a very good one. Without that it is the lower of the two, or hardly above.
+    In rare cases the alignment of P.862 fails on a bad resynthesis, and wide-band PESQ is then as
+    high as for a very good resynthesis. Otherwise wide-band PESQ is lower than narrow-band PESQ, or
+    hardly higher.
     """
     return wide > narrow + PESQ_MARGIN
 
@@ -151,7 +154,7 @@ def available_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
 
 
 def scoring_notes(metrics: Sequence[str], rate: int) -> list[str]:
-    """Return remarks on how the scores are computed: what is left out or resampled."""
+    """Return remarks on how the scores are computed: measures left out, and sounds resampled."""
     notes = []
     if missing := [name for name in metrics if name not in available_metrics(metrics)]:
         notes.append(
@@ -169,7 +172,7 @@ def scoring_notes(metrics: Sequence[str], rate: int) -> list[str]:
 def _finite_score(
     name: str, reference: Array, estimate: Array, rate: int, known: Mapping[str, float]
 ) -> float:
-    """Return a finite score; raw PESQ is computed from narrow-band PESQ if that is known."""
+    """Return a finite score. Raw PESQ is computed from narrow-band PESQ if `known` has it."""
     if not reference.any():
         raise Unscorable("the original is silent")
     if not np.isfinite(estimate).all():
@@ -183,8 +186,8 @@ def _finite_score(
 
 
 def _pesq(reference: Array, estimate: Array, rate: int, band: str) -> float:
-    """Return PESQ, for long recordings the mean over those equal pieces that have an utterance
-    (see `PESQ_SECONDS`).
+    """Return PESQ. For a long recording, return the mean over its equal pieces that contain an
+    utterance (see `PESQ_SECONDS`).
     """
     pieces = math.ceil(len(reference) / (PESQ_SECONDS * rate)) or 1
     pairs = zip(np.array_split(reference, pieces), np.array_split(estimate, pieces), strict=True)

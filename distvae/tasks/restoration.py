@@ -1,7 +1,8 @@
-"""Restoration of one picture or sound by a model that is trained on its windows.
+"""Restore one picture or sound with a model that is trained on its windows.
 
 Each restored value is the mean of E_q[mu(z)] over the windows that cover the value. Noise is the
-part of the data that no state explains. Missing values are ignored until this last step.
+part of the data that no state explains. Training ignores missing values; the restoration fills them
+in.
 """
 
 import math
@@ -33,14 +34,14 @@ from distvae.train.run_folder import check_run_folder
 from distvae.train.session import RunOptions, build_trainer, train_in_folder
 
 BLOCK = 1024
-"""Rows that are restored together; each of their distinct states is decoded once."""
+"""Rows that are restored together. Each of their distinct states is decoded once."""
 COVER = 256
-"""Decoded draws behind each restored value, of all windows together that cover the value."""
+"""Decoded draws for each restored value, over all windows that cover the value."""
 
 RECIPE = "restoration"
-"""The name of the recipe of a restoration, in its run folder."""
+"""The recipe name in the run folder of a restoration."""
 STAGES = "stages.jsonl"
-"""The file of a run folder with a line for each epoch of a restoration."""
+"""The file of a run folder with one line for each epoch of a restoration."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class Stage:
     bound: float
     """Nats per window in the units of the data, under the parameters at the end of the epoch."""
     seconds: float
-    """Since training began."""
+    """Seconds since training began."""
     sigma: float = math.nan
     """Standard deviation of the noise by the estimate of a TVAE, in the units of the data."""
     active: float = math.nan
-    """Mean number of active latents of a window, where latents are binary."""
+    """Mean number of active latents of a window, if latents are binary."""
     close: Mapping[str, float] = field(default_factory=dict)
     """Scores against a reference, if there is one."""
 
@@ -138,12 +139,12 @@ class Restoration:
 
     @property
     def noise(self) -> float:
-        """The noise level below which training ends, in the units of the data; or 0."""
+        """The noise level that ends training, in the units of the data; or 0."""
         return self.patches.scale * self.trainer.ending.noise
 
     @property
     def _place(self) -> tuple[int, int]:
-        """The epochs and the batches that the model has been trained on."""
+        """The number of trained epochs, and of trained batches in the current epoch."""
         position = self.trainer.position
         return position.epoch, position.batch
 
@@ -154,7 +155,7 @@ class Restoration:
 
     @property
     def progress(self) -> str:
-        """The progress of training, in words."""
+        """The progress of training as a sentence."""
         position = self.trainer.position
         if position.batch:
             return f"in epoch {position.epoch + 1}"
@@ -252,7 +253,7 @@ def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
 
 @dataclass(frozen=True)
 class Cost:
-    """The number of windows of a restoration, and the memory for them."""
+    """The number of windows of a restoration, and the memory that they need."""
 
     rows: int
     dims: int
@@ -264,7 +265,7 @@ class Cost:
         """Estimate the cost: three copies of the windows, and the states kept for each."""
         grid = windows.grid(distinct_channels(array).shape)
         bytes_per_row = 3 * 4 * grid.dims
-        if getattr(config.estep, "mapped", None) is None:  # otherwise states are in a file
+        if getattr(config.estep, "mapped", None) is None:  # otherwise a file holds the states
             states = getattr(config.estep, "states", 0)
             bytes_per_row += states * words_of(config.model.latent) * 8
         return cls(grid.rows, grid.dims, grid.rows * bytes_per_row)

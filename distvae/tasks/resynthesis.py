@@ -39,7 +39,7 @@ class Coded(NamedTuple):
     power: Tensor
     """(N, bins) decoded."""
     code: Tensor | None
-    """(N, H); None if a baseline has no code."""
+    """(N, H); None for a baseline without a code."""
 
 
 Coder = Callable[[Tensor, int], Coded]
@@ -85,7 +85,9 @@ def resynthesise(code: Coder, signal: Array, data: Framing, first: int = 0) -> R
 
 
 def resynthesize_file(run: Run, source: Path, target: Path, force: bool = False) -> None:
-    """Write the resynthesis of a recording, untrimmed and at its own level, at the run's rate."""
+    """Write the resynthesis of a recording at the run's rate, untrimmed and with its original
+    level.
+    """
     recordings = recordings_of(run.config.data)
     if recordings is None:
         raise Refusal(f"{run.path}: a run on {run.config.data.kind} data; one on speech expected")
@@ -96,7 +98,7 @@ def resynthesize_file(run: Run, source: Path, target: Path, force: bool = False)
 
 
 def write_sound(path: Path, signal: Array, rate: int) -> None:
-    """Write 16-bit sound; a signal beyond full scale is scaled down, not clipped."""
+    """Write 16-bit sound. A signal beyond full scale is scaled down, not clipped."""
     import soundfile
 
     with atomic_file(path) as temporary:

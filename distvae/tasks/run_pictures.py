@@ -28,7 +28,7 @@ DRAWN = (
     *("learning", "spectrogram", "images", "codes", "atoms", "dictionary"),
     *("traversal", "interpolation", "conditional", "encodings"),
 )
-"""The pictures that an evaluation may draw."""
+"""The names of the pictures that an evaluation can draw."""
 RECORDINGS = 12
 """Recordings whose codes are drawn."""
 SECONDS = 6
@@ -36,11 +36,11 @@ SECONDS = 6
 ENCODED_ROWS = 4096
 """Rows whose codes are drawn."""
 ATOMS = 64
-"""The number of strongest atoms whose effect is drawn."""
+"""The number of strongest atoms whose effects are drawn."""
 RECONSTRUCTED_ROWS = 36
 """Rows that are drawn with their reconstructions."""
 CONTEXTS = 64
-"""Rows whose other active latents are there when a latent is switched on."""
+"""Number of rows whose states give the context in which a latent is switched on."""
 
 
 def pictures_of(run: Run, split: str) -> Iterator[pictures.Picture]:
@@ -50,7 +50,7 @@ def pictures_of(run: Run, split: str) -> Iterator[pictures.Picture]:
 
 
 def draw_model(run: Run, split: str) -> Iterator[pictures.Picture]:
-    """Yield what shows the model at work on a split, and its dictionary if it has one."""
+    """Yield pictures of the model's output on a split, and of its dictionary if it has one."""
     title = run_title(run)
     recordings = recordings_of(run.config.data)
     if recordings is None:
@@ -63,7 +63,7 @@ def draw_model(run: Run, split: str) -> Iterator[pictures.Picture]:
 
 
 def draw_training(run: Run) -> Iterator[pictures.Picture]:
-    """Yield the course of the training, if its epochs are recorded."""
+    """Yield pictures of the training, if its epochs are recorded."""
     if epochs := run.epochs():
         searched = isinstance(run.config.model, TVAEModel)
         course = pictures.telemetry if searched else pictures.learning_curves
@@ -107,7 +107,7 @@ def _draw_rows(run: Run, split: str, title: str) -> Iterator[pictures.Picture]:
 
 
 def _draw_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture]:
-    """Draw the distribution of the values of the code, and the effect of each atom alone."""
+    """Draw the distribution of the values of the code, and the effect of each single atom."""
     if isinstance(run.model, TVAE):
         yield from _draw_bits(run, run.model, codes, title)
         return
@@ -129,7 +129,7 @@ def _draw_codes(run: Run, codes: Array, title: str) -> Iterator[pictures.Picture
 
 
 def _draw_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pictures.Picture]:
-    """Draw how many latents are active, and what each adds to the output."""
+    """Draw the number of active latents, and the effect of each latent on the output."""
     pi = model.pi.numpy(force=True)
     yield "codes", partial(pictures.active_latents, codes, pi, f"{title}: {len(codes)} codes")
     frequent = np.argsort(-pi)[:ATOMS]
@@ -143,10 +143,11 @@ def _draw_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[pict
 
 
 def added(decode: Callable[[Array], Array], states: Array, latents: NDArray[np.intp]) -> Array:
-    """Return what each latent adds to the output, (latents, D): the mean over states (N, H).
+    """Return the mean effect of each latent on the output, (latents, D), over states (N, H).
 
-    Each latent is switched on and off, and the others stay. With a linear decoder this is its
-    weight whatever the states are. In a deep decoder, one latent alone may add nothing.
+    Each latent is switched on and off while the rest of the state is kept. With a linear decoder,
+    the effect is the weight of the latent for every state. In a deep decoder, a latent may have no
+    effect without other active latents.
     """
     changes = []
     for latent in latents:

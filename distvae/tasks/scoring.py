@@ -1,4 +1,4 @@
-"""Scores of a run on a split; every recording is resynthesised, and scored in other processes."""
+"""Scores of a run on a split. Every recording is resynthesised, and other processes score it."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,10 +36,10 @@ from distvae.train.run import Run
 Job = tuple[Array, Array, int, list[str]]
 """The arguments of `score_recording`."""
 WORTH_A_PROCESS = 600.0
-"""Seconds of audio, times the number of measures, that make another process worth its start.
+"""Seconds of audio, times the number of measures, that justify another process.
 
-Scoring them takes five times the processor time of starting a process. Measured: 1.7 s to start
-one, which imports the measures, and 0.013 s to score a second of audio by one measure.
+Scoring them takes five times as long as starting a process. Measured: 1.7 s to start a process,
+which imports the measures, and 0.013 s to score a second of audio by one measure.
 """
 
 
@@ -48,9 +48,9 @@ def score_run(
 ) -> Evaluation:
     """Return the scores of a run on a split of the data that its configuration names.
 
-    With a sample, only so many rows or recordings of the split are scored, always the same; the
-    measures in `MEASURES` and the comparison of a restoration take what they need all the same.
-    A script that calls this needs `if __name__ == "__main__"`, unless eval.processes is 1.
+    With `sample`, only this number of rows or recordings is scored, the same ones in every call.
+    The measures in `MEASURES` and the comparison of a restoration do not depend on `sample`. A
+    script that calls this function needs `if __name__ == "__main__"`, unless eval.processes is 1.
     """
     refuse_impossible_measures(run.config)
     if recordings_of(run.config.data) is None:
@@ -66,8 +66,8 @@ def score_run(
 def score_recordings(
     code: Coder, config: Config, split: str, progress: bool = True, sample: int | None = None
 ) -> Evaluation:
-    """Return the scores of a coder on the recordings of a split, or on so many of them, spread
-    evenly.
+    """Return the scores of a coder on the recordings of a split. With `sample`, score this number
+    of recordings, spread evenly over the split.
     """
     data = recordings_of(config.data)
     assert data is not None, "only recordings are resynthesised"
@@ -93,7 +93,7 @@ def score_recordings(
 
 
 def recordings_of_split(data: HasRecordings, split: str) -> tuple[Path, list[Recording]]:
-    """Return the root of the data, and the recordings of one split or of all."""
+    """Return the root of the data, and the recordings of one split or of all splits."""
     root, found = data.recordings()
     chosen = [recording for recording in found if split in ("all", recording.split)]
     if not chosen:
@@ -102,7 +102,7 @@ def recordings_of_split(data: HasRecordings, split: str) -> tuple[Path, list[Rec
 
 
 class Resynthesiser:
-    """Resynthesises recordings one after the other, and computes the scores that are cheap."""
+    """Resynthesises recordings one by one, and computes the cheap scores."""
 
     def __init__(self, code: Coder, config: Config, data: HasRecordings, root: Path) -> None:
         self.code, self.data, self.root = code, data, root
@@ -115,7 +115,7 @@ class Resynthesiser:
         self.strength = CodeStrength()
 
     def job_for(self, recording: Recording) -> Job:
-        """Resynthesise a recording, and return the job of scoring its waveform."""
+        """Resynthesise a recording, and return the arguments that score its waveform."""
         signal = self._load(self.root / recording.file)
         result = resynthesise(self.code, signal, self.data, self.frames)
         row: dict[str, Plain] = {
@@ -142,7 +142,7 @@ class Resynthesiser:
         return scores
 
     def complete_row(self, row: dict[str, Plain], scores: Scores) -> dict[str, Plain]:
-        """Return the row with all its scores, the measures in the order requested."""
+        """Return the row with all its scores, in the requested order."""
         complete = {**row, **scores.values}
         order = dict.fromkeys(["file", "speaker", "seconds", *self.measures, *complete])
         return {name: complete[name] for name in order}
@@ -153,7 +153,7 @@ class Resynthesiser:
 
 
 def count_processes(config: Config, scored: Sequence[str], files: Sequence[Path]) -> int:
-    """Return how many processes score files: as requested, or as many as are worth it."""
+    """Return the requested number of scoring processes, or else a number that suits the work."""
     if config.eval.processes is not None:
         return min(config.eval.processes, len(files))
     seconds = sum(audio.head(file)[1] for file in files)
@@ -162,7 +162,7 @@ def count_processes(config: Config, scored: Sequence[str], files: Sequence[Path]
 
 
 def score_in_order(jobs: Iterable[Job], processes: int) -> Iterator[Scores]:
-    """Yield the scores of jobs in their order; only a few jobs are in memory at a time."""
+    """Yield the scores of jobs in order. Only a few jobs are in memory at a time."""
     if processes == 1:
         for job in jobs:
             yield score_recording(*job)

@@ -1,13 +1,14 @@
 """Restore a sound from groups of its own similar windows.
 
 A sound repeats itself: a vowel after each period of its pitch, a string for as long as it swings.
-As in `groups.py`, the population of a reference window holds the windows near it that are most
-alike, up to their sign, and is a low-rank matrix in noise. Noise is white once its spectrum is
-divided out, which is found where and when the sound is quiet.
+As in `groups.py`, the population of a reference window holds the most similar windows near it, up
+to their sign, and is a low-rank matrix in noise. The noise spectrum is estimated where and when the
+sound is quiet. Dividing by it makes the noise white.
 
-The sound that the populations make together is a pilot. It tells the power of the sound in each
-frequency and frame, and with that each amplitude has the value that minimises the expected error of
-its logarithm (Ephraim and Malah, 1985). So what does not repeat, such as a consonant, is kept too.
+The populations together make a pilot, a first estimate of the sound. The pilot gives the power of
+the sound in each frequency and frame. Given this power, each amplitude minimises the expected error
+of its logarithm (Ephraim and Malah, 1985). Sounds without repetition, for example consonants, are
+therefore kept too.
 """
 
 from typing import NamedTuple
@@ -22,33 +23,35 @@ from distvae.numerics.array_types import Doubles, Floats
 from distvae.tasks.groups import PRIORS, Report, in_order, silent
 
 RATE = 16000
-"""The samples per second of a sound that does not say how many."""
+"""The sampling rate of a sound that does not state its rate."""
 STRIDE = 0.004
 """Seconds from one reference window to the next. A window has four strides, a frame four windows;
 frames begin a window apart.
 """
 RADIUS = 8
-"""Windows, to each side, in which similar ones are searched for."""
+"""Search radius, in windows to each side."""
 MEMBERS = 128
-"""Windows of a population."""
+"""Number of windows in a population."""
 BLOCK = 32
 """References that a thread takes at once. The result does not depend on the threads."""
 FLOOR = 10**-2.5
-"""The least power of the sound, relative to the noise, in a frequency and frame."""
+"""The smallest power of the sound, relative to the noise, in a frequency and frame."""
 PIECE, OVERLAP = 30.0, 1.0
-"""Seconds that are in memory at once and have one spectrum of noise, and that two pieces share."""
+"""Length in seconds of a piece, which has one noise spectrum, and the overlap of two pieces."""
 FRAMES, BINS = 7, 3
-"""The frames and frequencies over which power is averaged to find quiet ones."""
+"""The number of frames and frequencies over which power is averaged to find quiet places."""
 QUIET = 0.1
 """The share of the time in which a frequency is quiet."""
 BETWEEN, NEAR = 0.25, 12
-"""The share of the frequencies near one, so many to each side, that lie between tones."""
+"""The share of nearby frequencies that lie between tones, and the number of nearby frequencies to
+each side.
+"""
 QUIET_POWER = 0.538
-"""The power of white noise when and where it is quiet, relative to its mean."""
+"""The power of white noise in quiet places, relative to its mean power."""
 RANGE = 1e-10
-"""The least power of noise in a frequency, relative to the largest."""
+"""The smallest power of noise in a frequency, relative to the largest."""
 INAUDIBLE = 1e-12
-"""The power of noise, relative to the sound, below which it is none."""
+"""The power of noise, relative to the sound, below which noise is ignored."""
 
 
 class RestoredSound(NamedTuple):
@@ -57,7 +60,7 @@ class RestoredSound(NamedTuple):
     values: Doubles
     """(samples, channels)"""
     noise: str
-    """Says what was removed."""
+    """Describes the removed noise."""
 
 
 def restore(
@@ -67,10 +70,10 @@ def restore(
     report: Report = silent,
     rate: int = RATE,
 ) -> RestoredSound:
-    """Return a sound (samples, channels) without noise, each channel by itself.
+    """Return a sound (samples, channels) without noise. Each channel is restored separately.
 
-    `sigma` is the standard deviation of white noise. By default the spectrum of the noise is
-    estimated, of each piece of half a minute. Any number of threads gives the same bits.
+    `sigma` is the standard deviation of white noise. By default the noise spectrum of each piece of
+    half a minute is estimated. The result is bit-identical for any number of threads.
     """
     refuse_missing("restoring a sound", "scipy")
     size = 4 * max(2, round(STRIDE * rate))
@@ -119,11 +122,11 @@ def _piece(
 def noise_density(sound: Doubles, size: int) -> Doubles:
     """Return the power of the noise of a channel for each frequency of a frame.
 
-    White noise has the square of its standard deviation everywhere.
+    White noise has the same power at each frequency: the square of its standard deviation.
     """
     window = torch.hann_window(2 * size, dtype=torch.float64)
     power = _spectrum(sound, window).abs().square().mT / window.square().sum()
-    power = power[power.sum(1) > 0]  # digital silence says nothing
+    power = power[power.sum(1) > 0]  # digital silence contains no noise to estimate
     if len(power) < FRAMES:
         return np.zeros(size + 1)
     means = torch.nn.functional.avg_pool2d(power[None], (FRAMES, BINS), 1)[0].numpy()
@@ -165,7 +168,7 @@ def _from_groups(white: Doubles, size: int, threads: int, report: Report) -> Dou
 
 
 def nearest(sound: Tensor, references: Tensor, size: int) -> Tensor:
-    """Return where each reference and the windows nearest to it, up to sign, begin, (M, n)."""
+    """Return the start (M, n) of each reference and of the windows nearest to it, up to sign."""
     length = 1 << (len(sound) - 1).bit_length()
     windows = sound.unfold(0, size, 1)
     spectra = torch.fft.rfft(windows[references], length).conj() * torch.fft.rfft(sound, length)
@@ -174,16 +177,16 @@ def nearest(sound: Tensor, references: Tensor, size: int) -> Tensor:
     distances = energies - 2 * products.abs()
     offsets = (torch.arange(len(windows)) - references[:, None]).abs()
     distances[offsets > RADIUS * size] = torch.inf
-    distances[offsets == 0] = -torch.inf  # in silence, others are as near
+    distances[offsets == 0] = -torch.inf  # in silence, other windows are equally near
     count = min(MEMBERS, RADIUS * size + 1, len(windows))
     places: Tensor = distances.topk(count, 1, largest=False).indices
     return places
 
 
 def _amplitudes(white: Doubles, pilot: Doubles, size: int) -> Doubles:
-    """Return a sound in white noise of variance 1 with the amplitudes that a pilot lets expect."""
+    """Return a sound in white noise of variance 1, with amplitudes estimated from the pilot."""
     window = torch.hann_window(4 * size, dtype=torch.float64).sqrt()
-    spectrum, power = _spectrum(white, window), 2 * size  # that of noise in such a window
+    spectrum, power = _spectrum(white, window), 2 * size  # the power of white noise in this window
     prior = (_spectrum(pilot, window).abs().square() / power).clamp_min(FLOOR)
     posterior = spectrum.abs().square() / power
     restored = spectrum * torch.from_numpy(log_amplitude_gain(prior.numpy(), posterior.numpy()))
@@ -192,13 +195,15 @@ def _amplitudes(white: Doubles, pilot: Doubles, size: int) -> Doubles:
 
 
 def log_amplitude_gain(prior: Doubles, posterior: Doubles) -> Doubles:
-    """Return exp(E[log amplitude]) of a Gaussian signal in Gaussian noise over what is observed.
+    """Return exp(E[log amplitude]) of a Gaussian signal in Gaussian noise over the observed
+    amplitude.
 
-    The ratios of power to noise are that of the signal, and that of what is observed.
+    `prior` is the signal's power over the noise power, and `posterior` the observed power over the
+    noise power.
     """
     from scipy.special import exp1
 
     kept = prior / (1 + prior)
-    # a bin without any power keeps none, whatever its gain
+    # a bin without power has no output at any gain
     half = 0.5 * exp1(np.maximum(kept * posterior, 1e-10))
     return np.asarray(np.minimum(kept * np.exp(half), 1.0))

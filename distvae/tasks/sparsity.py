@@ -12,7 +12,7 @@ ACTIVE = 1e-3
 
 
 def frame_means(code: Tensor, energy: Tensor) -> dict[str, float]:
-    """Return means over the frames of a file, without frames that are coded as zero."""
+    """Return means over the frames of a file, except frames whose code is zero."""
     sparsity = hoyer(code)
     is_active = energy >= ACTIVE * energy.max()
     return {
@@ -35,6 +35,6 @@ class CodeStrength:
         self.squares = self.squares + code.double().square().sum(0)
 
     def count_atoms(self) -> dict[str, float]:
-        """Return how many values of the code are live and how many are dead."""
+        """Return the numbers of live and dead values of the code."""
         live = live_atoms((self.squares / self.rows).sqrt()[None])
         return {"live_atoms": float(live.sum()), "dead_atoms": float((~live).sum())}

@@ -1,4 +1,4 @@
-"""Titles for pictures of a run: its model, and the recipe that it is from."""
+"""Titles for pictures of a run: its model and its recipe."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ from distvae.train.run import Run
 
 
 def run_title(run: Run) -> str:
-    """Return the model, how it differs from the recipe's, and the recipe's name.
+    """Return the model, its changed settings, and the name of the recipe.
 
     For instance: `vsc latent 16 alpha 0.412, from speech-vae`.
     """
@@ -24,10 +24,9 @@ def run_title(run: Run) -> str:
 
 
 def _changed_settings(config: Config, recipe: Config) -> dict[str, Plain]:
-    """Return the settings of the model that differ from the recipe's.
+    """Return the settings of the model that differ from the recipe's settings.
 
-    Settings that the recipe's model does not have, or has by default, are compared with their
-    defaults.
+    A setting that the recipe leaves out is compared with its default.
     """
     given = {
         field.name: value

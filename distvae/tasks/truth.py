@@ -1,4 +1,4 @@
-"""Scores of a model on data whose generating distribution is known, such as bars."""
+"""Scores of a model on data with a known generating distribution, for example bars."""
 
 import itertools
 import math
@@ -21,16 +21,16 @@ from distvae.train.run import Run, best_epoch, read_config
 declare("bound", "true_log_likelihood")
 declare("quality", "reliability", "recovered")
 ENUMERABLE = 12
-"""The most causes whose combinations are enumerated."""
+"""The largest number of causes whose combinations are enumerated."""
 ALIKE = 0.3
-"""The largest root mean square difference, over the pixels of a cause, that counts as found."""
+"""The largest root mean square difference, over the pixels of a cause, for a recovered cause."""
 
 
 def compare_with_truth(run: Run, rows: Rows) -> dict[str, float]:
-    """Return the mean true log-likelihood, how close training came to it, and the share of causes
-    found.
+    """Return the mean true log-likelihood, the gap between it and the model, and the share of
+    recovered causes.
 
-    Data whose distribution is not known, or cannot be enumerated, has no such scores.
+    Data whose distribution is unknown or cannot be enumerated has no scores of this kind.
     """
     data = causes_of(run.config.data)
     if data is None or not data.variance or data.probability >= 1:
@@ -64,7 +64,7 @@ def log_likelihood(data: HasCauses, x: Array) -> torch.Tensor:
 
 @torch.no_grad()
 def compare_combinations(model: TVAE, data: HasCauses) -> dict[str, float]:
-    """Compare log p of noiseless combinations of causes under the model with the true one."""
+    """Compare log p of noiseless combinations of causes under the model and under the truth."""
     combinations = data.combinations()
     if combinations is None:
         return {}
@@ -86,7 +86,9 @@ def compare_combinations(model: TVAE, data: HasCauses) -> dict[str, float]:
 
 @torch.no_grad()
 def share_recovered(model: TVAE, causes: Array) -> float:
-    """Return the share of causes that are the effect of a latent, each of another one."""
+    """Return the share of causes that match the effect of a latent. Each cause needs its own
+    latent.
+    """
     pixels = float(causes[0].sum())
     alone = (
         model.decode(torch.eye(model.code_size)[:, None])[:, 0]

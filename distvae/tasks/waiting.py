@@ -1,4 +1,4 @@
-"""Progress of work that follows training: a bar on a terminal, elsewhere a line at times."""
+"""Progress of work after training: a bar on a terminal, otherwise an occasional line."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from distvae.train.progress import format_duration
 
 T = TypeVar("T")
 LINE_SECONDS = 10.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 def announce(what: str, wanted: bool) -> None:
@@ -19,7 +19,7 @@ def announce(what: str, wanted: bool) -> None:
 
 
 def with_news(items: Iterable[T], count: int, what: str, wanted: bool) -> Iterable[T]:
-    """Return items, and show how many items are done and how long the rest takes."""
+    """Return the items, and show the number of finished items and the remaining time."""
     if not wanted:
         return items
     if not sys.stderr.isatty():

@@ -1,7 +1,8 @@
-"""Records of runs and sweeps in MLflow. No other subpackage imports it.
+"""Records of runs and sweeps in MLflow. No other subpackage imports this package.
 
-Recording never disturbs training: whatever goes wrong here is reported in a sentence. Everything to
-record is first written into the folder of the run or sweep. A thread sends what MLflow lacks.
+Recording never stops training: every failure is reported in one sentence. Each record is first
+written into the folder of the run or sweep. A thread then sends to MLflow the parts that MLflow
+lacks.
 """
 
 from distvae.track.record import Status

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def download_run(record: str, store: Store) -> Path:
-    """Return a folder with what MLflow has of a run: best weights, configuration and history."""
+    """Return a folder with MLflow's copy of a run: best weights, configuration and history."""
     from distvae.data.folders import build_once, cache_folder
 
     model = _latest_model(store.open_client(), record)
@@ -26,7 +26,7 @@ def download_run(record: str, store: Store) -> Path:
 
 
 def _latest_model(client: "MlflowClient", record: str) -> "LoggedModel":
-    """Return the latest model of a run that was logged completely."""
+    """Return the latest completely logged model of a run."""
     complete = []
     for output in client.get_run(record).outputs.model_outputs:
         model = client.get_logged_model(output.model_id)
@@ -41,11 +41,11 @@ def _latest_model(client: "MlflowClient", record: str) -> "LoggedModel":
 
 
 def _download(store: Store, model: "LoggedModel", folder: Path) -> None:
-    """Copy those files of a logged model into a folder that make it the folder of a run."""
+    """Copy the files of a logged model that a run folder needs."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         try:
             downloaded = _data_of(store, model, scratch)
-        except Exception as error:  # buckets, and packages for them, have errors of their own
+        except Exception as error:  # storage libraries raise errors of many types
             raise Refusal(
                 f"its model {model.model_id} cannot be fetched from MLflow: {error_summary(error)}"
             ) from error

@@ -1,4 +1,4 @@
-"""Records of a run about its data, the program and the machine, as MLflow keeps them."""
+"""Facts about the data, the program and the machine of a run, in MLflow's form."""
 
 import json
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def run_info(folder: Path) -> "RunInfo | None":
-    """Return the facts in run.json, or None in the folder of a sweep."""
+    """Return the facts in run.json, or None in a sweep folder."""
     file = folder / "run.json"
     return cast("RunInfo", read_json(file)) if file.exists() else None
 
 
 def provenance_tags(info: "RunInfo | None") -> dict[str, str]:
-    """Return what a run recorded about the program and the machine, as tags."""
+    """Return the recorded facts about the program and the machine as tags."""
     if not info:
         return {}
     tags = {}
@@ -35,10 +35,10 @@ def provenance_tags(info: "RunInfo | None") -> dict[str, str]:
 def describe_data(
     client: "MlflowClient", record: str, info: "RunInfo", params: Mapping[str, str]
 ) -> None:
-    """Send what the data of a record is.
+    """Send the description of a record's data.
 
-    Another process may describe the same data after MLflow has looked whether it knows it. MLflow
-    then refuses the description, and knows the data when it is asked again.
+    Another process may describe the same data between MLflow's check for existing data and its
+    write. MLflow then refuses the description, and finds the data in a second attempt.
     """
     from mlflow.exceptions import MlflowException
 

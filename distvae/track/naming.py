@@ -1,7 +1,7 @@
-"""The names of metrics in MLflow, which shows those with one prefix together.
+"""The names of metrics in MLflow, which shows metrics with the same prefix together.
 
-A figure `pesq_wb` of the group `quality` is the metric `quality/pesq_wb`. Records that were made
-before there were groups have the plain names. Everywhere else figures have their plain names.
+A metric `pesq_wb` of the group `quality` is `quality/pesq_wb` in MLflow. Records from before groups
+existed have plain names. Outside this package, metrics have plain names.
 """
 
 import re
@@ -18,7 +18,7 @@ METRIC = re.compile(r"""metrics?\.(?:`([^`]+)`|"([^"]+)"|([\w.]+))""")
 
 
 def metric_name(figure: str, groups: Mapping[str, str]) -> str:
-    """Return the name of a figure in MLflow, where `groups` has the groups of figures."""
+    """Return the name of a metric in MLflow, where `groups` maps metrics to their groups."""
     return f"{groups[figure]}/{figure}" if figure in groups else figure
 
 
@@ -39,7 +39,7 @@ def model_name(sweep: str) -> str:
 
 
 def grouped_filter(where: str, metrics: Iterable[str]) -> str:
-    """Return a filter that names figures plainly as one that names metrics of MLflow."""
+    """Translate the plain names in a filter to the names of MLflow's metrics."""
     names = {figure_name(metric): metric for metric in sorted(metrics)}
 
     def rename(found: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
 """The two documents of a record, in the folder of a run or sweep.
 
-The process that trains writes what is to be recorded beside the epochs, and the process that sends
-writes what MLflow has. So none waits for the other.
+The training process writes `record.json`, the sending process writes `mlflow.json`. Neither process
+waits.
 """
 
 import json
@@ -13,15 +13,15 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import read_json
 
 RECORD = "record.json"
-"""The document with what is to be recorded."""
+"""The document with everything to record except the epochs."""
 SENT = "mlflow.json"
-"""The document with what MLflow has."""
+"""The document with the state of MLflow's copy."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Figures(TypedDict):
-    """Figures that belong to no line of epochs.jsonl."""
+    """Metrics that belong to no line of epochs.jsonl."""
 
     step: int
     when: int
@@ -29,7 +29,7 @@ class Figures(TypedDict):
 
 
 class Findings(TypedDict):
-    """What a sweep found, in words, and what to draw: settings, and metrics with directions."""
+    """The conclusions of a sweep as text, and the settings and metrics of its charts."""
 
     text: str
     varied: Sequence[str]
@@ -41,33 +41,33 @@ class Best(TypedDict):
 
     folder: str
     name: str
-    """The name to register its model under; empty for none."""
+    """The name to register its model under, or '' to register none."""
 
 
 class Record(TypedDict, total=False):
-    """What is to be recorded. Times are in milliseconds since 1970, as in MLflow."""
+    """The contents of a record. Times are in milliseconds since 1970, as in MLflow."""
 
     experiment: str
     name: str
     parent: str | None
-    """The folder of the sweep that it belongs to."""
+    """The folder of the sweep of this trial."""
     began: int
     tags: Mapping[str, str]
     params: Mapping[str, str]
     groups: Mapping[str, str]
-    """The groups of figures, with which the names of metrics begin."""
+    """The groups of metrics, which become the prefixes of their names."""
     figures: list[Figures]
     files: dict[str, str]
     """Files of the folder, by plain name, each with its folder in the record."""
     findings: Findings
     best: Best
     status: Status
-    """Missing while it goes on."""
+    """Absent while the run or sweep is running."""
     ended: int
 
 
 class Sent(TypedDict, total=False):
-    """What MLflow has. `store` has no password."""
+    """The state of MLflow's copy. `store` has no password."""
 
     id: str
     store: str
@@ -76,21 +76,21 @@ class Sent(TypedDict, total=False):
     model: str
     """The id of the logged model."""
     digests: dict[str, str]
-    """Checksums of what was sent, by item."""
+    """Checksums of the sent items."""
 
 
 def read_record(folder: Path) -> Record:
-    """Return what is to be recorded of a folder, or {}."""
+    """Return the record of a folder, or {}."""
     return cast(Record, _read(folder / RECORD))
 
 
 def read_sent(folder: Path) -> Sent:
-    """Return what MLflow has of a folder, or {}."""
+    """Return the state of MLflow's copy of a folder, or {}."""
     return cast(Sent, _read(folder / SENT))
 
 
 def write_document(folder: Path, name: str, document: Record | Sent) -> None:
-    """Write a document, replacing the one before, unless the folder was deleted."""
+    """Write a document, replacing the earlier one, unless the folder was deleted."""
     if folder.is_dir():
         Folder(folder).write(name, json.dumps(document, indent=1).encode())
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 Kind = Literal["run", "sweep", "trial"]
 BEST = "best:"
 SHORT = 8  # characters of an id that are shown
-MIN_PREFIX = 4  # characters of an id that may stand for it
+MIN_PREFIX = 4  # the shortest usable beginning of an id, in characters
 MAX_NAMED = 5  # records that a message about an ambiguous name lists
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run, sweep or trial, as MLflow knows it."""
+    """A run, sweep or trial in MLflow."""
 
     id: str
     kind: Kind
@@ -37,7 +37,7 @@ class Record:
     began: float
     """Seconds since 1970."""
     seconds: float | None
-    """None while it goes on, and if its end is unknown."""
+    """None for a record that is running, or whose end is unknown."""
     folder: Path
     parent: str | None
     metrics: dict[str, float]
@@ -66,7 +66,7 @@ def list_records(
 
 
 def _search(client: "MlflowClient", experiments: list[str], where: str) -> "list[Run]":
-    """Return the runs that a filter matches, with the groups of metrics or without."""
+    """Return the runs that a filter matches, whether or not their metrics have groups."""
     found = _all_pages(client.search_runs, experiments, where)
     if METRIC.search(where):
         every = _all_pages(client.search_runs, experiments)
@@ -106,8 +106,8 @@ def _record(run: "Run", experiment: str) -> Record:
 def find_folder(text: str, store: Store) -> Path:
     """Return the folder of a run or sweep.
 
-    It is given by its path, its id or the beginning of it, its name, or as the best of a sweep. A
-    run whose folder is on another machine is downloaded.
+    `text` is a path, an id or its beginning, a name, or `best:METRIC@SWEEP`. A run whose folder is
+    on another machine is downloaded.
     """
     if Path(text).is_dir():
         return Path(text)
@@ -124,7 +124,9 @@ def find_folder(text: str, store: Store) -> Path:
 
 
 def _has_folder(record: Record, store: Store) -> bool:
-    """Return whether the folder of a record exists, and was not replaced by that of a later run."""
+    """Return whether the folder of a record exists and still belongs to this record, not to a later
+    run.
+    """
     if not record.folder.is_dir():
         return False
     sent = read_sent(record.folder)
@@ -133,7 +135,7 @@ def _has_folder(record: Record, store: Store) -> bool:
 
 
 def _download(record: Record, store: Store, text: str) -> Path:
-    """Return a folder with what MLflow has of a run. It has only the results of a sweep."""
+    """Download MLflow's copy of a run into a folder. For a sweep, MLflow has only the results."""
     from distvae.track.download import download_run
 
     problem = "holds a later run" if record.folder.is_dir() else "is not on this machine"
@@ -152,10 +154,12 @@ def _download(record: Record, store: Store, text: str) -> Path:
 
 
 def _find(text: str, known: Sequence[Record], wanted: str = "record") -> Record:
-    """Return the record of an id, the beginning of one, or a name; `wanted` says what it is."""
+    """Return the record with this id, beginning of an id, or name. `wanted` is the noun for
+    messages.
+    """
     found = [record for record in known if _has_id(record, text)]
     found = found or [record for record in known if record.name == text]
-    # a folder that was replaced leaves its record behind
+    # a replaced folder leaves its record behind
     found = [record for record in found if record.folder.is_dir()] or found
     if len({record.folder for record in found}) > 1:
         listed = ", ".join(f"{r.id[:SHORT]} ({r.kind} in {r.folder})" for r in found[:MAX_NAMED])
@@ -191,9 +195,9 @@ def _find_best(text: str, store: Store) -> Record:
 
 
 def rank_trials(sweep: Record, known: Sequence[Record], metric: str | None = None) -> list[Record]:
-    """Return the finished trials of a sweep that have a metric, the best first.
+    """Return the finished trials of a sweep that have a metric, best first.
 
-    The default is the first metric that the sweep was ranked by.
+    The default is the first ranking metric of the sweep.
     """
     metrics = sweep_metrics(sweep)
     metric = metric or next(iter(metrics))
@@ -204,7 +208,7 @@ def rank_trials(sweep: Record, known: Sequence[Record], metric: str | None = Non
 
 
 def find_sweep(text: str, known: Sequence[Record]) -> Record:
-    """Return the sweep of a name, an id or a folder."""
+    """Return the sweep with this name, id or folder."""
     sweeps = [record for record in known if record.kind == "sweep"]
     if Path(text).is_dir():
         for record in sweeps:
@@ -218,7 +222,7 @@ def find_sweep(text: str, known: Sequence[Record]) -> Record:
 
 
 def sweep_metrics(sweep: Record) -> dict[str, str]:
-    """Return the metrics that a sweep was ranked by, each with `min` or `max`."""
+    """Return the ranking metrics of a sweep, each with `min` or `max`."""
     prefix = "metric."
     metrics = {}
     for name, direction in sweep.params.items():

@@ -1,7 +1,7 @@
-"""Send to MLflow what a folder has and MLflow lacks: sending again changes nothing.
+"""Send to MLflow the parts of a folder that MLflow lacks. Sending again changes nothing.
 
-The epochs are those of epochs.jsonl, and MLflow says which of them it has. Everything else is an
-item with a checksum, and the folder notes the checksum of what was sent.
+The epochs come from epochs.jsonl, and MLflow reports the epochs that it has. Everything else is an
+item with a checksum. The folder keeps the checksums of the sent items.
 """
 
 import hashlib
@@ -42,23 +42,23 @@ if TYPE_CHECKING:
     from distvae.train.documents import RunInfo
 
 METRICS_AT_ONCE = 1000
-"""Metrics that MLflow takes in one request."""
+"""The largest number of metrics in one request to MLflow."""
 PARAMS_AT_ONCE = 100
-"""Parameters that MLflow takes in one request."""
+"""The largest number of parameters in one request to MLflow."""
 EPOCH = "epoch"
-"""The figure of an epoch that is sent last. If MLflow has it, it has the others."""
+"""The metric of an epoch that is sent last. If MLflow has it, the epoch is complete."""
 EVALUATION = "evaluation"
 """The subfolder of a run whose pictures, sounds and tables are sent."""
 SUFFIXES = (".png", ".wav", ".csv", ".json")
 NOTE = "mlflow.note.content"
 """The tag with the description of a run, an experiment or a model."""
 DESCRIPTION = 5000
-"""Characters of a description that the registry takes."""
+"""The largest number of characters in a description that the registry accepts."""
 ALIAS = "best"
 """The registry's alias for the best run of a sweep."""
 
 Item = tuple[str, bytes, Callable[[], None]]
-"""Something to send: its name, its content, and what sends it."""
+"""An item to send: its name, its content, and the function that sends it."""
 
 
 class Sender:
@@ -82,7 +82,7 @@ class Sender:
         return self.sent["id"]
 
     def send(self, with_code: bool = False) -> Iterator[str]:
-        """Send what MLflow lacks, and yield what each answer was about.
+        """Send everything that MLflow lacks, and yield the subject of each answer.
 
         The model of a trial is sent without the code that opens it, unless `with_code`.
         """
@@ -100,7 +100,7 @@ class Sender:
     def _connected(self) -> Iterator[None]:
         """Find or create the record, and keep other processes from sending it.
 
-        After an error, or if another process has sent, it is looked up in MLflow again.
+        After an error, or after another process has sent, the record is looked up in MLflow again.
         """
         from filelock import FileLock
 
@@ -109,7 +109,7 @@ class Sender:
         if "experiment" not in self.record:
             raise Refusal(f"{self.folder / RECORD}: missing; the folder of a recorded run expected")
         parent = None if self._client else self._parent_id()
-        # a lock would create a folder that is gone; a sweep is locked before its trials
+        # a lock file would recreate a deleted folder; a sweep is locked before its trials
         lock = self.folder.resolve(strict=True) / f".{SENT}.lock"
         with FileLock(lock, is_singleton=True):
             before, self.sent = self.sent, read_sent(self.folder)
@@ -124,7 +124,8 @@ class Sender:
     def _parent_id(self) -> str | None:
         """Return the record of the sweep that this trial belongs to. Create it if necessary.
 
-        A trial whose folder is not in that of the sweep has been moved, or was made up.
+        A trial whose folder is outside the sweep's folder has been moved, or its parent is
+        invented.
         """
         folder = Path(self.record.get("parent") or "")
         is_above = folder.is_absolute() and self.folder.resolve().is_relative_to(folder.resolve())
@@ -152,7 +153,7 @@ class Sender:
         self._client = client
 
     def _note(self) -> None:
-        """Write down what MLflow has."""
+        """Write down the state of MLflow's copy."""
         self.sent["epochs"] = max(self._epochs, default=0)
         write_document(self.folder, SENT, self.sent)
 
@@ -184,7 +185,7 @@ class Sender:
         return [Metric(metric_name(name, groups), value, when, step) for name, value in values]
 
     def _items(self, with_code: bool) -> Iterator[Item]:
-        """Yield what there is to send beside the epochs, in this order."""
+        """Yield the items to send after the epochs, in this order."""
         record, info = self.record, run_info(self.folder)
         yield "params", b"", self._send_params
         if info:
@@ -208,7 +209,7 @@ class Sender:
         yield "status", json.dumps([status, record.get("ended")]).encode(), self._send_status
 
     def _files(self) -> Iterator[Item]:
-        """Yield the files of the record, and those of the evaluation. A link is no file."""
+        """Yield the files of the record and of the evaluation, without links."""
         found = {}
         for name, below in self.record["files"].items():
             path = self.folder / check_plain(name, str(self.folder / RECORD))
@@ -224,7 +225,7 @@ class Sender:
                 yield f"{below}/{path.name}", path.read_bytes(), log
 
     def _best(self, best: Best) -> Iterator[Item]:
-        """Yield the data of the best run below a sweep, and its registered model."""
+        """Yield the data of the best run of a sweep, and its registered model."""
         folder = path_inside(self.folder, best["folder"])
         if info := run_info(folder):
             params = read_record(folder).get("params", {})
@@ -236,7 +237,7 @@ class Sender:
             yield "registered", content, partial(self._register, model_name(best["name"]), run)
 
     def _send_params(self) -> None:
-        """Send parameters. MLflow refuses to change one, as a resumed run may."""
+        """Send parameters. A resumed run may change a parameter, which MLflow refuses."""
         from mlflow.entities import Param
 
         known = self.client.get_run(self.id).data.params
@@ -246,7 +247,7 @@ class Sender:
             self.client.log_batch(self.id, params=params[start : start + PARAMS_AT_ONCE])
 
     def _send_data(self, info: "RunInfo", params: Mapping[str, str]) -> None:
-        """Send what the data is, and of a run what it recorded about program and machine."""
+        """Send the description of the data, and for a run the facts about program and machine."""
         from mlflow.entities import RunTag
 
         if self.record["tags"].get("kind") != "sweep":
@@ -255,7 +256,7 @@ class Sender:
         describe_data(self.client, self.id, info, params)
 
     def _send_model(self, with_code: bool) -> None:
-        """Send the trained model as `mlflow.pyfunc.load_model` opens it.
+        """Send the trained model in the form that `mlflow.pyfunc.load_model` opens.
 
         The model holds the files that a run folder needs.
         """
@@ -274,7 +275,7 @@ class Sender:
         self.sent["model"] = str(model.model_id)
 
     def description(self) -> str:
-        """Return the card of this run's model, as far as MLflow takes it."""
+        """Return the card of this run's model, cut to the length that MLflow accepts."""
         return shortened(Card(self.folder).text, DESCRIPTION)
 
     def _send_findings(self, findings: Findings) -> None:
@@ -291,7 +292,7 @@ class Sender:
     def _register(self, name: str, best: "Sender") -> None:
         """Register the model of a run, and move the alias to it.
 
-        The description of the registered model is that of its best version.
+        The registered model takes the description of its best version.
         """
         from mlflow.exceptions import MlflowException
 

@@ -1,4 +1,6 @@
-"""A thread that sends to MLflow what folders have and MLflow lacks. Training never waits for it."""
+"""A thread that sends to MLflow the parts of folders that MLflow lacks. Training never waits for
+it.
+"""
 
 import math
 import os
@@ -16,13 +18,13 @@ from distvae.track.store import Store, error_summary, import_mlflow, without_sec
 MIN_PAUSE, MAX_PAUSE = 0.5, 5.0
 """Seconds between two rounds of sending."""
 SHARE = 0.05
-"""The share of the time that sending takes, unless `MAX_PAUSE` ends a pause."""
+"""The share of time spent on sending. `MAX_PAUSE` limits a pause."""
 PATIENCE = 60.0
-"""Seconds without an answer of MLflow after which the end of a training waits no longer."""
+"""At the end of training, sending stops after this many seconds without an answer from MLflow."""
 
 
 class Sending:
-    """The folders of a run or sweep that a thread sends. What fails is said once."""
+    """A thread that sends the folders of a run or sweep. It reports each failure once."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
@@ -36,7 +38,7 @@ class Sending:
         self._answered = math.inf
 
     def notify(self, folder: Path) -> None:
-        """Send soon what is new in a folder. The first notice imports MLflow."""
+        """Request to send a changed folder soon. The first request imports MLflow."""
         if not is_installed("mlflow"):
             self._say(folder, "the package mlflow is not installed")
             return
@@ -47,7 +49,7 @@ class Sending:
             self._thread.start()
 
     def finish(self) -> None:
-        """Wait until everything was sent, as long as MLflow answers."""
+        """Wait until everything has been sent, as long as MLflow answers."""
         self._over.set()
         thread, self._thread = self._thread, None
         self._answered = max(self._answered, time.monotonic())
@@ -69,7 +71,7 @@ class Sending:
         self._round()
 
     def _round(self) -> float:
-        """Send what has changed, until MLflow fails; return the seconds that it took."""
+        """Send the changed folders until MLflow fails, and return the duration in seconds."""
         began = time.monotonic()
         self.complete = True
         for folder in sorted(self._changed, reverse=True):  # a sweep after its trials
@@ -77,7 +79,7 @@ class Sending:
             try:
                 self._send(folder)
             except Exception as error:
-                if not folder.is_dir():  # it was deleted meanwhile
+                if not folder.is_dir():  # the folder has been deleted
                     continue
                 if isinstance(error, Refusal):
                     self._say(folder, str(error))
@@ -88,7 +90,7 @@ class Sending:
         return time.monotonic() - began
 
     def _send(self, folder: Path) -> None:
-        """Send one folder. Importing MLflow takes seconds in which it cannot answer."""
+        """Send one folder. Importing MLflow takes seconds without an answer."""
         self._answered = math.inf
         import_mlflow()
         self._answered = time.monotonic()
@@ -108,5 +110,5 @@ class Sending:
 
 
 def recorded_folders(root: Path) -> list[Path]:
-    """Return the folders below a root that have something to record."""
+    """Return the folders below a root that have a record."""
     return sorted(Path(place) for place, _, files in os.walk(root) if RECORD in files)

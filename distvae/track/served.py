@@ -1,6 +1,6 @@
-"""A trained model as `mlflow.pyfunc.load_model` opens it. Nothing is unpickled.
+"""A trained model in the form that `mlflow.pyfunc.load_model` opens. Nothing is unpickled.
 
-Logged models name this module, so it has to keep its name.
+Logged models contain the name of this module, so the module must keep its name.
 """
 
 import re
@@ -63,10 +63,10 @@ def _load_pyfunc(path: str) -> Served:
 
 
 def pack(run: Path, folder: Path, with_code: bool = True) -> None:
-    """Write a model into a folder as MLflow stores it.
+    """Write a model into a folder in MLflow's format.
 
-    The model has weights, settings, history and figures, a card and an example. The code that opens
-    it is hundreds of files, which take most of the time of sending a small model.
+    The model has weights, settings, history and metrics, a card and an example. The code that opens
+    the model is hundreds of files, which take most of the time to send a small model.
     """
     from mlflow.pyfunc import save_model
 
@@ -87,7 +87,7 @@ def pack(run: Path, folder: Path, with_code: bool = True) -> None:
 
 
 def _copy_run(run: Path, data: Path) -> None:
-    """Copy the files of a run that open it, and those that say how good it is."""
+    """Copy the files of a run that open it, and the files with its metrics."""
     refuse_strange_entries(run)
     names = [*NEEDED, check_plain(read_json(run / "best.json")["tensors"], str(run / "best.json"))]
     names += [*(name for name in HISTORY if (run / name).is_file()), *summaries(run)]
@@ -99,16 +99,16 @@ def _copy_run(run: Path, data: Path) -> None:
 def _example(info: "RunInfo") -> "Array":
     """Return two rows that rise through the range of the training data.
 
-    Early runs did not record that range.
+    Runs of early versions did not record the range.
     """
     low, high = info.get("range", (0.0, 1.0))
     return np.linspace(low, high, 2 * info["dims"], dtype=np.float32).reshape(2, -1)
 
 
 def _requirements() -> list[str]:
-    """Return the packages that this one needs, with their versions in this environment.
+    """Return the packages that this package needs, with their versions in this environment.
 
-    A build such as `+cpu` is in no public registry.
+    A local build such as `+cpu` is in no public registry, so it is left out.
     """
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     names = [re.split(r"[^\w-]", needed)[0] for needed in project["dependencies"]]

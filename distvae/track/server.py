@@ -1,6 +1,6 @@
 """MLflow's server for a cluster, on the loopback of its head.
 
-The database is on the head; a copy of it is on the storage that all machines share.
+The database is on the head. A copy of the database is on the shared storage.
 """
 
 import http.client
@@ -29,20 +29,20 @@ DATABASE = Path("~/mlflow/mlflow.db")
 COPY_FOLDER = "mlflow"
 """The folder of the storage that holds the copy."""
 COPY_INTERVAL = 20.0
-"""Seconds between two looks at whether the database has changed."""
+"""Seconds between two checks for a changed database."""
 MAX_MISSED = 3
-"""Looks in a row at which the companion does not listen, after which the server ends."""
+"""Consecutive checks without an answer from the companion, after which the server ends."""
 DRIVER_PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
 """The packages that contain the drivers of databases."""
 DEFAULT_DRIVERS = {"postgresql": "psycopg2"}
-"""The drivers of database URIs that name none."""
+"""The drivers of database URIs that name no driver."""
 
 
 def serve(storage: str, port: int, database: str | None, beside: str | None = None) -> None:
-    """Serve until asked to stop, unless another server runs already and keeps running.
+    """Serve until a signal arrives, unless another server runs already and keeps running.
 
-    A database file that is missing is restored from its copy. With `beside`, the address of a
-    companion such as Ray's head, the server ends a minute after its companion.
+    A missing database file is restored from its copy. With `beside`, the address of a companion
+    such as Ray's head, the server ends a minute after its companion.
     """
     if mlflow_answers(port) and (beside is None or _stays(port)):
         print(f"MLflow is served on {HOST}:{port} already")
@@ -71,8 +71,8 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
 
 
 def _stays(port: int) -> bool:
-    """Return whether a port is taken for longer than a server outlives its companion. An answer of
-    MLflow may be late.
+    """Return whether a port stays taken for longer than a server outlives its companion. MLflow may
+    answer late.
     """
     until = time.monotonic() + (MAX_MISSED + 1) * COPY_INTERVAL
     while _is_listening(f"{HOST}:{port}"):
@@ -114,7 +114,7 @@ def _is_listening(address: str) -> bool:
 
 
 def restore_database(file: Path, copies: Folder) -> None:
-    """Restore the database from its copy, on a head that has none."""
+    """Restore the database from its copy on a head without a database."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         return
@@ -136,7 +136,7 @@ FileVersion = tuple[int, int]
 def _copy_if_changed(
     file: Path | None, copies: Folder, copied: list[FileVersion]
 ) -> list[FileVersion]:
-    """Copy a database that has changed; return the versions of the latest copy."""
+    """Copy the database if it has changed; return the versions of the latest copy."""
     if file is None:
         return copied
     present = _file_versions(file)
@@ -146,7 +146,7 @@ def _copy_if_changed(
 
 
 def _file_versions(file: Path) -> list[FileVersion]:
-    """Return the versions of the database and its log, which is gone once MLflow has ended."""
+    """Return the versions of the database and its log. The log disappears when MLflow has ended."""
     versions = []
     for path in (file, file.with_name(f"{file.name}-wal")):
         with suppress(FileNotFoundError):
@@ -156,9 +156,9 @@ def _file_versions(file: Path) -> list[FileVersion]:
 
 
 def copy_database(file: Path, copies: Folder) -> bool:
-    """Copy the database as it is at one moment, while others write to it.
+    """Copy a consistent state of the database while MLflow writes to it.
 
-    Print a failure and return False, so that the next look tries again.
+    Print a failure and return False, so that the next check tries again.
     """
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -179,10 +179,10 @@ def copy_database(file: Path, copies: Folder) -> bool:
 def start_server(
     uri: str, port: int, artifacts: str | None = None, in_group: int | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start MLflow's server, which keeps artifacts at a place of its own unless one is given; its
+    """Start MLflow's server. By default the server keeps artifacts in its own folder. Its
     environment keeps the database's password from other users.
 
-    With 0 as `in_group` it is in a process group of its own, which Ctrl-C does not reach.
+    With 0 as `in_group` the server has its own process group, which Ctrl-C does not reach.
     """
     settings = {"MLFLOW_BACKEND_STORE_URI": uri, "PYTHONWARNINGS": "ignore"}
     if artifacts:
@@ -193,7 +193,7 @@ def start_server(
 
 
 def ended_by_itself(server: "subprocess.Popen[bytes]") -> Refusal:
-    """Return the refusal for a server that has ended without being asked to."""
+    """Return the refusal for a server that ended without a request."""
     return Refusal(f"MLflow's server ended with {server.returncode}; its messages stand above")
 
 

@@ -24,13 +24,13 @@ SERVER_OPTIONS = (
     "--uvicorn-opts",
     "--log-level warning --timeout-graceful-shutdown 5",
 )
-"""Options of MLflow's server. Without a limit in seconds, Ctrl-C waits until browsers have closed
-their connections.
+"""Options of MLflow's server. Without a timeout, Ctrl-C waits until browsers have closed their
+connections.
 """
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
-    # a server that is down must not hold up training for minutes
+    # a dead server must not delay training for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -38,7 +38,7 @@ QUIET = {
     # jobs are for language models, and would keep four processes waiting
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""Environment variables that keep MLflow quiet and quick to give up."""
+"""Environment variables that make MLflow quiet and quick to give up."""
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """The tag by which MLflow's pages recognise an experiment about training."""
 
@@ -60,7 +60,7 @@ def import_mlflow() -> None:
 
 
 def error_summary(error: Exception) -> str:
-    """Return what went wrong on one line, without secrets."""
+    """Return the message of an error on one line, without secrets."""
     text = without_secrets(cause(error))
     if "Max retries exceeded" in text:
         return "nothing answers there"
@@ -75,7 +75,7 @@ class Store:
 
     @classmethod
     def find(cls, root: Path) -> "Store":
-        """Return the store of MLFLOW_TRACKING_URI, or the one in a folder of runs."""
+        """Return the store in MLFLOW_TRACKING_URI, or the store in a folder of runs."""
         uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
         scheme, slashes, rest = uri.partition(":///")
         if slashes and scheme == "sqlite":
@@ -91,7 +91,7 @@ class Store:
 
     @property
     def viewer(self) -> str:
-        """The address, or the command, by which a person can look at the records."""
+        """The address or the command for a person to view the records."""
         return without_secrets(self.uri) if self.uri.startswith("http") else "distvae ui"
 
     def client(self) -> "MlflowClient":

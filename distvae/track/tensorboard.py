@@ -1,4 +1,4 @@
-"""TensorBoard: the figures of a run as event files in its folder."""
+"""TensorBoard: the metrics of a run as event files in its folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +13,19 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """The event files of a run. Each process writes all epochs anew."""
+    """The event files of a run. Each process writes all epochs again."""
 
     def __init__(self, run: Path) -> None:
         from tensorboardX import SummaryWriter
 
         self.run = run
-        self._epochs = self._figures = 0  # that were written
+        self._epochs = self._figures = 0  # already written
         for old in (run / FOLDER).glob("events.*"):
             old.unlink()
         self._writer = SummaryWriter(str(run / FOLDER))
 
     def update(self, record: Record) -> None:
-        """Write the epochs and the figures that are new."""
+        """Write the new epochs and metrics."""
         from distvae.train.run import read_epochs
 
         if not self._epochs:

@@ -1,4 +1,4 @@
-"""The record of a run or sweep while it goes on."""
+"""The record of a running run or sweep."""
 
 import json
 import math
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tracker:
-    """The record of a run or sweep. Whatever fails is said once, and training goes on."""
+    """The record of a run or sweep. A failure is reported once, and training continues."""
 
     folder: Path
     """The folder of the run or sweep, which keeps the record."""
@@ -44,10 +44,10 @@ class Tracker:
     params: Mapping[str, object]
     tags: Mapping[str, str]
     parent: Path | None = None
-    """The folder of the sweep that it belongs to."""
+    """The folder of the sweep of this trial."""
     sinks: Sequence[str] = ()
     state: Folder | None = None
-    """The folder that training writes epochs into, if it is another one."""
+    """The folder that training writes epochs into, if it is not `folder`."""
     _began: int = field(default_factory=lambda: _now())
     _record: Record | None = None
     _board: TensorBoard | None = None
@@ -63,7 +63,7 @@ class Tracker:
         parent: Path | None = None,
         root: Path = Path("runs"),
     ) -> "Tracker":
-        """Return the tracker of a run. It writes nothing before the first epoch has ended."""
+        """Return the tracker of a run. It writes nothing before the end of the first epoch."""
         tags = run_tags(recipe, folder, parent)
         sending = Sending(Store.find(root), folder)
         params = flatten(config)
@@ -87,21 +87,23 @@ class Tracker:
 
     @property
     def viewer(self) -> str:
-        """The address, or the command, by which a person can look at the record."""
+        """The address or the command for a person to view the record."""
         return self.sending.store.viewer if self.sending else ""
 
     def begin(self) -> None:
-        """Write down what the record is."""
+        """Write the description of the record."""
         self._change(lambda record: None)
 
     def epoch(self, epoch: "Epoch") -> None:
-        """Record an epoch that training has written down."""
+        """Record an epoch that training has written to its folder."""
         if self.state and self.state.place != Folder(self.folder).place:
             self._attempt("copying the epochs", self._copy_epochs)
         self._change(lambda record: _add_groups(record, epoch.metrics()))
 
     def figures(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record figures that are no epoch's. MLflow draws figures of one step as bars."""
+        """Record metrics that belong to no epoch. MLflow draws the metrics of a single step as
+        bars.
+        """
         found = {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
         def add(record: Record) -> None:
@@ -111,9 +113,9 @@ class Tracker:
         self._change(add)
 
     def findings(self, text: str, varied: Sequence[str], ranked: Mapping[str, str]) -> None:
-        """Record what a sweep found, in words, and what to draw: settings and figures.
+        """Record the conclusions of a sweep as text, and the settings and metrics of its charts.
 
-        `ranked` has the directions of the figures that rank trials.
+        `ranked` has the directions of the metrics that rank trials.
         """
         groups = groups_of(ranked)
         metrics = {metric_name(name, groups): direction for name, direction in ranked.items()}
@@ -121,23 +123,23 @@ class Tracker:
         self._change(lambda record: record.update({"findings": found}))
 
     def best(self, run: Path, name: str) -> None:
-        """Record the best run below this sweep, and a name to register its model under, or none."""
+        """Record the best run of this sweep, and the name to register its model under, or ''."""
         folder = str(run.absolute().relative_to(self.folder.absolute()))
         self._change(lambda record: record.update({"best": {"folder": folder, "name": name}}))
 
     def files(self, paths: Iterable[Path], below: str) -> None:
-        """Record files of this folder, to be found below a folder of the record."""
+        """Record files of this folder under a folder of the record."""
         names = {path.name: below for path in paths}
         self._change(lambda record: record["files"].update(names), goes_on=False)
 
     def pause(self) -> None:
-        """Close the files of the sinks; the run goes on later, maybe in another process."""
+        """Close the files of the sinks. The run may continue later in another process."""
         if self._board:
             self._attempt("writing for tensorboard", self._board.close)
         self._board = None
 
     def close(self, status: Status = "FINISHED") -> None:
-        """Record the end. A run that fails before its first epoch is recorded by this alone."""
+        """Record the end. For a run that fails before its first epoch this is the whole record."""
         self._change(
             lambda record: record.update({"status": status, "ended": _now()}), goes_on=False
         )
@@ -145,12 +147,12 @@ class Tracker:
         self.wait()
 
     def wait(self) -> None:
-        """Wait until MLflow has everything, as long as it answers."""
+        """Wait until MLflow has everything, as long as MLflow answers."""
         if self.sending:
             self.sending.finish()
 
     def _change(self, change: Callable[[Record], object], goes_on: bool = True) -> None:
-        """Change the record, and have it sent. Do nothing without a folder."""
+        """Change the record, and request to send it. Do nothing without a folder."""
 
         def write() -> None:
             record = self._record or read_record(self.folder) or self._new()
@@ -193,7 +195,7 @@ class Tracker:
         Folder(self.folder).write(EPOCHS, self.state.read(EPOCHS))
 
     def _attempt(self, what: str, action: Callable[[], object]) -> bool:
-        """Return whether an action succeeded. The first failure is said."""
+        """Return whether an action succeeded. Report the first failure."""
         try:
             action()
         except Exception as error:
@@ -206,7 +208,7 @@ class Tracker:
 
 
 def run_tags(recipe: str, folder: Path, parent: Path | None = None) -> dict[str, str]:
-    """Return the tags by which a run is found. One with a parent is a trial."""
+    """Return the tags that identify a run. A run with a parent is a trial."""
     return {
         "kind": "trial" if parent else "run",
         "recipe": recipe,

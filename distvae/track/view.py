@@ -1,6 +1,7 @@
-"""The charts of a sweep on MLflow's page: parallel coordinates, and a scatter of two figures.
+"""The charts of a sweep on MLflow's page: parallel coordinates, and a scatter plot of two metrics.
 
-MLflow keeps such a view as a tag of the experiment, and the key of the tag is in its address.
+MLflow keeps this view as a tag of the experiment, and the address of the view contains the key of
+the tag.
 """
 
 import json
@@ -12,14 +13,14 @@ from distvae.track.store import Store
 TAG = "mlflow.sharedViewState."
 """The beginning of the tags with views."""
 TRAINING = "workflowType=machine_learning"
-"""The page of MLflow that is about training; it has another about language models."""
+"""The part of MLflow's page for training. Another part is for language models."""
 SECTION = "ranked"
 MAX_RUNS = 100
 """Trials in a chart."""
 
 
 def view_path(experiment: str, sweep: str) -> str:
-    """Return the address, below that of MLflow, of the view of a sweep."""
+    """Return the address of the view of a sweep, relative to MLflow's address."""
     state = f"compareRunsMode=CHART&viewStateShareKey={quote(sweep)}"
     return f"#/experiments/{experiment}/runs?{TRAINING}&{state}"
 
@@ -55,7 +56,9 @@ def view_state(sweep: str, varied: Sequence[str], ranked: Mapping[str, str]) -> 
 
 
 def _charts(varied: Sequence[str], ranked: Sequence[str]) -> list[dict[str, object]]:
-    """Return parallel coordinates, the scatter if there are two figures, and bars of each."""
+    """Return parallel coordinates, a scatter plot of the first two metrics, and bars of each
+    metric.
+    """
     coordinates = {"selectedParams": varied, "selectedMetrics": ranked}
     charts = [_chart("PARALLEL", "coordinates", coordinates)]
     if len(ranked) > 1:

@@ -1,7 +1,7 @@
-"""Baselines: methods without a model, scored on the data of a configuration as models are.
+"""Baselines: methods without a trained model, scored on the same data as models.
 
-Nothing is chosen by the clean reference. Baselines for pictures estimate the noise level; those for
-sounds are given it.
+No baseline uses the clean reference to choose a setting. Baselines for pictures estimate the noise
+level; baselines for sounds are given the level.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.scoring import score_recordings
 
 MEANINGLESS = ("live_atoms", "dead_atoms")
-"""Figures that mean nothing for components, which may be weak but are never dead."""
+"""Metrics that mean nothing for components, which may be weak but are never dead."""
 
 
 def score_baseline(name: str, config: Config, progress: bool = False) -> dict[str, float]:
@@ -33,7 +33,7 @@ def score_baseline(name: str, config: Config, progress: bool = False) -> dict[st
 
 
 def _restored(name: str, windows: HasWindows, level: float | None) -> dict[str, float]:
-    """Return the scores against the clean reference; of a sound also the gains."""
+    """Return the scores against the clean reference, and for a sound also the gains."""
     if not windows.corruption:
         raise Refusal(
             "data.noise, data.snr, data.drop: the data is not damaged, so there is nothing to"

@@ -11,17 +11,17 @@ Filler = Callable[[Floats, int], Floats]
 """A function of one channel with missing samples, and its rate."""
 
 SECONDS = 0.064
-"""Length of a frame; frames overlap by half."""
+"""Length of a frame in seconds; frames overlap by half."""
 HISTORY = 0.00625
-"""Seconds before a sample from which it is predicted: a period of a voice at 160 Hz."""
+"""Seconds of sound that predict the next sample: one period of a voice at 160 Hz."""
 FITS = 10
-"""Times that predictor and missing samples are fitted in turns."""
+"""Number of alternations between fitting the predictor and fitting the missing samples."""
 RIDGE = 1e-9
-"""Share of the power added to it, so that a frame which nothing predicts has a predictor."""
+"""Ridge relative to the power. With it, every frame has a predictor."""
 
 
 def linear(holed: Floats, rate: int) -> Doubles:
-    """Draw straight lines between observed samples."""
+    """Interpolate linearly between observed samples."""
     missing = np.isnan(holed)
     filled = holed.astype(np.float64)
     filled[missing] = np.interp(np.flatnonzero(missing), np.flatnonzero(~missing), holed[~missing])
@@ -29,8 +29,8 @@ def linear(holed: Floats, rate: int) -> Doubles:
 
 
 def autoregressive(holed: Floats, rate: int) -> Doubles:
-    """Minimise the squared errors of linear prediction, in turns with the predictor (Janssen,
-    Veldhuis and Vries, 1986), frame by frame.
+    """Minimise the squared errors of linear prediction frame by frame, alternately over the missing
+    samples and the predictor (Janssen, Veldhuis and Vries, 1986).
     """
     length = min(max(2, 2 * round(SECONDS * rate / 2)), len(holed))
     taper = np.hanning(length + 2)[1:-1]
@@ -57,7 +57,7 @@ def _filled(values: Doubles, missing: NDArray[np.bool_], order: int) -> Doubles:
 
 
 def _predictor(values: Doubles, order: int) -> Doubles:
-    """Return the filter (order + 1,) that leaves the error of linear prediction."""
+    """Return the filter (order + 1,) whose output is the linear prediction error."""
     from scipy.linalg import solve_toeplitz
 
     lags = np.correlate(values, values, "full")[len(values) - 1 :][: order + 1]
@@ -66,9 +66,9 @@ def _predictor(values: Doubles, order: int) -> Doubles:
 
 
 def _least_errors(values: Doubles, missing: NDArray[np.bool_], predictor: Doubles) -> Doubles:
-    """Return the missing values for which the errors of prediction have the least squares.
+    """Return the missing values that minimise the squared prediction errors.
 
-    These solve linear equations with a band of the predictor's autocorrelation.
+    The values solve a banded linear system made of the predictor's autocorrelation.
     """
     from scipy.linalg import solveh_banded
 

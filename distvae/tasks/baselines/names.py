@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def find_method(name: str, known: Mapping[str, T], what: str) -> T:
-    """Return the baseline of a name; refuse one that does not suit the data."""
+    """Return the baseline with this name. Refuse a baseline that does not suit the data."""
     if name not in known:
         raise Refusal(f"{name}: no method for {what}; {', '.join(known)} expected")
     return known[name]

@@ -1,8 +1,8 @@
-"""Baselines for pictures from scikit-image, and BM3D. They are given a noise level that is
-estimated on the noisy picture, or the level in `train.sigma`. Groups of windows, which are the
-default of `denoise`, are among them, so that tables compare them.
+"""Baselines for pictures: scikit-image, BM3D, and the groups of windows that `denoise` uses by
+default. A baseline uses the noise level in `train.sigma`, or else estimates it on the noisy
+picture.
 
-The strength of non-local means and total variation is chosen on that picture alone, by the
+The strength of non-local means and total variation is chosen on the noisy picture alone, by the
 prediction of held-out pixels (Batson and Royer, 2019; scikit-image's `calibrate_denoiser`).
 """
 
@@ -79,8 +79,8 @@ def wavelet(noisy: Floats, sigma: float, axis: int | None) -> Floats:
 
 
 def bm3d(noisy: Floats, sigma: float, axis: int | None) -> Floats:
-    """Denoise by block matching and 3D filtering (Dabov, Foi, Katkovnik and Egiazarian, 2007), as
-    its authors' package does it; colours by way of luminance.
+    """Denoise by block matching and 3D filtering (Dabov, Foi, Katkovnik and Egiazarian, 2007) with
+    the package of its authors. Colours are denoised in luminance and chrominance.
     """
     refuse_missing("bm3d", "bm3d")
     from bm3d import bm3d, bm3d_rgb
@@ -92,7 +92,7 @@ def bm3d(noisy: Floats, sigma: float, axis: int | None) -> Floats:
 def _calibrated(
     denoise: Callable[..., Floats], noisy: Floats, fixed: Mapping[str, object], **strengths: Floats
 ) -> Floats:
-    """Denoise with the strength that predicts pixels best, unless there is no noise."""
+    """Denoise with the strength that predicts held-out pixels best, unless there is no noise."""
     from skimage.restoration import calibrate_denoiser
 
     if not any(values.any() for values in strengths.values()):
@@ -103,7 +103,7 @@ def _calibrated(
 
 
 def biharmonic(corrupted: Floats, missing: NDArray[np.bool_]) -> Floats:
-    """Fill in missing pixels with a surface whose bilaplacian is zero there."""
+    """Fill in missing pixels with a surface whose bilaplacian is zero at these pixels."""
     from skimage.restoration import inpaint_biharmonic
 
     filled = []

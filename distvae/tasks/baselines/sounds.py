@@ -1,6 +1,5 @@
-"""Baselines for sounds under white noise, whose level they are given unlike models, and for sounds
-with missing samples. Groups of windows, which are the default of `denoise`, are among them, so that
-tables compare them. They are given nothing.
+"""Baselines for sounds with white noise or missing samples, and the groups of windows that
+`denoise` uses by default. Baselines for noise are given its level, unlike models and groups.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ Gain = Callable[[Floats, Floats], Floats]
 """A function of the prior and posterior signal-to-noise ratios of each frequency."""
 
 SECONDS = 0.064
-"""Length of a frame; frames overlap by three quarters."""
+"""Length of a frame in seconds; frames overlap by three quarters."""
 FLOOR = 10**-2.5
 """The smallest prior ratio, which lowers noise by 25 dB."""
 NEIGHBOURS = 5
@@ -80,7 +79,7 @@ def wiener_gain(prior: Floats, posterior: Floats) -> Floats:
 
 
 def stsa_gain(prior: Floats, posterior: Floats) -> Floats:
-    """Return the expected amplitude of that signal over the observed amplitude."""
+    """Return the expected amplitude of a Gaussian signal divided by the observed amplitude."""
     from scipy.special import i0e, i1e
 
     v = prior / (1 + prior) * posterior

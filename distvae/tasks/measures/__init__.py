@@ -1,6 +1,6 @@
-"""Measures of a trained model on a split, which `eval.metrics` may name beside those of recordings.
+"""Metrics of a trained model on a split. `eval.metrics` may name them beside metrics of recordings.
 
-The table `MEASURES` states what each measure needs and the figures it gives; docs/measures.md names
+The table `MEASURES` has the requirements and the outputs of each measure; docs/measures.md names
 the papers.
 """
 
@@ -25,12 +25,12 @@ class Measure(NamedTuple):
     """One entry of `eval.metrics`."""
 
     missing: Callable[[Config], str]
-    """A function that says what a configuration lacks for the measure; '' if nothing."""
+    """A function that returns what the configuration lacks for the measure, or ''."""
     measure: Callable[[Subject], Figures]
     figures: tuple[str, ...]
-    """The names of the figures."""
+    """The names of the metrics that the measure returns."""
     group: Group = "quality"
-    """The group of the figures."""
+    """The group of the metrics."""
 
 
 MEASURES: dict[str, Measure] = {
@@ -50,7 +50,9 @@ for measure in MEASURES.values():
 
 
 def figure_names(names: Iterable[str]) -> list[str]:
-    """Return the names of the figures of some measures; a measure not listed here has one."""
+    """Return the names of the metrics of some measures. A measure without an entry here has one
+    metric.
+    """
     figures: list[str] = []
     for name in names:
         figures += MEASURES[name].figures if name in MEASURES else [name]
@@ -58,12 +60,12 @@ def figure_names(names: Iterable[str]) -> list[str]:
 
 
 def measures_for(figure: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of some measures that give a figure."""
+    """Return the measures that compute a metric."""
     return tuple(name for name in names if figure in figure_names([name]))
 
 
 def refuse_impossible_measures(config: Config) -> None:
-    """Refuse the first measure that a configuration can never give, or whose package is missing."""
+    """Refuse the first measure that a configuration cannot compute, or whose package is missing."""
     if recordings_of(config.data) is not None:
         refuse_missing("evaluating recordings", "librosa", "pystoi", "pandas")
     for name in config.eval.metrics:
@@ -74,7 +76,7 @@ def refuse_impossible_measures(config: Config) -> None:
 
 
 def refuse_missing_labels(config: Config) -> None:
-    """Refuse measures that a configuration can never give, or whose classes the data lacks."""
+    """Refuse measures that a configuration cannot compute, or that need classes the data lacks."""
     refuse_impossible_measures(config)
     for name in config.eval.metrics:
         if name in MEASURES and MEASURES[name].missing is needs_classes:
@@ -82,7 +84,7 @@ def refuse_missing_labels(config: Config) -> None:
 
 
 def measure_run(run: Run, split: str, progress: bool = False) -> tuple[Figures, list[str]]:
-    """Return the figures of a run's measures on a split, and notes on what they left out."""
+    """Return the metrics of a run's measures on a split, and notes on omitted metrics."""
     refuse_impossible_measures(run.config)
     subject = Subject(run, split)
     figures: Figures = {}

@@ -1,9 +1,9 @@
-"""The number of values of a code that change the output, independent of their scale.
+"""The effective number of values of a code that change the output, independent of their scale.
 
 The effect of a value on a row is the distance by which the decoder's output (log power, logits,
-means) moves when that value alone is set to zero: the mean of a Gaussian prior, a spike, or a bit
-that is off. A decoder can rescale a value without changing SDM-VAE's objective. That changes the
-size of the value, but not its effect.
+means) moves when this value alone is set to zero. Zero is the mean of a Gaussian prior, a spike, or
+an inactive bit. A decoder can rescale a value without changing SDM-VAE's objective. Rescaling
+changes the size of the value, but not its effect.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from distvae.tasks.measures.subject import Subject
 from distvae.train.run import VALUES
 
 ROWS = 4096
-"""The most rows that are measured."""
+"""The largest number of rows that are measured."""
 
 
 def effects(subject: Subject) -> dict[str, float]:
@@ -33,7 +33,7 @@ def effects(subject: Subject) -> dict[str, float]:
 
 @torch.no_grad()
 def moved(output: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
-    """Return (B, H) the distance by which an output moves without each value of a code."""
+    """Return (B, H) the distance by which the output moves when each value of a code is zeroed."""
     without = codes[:, None] * (1 - torch.eye(codes.shape[1]))
     distance: Tensor = torch.linalg.vector_norm(output(without) - output(codes[:, None]), dim=-1)
     return distance

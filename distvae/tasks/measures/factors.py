@@ -75,9 +75,10 @@ def importances(codes: Array, levels: Labels) -> tuple[float, float, float]:
 def predictability_gap(codes: Array, levels: Labels, ordered: tuple[bool, ...]) -> float:
     """Return SAP (Kumar, Sattigeri and Balakrishnan, ICLR 2018).
 
-    For each factor, take the score of the value of the codes that predicts it best, and subtract
-    that of the second best. SAP is the mean over factors. An ordered factor is predicted by a line
-    and scored by R^2, others by thresholds and balanced accuracy above chance.
+    For each factor, rank the values of the codes by how well they predict the factor, and subtract
+    the second best score from the best. SAP is the mean over factors. An ordered factor is
+    predicted by a line and scored by R^2. Another factor is predicted by thresholds and scored by
+    balanced accuracy above chance.
     """
     gaps = []
     for level, is_ordered in zip(levels.T, ordered, strict=True):
@@ -87,7 +88,7 @@ def predictability_gap(codes: Array, levels: Labels, ordered: tuple[bool, ...]) 
 
 
 def _gap(scores: list[float]) -> float:
-    """Return the best score minus the second best, which is 0 if there is only one."""
+    """Return the best score minus the second best score, or the only score."""
     second, best = sorted([0.0, *scores])[-2:]
     return best - second
 
@@ -95,7 +96,7 @@ def _gap(scores: list[float]) -> float:
 def _concentration(shares: Doubles) -> Doubles:
     """Return one minus the normalised entropy of each row of (N, K).
 
-    That is 1 if all of a row is in one place, and 0 if it is spread evenly.
+    The result is 1 if one entry has the whole mass of a row, and 0 if the mass is uniform.
     """
     from scipy.stats import entropy
 

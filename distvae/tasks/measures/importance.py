@@ -2,10 +2,10 @@
 
     L_k = E log 1/k sum_i p(x | z_i) p(z_i) / q(z_i | x),    z_1 .. z_k ~ q(z | x)
 
-L_1 is the bound that is reported beside it. L_k never decreases with k, and approaches log p(x).
-Spike-and-slab posteriors are sampled with hard gates and weighted by their mixture of an atom at
-zero and a density elsewhere. SDM-VAE's prior variances and the prior of pseudo-inputs belong to the
-row, so the bound is one of log p(x) given them.
+L_1 is the reported bound. L_k never decreases with k, and approaches log p(x). Spike-and-slab
+posteriors are sampled with hard gates and weighted by their mixture of an atom at zero and a
+density elsewhere. SDM-VAE's prior variances and the prior of pseudo-inputs depend on the row, so
+L_k then bounds log p(x) given the prior of the row.
 """
 
 import math
@@ -42,7 +42,7 @@ def by_row(run: Run, rows: Rows, draws: int) -> Tensor:
 
 
 def weighted(model: LatentModel[Q], batch: Batch, q: Q, draws: int, noise: Noise) -> Tensor:
-    """Return (B,) the logarithm of the mean of p(x, z) / q(z | x) over so many draws."""
+    """Return (B,) the logarithm of the mean of p(x, z) / q(z | x) over `draws` draws."""
     z, _ = q.points(draws, noise)
     log_weight = model.log_likelihood(batch, z) + q.log_ratio(z)
     return log_weight.double().logsumexp(1) - math.log(draws)

@@ -1,11 +1,11 @@
-"""Requirements of measures: each function says what a configuration lacks, or returns ''."""
+"""Requirements of measures: each function returns what a configuration lacks, or ''."""
 
 from distvae.config import Config
 from distvae.data.family import HasFactors, HasLabels, family_of, kinds_with
 
 
 def needs_nothing(config: Config) -> str:
-    """Require no more than a model."""
+    """Require only a model."""
     return ""
 
 

@@ -35,11 +35,10 @@ def linear(subject: Subject) -> dict[str, float]:
 
 
 def sgd(subject: Subject) -> dict[str, float]:
-    """Return the accuracy of a net on plain codes after 20 epochs of gradient descent.
+    """Return the accuracy of a net on raw codes after 20 epochs of gradient descent.
 
     Without hidden layers this is the linear layer of the code of [Re] Variational Sparse Coding,
-    without the ReLU that its notebook puts before the cross-entropy. Its report says that there
-    are two layers.
+    without the ReLU before the cross-entropy in its notebook. The report describes two layers.
     """
     from sklearn.neural_network import MLPClassifier
 
@@ -62,7 +61,7 @@ def sgd(subject: Subject) -> dict[str, float]:
 def mlp(subject: Subject) -> dict[str, float]:
     """Return the accuracy of a net with one hidden layer of 128 units on standardised codes.
 
-    Its training stops early, by a tenth of the labelled rows.
+    Training stops early, based on a tenth of the labelled rows.
     """
     from sklearn.neural_network import MLPClassifier
 
@@ -72,7 +71,7 @@ def mlp(subject: Subject) -> dict[str, float]:
 
 
 def _refuse_few(labels: Labels) -> None:
-    """Refuse too few labels for every class to be in a tenth of them and in the rest."""
+    """Refuse too few labels: each class must occur in the held-out tenth and in the rest."""
     _, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2 or math.ceil(len(labels) / 10) < len(counts):
         raise Refusal(

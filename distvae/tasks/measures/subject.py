@@ -1,4 +1,4 @@
-"""The subject of measures: a run and a split, with codes, classes and factors of its rows."""
+"""The run and split that measures evaluate, with the codes, classes and factors of the rows."""
 
 from functools import cached_property
 from itertools import compress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distvae.data.dataset import Labels
 
 LABELLED = -5
-"""The epoch whose row order decides which training rows are labelled, the same for every seed."""
+"""The epoch whose row order selects the labelled training rows. It is the same for every seed."""
 
 
 class Labelled(NamedTuple):
@@ -34,7 +34,7 @@ class Labelled(NamedTuple):
 
 
 class Factored(NamedTuple):
-    """Codes with the levels of the factors that decide their data points."""
+    """Codes with the levels of the factors that generated their data points."""
 
     codes: Array
     levels: "Labels"
@@ -42,7 +42,9 @@ class Factored(NamedTuple):
 
 
 class Subject:
-    """A run and the split it is evaluated on; what several measures need is computed once."""
+    """A run and the split that it is evaluated on. Values that several measures need are computed
+    once.
+    """
 
     def __init__(self, run: Run, split: str) -> None:
         self.run, self.split = run, split
@@ -94,7 +96,7 @@ class Subject:
 
     @cached_property
     def factored(self) -> Factored:
-        """The codes of the evaluated rows, and the factors that vary among them."""
+        """The codes of the evaluated rows, and the factors that vary between these rows."""
         known = factors_of(self.run.config.data)
         if known is None:
             raise Refusal(
@@ -129,7 +131,7 @@ def code(q: Posterior, kind: str) -> Tensor:
     """Return the code (B, H) of a posterior, of a kind named by `eval.codes`.
 
     "mean" is the posterior mean, "gated" the mean times the probability of the gate, and "binary"
-    says which values are active.
+    marks the active values.
     """
     if isinstance(q, SpikeAndSlab):
         return {"mean": q.mean, "gated": q.code, "binary": (q.gamma > 0.5).float()}[kind]

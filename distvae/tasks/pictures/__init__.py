@@ -1,7 +1,7 @@
 """Pictures of a trained model. Each function returns a matplotlib figure, and `save` writes it.
 
-Colours are those of Okabe and Ito, and colour maps are perceptually uniform, so that no picture
-depends on telling red from green.
+Pictures use the palette of Okabe and Ito and perceptually uniform colour maps, so that readers who
+cannot tell red from green can read them.
 """
 
 from distvae.tasks.pictures.batches import QualityPoint, quality_by_batch

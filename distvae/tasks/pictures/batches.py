@@ -1,4 +1,4 @@
-"""The quality of trainings in batches of several sizes."""
+"""Model quality by batch size."""
 
 import math
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ class QualityPoint(NamedTuple):
     """The quality of one training."""
 
     way: str
-    """The scaling of its learning rates."""
+    """The scaling rule of the learning rates."""
     lasting: str
-    """How long it was, beside the others."""
+    """The length of the training, relative to the other trainings."""
     batch: int
     quality: float
     """NaN if training diverged."""
 
 
 def quality_by_batch(points: Sequence[QualityPoint], title: str, label: str) -> "Figure":
-    """Draw quality against the batch, a line for each way and a panel for each length."""
+    """Draw quality by batch size, with a line for each scaling rule and a panel for each length."""
     lastings = list(dict.fromkeys(point.lasting for point in points))
     figure = new_figure(5.0 * len(lastings), 4.2)
     panels = figure.subplots(1, len(lastings), sharey=True, squeeze=False)[0]

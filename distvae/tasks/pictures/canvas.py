@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 Drawing = Callable[[], "Figure"]
 """A function of this package with its arguments (`functools.partial`), so that another process can
-be asked to call it.
+call it.
 """
 Picture = tuple[str, Drawing]
-"""A name and how to draw it."""
+"""The name of a picture, and the function that draws it."""
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 GREY = "#8c8c8c"
@@ -47,12 +47,12 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def entitle(figure: "Figure", title: str) -> None:
-    """Write a title over a figure. Names of files may stand in it, and are no formulas."""
+    """Write a title over a figure. Characters of file names are not read as formulas."""
     figure.suptitle(title.replace("$", r"\$"), wrap=True)
 
 
 def panels(figure: "Figure", count: int, columns: int) -> list["Axes"]:
-    """Return so many axes, in rows of `columns`."""
+    """Return `count` axes, in rows of `columns`."""
     axes = figure.subplots(math.ceil(count / columns), columns, squeeze=False)
     for place in range(count, axes.size):
         axes.flat[place].remove()
@@ -70,7 +70,7 @@ def colour_bar(
 
 
 def second_axis(axes: "Axes", across: Sequence[float], values: Sequence[float], label: str) -> None:
-    """Draw a thin grey curve with a scale of its own on the right, from zero."""
+    """Draw a thin grey curve with its own scale on the right, from zero."""
     other = axes.twinx()
     other.plot(across, values, color=GREY, linewidth=1)
     other.set_ylabel(label, color=GREY)
@@ -79,7 +79,7 @@ def second_axis(axes: "Axes", across: Sequence[float], values: Sequence[float], 
 
 
 def limit_to_later_epochs(axes: "Axes", curves: Iterable[Sequence[float]]) -> None:
-    """Scale the axis to the later epochs, so that the steep first ones do not hide the rest."""
+    """Scale the axis to the later epochs, so that the steep first epochs do not hide them."""
     values = [value for curve in curves for value in curve if math.isfinite(value)]
     if values:
         low, high = float(np.quantile(values, 0.1)), max(values)

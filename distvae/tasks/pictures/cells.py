@@ -1,4 +1,4 @@
-"""Many small diagrams in one pair of axes; a pair for each would take 50 ms to draw."""
+"""Many small diagrams in one pair of axes. Separate axes would take 50 ms each to draw."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 0.9, 0.72
-"""Size of a curve in its cell; the rest is for its name and for distance."""
+"""Size of a curve in its cell. The rest of the cell holds the name and the spacing."""
 
 
 def corners(count: int, columns: int) -> tuple[Floats, Floats]:
@@ -32,8 +32,8 @@ def curves(
 ) -> None:
     """Draw layers of curves (count, values), one curve of each layer in every cell.
 
-    All have the same vertical scale, and a horizontal scale from `ends[0]` to `ends[1]`. A missing
-    value (NaN) leaves a gap.
+    All curves share the vertical scale, and a horizontal scale from `ends[0]` to `ends[1]`. A
+    missing value (NaN) leaves a gap.
     """
     from matplotlib.collections import LineCollection
 
@@ -53,7 +53,7 @@ def curves(
 
 
 def _range(layers: Sequence[Floats]) -> tuple[float, float]:
-    """Return the smallest and the largest value that is not missing, 0 and 1 if all are."""
+    """Return the smallest and the largest value that is not missing, or 0 and 1 without values."""
     seen = np.concatenate([layer[~np.isnan(layer)] for layer in layers])
     return (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
 
@@ -74,7 +74,7 @@ def _ticks(
     axes.set_xticks([0.0, *columns + WIDTH], [f"{ends[0]:g}", *last_labels], fontsize=7)
     values = [value for value in (low, 0.0, high) if low <= value <= high]
     if len(values) == 3:
-        values.remove(min(span, key=abs))  # its label would cover that of zero
+        values.remove(min(span, key=abs))  # its label would cover the label of zero
     places, labels = [], []
     for row in rows:
         for value in dict.fromkeys(values):
@@ -91,7 +91,7 @@ def images(
 ) -> None:
     """Draw pictures (count, height, width, channels) of values from -1 to 1.
 
-    Each has a name above and a note below.
+    Each picture has a name above and a note below.
     """
     count, height, width, channels = shown.shape
     left, below = corners(count, columns)

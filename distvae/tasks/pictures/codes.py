@@ -1,4 +1,4 @@
-"""Pictures of codes: the distribution of their values, and the effect of each."""
+"""Pictures of codes: the distribution and the effect of their values."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED = 32
-"""The most latents that an axis names."""
+"""The largest number of latents that an axis names."""
 
 
 def dictionary(matrix: Floats, title: str) -> "Figure":
@@ -37,7 +37,7 @@ def dictionary(matrix: Floats, title: str) -> "Figure":
 def responses(
     change: Floats, names: Sequence[str], live: NDArray[np.bool_], rate: int, title: str
 ) -> "Figure":
-    """Draw the change (atoms, bins) in dB that each atom alone makes to the decoded spectrum."""
+    """Draw the change (atoms, bins) in dB that each single atom makes to the decoded spectrum."""
     columns = min(8, len(change))
     figure = new_figure(1.3 * columns + 1, -(-len(change) // columns) + 1.2)
     axes = figure.subplots()
@@ -108,9 +108,8 @@ def _distribution(axes: "Axes", codes: Floats) -> None:
 
 
 def active_latents(codes: Floats, pi: Floats, title: str) -> "Figure":
-    """Draw binary codes E[z] (rows, latents): how many are active, and how often each is.
-
-    The prior pi of each latent is drawn beside its frequency.
+    """Draw binary codes E[z] (rows, latents): the number of active latents, and the frequency of
+    each latent beside its prior pi.
     """
     figure = new_figure(9.0, 3.6)
     left, right = figure.subplots(1, 2)

@@ -57,7 +57,7 @@ def strips(frames: Floats, rows: Sequence[str], columns: Sequence[str], title: s
 
 
 def fields(changes: Floats, names: Sequence[str], title: str) -> "Figure":
-    """Draw the change that each value of the code alone makes to a row, under its name."""
+    """Draw the change that each single value of the code makes to a row, under the value's name."""
     columns = min(COLUMNS, len(changes))
     figure = new_figure(max(1.1 * columns, 4.0), 1.35 * math.ceil(len(changes) / columns) + 0.5)
     axes = figure.subplots()
@@ -74,7 +74,7 @@ def fields(changes: Floats, names: Sequence[str], title: str) -> "Figure":
 
 
 def limits(points: Floats) -> tuple[float, float]:
-    """Return the values of black and white: 0 and 1, or the range of all but the extreme values."""
+    """Return the values of black and white: 0 and 1, or the range without the extreme values."""
     low, high = (float(edge) for edge in np.nanquantile(points, (0.002, 0.998)))
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
@@ -114,7 +114,7 @@ def _waves(layers: Mapping[str, Floats], title: str) -> "Figure":
 
 
 def _tiles(pictures: Floats, columns: int) -> Floats:
-    """Return one picture of many (count, height, width, channels), with NaN in the gaps."""
+    """Return pictures (count, height, width, channels) as one picture, with NaN in the gaps."""
     count, height, width, channels = pictures.shape
     rows = math.ceil(count / columns)
     padded = np.full((rows * columns, height + 1, width + 1, channels), np.nan, np.float32)

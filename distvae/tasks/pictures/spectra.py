@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 RANGE_DB = 80.0
 """The range of a spectrogram below the loudest bin."""
 DIFFERENCE_DB = 30.0
-"""The range of a difference, to either side."""
+"""The range of a difference, in both directions."""
 MEL_BANDS = 80
 """Bands of a spectrogram on the mel scale, where there are four times as many bins."""
 
@@ -34,7 +34,7 @@ def decibel(power: Floats) -> Floats:
 
 
 def levels(power: Floats, spectrum: Spectrum) -> Floats:
-    """Return the levels in dB of power (frames, bins), as librosa has them: (bins, frames)."""
+    """Return the levels in dB of power (frames, bins), in librosa's layout (bins, frames)."""
     if spectrum.scale != "mel":
         return decibel(power).T
     from librosa.feature import melspectrogram
@@ -82,7 +82,7 @@ def show_levels(axes: "Axes", level: Floats, spectrum: Spectrum, high: float) ->
 def _show_spectrum(
     axes: "Axes", shown: Floats, spectrum: Spectrum, colours: str, limits: tuple[float, float]
 ) -> None:
-    """Draw values over frequency, and over time where frames follow each other."""
+    """Draw values over frequency, and over time if the frames are consecutive."""
     from librosa.display import specshow
 
     mesh = specshow(

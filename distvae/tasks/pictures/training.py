@@ -61,7 +61,7 @@ def telemetry(epochs: Records, unit: str, title: str) -> "Figure":
 
 
 def _visible(epochs: Records) -> Records:
-    """Return the records, a single one twice, so that a line can be drawn through it."""
+    """Return the records. Repeat a single record, so that it can be drawn as a line."""
     if len(epochs) != 1:
         return epochs
     (record,) = epochs
