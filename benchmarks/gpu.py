@@ -31,7 +31,7 @@ from distvae.train.loop import Trainer
 STEPS = 64
 """Steps in which products, launches and synchronisations are counted."""
 EPOCHS = 1_000_000
-"""Epochs in each configuration: more than are ever trained here."""
+"""Epochs in each configuration: more than a benchmark ever trains."""
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 EVENTS = {"launches": r"cu(da)?(Launch\w*Kernel|GraphLaunch)", "copies": "Memcpy (HtoD|DtoH)"}
 """Patterns of the names that CUDA gives kernel launches, and copies between host and device."""
@@ -40,7 +40,7 @@ Shape = tuple[int, int, int, int]
 
 
 class Work(NamedTuple):
-    """The configuration and the rows that a case trains."""
+    """The configuration and the rows of a case."""
 
     config: Config
     rows: Array
@@ -58,7 +58,9 @@ def _tvae(case: HouseCase, rows: int) -> Work:
 
 
 def _bsc(rows: int) -> Work:
-    """Return binary sparse coding with 300 fields, as of natural patches, by least squares."""
+    """Return binary sparse coding with 300 fields, sized for natural patches and fitted by least
+    squares.
+    """
     model: dict[str, Plain] = {"kind": "tvae", "latent": 300, "hidden": []}
     model["linear_fit"] = "closed_form"
     search: dict[str, Plain] = {"kind": "evolution", "states": 100, "parents": 8, "children": 7}
@@ -90,11 +92,11 @@ CASES: dict[str, Callable[[int], Work]] = {
     "sdm-128": lambda rows: _sdm(128, rows),
     "sdm-1024": lambda rows: _sdm(1024, rows),
 }
-"""The cases by name, which ends in the batch size where there are several."""
+"""The cases by name. The name ends in the batch size if a case has several sizes."""
 
 
 class Extent(NamedTuple):
-    """How long to train, and how."""
+    """The length of the training and its options."""
 
     rows: int = 60_000
     """Maximum number of rows."""
@@ -108,10 +110,10 @@ class Extent(NamedTuple):
 
 
 def measure_case(name: str, device: torch.device, extent: Extent) -> dict[str, float]:
-    """Return the figures of a case.
+    """Return the measurements of a case.
 
-    Seconds are of an epoch, which ends with the validation of one block of rows; operations,
-    launches, copies and synchronisations are of a step. Operations are those of a step that is not
+    Seconds are per epoch, which ends with the validation of one block of rows. Operations,
+    launches, copies and synchronisations are per step. Operations are counted in a step that is not
     replayed.
     """
     is_cuda = device.type == "cuda"
@@ -145,7 +147,9 @@ def measure_case(name: str, device: torch.device, extent: Extent) -> dict[str, f
 
 
 def _epoch_seconds(trainer: Trainer, count: int) -> list[float]:
-    """Return the seconds of each epoch, after one in which memory is found and kernels chosen."""
+    """Return the seconds of each epoch, after a warm-up epoch that allocates memory and chooses
+    kernels.
+    """
     run = trainer.run()
     next(run)
     return [device_seconds(trainer.device, lambda: next(run)) for _ in range(count)]
@@ -191,7 +195,7 @@ def replay_products(shapes: Sequence[Shape], device: torch.device) -> float:
 
 
 def _operands(memory: Iterable[Tensor], shape: Shape) -> list[Tensor]:
-    """Return two factors and the place of their product, as views of memory."""
+    """Return two factors and the output of their product, as views of memory."""
     b, m, k, n = shape
     lead = (b,) if b > 1 else ()
     sides = [(*lead, m, k), (*lead, k, n), (*lead, m, n)]
@@ -202,7 +206,7 @@ def gpu_events(trainer: Trainer) -> dict[str, float]:
     """Return the kernel launches, copies and forced synchronisations of a step on CUDA."""
     taken, synchronisations = _count_synchronisations(trainer)
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-    with profile(activities=activities, acc_events=True) as trace:  # which spares a warning
+    with profile(activities=activities, acc_events=True) as trace:  # avoids a warning
         traced = train_steps(trainer, STEPS)
         synchronize(trainer.device)
     counts = count_events({event.key: event.count for event in trace.key_averages()})
@@ -211,7 +215,9 @@ def gpu_events(trainer: Trainer) -> dict[str, float]:
 
 
 def _count_synchronisations(trainer: Trainer) -> tuple[int, int]:
-    """Return the number of steps taken, and how often torch warned that one waits for the GPU."""
+    """Return the number of steps, and the number of warnings by torch that a step waits for the
+    GPU.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")

@@ -1,4 +1,4 @@
-"""The output of benchmarks: printed, and kept as rows of results."""
+"""The output of benchmarks: printed, and saved as rows of results."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ Figures = Mapping[str, float]
 
 
 def parser_of(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a benchmark, with the options that all of them have."""
+    """Return the parser of a benchmark, with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
@@ -28,14 +28,14 @@ def parser_of(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def show(parsed: argparse.Namespace, record: Mapping[str, Plain], text: str) -> None:
-    """Print a record as JSON, or as text for a person."""
+    """Print a record as JSON, or as text."""
     print(json.dumps(finite(record)) if parsed.json else text, flush=True)
 
 
 def keep(
     parsed: argparse.Namespace, name: str, figures: Figures, settings: Mapping[str, Plain]
 ) -> None:
-    """Write figures as a row of the table `bench`, if there is a folder for it."""
+    """Write metrics as a row of the table `bench`, if its folder is given."""
     if parsed.keep is None:
         return
     machine = f"{processor_name()}, {os.cpu_count()} cores"

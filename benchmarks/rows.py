@@ -23,14 +23,14 @@ from distvae.train.session import fit
 from distvae.train.stopping import Interrupted
 
 TOGETHER = 2**16
-"""Rows that are made together."""
+"""Number of rows generated at a time."""
 CAUSES = 16
-"""Directions in which rows vary, beside noise."""
+"""Number of directions in which rows vary, besides noise."""
 BLOCK = 1024
 
 
 def make_table(rows: int, values: int, path: Path) -> None:
-    """Write rows that vary in a few directions beside noise."""
+    """Write rows that vary in a few directions, with noise."""
     directions = np.random.default_rng(0).normal(size=(CAUSES, values)).astype(np.float32)
     table = np.lib.format.open_memmap(path, "w+", np.float32, (rows, values))
     for first in range(0, rows, TOGETHER):
@@ -42,7 +42,7 @@ def make_table(rows: int, values: int, path: Path) -> None:
 
 
 def measure_ingest(source: Path, rows: Path) -> dict[str, float]:
-    """Ingest a table; return seconds, and the most memory of the process."""
+    """Ingest a table; return the seconds and the peak memory of the process."""
     began, before = time.perf_counter(), _children_seconds()
     words = [sys.executable, "-m", "distvae", "ingest", str(source), str(rows), "--quiet"]
     subprocess.run(words, check=True)
@@ -59,7 +59,7 @@ def _children_seconds() -> float:
 
 
 def measure_training(data: Path, run: Path, blocks: int) -> dict[str, float]:
-    """Train on one block and then on more; time the first, and a row of the next ones."""
+    """Train on one block and then on more blocks. Time the first block, and the rows after it."""
     search = {"kind": "evolution", "states": 16, "parents": 2, "children": 2, "block": BLOCK}
     config = from_dict(
         {

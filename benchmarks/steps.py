@@ -1,4 +1,4 @@
-"""Time a training step beside its matrix products, Adam and a step by autograd, in one process.
+"""Time a training step, its matrix products, Adam, and a step by autograd, in one process.
 
 Times are processor time of the calling thread, so that other processes hardly change them.
 """
@@ -23,7 +23,7 @@ WARM_UP = 10
 
 
 def dense_recipes() -> dict[str, Config]:
-    """Return the recipes whose encoder and decoder are dense: steps that are matrix products."""
+    """Return the recipes with a dense encoder and decoder, whose steps are matrix products."""
     recipes = {name: load(name) for name in recipe_names()}
     return {name: each for name, each in recipes.items() if _is_dense(each)}
 
@@ -35,10 +35,10 @@ def _is_dense(config: Config) -> bool:
 
 
 def measure_steps(config: Config, steps: int) -> dict[str, float]:
-    """Return median times of a step, of the same by autograd, of its matrix products and of Adam.
+    """Return median times of a step, of a step by autograd, of its matrix products and of Adam.
 
-    They take turns, so that all see the same state of the machine. `share` is that of the products
-    and of Adam in a step.
+    The measurements alternate, so that the state of the machine affects all of them. `share` is the
+    share of the products and of Adam in the time of a step.
     """
     trainer = trainer_on_noise(config)
     plain = trainer_on_noise(config.with_("train", gradients="autograd"))

@@ -1,4 +1,4 @@
-"""Untrained trainers on generated rows, and clocks."""
+"""New trainers on generated rows, and clocks."""
 
 import time
 from collections.abc import Callable
@@ -33,7 +33,9 @@ def new_trainer(
 
 
 def train_steps(trainer: Trainer, steps: int) -> int:
-    """Train for at least this many steps, up to the end of a block of rows; return how many."""
+    """Train for at least this many steps, up to the end of a block of rows. Return the number of
+    steps.
+    """
     first = trainer.steps_taken()
     with suppress(Interrupted):
         for _ in trainer.run(lambda: trainer.steps_taken() >= first + steps):
@@ -42,14 +44,14 @@ def train_steps(trainer: Trainer, steps: int) -> int:
 
 
 def time_call(function: Callable[[], object], clock: Clock = time.perf_counter) -> float:
-    """Call a function, and return how many seconds it took."""
+    """Call a function, and return its duration in seconds."""
     start = clock()
     function()
     return clock() - start
 
 
 def device_seconds(device: torch.device, function: Callable[[], object]) -> float:
-    """Return how long a function takes, including the work that it queues on a GPU."""
+    """Return the duration of a function in seconds, including the work that it queues on a GPU."""
     synchronize(device)
     start = time.perf_counter()
     function()

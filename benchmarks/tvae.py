@@ -1,16 +1,16 @@
-"""Time an epoch of TVAE beside its dense bound, or beside tvo, by the authors of TVAE.
+"""Time an epoch of TVAE against its dense bound, or against tvo, the code by the authors of TVAE.
 
 The dense algorithm decodes every kept and every new state of every row, and takes the gradient
-through all kept ones. Its bound is that floating-point work divided by the best float32 rate of a
-matrix product, 4096^3, in this process.
+through all kept states. Its bound is the time of this floating-point work at the best float32 rate
+of a matrix product, 4096^3, in this process.
 
 `--beside` names a checkout of github.com/tvlearn/tvo (`pip install h5py munch cython setuptools`,
-then `python setup.py build_ext -i` in its folder). It is imported from there unchanged, and goes on
-from the parameters and states that ours has reached. Both take turns of some thousand rows, in one
-process and with the same number of threads; who is first alternates.
+then `python setup.py build_ext -i` in its folder). tvo is imported unchanged, and continues from
+the parameters and states of our trainer. The two programs take turns of some thousand rows, in one
+process and with the same number of threads. The program that goes first alternates.
 
-One thread is judged by its processor time, which other processes disturb less; several threads by
-wall-clock time.
+One thread is timed by its processor time, which other processes disturb less. Several threads are
+timed by wall-clock time.
 """
 
 import argparse
@@ -58,17 +58,17 @@ FLOAT32_ERROR = 1e-5
 """Relative error of a product in float32; in bfloat16, which torch may fall back to, it is 2e-3."""
 BATCH = 32
 TIMED = 3
-"""Epochs of which blocks are timed."""
+"""Number of epochs whose blocks are timed."""
 TURN = 4096
-"""Rows of a turn beside tvo: as many as the largest block that is searched together."""
+"""Rows of a turn beside tvo, equal to the largest block that is searched together."""
 WARM_UP = 64
-"""Rows of an E-step of tvo that is not timed."""
+"""Rows of an untimed E-step of tvo."""
 RATE = 0.003
 
 
 @dataclass(frozen=True)
 class HouseCase:
-    """One of the paper's configurations for House."""
+    """A configuration of the paper for House."""
 
     widths: tuple[int, int, int]
     """Widths of the states, the hidden layer and the data."""
@@ -105,11 +105,11 @@ SIZES = {
     "big": CASES["big"],
     "s64": replace(CASES["small"], states=64, parents=5, children=4, generations=1),
 }
-"""The larger case, and one with as many states and a narrow net."""
+"""The larger case, and a case with the same number of states and a narrow net."""
 
 
 def noisy_patches(case: HouseCase, picture: Path | None) -> Array:
-    """Return all patches of a picture under noise, (N, D), standardised."""
+    """Return all patches of a noisy picture, (N, D), standardised."""
     clean = (
         scene(SIDE) if picture is None else read_signal(picture).values.astype(np.float64).mean(-1)
     )
@@ -135,7 +135,9 @@ def tvae_config(case: HouseCase, epochs: int) -> Config:
 
 
 def trained(case: HouseCase, rows: Array, epochs: int, more: int) -> Trainer:
-    """Return a trainer after some epochs of those and more. It validates on few rows."""
+    """Return a trainer after some epochs, configured for `more` further epochs. It validates on few
+    rows.
+    """
     trainer = new_trainer(tvae_config(case, epochs + more), rows, rows[:BATCH])
     run = trainer.run()
     for _ in range(epochs):
@@ -144,7 +146,7 @@ def trained(case: HouseCase, rows: Array, epochs: int, more: int) -> Trainer:
 
 
 class BlockTimes(NamedTuple):
-    """Seconds of a block of rows, and of a matrix product beside it."""
+    """Seconds of a block of rows, and of a matrix product timed beside it."""
 
     rows: int
     estep: float
@@ -153,10 +155,10 @@ class BlockTimes(NamedTuple):
 
 
 def measure_epoch(case: HouseCase, data: Array, parsed: argparse.Namespace) -> dict[str, float]:
-    """Train for some epochs, then time the blocks of a few more in turns with matrix products.
+    """Train for some epochs, then time the blocks of a few more epochs in turns with matrix
+    products.
 
-    Rows are those of whole blocks, since a smaller one shares fewer states, and the median block
-    counts.
+    Only whole blocks count, because a smaller block shares fewer states. The median block counts.
     """
     whole = parsed.rows // case.block * case.block or parsed.rows
     rows = data[order(0, 0, len(data))[:whole]]
@@ -186,7 +188,7 @@ def measure_epoch(case: HouseCase, data: Array, parsed: argparse.Namespace) -> d
 
 
 def clock_of(threads: int) -> Clock:
-    """Return the clock that judges so many threads."""
+    """Return the clock for this number of threads."""
     return time.process_time if threads == 1 else time.perf_counter
 
 
@@ -210,7 +212,7 @@ def _split(rows: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
 
 
 def _count_near(estep: Search) -> dict[str, float]:
-    """Return how many states of a row of the last block are within the horizon."""
+    """Return the mean and the largest number of states within the horizon, over the last block."""
     assert estep.last_block is not None
     part = estep.last_block.states.part
     assert part is not None
@@ -219,8 +221,8 @@ def _count_near(estep: Search) -> dict[str, float]:
 
 
 def fastest_product(clock: Clock) -> Callable[[], float]:
-    """Return a function that times a matrix product of 4096^3, by the fastest of torch's ways that
-    has the precision of float32.
+    """Return a function that times a matrix product of 4096^3, by the fastest float32-precision
+    method of torch.
     """
     shape = (PRODUCT, PRODUCT)
     a, b, c = torch.randn(shape), torch.randn(shape), torch.empty(shape)
@@ -243,11 +245,11 @@ def fastest_product(clock: Clock) -> Callable[[], float]:
 
 
 def measure_beside(case: HouseCase, data: Array, parsed: argparse.Namespace) -> dict[str, float]:
-    """Return the seconds of an epoch of ours and of tvo, and how many times faster ours is.
+    """Return the seconds of an epoch of ours and of tvo, and their ratio.
 
-    The turns take rows of tvo's order and of ours, as many of each; a ratio is of two turns one
-    after the other. The bounds are what both report while they train, in nats a row: close if both
-    do the same work.
+    Each program takes turns of the same number of rows, in its own order of rows. A ratio compares
+    two consecutive turns. The bounds are the reported training bounds of both programs, in nats a
+    row. They are close if both programs do the same work.
     """
     turn = min(TURN, parsed.rows // BATCH * BATCH)
     rows = data[order(0, 0, len(data))[: parsed.rows // turn * turn]]
@@ -302,7 +304,7 @@ def _tvo_blocks(case: HouseCase, trainer: Trainer, turn: int) -> list[Any]:
     theirs = import_module("tvo.models").GaussianTVAE(
         W_init=[weight.detach().clone().contiguous() for weight in weights],
         b_init=[bias.detach().clone() for bias in biases],
-        pi_init=model.pi.clamp(MIN_PI, 1 - MIN_PI).detach(),  # as ours weighs it; tvo takes no zero
+        pi_init=model.pi.clamp(MIN_PI, 1 - MIN_PI).detach(),  # as in ours; tvo refuses zero
         sigma2_init=float(model.likelihood.get_buffer("variance")),
         precision=torch.float32,
         min_lr=RATE,
@@ -341,7 +343,7 @@ def _layers_of(model: TVAE) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def describe_epoch(name: str, f: Mapping[str, float]) -> str:
-    """Return the figures of an epoch in words."""
+    """Return the measurements of an epoch as text."""
     return (
         f"{name}: {f['epoch_s']:.1f} s for an epoch of {f['all_rows']:.0f} rows: E-step"
         f" {f['estep_s']:.1f} s, M-step {f['mstep_s']:.1f} s\n"
@@ -353,7 +355,7 @@ def describe_epoch(name: str, f: Mapping[str, float]) -> str:
 
 
 def describe_beside(name: str, f: Mapping[str, float]) -> str:
-    """Return the figures of both programs in words."""
+    """Return the measurements of both programs as text."""
 
     def told(figure: str) -> str:
         return f"{f[figure]:.1f} ({f[f'{figure}_min']:.1f} to {f[f'{figure}_max']:.1f})"

@@ -1,9 +1,10 @@
-"""Time an epoch of two workers beside one process and two independent ones, taking turns.
+"""Time an epoch of two workers, of one process and of two independent processes in turns.
 
-Each way of training is a command that resumes a copy of one run. Between its turns of two epochs
-its processes are stopped. The second epoch of a turn is timed: in the first, the memory of a
-process that was stopped comes back into the caches of the processor, or from the disk. Processes
-are found by a mark in their environment, as Ray's are no descendants of the command.
+Each way of training is a command that resumes a copy of one run. Between its turns of two epochs,
+its processes are stopped. Only the second epoch of a turn is timed, because in the first epoch the
+memory of a stopped process returns into the caches of the processor, or from the disk. Processes
+are identified by a variable in their environment, because Ray's processes do not descend from the
+command.
 """
 
 import os
@@ -35,12 +36,12 @@ from distvae.train.session import fit
 from distvae.train.stopping import Interrupted
 
 QUIET = 0.9
-"""The share of two processors that two independent processes have on a quiet machine, at least."""
+"""The smallest share of two processors that two independent processes get on a quiet machine."""
 SPEECH = "speech-sdm"
 BINS = 513
 """Bins of a spectrum of speech."""
 PATIENCE = 600.0
-"""Seconds in which an epoch has to end."""
+"""The longest duration of an epoch in seconds."""
 POLL_SECONDS = 0.002
 MARK = "DISTVAE_BENCH_MARK"
 """The variable that marks the processes of a training."""
@@ -49,14 +50,14 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 
 class Way(NamedTuple):
-    """A way of training a run: the words of its command."""
+    """A way to train a run: the words of its command."""
 
     launcher: tuple[str, ...] = ()
     """Words between Python and the package."""
     options: tuple[str, ...] = ()
     """Options of `distvae train`."""
     copies: int = 1
-    """Independent processes at once, each with a run of its own."""
+    """Number of independent processes that run at once, each with its own run."""
     larger: int = 1
     """The factor of the batch. Learning rates are scaled by its root."""
 
@@ -76,15 +77,15 @@ TWO_WORKERS = tuple(way for way in WAYS if way.startswith(("torchrun", "ray2")))
 
 
 class Subject(NamedTuple):
-    """Model and data of a training."""
+    """The model and data of a training."""
 
     data: Array
     config: Config
-    """Its data are replaced by these rows."""
+    """The benchmark's rows replace the data of this configuration."""
 
 
 class Turn(NamedTuple):
-    """An epoch: seconds by the clock on the wall, and of the processors of all its processes."""
+    """An epoch: wall-clock seconds, and processor seconds of all its processes."""
 
     wall: float
     processor: float
@@ -121,13 +122,13 @@ class Training:
         return total
 
     def resume(self) -> None:
-        """Let it continue."""
+        """Continue its processes."""
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
     def stop(self) -> None:
-        """Stop its processes. Those of Ray take a seventh of a processor while they wait."""
+        """Stop its processes. Waiting Ray processes would use a seventh of a processor."""
         for process in list(self.processes()):
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
@@ -157,9 +158,9 @@ class Training:
 
 
 def take_turn(trainings: Sequence[Training]) -> Turn:
-    """Let trainings run side by side until the second epoch of each has ended.
+    """Run trainings side by side until the second epoch of each has ended.
 
-    Return the harmonic mean of their seconds, and the processor time of all.
+    Return the harmonic mean of their seconds, and the processor time of all trainings.
     """
     marks: list[list[Turn]] = [[] for _ in trainings]
     for training in trainings:
@@ -180,8 +181,8 @@ def take_turn(trainings: Sequence[Training]) -> Turn:
 
 
 def subjects(picture: Path | None, rows: int, batch: int) -> Iterator[tuple[str, Subject]]:
-    """Yield the trainings and their names."""
-    epochs = 10_000  # more than any way takes
+    """Yield the names and subjects of the trainings."""
+    epochs = 10_000  # more epochs than any way of training needs
     for name, size in SIZES.items():
         case = replace(size, batch=batch)
         patches = noisy_patches(case, picture)
@@ -193,7 +194,7 @@ def subjects(picture: Path | None, rows: int, batch: int) -> Iterator[tuple[str,
 
 
 def prepare_runs(subject: Subject, epochs: int, folder: Path) -> None:
-    """Write rows into a folder, and a run for each size of batch, trained for some epochs."""
+    """Write rows into a folder, and a run for each batch size, trained for some epochs."""
     np.save(folder / "rows.npy", subject.data)
     ingest([folder / "rows.npy"], folder / "rows", Division(val=0.0, test=0.0), quiet=True)
     tree = to_dict(subject.config) | {"data": {"kind": "rows", "path": str(folder / "rows")}}
@@ -210,7 +211,7 @@ def prepare_runs(subject: Subject, epochs: int, folder: Path) -> None:
 
 
 def measure_workers(turns: int, folder: Path) -> dict[str, float]:
-    """Return figures of each way over several turns, and ratios within turns."""
+    """Return measurements of each way over several turns, and ratios within turns."""
     with ExitStack() as stack:
         groups = {name: list(_start(name, folder, stack)) for name in WAYS}
         results: dict[str, list[Turn]] = {name: [] for name in WAYS}
@@ -243,7 +244,7 @@ def _start(name: str, folder: Path, stack: ExitStack) -> Iterator[Training]:
 
 
 def compare(results: Mapping[str, list[Turn]]) -> dict[str, float]:
-    """Return medians of ratios of epochs of the same turn."""
+    """Return medians of the ratios between epochs of the same turn."""
     found: dict[str, float] = {}
     plain, apart = results["plain"], results["apart"]
     for way in ("ray1", *TWO_WORKERS):
@@ -257,7 +258,7 @@ def compare(results: Mapping[str, list[Turn]]) -> dict[str, float]:
 
 
 def describe(name: str, f: Mapping[str, float]) -> str:
-    """Return the figures in words."""
+    """Return the measurements as text."""
     lines = [f"{name}, seconds of an epoch: median (least to most), and of processors"]
     for way in WAYS:
         wall = f"{f[f'{way}_s']:6.2f} ({f[f'{way}_s_min']:.2f} to {f[f'{way}_s_max']:.2f})"

@@ -1,7 +1,7 @@
 """The configuration of a run: one frozen dataclass per section, validated when it is read.
 
 A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per family, chosen by its
-`kind`. A mistake is refused with its dotted path and the nearest valid name.
+`kind`. An error names the dotted path of the setting and the nearest valid name.
 """
 
 import dataclasses
@@ -88,7 +88,7 @@ class Config:
     eval: Eval = field(default_factory=Eval)
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit each other."""
+        """Refuse sections that do not fit each other."""
         goes_with = getattr(self.estep, "models", ())
         if self.estep.kind not in self.model.estep and self.model.kind not in goes_with:
             wanted = " or ".join(self.model.estep)
@@ -114,7 +114,7 @@ class Config:
             )
 
     def with_(self, section: str, **changes: object) -> "Config":
-        """Return a copy with some fields of one section changed and validated again."""
+        """Return a copy with some fields of one section changed, and validate it."""
         tree = to_dict(self)
         return from_dict(tree | {section: tree[section] | changes})
 
@@ -142,7 +142,7 @@ def flatten(config: Config) -> dict[str, Plain]:
 
 
 def changed_settings(config: Config) -> dict[str, Plain]:
-    """Return the kind of each section, and the settings that differ from that kind's defaults."""
+    """Return the kind of each section, and its settings that differ from the defaults."""
     changed = {}
     for section, fields in to_dict(config).items():
         kind = fields["kind"]
@@ -154,19 +154,19 @@ def changed_settings(config: Config) -> dict[str, Plain]:
 
 
 IGNORED = ("follows",)
-"""Settings of earlier versions that had no effect. They are ignored in files that have them."""
+"""Settings of earlier versions without effect. They are ignored in files that contain them."""
 
 
 class Earlier(NamedTuple):
-    """Settings that did not exist when older runs were made, and whose present defaults differ from
-    what those runs did.
+    """Settings newer than some runs, whose present defaults differ from the behaviour of these
+    runs.
     """
 
     section: str
     where: dict[str, Plain]
-    """The settings of the section by which such a run is known."""
+    """The settings of the section that identify these runs."""
     were: dict[str, Plain]
-    """The settings that the runs had."""
+    """The behaviour of these runs as settings."""
 
 
 EARLIER = (
@@ -179,7 +179,7 @@ EARLIER = (
 
 
 def from_stored(tree: Mapping[str, object]) -> Config:
-    """Return the configuration stored with a run, which may lack settings added since."""
+    """Return the configuration stored with a run, which may lack newer settings."""
     sections = {
         name: dict(part) if isinstance(part, Mapping) else part for name, part in tree.items()
     }

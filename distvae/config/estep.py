@@ -10,7 +10,7 @@ from distvae.config.values import Count, Positive, Share
 from distvae.files.refusal import Refusal
 
 MAX_EXACT_BITS = 16
-"""The most bits of a state of which all values can be enumerated."""
+"""The largest number of bits whose states can be enumerated."""
 
 
 class EStepConfig(Family, Protocol):
@@ -21,8 +21,8 @@ class EStepConfig(Family, Protocol):
 class Truncation:
     """Settings of an E-step that keeps a population of states for each data point.
 
-    Every E-step whose configuration derives from this one keeps its populations where it is told
-    to: in its own process, or spread over the workers of a run.
+    The populations of every subclass are kept either in one process, or spread over the workers of
+    a run.
     """
 
     states: Count = 64
@@ -30,7 +30,9 @@ class Truncation:
     block: Count = 1024
     """Rows searched together, with the parameters at the start of the block."""
     first: Literal["common", "own"] = "common"
-    """All rows start with the same random states, as in the released code, or each with its own."""
+    """`common`: all rows start with the same random states, as in the released code. `own`: each
+    row starts with its own random states.
+    """
     sweeps: Annotated[int, Range(1, 10_000)] = 50
     """Searches for states of new data, which start at random. States of training data are kept."""
     mapped: str | None = None
@@ -42,7 +44,7 @@ class Truncation:
         return 0
 
     def check_code_size(self, bits: int) -> None:
-        """Refuse a model with too few bits to have that many distinct states."""
+        """Refuse a model whose bits have fewer than `states` distinct states."""
         if bits < 40 and self.states > 2**bits:
             raise Refusal(
                 f"estep.states: {self.states}, but {bits} bits have only {2**bits} states"
@@ -58,15 +60,17 @@ class Evolution(Truncation):
 
     kind: ClassVar[str] = "evolution"
     parents: Count = 5
-    """States of a row that are chosen in each generation to have children."""
+    """States of a row chosen as parents in each generation."""
     children: Count = 4
-    """Children of each parent. Not used with crossover, where every pair of parents has two."""
+    """Children of each parent. Not used with crossover, where every pair of parents has two
+    children.
+    """
     generations: Annotated[int, Range(1, 1000)] = 1
-    """Generations of each search, one search for each row and epoch."""
+    """Generations of each search. Each row is searched once per epoch."""
     selection: Literal["fitness", "fitness_batch", "released", "uniform", "best"] = "fitness_batch"
     """Choice of parents. `fitness`: in proportion to fitness. `fitness_batch`: the best, except one
     time in 32. `released`: as in the released code, which takes the best states of the last search
-    and the children made last. `uniform`: at random. `best`: the best.
+    and the children created last. `uniform`: at random. `best`: the best.
     """
     mutation: Literal["flip", "sparse_flip"] = "flip"
     """`flip` flips one bit of a child. `sparse_flip` flips each bit at random, with probabilities
@@ -89,13 +93,13 @@ class Evolution(Truncation):
 
     @property
     def new_states(self) -> int:
-        """Children of all generations."""
+        """The number of children of all generations."""
         siblings = self.parents - 1 if self.crossover == "one_point" else self.children
         return self.parents * siblings * self.generations
 
     def check_code_size(self, bits: int) -> None:
-        """Refuse a model with too few bits to cut between two, or to flip another one in each
-        sibling.
+        """Refuse a model with too few bits to cut between two bits, or to flip a different bit in
+        each sibling.
         """
         super().check_code_size(bits)
         if self.crossover == "one_point" and bits < 2:
@@ -121,7 +125,7 @@ class RandomSearch(Truncation):
 
     @property
     def new_states(self) -> int:
-        """The draws."""
+        """The number of draws."""
         return self.draws
 
 
@@ -147,8 +151,8 @@ class Amortised(Net):
 
     kind: ClassVar[str] = "amortised"
     input: Literal["raw", "standard", "log", "log_standard"] = "log_standard"
-    """Input of the encoder: x or log x, as it is (`raw`, `log`) or standardised per value with the
-    mean and the deviation of the training set.
+    """Input of the encoder: x (`raw`) or log x (`log`), or either standardised per value with the
+    mean and the standard deviation of the training set.
     """
     floor: Positive = 1e-10
     """Added to x before its logarithm."""

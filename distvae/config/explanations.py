@@ -1,4 +1,4 @@
-"""What the settings mean, from the texts below the fields of their classes."""
+"""The explanations of settings, from the docstrings below the fields of their classes."""
 
 import ast
 import dataclasses
@@ -25,8 +25,8 @@ KINDS = {
 
 
 class Setting(NamedTuple):
-    """A dotted key: what it may be, its default, what it means, and which kinds have it, if a
-    section has several.
+    """A dotted key: its possible values, its default, its meaning, and its kinds if the section has
+    several kinds.
     """
 
     key: str
@@ -37,9 +37,9 @@ class Setting(NamedTuple):
 
 
 def settings() -> Iterator[Setting]:
-    """Yield all settings, section by section, those of other packages too.
+    """Yield all settings, section by section, including settings of other packages.
 
-    A key whose values, default or meaning differ between kinds is yielded for each of these.
+    A key whose values, default or meaning differ between kinds is yielded for each variant.
     """
     for section, families in FAMILIES.items():
         load_extensions(section)
@@ -64,7 +64,7 @@ def settings() -> Iterator[Setting]:
 
 @cache
 def meanings_of(config: type) -> Mapping[str, str]:
-    """Return the text below each field of a class and of those that it is derived from."""
+    """Return the text below each field of a class and of its base classes."""
     found: dict[str, str] = {}
     for each in reversed(config.__mro__):
         if dataclasses.is_dataclass(each):
@@ -95,7 +95,7 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def _values(hint: object) -> str:
-    """Return in words what a setting may be."""
+    """Return the possible values of a setting as text."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return f"{NAMES[arguments[0]]}, {arguments[1]}"
@@ -109,7 +109,7 @@ def _values(hint: object) -> str:
 
 
 def default_of(field: "dataclasses.Field[object]") -> str:
-    """Return the default of a setting as it is typed, or nothing if it has none."""
+    """Return the default of a setting as typed on the command line, or '' without a default."""
     value = field.default
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()

@@ -1,4 +1,4 @@
-"""Settings as a Python program gives them: by dotted key or section, with numbers of NumPy's."""
+"""Settings from a Python program: by dotted key or section, possibly with NumPy numbers."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from distvae.files.refusal import Refusal, shown
 
 
 def named_settings(settings: object) -> dict[str, object]:
-    """Return settings by dotted key, with numbers of Python's; None stands for no settings."""
+    """Return settings by dotted key, with Python numbers. None stands for no settings."""
     if settings is None:
         return {}
     if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
@@ -24,7 +24,7 @@ def named_settings(settings: object) -> dict[str, object]:
 
 
 def python_value(value: object) -> object:
-    """Return numbers of NumPy's, such as a grid of parameters has, as those of Python's."""
+    """Return a value with NumPy numbers converted to Python numbers."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return [python_value(item) for item in value] if isinstance(value, list | tuple) else value

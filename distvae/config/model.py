@@ -23,9 +23,9 @@ class ModelConfig(Family, Protocol):
     """The settings of one family of models: a dataclass registered with `@family("model")`."""
 
     estep: ClassVar[tuple[str, ...]]
-    """The kinds of E-step that it can be trained with, the default one first."""
+    """The kinds of E-step that can train the model, the default kind first."""
     codes: ClassVar[tuple[str, ...]]
-    """The kinds of code that it offers to probes."""
+    """The kinds of code that the model offers to probes."""
 
     @property
     def latent(self) -> int:
@@ -59,12 +59,12 @@ class Decoder(Net):
     beta_warmup: Whole = 0
     """Steps over which beta rises from zero."""
     draws: Count = 1
-    """Draws of z for each data point in a step. The objective is the mean over them: more make its
-    gradient less noisy, and a step longer.
+    """Draws of z for each data point in a step. The objective is the mean over the draws. More
+    draws make its gradient less noisy and a step slower.
     """
     restored: Restoring = "mean"
-    """What `denoise` and `inpaint` decode: the mean of a posterior, or states drawn from it. With
-    `draws` each value is the mean of about 256 decoded states, those of all windows that cover it.
+    """The decoded states of `denoise` and `inpaint`: the mean of a posterior, or draws from it.
+    With `draws` each value is the mean of about 256 decoded states, over all windows that cover it.
     """
 
     def __post_init__(self) -> None:
@@ -82,12 +82,12 @@ class Decoder(Net):
 
     @property
     def code_size(self) -> int:
-        """Values of a code, which the encoder finds."""
+        """The number of values of a code, which the encoder computes."""
         return self.latent
 
     @property
     def inputs(self) -> int:
-        """Values that the decoder takes."""
+        """The number of input values of the decoder."""
         return self.latent
 
 
@@ -102,14 +102,14 @@ class VAEModel(Decoder):
 @family("model")
 @dataclass(frozen=True)
 class SDMModel(Decoder):
-    """Sparse dictionary model: z = D a, one learnable variance per value of a."""
+    """Sparse dictionary model: z = D a, with one learnable variance per value of a."""
 
     kind: ClassVar[str] = "sdm"
     restored: Restoring = "draws"
     dictionary: Literal["identity", "dct", "learned"] = "identity"
     """The dictionary D of z = D a: the identity, cosines (DCT), or columns that are trained."""
     atoms: Count | None = None
-    """Number of columns of the dictionary, and of values of a code; null gives model.latent."""
+    """Number of columns of the dictionary, and of values of a code; null takes model.latent."""
     coherence: NonNegative = 0.0
     """Weight of the penalty on the coherence of a learned dictionary, in nats per row."""
 
@@ -149,9 +149,9 @@ class VSCModel(Decoder):
     pseudo-inputs.
     """
     pseudo_inputs: Count = 10
-    """Number of learned pseudo-inputs of the pseudo prior."""
+    """Number of learned pseudo-inputs."""
     slab_warmup: tuple[Whole, Whole] = (0, 0)
-    """First and last step of a warmup, before which only the spikes carry information."""
+    """First and last step of a warmup. Before it, only the spikes carry information."""
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit each other."""
@@ -165,13 +165,13 @@ class VSCModel(Decoder):
 @family("model")
 @dataclass(frozen=True)
 class GumbelModel(Decoder):
-    """Binary or categorical latents with an encoder, relaxed in training (Gumbel-softmax)."""
+    """Binary or categorical latents with an encoder, relaxed during training (Gumbel-softmax)."""
 
     kind: ClassVar[str] = "gumbel"
     codes: ClassVar[tuple[str, ...]] = ("mean", "binary")
     restored: Restoring = "draws"
     categories: Annotated[int, Range(2)] | None = None
-    """Number of categories of each latent; a code then has a value for each of them. null makes
+    """Number of categories of each latent. A code then has a value for each category. null makes
     each latent a bit.
     """
     alpha: Probability = 0.5
@@ -185,8 +185,8 @@ class GumbelModel(Decoder):
     hot: Positive = 1.0
     """Temperature at the first step, if `cooling` is above 0."""
     cooling: Whole = 0
-    """Steps over which the temperature falls from `hot` to `temperature`, by the same factor in
-    each. 0 keeps it constant.
+    """Steps over which the temperature falls from `hot` to `temperature`, by a constant factor per
+    step. 0 keeps it constant.
     """
 
     def __post_init__(self) -> None:
@@ -200,12 +200,12 @@ class GumbelModel(Decoder):
 
     @property
     def code_size(self) -> int:
-        """Bits, or the categories of all latents."""
+        """The number of bits, or of categories of all latents."""
         return self.latent * (self.categories or 1)
 
     @property
     def inputs(self) -> int:
-        """Values that the decoder takes, which are those of a code."""
+        """The number of input values of the decoder, equal to the length of a code."""
         return self.code_size
 
 
@@ -232,23 +232,23 @@ class TVAEModel:
     variance: Positive | None = 0.01
     """sigma^2 at the start of training; null takes the variance of the data."""
     horizon: Positive | None = 24.0
-    """A step takes those of a row's kept states whose log p(x, z) was within so many nats of the
-    best one when the row was searched; null takes all. The posterior weight left out is measured on
-    sampled rows. If it exceeds 1e-5 the horizon widens; later it may narrow again.
+    """A step takes the kept states of a row whose log p(x, z) was within this many nats of the best
+    state when the row was searched; null takes all states. The omitted posterior weight is measured
+    on sampled rows. If it exceeds 1e-5 the horizon widens; later it may narrow again.
     """
     missing: Literal["masked", "completed"] = "masked"
-    """What a step does with missing values. `masked` leaves them out. `completed` fills them with
+    """Treatment of missing values in a step. `masked` leaves them out. `completed` fills them with
     their posterior mean, as the paper and the released code do. The bound then does not rank
     epochs, and the last weights count as the best.
     """
     linear: Whole = 0
-    """Steps for which the hidden layers pass states on unchanged, so that the decoder is linear.
-    After that they learn too.
+    """Steps in which the hidden layers pass states on unchanged, so that the decoder is linear.
+    After these steps, the hidden layers are trained too.
     """
     linear_fit: Literal["gradient", "closed_form"] = "gradient"
-    """How the weights of a decoder are fitted while it is linear: in each step along their
-    gradient, or once an epoch by least squares, given the posteriors. The released code does the
-    latter for binary sparse coding.
+    """Fit of the decoder's weights while it is linear: `gradient` follows their gradient in each
+    step, `closed_form` solves least squares once an epoch, given the posteriors. The released code
+    uses least squares for binary sparse coding.
     """
 
     def __post_init__(self) -> None:
@@ -269,8 +269,8 @@ class TVAEModel:
             )
 
     def _refuse_closed_form(self) -> None:
-        """Refuse least squares for a decoder that is never linear, or for other than Gaussian
-        values.
+        """Refuse least squares for a decoder that is never linear, or for values that are not
+        Gaussian.
         """
         if self.linear_fit == "gradient":
             return

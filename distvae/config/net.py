@@ -9,7 +9,7 @@ from distvae.config.values import Activation, Widths
 
 @dataclass(frozen=True)
 class Net:
-    """Hidden layers, with convolutions for images if asked."""
+    """Hidden layers, with convolutions for images if requested."""
 
     hidden: Widths = (128,)
     """Widths of the hidden layers."""

@@ -1,9 +1,9 @@
-"""Families and their implementations: models, E-steps and data, ours and those of other packages.
+"""Families and their implementations: models, E-steps and data, of this package and other packages.
 
-A family has two parts. Its configuration is a frozen dataclass, decorated with `family` and known
-by its `kind`. Its implementation is a class, entered for that dataclass in the `Registry` of the
-section. Other packages name the modules that define both as entry points, which are imported when
-a configuration names a kind that is not built in.
+A family has two parts. Its configuration is a frozen dataclass, decorated with `family` and
+identified by its `kind`. Its implementation is a class, registered for that dataclass in the
+`Registry` of the section. Other packages list the modules that define both as entry points. They
+are imported when a configuration names a kind that is not built in.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SECTIONS = ("data", "model", "estep", "train", "eval")
 FAMILIES: dict[str, dict[str, type]] = {section: {} for section in SECTIONS}
 """The configuration classes of each section, by kind."""
 ENTRY_POINTS = {"data": "distvae.data", "model": "distvae.models", "estep": "distvae.esteps"}
-"""The group of entry points in which other packages name their families of a section."""
+"""The group of entry points in which other packages list their families of a section."""
 
 
 class Family(Protocol):
@@ -25,7 +25,7 @@ class Family(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     kind: ClassVar[str]
-    """The name that selects this family in a configuration."""
+    """The value of `kind` that selects this family in a configuration."""
 
 
 F = TypeVar("F", bound=type[Family])
@@ -49,14 +49,16 @@ def family(section: str) -> Callable[[F], F]:
 
 
 def load_extensions(section: str) -> None:
-    """Import the modules that other packages name as entry points for a section."""
+    """Import the modules that other packages list as entry points for a section."""
     if section in ENTRY_POINTS:
         for point in entry_points(group=ENTRY_POINTS[section]):
             _load(point)
 
 
 def _load(point: EntryPoint) -> None:
-    """Import what an entry point names; refuse by its name what cannot be imported."""
+    """Import the module of an entry point. Refuse an entry point that cannot be imported by its
+    name.
+    """
     try:
         point.load()
     except Exception as error:
@@ -68,7 +70,7 @@ def _load(point: EntryPoint) -> None:
 
 
 def find_family(section: str, kind: str) -> type | None:
-    """Return the configuration class of a kind, None if neither this package nor another has it."""
+    """Return the configuration class of a kind, or None if no installed package has it."""
     if kind not in FAMILIES[section]:
         load_extensions(section)
     return FAMILIES[section].get(kind)
@@ -91,7 +93,7 @@ class Registry(dict[type[Family], Implementation]):
         return enter
 
     def implementation(self, config: Family) -> Implementation:
-        """Return what was registered for the class of a configuration."""
+        """Return the implementation registered for the class of a configuration."""
         try:
             return self[type(config)]
         except KeyError:

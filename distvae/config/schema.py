@@ -1,4 +1,4 @@
-"""Reading untrusted values into frozen dataclasses: types, ranges, and the nearest valid name."""
+"""Read untrusted values into frozen dataclasses: types, ranges, and the nearest valid name."""
 
 import contextlib
 import dataclasses
@@ -15,18 +15,18 @@ from distvae.files.refusal import Refusal, nearest, shown
 
 V = TypeVar("V")
 LONGEST = 1000
-"""The most values of a list."""
+"""The largest number of values in a list."""
 
 
 class Range(NamedTuple):
-    """The closed interval that a number must lie in; `above` excludes the lower end."""
+    """The closed interval of valid numbers; `above` excludes the lower end."""
 
     low: float
     high: float = math.inf
     above: bool = False
 
     def holds(self, value: float) -> bool:
-        """Tell whether a number is inside; NaN never is."""
+        """Return whether a number is inside the interval. NaN never is."""
         return (self.low < value if self.above else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ def _plain(number: float) -> str:
 
 
 WHOLE = Range(-(2**63), 2**64 - 1)
-"""The range of every whole number: 64 bits hold it, signed or unsigned."""
+"""The range of every whole number: 64 bits, signed or unsigned."""
 FINITE, TINY = Range(-1e30, 1e30), 1e-30
 """The range of every other number, and the smallest absolute value except zero. Models compute in
 float32.
@@ -53,11 +53,11 @@ DEFAULT_KINDS = {
     "train": "adam",
     "eval": "standard",
 }
-"""The kinds of sections that name none. A model without an encoder has another E-step."""
+"""The default kinds of sections. A model without an encoder has another default E-step."""
 
 
 def kind_of(section: str, tree: Mapping[str, object]) -> str:
-    """Return the kind that a section names, or the default one."""
+    """Return the kind in a section, or the default kind."""
     kind = tree.get("kind", DEFAULT_KINDS[section])
     if not isinstance(kind, str):
         raise Refusal(
@@ -104,7 +104,9 @@ def field_types(cls: type) -> dict[str, object]:
 
 
 def check_value(path: str, hint: object, value: object) -> Any:
-    """Return the value as its annotation asks; refuse it by its path if it does not fit."""
+    """Return the value in the type of its annotation. Refuse a value that does not fit, by its
+    path.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _ranged(path, arguments[0], arguments[1], value)
@@ -118,9 +120,9 @@ def check_value(path: str, hint: object, value: object) -> Any:
 
 
 def whole_number(name: str, hint: object, value: object) -> int:
-    """Return an argument of a caller as a whole number of Python's; refuse it by its name."""
+    """Return a caller's argument as a Python whole number. Refuse any other value, by its name."""
     if isinstance(value, SupportsIndex) and not isinstance(value, bool):
-        with contextlib.suppress(TypeError):  # arrays of several numbers say that they have one
+        with contextlib.suppress(TypeError):  # arrays of several numbers have the same method
             value = operator.index(value)
     number: int = check_value(name, hint, value)
     return number
@@ -175,9 +177,9 @@ def _as_float(value: int | str) -> float:
 
 
 def _sane(path: str, value: V, own: Range | None = None) -> V:
-    """Return the value if any field could hold it: a number of usual size, or text without NUL.
+    """Return the value if it suits any field: a number of usual size, or text without NUL.
 
-    A refusal names the bounds of the field, or the usual ones if it has none.
+    A refusal names the bounds of the field, or the usual bounds if the field has none.
     """
     if isinstance(value, str) and "\0" in value:
         raise Refusal(f"{path}: {shown(value)} holds a NUL; text without one expected")

@@ -7,9 +7,9 @@ from distvae.config.schema import Range
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
 Trials = Annotated[int, Range(1, 10_000)]
-"""Trials of a sweep. Samplers read all earlier trials before each new one."""
+"""Trials of a sweep. Samplers read all earlier trials before each new trial."""
 Repeats = Annotated[int, Range(1, 1000)]
-"""Runs with different seeds, of a trial or of a row of a table."""
+"""Runs with different seeds, for a trial or for a row of a table."""
 Processes = Annotated[int, Range(1, 1024)]
 """Threads or processes on one machine."""
 Positive = Annotated[float, Range(0, above=True)]
@@ -18,11 +18,11 @@ Share = Annotated[float, Range(0, 1, above=True)]
 Probability = Annotated[float, Range(1e-6, 1 - 1e-6)]
 Widths = tuple[Count, ...]
 POWER_FLOOR = 1e-10
-"""The smallest power of a frequency bin. Without it, the density of a zero is unbounded as its mean
-falls.
+"""The smallest power of a frequency bin. Without this floor, the density of a zero grows without
+bound as its mean falls.
 """
 Activation = Literal["tanh", "relu", "leaky_relu", "silu"]
 TVAEActivation = Literal["tanh", "relu", "leaky_relu"]
 Restoring = Literal["mean", "draws"]
-"""What a restoration decodes of a posterior."""
+"""Which decoding of a posterior a restoration uses."""
 FrequencyScale = Literal["linear", "log", "mel"]

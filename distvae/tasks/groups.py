@@ -49,8 +49,7 @@ stride takes two thirds of the time and costs 0.03 dB.
 LARGE = 2**20
 """Pixels of a large picture."""
 CHUNK = 512
-"""Approximate number of references of a thread's task. The result does not depend on the threads.
-"""
+"""Approximate number of references in a thread's task. Threads do not change the result."""
 BLOCK = 128
 """References of a chunk whose populations are in memory at once."""
 SHRINKAGE = 0.85
@@ -62,8 +61,7 @@ LEAST = 1e-5
 NEAR = 12
 """Search radius in pixels if other frames are searched too."""
 LOST = 1.35
-"""Squared errors relative to the noise in them. The excess is structure that was removed as noise.
-"""
+"""Squared errors relative to the noise in them. The excess is structure removed as noise."""
 STEP = 0.05
 """Noise added to measure how much noise passes, relative to the noise of the picture."""
 STRONG = 1.35
@@ -109,8 +107,7 @@ CORRELATED_NOISE = (
 HOLES = Pass("moments", 6, 48, 16)
 """The pass over populations in `fill`."""
 SOLVED_ONE_IN = 6
-"""`fill` restores one in this number of the windows of a population. All windows give the moments.
-"""
+"""`fill` restores every SOLVED_ONE_IN-th window of a population. All windows give the moments."""
 FLOORS = (30.0, 15.0, 7.5, 3.75, 1.9, 0.9, 0.5, 0.3, 0.2, 0.1)
 """The residual variance of populations in each pass, for values that span 255."""
 SHARED = 6.0

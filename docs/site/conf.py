@@ -1,7 +1,7 @@
 """The documentation as a site: `make docs` builds it into build/site.
 
-Its sources are the pages of the repository as they are, so that a link that works on a Git host
-works here too.
+The sources are the unchanged pages of the repository, so that links work both on a Git host and
+here.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ source_suffix = {".md": "markdown", ".ipynb": "markdown"}
 myst_heading_anchors = 6
 myst_enable_extensions = ["html_image"]
 
-highlight_language = "none"  # of blocks that name no language
+highlight_language = "none"  # of blocks without a language
 smartquotes = False
 
 default_role = "code"  # docstrings mark names as Markdown does
@@ -58,7 +58,7 @@ html_show_copyright = False
 
 
 def setup(app: "Sphinx") -> None:
-    """Add notebooks, the navigation, and signatures as they are written."""
+    """Add notebooks, the navigation, and signatures as written in the source."""
     app.connect("source-read", read_notebook)
     app.connect("source-read", add_navigation)
     app.connect("autodoc-process-signature", written_signature)
@@ -66,18 +66,18 @@ def setup(app: "Sphinx") -> None:
 
 
 def read_notebook(app: "Sphinx", name: str, source: list[str]) -> None:
-    """Put the page of a notebook in the place of its file."""
+    """Replace the file of a notebook by its page."""
     if app.env.doc2path(name).suffix == ".ipynb":
         source[0] = page_of_notebook(source[0])
 
 
 def add_navigation(app: "Sphinx", name: str, source: list[str]) -> None:
-    """Add the lists of the pages below a page, which a Git host shows without them."""
+    """Add lists of subpages to a page. A Git host shows the page without them."""
     lists = HERE / "navigation" / f"{name}.md"
     if lists.is_file():
         source[0] += lists.read_text()
 
 
 def add_index(app: "Sphinx", error: Exception | None) -> None:
-    """Lead a browser that opens the folder to the first page."""
+    """Redirect a browser that opens the folder to the first page."""
     (Path(app.outdir) / "index.html").write_text(REDIRECT)

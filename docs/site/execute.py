@@ -1,4 +1,4 @@
-"""Run the notebooks of docs/notebooks anew and write them with their outputs: `make notebooks`."""
+"""Run the notebooks of docs/notebooks again and save them with their outputs: `make notebooks`."""
 
 import base64
 import io
@@ -19,15 +19,15 @@ from distvae.numerics.arithmetic import Arithmetic
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 VERSION = 4
-"""The version of the format."""
+"""The version of the notebook format."""
 PROGRESS = "progress"
 """The tag of cells that show progress, whose outputs are not kept."""
 COLOURS = 64
-"""Of a figure, to keep notebooks small."""
+"""Number of colours of a figure, to keep notebooks small."""
 
 
 def arithmetic() -> Mapping[str, Plain]:
-    """Return how the notebooks compute here: where it is equal, so are their figures."""
+    """Return the arithmetic of this machine. Machines with equal arithmetic give equal results."""
     return Arithmetic.of_process("blas", 1, torch.device("cpu")).facts()
 
 
@@ -52,7 +52,7 @@ def execute(file: Path, folder: Path) -> NotebookNode:
 
 
 def private_kernel(sockets: str) -> Config:
-    """Return the settings of a kernel that only this user reaches, by sockets in a folder."""
+    """Return the settings of a kernel that only this user can reach, by sockets in a folder."""
     return Config(
         KernelManager={"transport": "ipc", "connection_file": str(Path(sockets) / "kernel.json")}
     )

@@ -8,7 +8,7 @@ Cell = dict[str, Any]
 
 
 def page_of_notebook(text: str) -> str:
-    """Return the page that shows a notebook, given its file."""
+    """Return the page of a notebook, given the text of its file."""
     return "\n\n".join(part for cell in json.loads(text)["cells"] for part in parts(cell))
 
 
@@ -35,5 +35,5 @@ def shown(output: Cell) -> str:
 
 
 def raw(html: str) -> str:
-    """Return HTML that is taken as it is."""
+    """Return HTML marked to be copied unchanged."""
     return f'````{{raw}} html\n<div class="output">{html}</div>\n````'

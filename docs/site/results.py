@@ -1,8 +1,8 @@
 """Fill in docs/results.md and the rows of docs/results/TABLE.md: `python -m docs.site.results`.
 
-A page of results is written by hand down to `## Rows`. `claims.yaml` says what was claimed, and
-which row of which table answers it. With `--add RUN --table TABLE`, an evaluated run first becomes
-a row.
+A page of results is written by hand down to `## Rows`. `claims.yaml` lists the claims, and the
+table and row that support each claim. With `--add RUN --table TABLE`, an evaluated run first
+becomes a row.
 """
 
 import argparse
@@ -61,7 +61,7 @@ FIGURES = {
 """The names of figures on pages, in the order in which published figures are shown."""
 DECIMALS = {"psnr": 2, "snr": 2, "snr_gain": 2, "pesq_wb_gain": 2, "ssim": 3}
 ROWS = "\n## Rows\n"
-"""The heading from which on a page is made of rows."""
+"""The heading above the generated part of a page."""
 LEGEND = (
     "A figure is the mean over seeds ± half their range, or has one seed; the published figure is "
     "in brackets. A dagger † marks scale `day`: fewer epochs, less data or other settings than at "
@@ -78,7 +78,7 @@ Groups = Mapping[str, RowGroup]
 
 @dataclass(frozen=True)
 class Claim:
-    """A figure of a row, or the difference between two rows."""
+    """A metric of a row, or the difference between two rows."""
 
     claim: str
     table: str
@@ -87,16 +87,18 @@ class Claim:
     minus: str = ""
     """The row to subtract."""
     over: tuple[str, ...] = ()
-    """Words that take the place of {over} in `row` and `minus`: the claim is about all of them."""
+    """Words that replace {over} in `row` and `minus`. The claim covers all of them."""
     source: str = ""
-    """TABLE/ROW that has the published figure, where it is not the row itself."""
+    """TABLE/ROW with the published metric, if it is another row."""
     command: str = ""
-    """The command that makes the row; by default `distvae reproduce` with table, scale and name."""
+    """The command that makes the row. The default is `distvae reproduce` with table, scale and
+    name.
+    """
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper, or the baselines in it, whose published figures are counted together."""
+    """A paper, or its baselines, whose published metrics are counted together."""
 
     name: str
     rows: tuple[str, ...]
@@ -121,7 +123,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the index."""
+    """A section of the index."""
 
     name: str
     about: str
@@ -131,7 +133,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Contents:
-    """The index without its figures."""
+    """The index without its numbers."""
 
     intro: str
     summary: tuple[str, ...]
@@ -144,7 +146,7 @@ class Contents:
 
 
 def read_contents(folder: Path) -> Contents:
-    """Return what `claims.yaml` says."""
+    """Return the contents of `claims.yaml`."""
     tree = yaml.safe_load((folder / "claims.yaml").read_text())
     papers = tuple(Paper(each["name"], tuple(each["rows"])) for each in tree.pop("papers"))
     sections = []
@@ -165,24 +167,24 @@ def _claim(over: Iterable[object] = (), **fields: str) -> Claim:
 
 @dataclass(frozen=True, order=True)
 class Distance:
-    """How far a row, or the mean of several, is above what was published for it, as it is shown."""
+    """The shown difference between a row, or the mean of several rows, and the published value."""
 
     value: float
     row: str
     margin: float
-    """How far below what was published a row may be that reaches it."""
+    """The margin below the published value within which a row still reaches it."""
     both_ways: bool
-    """Whether it may be no further above it either."""
+    """Whether a row must also stay within the margin above the published value."""
 
     @property
     def reached(self) -> bool:
-        """Whether the row reaches what was published."""
+        """Whether the row reaches the published value."""
         size = abs(self.value) if self.both_ways else -self.value
         return size <= self.margin
 
 
 def distance(name: str, groups: Iterable[RowGroup], figure: str) -> Distance | None:
-    """Return the mean distance of some rows, None if no figure was published for them."""
+    """Return the mean distance of some rows, or None if no published metric exists for them."""
     known = []
     spread = 0.0
     for group in groups:
@@ -199,13 +201,13 @@ def distance(name: str, groups: Iterable[RowGroup], figure: str) -> Distance | N
 
 
 def difference(group: RowGroup, figure: str) -> float | None:
-    """Return the mean over seeds minus the published value, where both are known."""
+    """Return the mean over seeds minus the published value, if both are known."""
     published, values = group.published(figure), group.values(figure)
     return fmean(values) - published if values and published is not None else None
 
 
 class Index:
-    """The index of results: how close each table is to its paper, then the claims by subject."""
+    """The index of results: the distance of each table from its paper, then claims by subject."""
 
     def __init__(self, tables: Mapping[str, Groups], contents: Contents) -> None:
         self.tables, self.contents = tables, contents
@@ -233,7 +235,7 @@ class Index:
                 yield from ("", *markdown_table(head, map(self._claim, section.claims)))
 
     def distances(self, paper: Paper) -> dict[tuple[str, str], list[Distance]]:
-        """Return the distances of a paper's rows from what was published, by table and figure."""
+        """Return the distances of a paper's rows from the published values, by table and metric."""
         found = {}
         for table in (table for section in self.contents.sections for table in section.tables):
             compared: dict[str, list[RowGroup]] = {}
@@ -254,7 +256,7 @@ class Index:
         return found
 
     def _distances(self) -> Iterator[str]:
-        """Yield the table of how far each table is from what was published, and the counts."""
+        """Yield the table of distances of each table from the published values, and the counts."""
         rows, counts = [], []
         for paper in self.contents.papers:
             all_distances: list[Distance] = []
@@ -312,7 +314,7 @@ class Index:
         return self.tables[table][row]
 
     def _values(self, claim: Claim, group: RowGroup, other: RowGroup) -> list[float]:
-        """Return the figure of each seed, minus that of the other row."""
+        """Return the metric of each seed, minus the metric of row `other` if the claim has one."""
         values, others = group.values(claim.figure), other.values(claim.figure)
         if not values or not others:
             raise SystemExit(f"claims.yaml: no {claim.figure} in row {group.name} or {other.name}")
@@ -325,7 +327,7 @@ class Index:
     def _published(
         self, claim: Claim, rows: list[RowGroup], others: list[RowGroup]
     ) -> float | None:
-        """Return the published figure, or the difference between two."""
+        """Return the published metric, or the difference between two published metrics."""
         if claim.source:
             rows = [self._group(*claim.source.split("/"))]
         means = []
@@ -343,19 +345,19 @@ def link(table: str, text: str = "") -> str:
 
 
 def told(published: float | None, claim: Claim) -> str:
-    """Return a published figure, or the difference between two, as it is shown."""
+    """Return a published metric, or the difference between two, as shown on the page."""
     if published is None:
         return "-"
     return signed(published, claim.figure) if claim.minus else f"{published:g}"
 
 
 def reached(distances: Sequence[Distance]) -> str:
-    """Say how many figures are reached, and of how many."""
+    """Return the number of reached values and the number of all values as text."""
     return f"{sum(distance.reached for distance in distances)} of {len(distances)}"
 
 
 def command(claim: Claim, group: RowGroup) -> str:
-    """Return the command that makes the rows of a claim, '-' if no table reproduces them."""
+    """Return the command that makes the rows of a claim, or '-' if no table reproduces them."""
     if claim.command:
         return f"`{claim.command}`"
     if not group.scale:
@@ -459,7 +461,7 @@ def compared_cell(group: RowGroup, figure: str) -> str:
 
 
 def decimals(mean: float, figure: str = "") -> int:
-    """Return how many decimals a mean is shown with."""
+    """Return the number of decimals with which a mean is shown."""
     if figure in DECIMALS:
         return DECIMALS[figure]
     if abs(mean) >= 20:

@@ -1,4 +1,4 @@
-"""Signatures of the API pages, with types as the source has them."""
+"""Signatures of the API pages, with types as written in the source."""
 
 import ast
 import inspect
@@ -9,10 +9,11 @@ from collections.abc import Callable
 def written_signature(
     app: object, what: str, name: str, found: Callable[..., object], *_: object
 ) -> tuple[str, str | None] | None:
-    """Return the signature of a function as it is written; that of a class is left out.
+    """Return the signature of a function as written in the source. Leave out the signature of a
+    class.
 
-    Evaluated types would show what an alias such as `ArrayLike` stands for. The attributes of a
-    class are listed below it.
+    Evaluated types would expand aliases such as `ArrayLike`. The attributes of a class are listed
+    below it.
     """
     if what == "class":
         return "", None
@@ -37,7 +38,7 @@ def definition(function: Callable[..., object]) -> ast.FunctionDef:
 
 
 def without_quotes(annotation: ast.expr | None) -> ast.expr | None:
-    """Return a type, also one that is written as a string."""
+    """Return a type without the quotes of a string annotation."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         return ast.Name(annotation.value)
     return annotation

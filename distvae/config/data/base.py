@@ -11,15 +11,15 @@ class DataConfig(Family, Protocol):
 
     @property
     def path(self) -> str:
-        """The file, folder or URI that holds the data; empty where nothing is read."""
+        """The file, folder or URI with the data; empty for generated data."""
 
     @property
     def dims(self) -> int:
-        """Values of a row; refused where only the data itself tells."""
+        """Values of a row. Refused if only the data has this number."""
 
 
 class Generated:
-    """Settings of data that is computed. It has no path."""
+    """Settings of generated data, which has no path."""
 
 
 class ImageShaped:

@@ -24,19 +24,19 @@ class CropData(ImageShaped):
     with equal probability and none twice.
     """
     clamped: Annotated[float, Range(0, 1)] = 0.02
-    """Share of each picture's pixels, the brightest ones, that are reduced to the brightest of the
-    others.
+    """Share of each picture's pixels that are clamped: the brightest pixels are reduced to the
+    largest remaining value.
     """
     contrast: Literal["own", "common"] = "own"
-    """Scale each picture by the standard deviation of its own grey levels, or keep the levels of
-    all pictures.
+    """`own` scales each picture by the standard deviation of its own grey levels. `common` keeps
+    the levels of all pictures.
 
-    With `common`, a 16-bit picture that fills little of its range gives windows that are nearly
-    blank beside those of others.
+    With `common`, a 16-bit picture that uses little of its range gives nearly blank windows
+    compared with the windows of brighter pictures.
     """
     level: Literal["remove", "keep"] = "remove"
     """Remove the mean of each window before whitening, or keep it, as the released code of TVAE
-    does. The level is then most of the variance, so that fewer other directions are kept.
+    does. If it is kept, the level is most of the variance, and fewer other directions are kept.
     """
     kept: Annotated[float, Range(0, 0.9999, above=True)] = 0.95
     """Share of the variance to keep. Whitening drops the directions of least variance."""

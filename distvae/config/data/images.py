@@ -27,7 +27,7 @@ class ImageData(ImageShaped):
     null keeps the size of the files.
     """
     colour: Literal["keep", "grey", "rgb"] = "keep"
-    """Colour to convert pictures to; `keep` gives grey if all of them are grey."""
+    """Colour to convert pictures to; `keep` gives grey if all pictures are grey."""
     split: Literal["auto", "loose"] = "auto"
     """`loose` draws no split: images without one count as test, and none is needed to train on. It
     is meant for evaluating and encoding.
@@ -41,13 +41,12 @@ class ImageData(ImageShaped):
     test images.
     """
     test: Share = 0.15
-    """Share of the images used for testing, drawn with split_seed, if the source has no test split.
-    """
+    """Share of test images, drawn with split_seed, if the source has no test split."""
     split_seed: Whole = 0
     """Seed of a drawn split."""
     skip_broken: bool = False
     """Leave out pictures of a folder that cannot be decoded, instead of refusing the folder. The
-    split of the others does not change.
+    split of the remaining pictures does not change.
     """
 
     @property

@@ -13,16 +13,16 @@ from distvae.files.refusal import Refusal
 @family("data")
 @dataclass(frozen=True)
 class PatchData:
-    """Overlapping windows of one picture or sound, one row per window, to restore it from itself
-    alone.
+    """Overlapping windows of one picture or sound, one row per window, to restore it without other
+    data.
     """
 
     kind: ClassVar[str] = "patches"
     path: str = ""
     """The picture or sound file, or `built-in picture` or `built-in sound`."""
     noise: NonNegative = 0.0
-    """Standard deviation of white noise that is added first, to measure how well it is removed: of
-    the values of a picture, which reach 255, or of the samples of a sound, which reach 1.
+    """Standard deviation of white noise that is added first, to measure how well it is removed. The
+    values of a picture go up to 255, the samples of a sound up to 1.
     """
     snr: Annotated[float, Range(-100, 200)] | None = None
     """Instead of `noise`: the signal-to-noise ratio in dB of a sound under the white noise that is
@@ -33,11 +33,10 @@ class PatchData:
     well they are filled in.
     """
     dropped: Literal["pixels", "values"] = "pixels"
-    """Drop whole pixels of a colour picture and samples of all channels, or each value by itself.
-    """
+    """Drop whole pixels of a colour picture and samples of all channels, or drop single values."""
     gap: Count = 1
-    """Least size of what is dropped: samples of a sound in a row, or a square of a picture with
-    sides of so many pixels.
+    """Smallest size of a dropped piece: consecutive samples of a sound, or the side of a square of
+    pixels.
     """
     noise_seed: Whole = 0
     """Seed of the noise and of the choice of dropped values."""
@@ -50,13 +49,13 @@ class PatchData:
     stride: Count = 1
     """Step from one window to the next. The last window always ends where the data ends."""
     channels: Literal["joint", "separate"] = "joint"
-    """One window spans all colours of a picture or channels of a sound, or each channel has windows
-    of its own.
+    """`joint`: one window spans all colours of a picture or channels of a sound. `separate`: each
+    channel has its own windows.
     """
     scale: Literal["standard", "unit", "keep"] = "standard"
     """`standard`: subtract one mean from all values and divide by one standard deviation. `unit`:
-    divide the values of a picture by 255, so that they are from 0 to 1, and those of a sound by its
-    largest sample. `keep`: keep them.
+    divide the values of a picture by 255, to the range from 0 to 1, and the values of a sound by
+    its largest sample. `keep`: do not scale.
     """
     level: Literal["remove", "keep"] = "remove"
     """Subtract each window's mean before training and add it back afterwards, or keep it."""
@@ -93,5 +92,5 @@ class PatchData:
 
     @property
     def dims(self) -> int:
-        """Values of a row if there is one channel."""
+        """Values of a row of data with a single channel."""
         return math.prod(self.window)

@@ -18,7 +18,7 @@ class RowsData:
 
     @property
     def dims(self) -> int:
-        """Refuse to tell: only the folder knows how many values a row has."""
+        """Refuse: only the folder has the number of values of a row."""
         raise Refusal(
             "data.kind: 'rows' have as many values as their folder says; a kind of known size"
             " expected"

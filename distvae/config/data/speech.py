@@ -9,11 +9,11 @@ from distvae.config.values import Count, Positive, Share, Whole
 from distvae.files.refusal import Refusal
 
 MAX_OVERLAP = 64
-"""The most frames that one sample may belong to. Frames that overlap more are nearly alike, and
-computing and storing them takes a day and a disk.
+"""The most frames that share a sample. Frames that overlap more are nearly alike, and computing and
+storing them would take a day and a disk.
 """
 CSV = "csv:"
-"""The beginning of `speakers` where a table names them."""
+"""The prefix of `speakers` that names a table."""
 
 
 @family("data")
@@ -33,8 +33,7 @@ class SpeechData:
     hop: Count = 256
     """Samples from one frame to the next. It must divide the window."""
     trim_db: Positive | None = 30.0
-    """Cut leading and trailing parts that are this many dB below the loudest part; null keeps them.
-    """
+    """Cut leading and trailing parts this many dB below the loudest part; null keeps them."""
     level: Literal["peak", "keep"] = "peak"
     """Divide each recording by its largest sample, or keep its level."""
     speakers: str = "auto"
@@ -57,7 +56,7 @@ class SpeechData:
     """Share of the speakers used for testing when the split is drawn."""
     skip_broken: bool = False
     """Leave out recordings that cannot be decoded or are silent, instead of refusing the folder.
-    The split of the others does not change.
+    The split of the remaining recordings does not change.
     """
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ class SpritesData(ImageShaped, Generated):
     size: Annotated[int, Range(16, 128)] = 32
     """Pixels of a side."""
     rows: Annotated[int, Range(10, 46080)] = 12000
-    """Number of images in all splits, each a different one of the 46080 combinations."""
+    """Number of images in all splits. Each image is a different one of the 46080 combinations."""
     val: Share = 0.1
     """Share of the images used for validation."""
     test: Share = 0.1

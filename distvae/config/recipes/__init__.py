@@ -1,4 +1,4 @@
-"""Recipes: one YAML file per published experiment, without settings that have their defaults."""
+"""Recipes: one YAML file per published experiment, without settings at their defaults."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from distvae.files.untrusted import one_line, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent
 STORED = "config.yaml"
-"""The file of a run folder with its settings."""
+"""The file of a run folder with the settings."""
 
 
 def recipe_names() -> list[str]:
@@ -22,12 +22,12 @@ def recipe_names() -> list[str]:
 
 
 def recipe_name(recipe: str) -> str:
-    """Return the name of a recipe; that of a file without its folders."""
+    """Return the name of a recipe, or of a recipe file without its folders."""
     return Path(recipe).stem if recipe.endswith((".yaml", ".yml")) else recipe
 
 
 def recipe_path(name: str) -> Path:
-    """Return the file of a recipe, given by its name, as a file, or as the folder of a run."""
+    """Return the file of a recipe, given by its name, its file, or a run folder."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     if name in recipe_names():
@@ -38,7 +38,7 @@ def recipe_path(name: str) -> Path:
 
 
 def read_tree(path: Path, expected: str = f"sections {', '.join(SECTIONS)}") -> Tree:
-    """Return the nested mapping in a YAML file, of which something is expected."""
+    """Return the nested mapping in a YAML file. A refusal quotes `expected`."""
     tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise Refusal(f"{path}: holds no mapping; {expected} expected")
@@ -58,8 +58,8 @@ def load(recipe: str, assignments: Mapping[str, object] | None = None) -> Config
 
 
 def _placed(refusal: Refusal, path: Path, tree: Mapping[str, object]) -> Refusal:
-    """Return the refusal with the file to mend, if the file itself is refused rather than what was
-    set on top of it.
+    """Return the refusal with the file's path if the file itself is wrong, not the assignments on
+    top of it.
     """
     try:
         from_dict(tree)
@@ -69,7 +69,7 @@ def _placed(refusal: Refusal, path: Path, tree: Mapping[str, object]) -> Refusal
 
 
 def refuse_place(config: Config, path: object) -> None:
-    """Refuse a path for data that is generated."""
+    """Refuse a path for generated data."""
     if path and isinstance(config.data, Generated):
         raise Refusal(
             f"data.path: {path}, but data of kind '{config.data.kind}' is made, not read; none"
@@ -80,8 +80,8 @@ def refuse_place(config: Config, path: object) -> None:
 def override(tree: Mapping[str, object], assignments: Mapping[str, object]) -> Tree:
     """Return a copy of a nested mapping with dotted keys set.
 
-    A new `kind` drops the fields that it does not have. Rates that are scaled are meant for the
-    batch of the mapping, unless a batch is named for them.
+    A new `kind` drops fields that the kind does not have. Scaled rates are meant for the batch of
+    the mapping, unless `train.base_batch` is set.
     """
     assignments = _base_batch(tree, assignments) | dict(assignments)
     result = {
@@ -97,7 +97,7 @@ def override(tree: Mapping[str, object], assignments: Mapping[str, object]) -> T
 
 
 def _base_batch(tree: Mapping[str, object], assignments: Mapping[str, object]) -> dict[str, object]:
-    """Return the batch that rates are meant for, where they are scaled and none is named."""
+    """Return the base batch of scaled rates, if none is set."""
     if assignments.get("train.scale_rate", "none") == "none":
         return {}
     train = fields_of("train", tree.get("train"))
@@ -116,8 +116,8 @@ def _assign(section: str, tree: dict[str, object], name: str, value: object) -> 
 
 
 def describe(values: Mapping[str, object]) -> str:
-    """Return the values of dotted keys in words. Text stands for itself, other values follow their
-    key.
+    """Return the values of dotted keys as text. A text value appears alone, other values follow
+    their key.
     """
     return " ".join(
         value if isinstance(value, str) else f"{key.partition('.')[2] or key} {_short(value)}"
@@ -130,13 +130,14 @@ def _short(value: object) -> str:
 
 
 def parse_assignments(words: list[str]) -> Tree:
-    """Return the dotted keys and values of words such as `train.epochs=3`; values are YAML."""
+    """Return the dotted keys and values of words like `train.epochs=3`. Values are YAML."""
     return dict(_assignment(word) for word in words)
 
 
 def with_options(assigned: Tree, options: Mapping[str, tuple[str, Plain]]) -> Tree:
-    """Return assigned settings with those that options stand for: by option, the key and the value,
-    None if it was not given. Refuse an option whose key was assigned another value.
+    """Return the assigned settings together with the settings of options. `options` maps each
+    option to its key and value; the value is None if the option was not given. Refuse an option
+    whose key was assigned another value.
     """
     settings = dict(assigned)
     for option, (key, value) in options.items():
