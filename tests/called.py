@@ -8,9 +8,9 @@ COMPILING = "distvae: compiling loops for this processor; it takes some 20 secon
 
 
 class Called:
-    """A command run in this process: its exit code, and what it said.
+    """A command run in this process: its exit code and its output.
 
-    It says once in a new clone that loops are compiled. That is left out.
+    The message of a new clone about compiling loops is left out.
     """
 
     def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What all tests share: where real data is, and how long hypothesis may take."""
+"""Shared settings of all tests: the folder of real data, and the time limit of hypothesis."""
 
 import os
 import sqlite3
@@ -32,8 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_power_cuts() -> Iterator[None]:
-    """Let nothing wait for the disk in this process: each wait takes milliseconds, and no test cuts
-    the power. What is written before one goes on is tested by a function in the place of this one.
+    """Skip fsync in this process: each call takes milliseconds, and no test cuts the power. Tests
+    of the order of writes patch `os.fsync` with their own function.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)

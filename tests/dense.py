@@ -110,8 +110,8 @@ def log_densities(model: TVAE, x: Tensor, z: Tensor, sigma2: Tensor | None = Non
 
 
 def completed_log_likelihood(model: TVAE, batch: Batch, z: Tensor, weight: Tensor) -> Tensor:
-    """The weighted log-likelihood (B,) of rows whose missing values are those that the weighted
-    states expect.
+    """Return the weighted log-likelihood (B,) of rows whose missing values are filled with the
+    expectation under the weighted states.
     """
     with torch.no_grad():
         expected = (weight.unsqueeze(-1) * likelihood(model, z).mean).sum(1)

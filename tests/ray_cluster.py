@@ -22,8 +22,8 @@ UNREAD_LOGS = {"include_log_monitor": False}
 
 @contextmanager
 def cluster(*cpus: int) -> Iterator[Any]:
-    """Machines of so many processors, and a head without any; `add_node` on the main thread brings
-    another.
+    """Yield a cluster with a head without processors, and a machine for each number of processors.
+    `add_node` on the main thread adds a machine.
     """
     token = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in (SETTINGS | WITHOUT_DASHBOARD | token).items():
@@ -44,8 +44,9 @@ def cluster(*cpus: int) -> Iterator[Any]:
 
 @contextmanager
 def cluster_in_two_folders(folder: Path, cpus: int = 1) -> Iterator[Any]:
-    """A head and a machine of so many processors, started in the folders `one` and `other`, so that
-    they see different things in `HERE`. This process is in `other`.
+    """Yield a cluster of a head and a machine with `cpus` processors each. They start in the
+    folders `one` and `other`, so that they see different files in `HERE`. This process is in
+    `other`.
     """
     if not HERE.is_dir():
         pytest.skip("machines in one see different folders by /proc, which this system has not")

@@ -23,9 +23,9 @@ def test_a_committed_notebook_is_small_and_names_no_folder_of_a_machine(file: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_prints_what_it_was_committed_with(file: Path, tmp_path: Path) -> None:
-    """It prints the same figures on a processor and with versions like those that it names.
+    """It prints the same numbers on a processor and with versions like the recorded ones.
 
-    On others it has to run, and to have as many outputs of each cell.
+    On other machines the notebook must run, with the same number of outputs for each cell.
     """
     committed, found = nbformat.read(file, VERSION), execute(file, tmp_path)
     for before, now in zip(committed.cells, found.cells, strict=True):

@@ -1,5 +1,5 @@
 """The wheel and the sdist have the right files, and work without the checkout in an environment
-that has nothing but what they need.
+with only the required packages.
 """
 
 import os
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 def run_outside(*command: str | Path, cwd: Path) -> str:
-    """Run a command without access to the checkout, and return what it printed."""
+    """Run a command without access to the checkout, and return its output."""
     unrelated = {
         name: value
         for name, value in os.environ.items()
@@ -50,7 +50,7 @@ def new_environment(folder: Path) -> Path:
 
 
 class Archives(NamedTuple):
-    """What a release consists of."""
+    """The files of a release."""
 
     wheel: Path
     sdist: Path
@@ -130,7 +130,7 @@ def test_the_sdist_has_no_tests_because_it_has_not_what_they_need(archives: Arch
 
 
 def metadata(wheel: Path) -> Message:
-    """What a wheel says of its package."""
+    """Return the metadata of a wheel."""
     archive = ZipFile(wheel)
     (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     return message_from_bytes(archive.read(name))

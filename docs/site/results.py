@@ -111,7 +111,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page shows of its rows."""
+    """The layout of the rows on a page."""
 
     figures: tuple[str, ...] = ()
     """The figures; by default the published ones."""
@@ -395,7 +395,7 @@ def rows_lines(table: str, groups: Mapping[str, RowGroup], page: Page) -> Iterat
 
 
 def folded(groups: Iterable[RowGroup], patterns: Sequence[str]) -> list[RowGroup]:
-    """Return the groups, those that match a pattern joined into one group of its name."""
+    """Return the groups. Groups that match the same pattern become one group with its name."""
     joined: dict[str, list[RowGroup]] = {}
     for group in groups:
         names = (pattern for pattern in patterns if fnmatchcase(group.name, pattern))

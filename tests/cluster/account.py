@@ -1,8 +1,7 @@
-"""An account at AWS as moto plays it, in which Ray prepares what `ray up` needs and starts a
-machine of every kind.
+"""An AWS account simulated by moto, in which Ray prepares everything that `ray up` needs and starts
+a machine of every kind.
 
-What is printed, as JSON: the machines, the ports that are open to the world, and the keys that were
-made.
+The output is JSON: the machines, the ports open to the world, and the created keys.
 """
 
 import copy

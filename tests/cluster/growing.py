@@ -1,8 +1,8 @@
-"""A cluster without machines, whose real autoscaler starts processes here; run as a program, it
+"""A cluster without machines, whose real autoscaler starts processes here. Run as a program, it
 waits for them.
 
-What is printed: the processors at first, those found by a sweep that waits for one trial of two
-workers, those found by a training of four, and those left once neither asks for any.
+The output has four processor counts: at first, in a sweep that waits for one trial of two workers,
+in a training with four workers, and after both.
 """
 
 import json
@@ -23,7 +23,7 @@ from distvae.tune.resources import TrialResources, wait_for_capacity
 from tests.ports import free_port
 
 HEAD, KIND = "f" * 51 + "00000", "ray.head.default"
-"""What the provider of such processes calls its head."""
+"""The provider's name for the head."""
 FAKE = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 PATIENCE = 100.0
 ENVIRONMENT = {
@@ -35,8 +35,8 @@ ENVIRONMENT = {
 
 @contextmanager
 def growing(folder: Path, cpus: int, max_machines: int) -> Iterator[str]:
-    """The address of a head alone, to which at most so many machines of so many processors are
-    added when asked for.
+    """Yield the address of a head. The autoscaler adds up to `max_machines` machines of `cpus`
+    processors on request.
     """
     os.environ.update(SETTINGS | ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)})
     from ray.cluster_utils import Cluster
@@ -123,7 +123,7 @@ def main(folder: Path) -> None:
 
 
 def processors(ray: Any) -> float:
-    """Of all machines together."""
+    """Return the processors of all machines together."""
     return sum(machine.get("CPU", 0.0) for machine in machine_resources(ray))
 
 

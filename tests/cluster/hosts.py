@@ -73,7 +73,7 @@ def lacking() -> str:
 
 
 def run(*words: object) -> str:
-    """A command that has to succeed; what it printed."""
+    """Run a command that must succeed, and return its output."""
     done = subprocess.run(
         [str(word) for word in words], capture_output=True, text=True, check=False
     )
@@ -101,7 +101,7 @@ class Host:
         return f"distvae-{self.name}"
 
     def start(self) -> None:
-        """Switch it on; what it wrote before is there."""
+        """Switch it on. Files that it wrote earlier are still there."""
         disk = self.folder / self.name
         if not disk.is_mount():
             disk.mkdir(exist_ok=True)
@@ -173,7 +173,7 @@ class Host:
         )
 
     def does(self, command: str) -> str:
-        """The same, which has to succeed; what it printed."""
+        """Run a command that must succeed, and return its output."""
         done = self.ssh(command)
         assert done.returncode == 0, f"{self.name}: {command}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -242,7 +242,7 @@ def hosts(folder: Path, wheels: Path) -> Iterator[dict[str, Host]]:
 
 
 def left() -> str:
-    """What is left of hosts on this machine."""
+    """Return the traces of hosts on this machine."""
     shown = (
         run("ip", "netns", "list") + run("ip", "-brief", "link") + Path("/proc/mounts").read_text()
     )
@@ -252,7 +252,7 @@ def left() -> str:
 def wait_for(
     what: Callable[[], object], seconds: float, otherwise: str, pause: float = 0.2
 ) -> None:
-    """Wait until something is true, at most so many seconds."""
+    """Wait at most `seconds` until a condition is true."""
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, otherwise

@@ -64,8 +64,8 @@ class Lab:
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
     def up_from_nothing(self) -> None:
-        """The same where nothing is installed: the others are switched on with a copy of what the
-        head has by then.
+        """Do the same without an installation: the workers are switched on with a copy of the
+        head's installation.
         """
         others = [self.hosts[name] for name in MEMBERS[1:]]
         for host in others:
@@ -112,8 +112,8 @@ class Lab:
 
 
 def write(file: Path, hosts: dict[str, Host], key: Path) -> None:
-    """The project's file for these hosts: what it says to edit, and less memory than this machine
-    has.
+    """Write the project's file for these hosts: with the edits that it asks for, and with less
+    memory than this machine has.
     """
     config: dict[str, Any] = yaml.safe_load((ROOT / "cluster" / "cluster.yaml").read_text())
     config["cluster_name"] = NAME

@@ -1,6 +1,4 @@
-"""What is wrong with a file for `ray up`: by Ray's schema, by the models of the clouds' own
-clients, by our rules.
-"""
+"""Errors in a file for `ray up`: by Ray's schema, by the cloud clients' models, by our rules."""
 
 import copy
 import json
@@ -79,7 +77,7 @@ def run_on(config: Mapping[str, Any], role: str) -> str:
 
 
 def unreadable(commands: str) -> str:
-    """What bash cannot read in some commands."""
+    """Return the parts of some commands that bash cannot parse."""
     return subprocess.run(
         ["bash", "-n", "-c", commands], capture_output=True, text=True, check=False
     ).stderr
@@ -115,7 +113,7 @@ def _commands(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[str]:
-    """What head and workers have to agree upon."""
+    """Check the settings that head and workers must share."""
     for role in ("head", "worker"):
         said = run_on(config, role)
         for name, value in SETTINGS.items():
@@ -223,7 +221,7 @@ def _gcp(machine: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unlike(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Where a value is not what a discovery document describes."""
+    """Yield the places at which a value contradicts a discovery document."""
     schema = _compute()[schema["$ref"]] if "$ref" in schema else schema
     if schema["type"] == "object" and isinstance(value, dict) and "properties" in schema:
         for key, inner in value.items():
@@ -241,7 +239,7 @@ def _unlike(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[s
 
 
 def _types(schema: Mapping[str, Any]) -> tuple[type, ...]:
-    """What a value of YAML may be; 64-bit numbers are strings in JSON and may be given as
+    """Return the YAML types of a value. 64-bit numbers are strings in JSON and may be given as
     numbers.
     """
     plain: dict[str, tuple[type, ...]] = {

@@ -1,5 +1,5 @@
-"""What is wrong with objects for Kubernetes: by its own schemas, by Ray's reading of a cluster, by
-our rules.
+"""Errors in Kubernetes objects: by the schemas of Kubernetes, by Ray's reading of a cluster, by our
+rules.
 """
 
 import json
@@ -13,9 +13,7 @@ from tests.cluster.pins import PINS
 
 KUBERNETES = "1.34.0"
 Known = Mapping[str, "Known | None"]
-"""Keys that an object may have, with those of the objects below; None is for what is not looked
-into.
-"""
+"""Keys that an object may have, with the keys of the objects below. None skips an object."""
 RESOURCES: Known = {"requests": None, "limits": None}
 GROUP: Known = {"rayStartParams": None, "template": None}
 WORKERS: Known = {
@@ -37,7 +35,9 @@ RAY: Mapping[str, Known] = {
     },
     "RayJob": {"clusterSelector": None, "backoffLimit": None, "entrypoint": None},
 }
-"""What our file uses of ray.io/v1; the definitions that KubeRay installs know more."""
+"""The fields of ray.io/v1 that our file uses. The definitions that KubeRay installs have more
+fields.
+"""
 
 
 def faults(objects: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -81,7 +81,7 @@ def _plain(each: Mapping[str, Any]) -> Iterator[str]:
 
 @cache
 def _kind(name: str) -> Any:
-    """What Kubernetes says of a kind, as kubernetes-validate ships it."""
+    """Return the schema of a kind that kubernetes-validate ships."""
     from jsonschema import Draft202012Validator
     from referencing import Registry, Resource
     from referencing.jsonschema import DRAFT202012
@@ -133,7 +133,7 @@ def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _read_by_ray(cluster: Mapping[str, Any]) -> Iterator[str]:
-    """What Ray's autoscaler makes of it."""
+    """Check how Ray's autoscaler reads the cluster."""
     from ray.autoscaler._private.kuberay.autoscaling_config import (
         _derive_autoscaling_config_from_ray_cr,
     )

@@ -15,7 +15,7 @@ PYTHON_VERSION = r"python(?::|-| )?(3\.\d+)|--python[ =](3\.\d+)"
 
 
 def other_versions(text: str) -> Iterator[str]:
-    """Versions of Python and of packages that are not those of the lock."""
+    """Yield the versions of Python and of packages that differ from the lock."""
     for found in re.findall(PYTHON_VERSION, text):
         if "".join(found) != PYTHON:
             yield f"Python: {''.join(found)}, {PYTHON} expected"

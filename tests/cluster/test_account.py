@@ -1,6 +1,4 @@
-"""Ray makes of the file for AWS what it says: a head on demand, spot workers, nothing open but
-ssh.
-"""
+"""Ray follows the file for AWS: a head on demand, spot workers, and only ssh open."""
 
 import json
 import subprocess

@@ -131,19 +131,19 @@ def test_the_image_is_made_of_the_lock() -> None:
 
 
 def at(config: Any, *path: str | int) -> Any:
-    """What is at a path of keys and positions."""
+    """Return the value at a path of keys and positions."""
     for key in path:
         config = config[key]
     return config
 
 
 def put(*path: Any) -> Callable[[Any], None]:
-    """An edit: the last of the path is written at the others."""
+    """Return an edit that writes the last argument at the path before it."""
     return lambda config: at(config, *path[:-2]).__setitem__(path[-2], path[-1])
 
 
 def drop(*path: str | int) -> Callable[[Any], None]:
-    """An edit: what is at the path is gone."""
+    """Return an edit that removes the value at the path."""
     return lambda config: at(config, *path[:-1]).__delitem__(path[-1])
 
 

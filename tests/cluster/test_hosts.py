@@ -216,8 +216,8 @@ def test_words_arrive_whole_by_ray_job_submit_and_its_exit_code_says_what_happen
 def test_a_lost_host_is_made_up_for_in_mid_epoch(
     cluster: Lab, undisturbed: Callable[[], Path]
 ) -> None:
-    """It had a worker, and snapshots of the other worker; the bound is the bound of a training that
-    nothing happened to.
+    """The lost host had a worker, and snapshots of the second worker. The bound equals the bound of
+    an undisturbed training.
     """
     folder, said = cluster.shared_file("runs/bars"), list[subprocess.CompletedProcess[str]]()
     training = threading.Thread(

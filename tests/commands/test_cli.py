@@ -1,4 +1,4 @@
-"""Commands as a user types them: what works, what is refused, and what a signal leaves behind."""
+"""Commands as a user types them: working ones, refused ones, and the files left after a signal."""
 
 import json
 import math

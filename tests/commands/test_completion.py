@@ -41,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def completed(*words: str, code: str = CODE) -> list[str]:
-    """What typer offers for the last of these words."""
+    """Return typer's completions of the last word."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "_DISTVAE_COMPLETE": "complete_bash",

@@ -205,8 +205,8 @@ def test_a_run_that_is_kept_knows_its_data(call: Called) -> None:
 @pytest.mark.parametrize("name", ["mask.png", "mask.jpg"])
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(name: str, kind: str) -> None:
-    """In a JPEG what is brighter than half, and in any other picture what is not black, whatever
-    its name says.
+    """A JPEG marks pixels brighter than half, any other picture pixels that are not black. The
+    suffix of the name does not matter.
     """
     drawn = np.zeros((32, 32, 3), np.uint8)
     drawn[10:14, 10:14] = 255 if kind == "jpeg" else 90

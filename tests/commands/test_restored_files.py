@@ -1,4 +1,4 @@
-"""What `denoise` and `inpaint` read, and where they write."""
+"""Inputs and outputs of `denoise` and `inpaint`."""
 
 import os
 import signal

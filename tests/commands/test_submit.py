@@ -1,4 +1,4 @@
-"""The options that a cluster adds to a command line, and what it refuses."""
+"""The options that a cluster adds to a command line, and refused command lines."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What `distvae train` says first, and where it trains."""
+"""The first messages of `distvae train`, and the folder in which it trains."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Configuration: what is valid survives a round trip, what is not is refused by its dotted path."""
+"""A valid configuration survives a round trip. An invalid setting is refused by its dotted path."""
 
 from collections.abc import Callable
 from typing import Any

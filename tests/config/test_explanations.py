@@ -1,4 +1,4 @@
-"""Every setting is explained, and the page of settings is that of the program."""
+"""Every setting is explained, and the page of settings is up to date."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is trained on the device: every kind of model and E-step, small."""
+"""Small trainings on the device, with every kind of model and E-step."""
 
 from dataclasses import replace
 from typing import Any

@@ -21,7 +21,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 @pytest.fixture
 def double() -> Iterator[None]:
-    """Double precision, in which a sum in another order is the same for all that follows."""
+    """Use double precision, so that the order of summation does not affect later results."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)

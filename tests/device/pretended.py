@@ -1,14 +1,14 @@
-"""A pretended device: its tensors hold their values on the host, and refuse what those of a GPU
-refuse.
+"""A pretended device: its tensors hold their values on the host, and refuse the operations that
+tensors of a GPU refuse.
 
-They meet no tensor of the host but single numbers and indices, and become no NumPy array. What is
-launched, copied and waited for is counted. The values come from the CPU's own operations, so
-results may be compared closely.
+They cannot be combined with host tensors, except single numbers and indices, and cannot become
+NumPy arrays. Launches, copies and waits are counted. The values come from the CPU's own operations,
+so results may be compared closely.
 
-Registering a device cannot be undone in a process. It is therefore done when first asked for, and
-outside of `present` torch is told that no such device is available. Gradients are taken by the
-calling thread while it is present, for autograd's own threads were started for the devices there
-were then.
+Registering a device cannot be undone in a process. The device is therefore registered on first use,
+and outside of `present` torch is told that no device of this kind is available. While it is present
+the calling thread computes gradients, because autograd's own threads exist only for the earlier
+devices.
 """
 
 from collections import Counter
@@ -59,7 +59,7 @@ WAITED_FOR = frozenset(
 
 @dataclass(eq=False)
 class Counts:
-    """What was asked of the device, by operation."""
+    """Counts of requests to the device, by operation."""
 
     kernels: Counter[str] = field(default_factory=Counter)
     """Launched: what computes, views left out. An operation may be several kernels of a real
@@ -158,7 +158,7 @@ def present() -> Iterator[torch.device]:
 
 @contextmanager
 def counted() -> Iterator[Counts]:
-    """Count what is asked of the device meanwhile."""
+    """Count the requests to the device inside the block."""
     counts = Counts()
     _counting.append(counts)
     try:
@@ -168,10 +168,10 @@ def counted() -> Iterator[Counts]:
 
 
 class Witness(Protocol):
-    """What sees each operation before and after it is done."""
+    """An observer that is called before and after each operation."""
 
     def before(self, op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """See what is asked."""
+        """Observe an operation before it runs."""
 
     def after(
         self, op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], out: object
@@ -184,7 +184,7 @@ witnesses: list[Witness] = []
 
 
 def _run(op: OpOverload, *args: Any, **kwargs: Any) -> Any:
-    """Do what is asked, on the values that are held, before witnesses."""
+    """Run an operation on the values of its tensors, with witnesses."""
     for witness in witnesses:
         witness.before(op, args, kwargs)
     out = _answer(op, args, kwargs)
@@ -229,8 +229,8 @@ def on_host(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wrapped(out: Any, given: Sequence[Tensor]) -> Any:
-    """Return the results as tensors of the device: those that were given, where an operation
-    returns them.
+    """Return the results as tensors of the device. An operation that returns its argument returns
+    the given tensor.
     """
     known = {
         id(tensor.held if isinstance(tensor, Pretended) else tensor): tensor for tensor in given
@@ -243,9 +243,7 @@ def _wrapped(out: Any, given: Sequence[Tensor]) -> Any:
 def _refuse_mixed(
     op: OpOverload, name: str, args: Sequence[Any], tensors: Sequence[Tensor]
 ) -> None:
-    """Refuse tensors of the host beside those of the device, but for single numbers that are
-    read.
-    """
+    """Refuse a mix of host tensors and device tensors, except single numbers that are read."""
     strangers = [tensor for tensor in tensors if not isinstance(tensor, Pretended)]
     if len(strangers) == len(tensors):
         return
@@ -282,7 +280,7 @@ def _note_copy(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
 
 
 def _note(op: OpOverload, name: str, args: Sequence[Any]) -> None:
-    """Count what is launched and what is waited for."""
+    """Count launches and waits."""
     if op.is_view or name in ("empty", "empty_strided", "lift_fresh"):
         return
     add("kernels", name)

@@ -66,7 +66,7 @@ class Actor:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch) -> dict[str, Actor]:
-    """Put such a Ray in the place of Ray; return its actors by machine, of which there are none."""
+    """Replace Ray by the pretended Ray. Return its actors by machine, at first none."""
     actors: dict[str, Actor] = {}
 
     def get(answer: Answer, timeout: float) -> Any:

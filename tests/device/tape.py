@@ -1,8 +1,8 @@
-"""Graphs of the pretended device: what is launched while one is recorded is kept and done again at
-each replay, in the same memory.
+"""Graphs of the pretended device. While a graph is recorded, its launches are stored. Each replay
+repeats them in the same memory.
 
-As on a GPU, what is recorded may neither wait nor copy from or to the host, and its results mean
-nothing until the first replay.
+As on a GPU, a recorded operation may neither wait nor copy from or to the host, and its results
+mean nothing until the first replay.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ class Call(NamedTuple):
 
 
 class Tape:
-    """What was recorded."""
+    """The recorded operations."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -46,7 +46,7 @@ class Tape:
         """The tensors that were there before and were changed, with their values."""
 
     def before(self, op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep the values of what is changed, because recording does nothing yet."""
+        """Keep the values that the operation changes, because recording has no effect yet."""
         for tensor in _written(op, args, kwargs):
             address = _address(tensor)
             if address not in self.made and address not in self.before_it:
@@ -63,7 +63,7 @@ class Tape:
         self.calls.append(Call(op, args, kwargs, new))
 
     def finish(self) -> None:
-        """Undo what was done."""
+        """Undo the recorded operations."""
         for held, storage in self.before_it.values():
             held.untyped_storage().copy_(storage)
         for held in self.made.values():

@@ -1,7 +1,8 @@
-"""What training asks of a device for each step and for each search of a block: a budget for each
-kind of model, and neither copies nor waits.
+"""Device operations of a training step and of the search of a block: a budget for each kind of
+model, without copies or waits.
 
-An operation of torch counts as one, although some, such as a sort, are several kernels on a GPU.
+An operation of torch counts as one, although some operations, for example a sort, are several GPU
+kernels.
 """
 
 from collections import Counter
@@ -59,7 +60,7 @@ BUDGETS = {
 
 
 QUICK = ["fitness_batch", "bernoulli", "vae", "vsc", "sdm dct"]
-"""One case of each kind; the others are variants of these."""
+"""One case of each kind. The remaining cases are variants."""
 
 RECORDED = {
     "vae": 6,
@@ -93,7 +94,7 @@ def trainer_of(name: str, graphs_too: bool = False) -> Trainer:
 
 
 def recorded(function: Callable[..., Any], found: list[Counts]) -> Callable[..., Any]:
-    """The same function, of which each call is counted."""
+    """Return the same function with its calls recorded in `found`."""
 
     def call(*arguments: Any) -> Any:
         with counted() as counts:
@@ -113,7 +114,7 @@ class Epoch(NamedTuple):
 
 
 def counted_epoch(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> Epoch:
-    """Train an epoch, of which steps and visits copy nothing and wait for nothing."""
+    """Train an epoch whose steps and visits copy nothing and wait for nothing."""
     taken: list[Counts] = []
     visits: list[Counts] = []
     looks: list[Counts] = []

@@ -1,5 +1,5 @@
-"""The pretended device refuses what a GPU refuses, counts what it is asked, and is gone
-afterwards.
+"""The pretended device refuses the operations that a GPU refuses, counts its operations, and is
+gone afterwards.
 """
 
 from collections.abc import Callable

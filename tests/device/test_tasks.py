@@ -1,5 +1,5 @@
-"""What is made of a model trained on a device is what the CPU makes: restorations, judgements,
-codes, trials.
+"""Tasks with a model trained on a device give the CPU's results: restorations, metrics, codes,
+trials.
 """
 
 import struct

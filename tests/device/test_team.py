@@ -1,4 +1,4 @@
-"""Two workers on a device each, over gloo: their sums are those of two workers on the CPU."""
+"""Two workers with a device each, over gloo: their sums equal the sums of two CPU workers."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""What is trained on a device is what the CPU trains: objectives, weights, checkpoints, whoever
-goes on with them.
+"""Training on a device equals training on the CPU: objectives, weights and checkpoints, also when
+it is resumed on either of them.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.slowly import long, slow
 
 pytestmark = pytest.mark.usefixtures("double")
 QUICK = ["vae", "vsc pseudo", "gumbel", "sdm learned", "released", "random", "exact", "bsc"]
-"""One case of each model and of each E-step; the others are variants of these."""
+"""One case of each model and of each E-step. The remaining cases are variants."""
 
 FITTED = ["bsc, least squares", "linear first, least squares"]
 """Cases without gradients."""

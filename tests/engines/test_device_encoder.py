@@ -78,7 +78,7 @@ class Pair:
         return self
 
     def gradients(self, kind: str, rows: int = 40) -> tuple[Sums, dict[str, Tensor]]:
-        """Return the sums and the gradients by name, of the mean over so many rows."""
+        """Return the sums and the gradients by name, of the mean over `rows` rows."""
         if isinstance(self.model, Scheduled):
             self.model.at(STEP)
         if isinstance(self.model, Projects):

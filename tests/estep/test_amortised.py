@@ -1,4 +1,4 @@
-"""What an encoder sees: values that are standardised by the rows it is trained on."""
+"""The inputs of an encoder, standardised by its training rows."""
 
 import math
 

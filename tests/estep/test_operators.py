@@ -40,7 +40,9 @@ def random_words(seed: int, rows: int, count: int, latent: int, chance: float = 
 
 
 def agree(counts: Tensor, expected: Tensor) -> bool:
-    """Whether a chi-square test sees no difference from what is expected, up to its scale."""
+    """Return whether a chi-square test sees no difference from the expected counts, up to their
+    scale.
+    """
     expected = expected.double()
     return bool(
         stats.chisquare(counts.double(), expected * (counts.sum() / expected.sum())).pvalue > 1e-4

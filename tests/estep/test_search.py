@@ -1,4 +1,4 @@
-"""What a visit of the E-step does to populations, whatever its operators."""
+"""Effects of a visit of the E-step on populations, with any operators."""
 
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ def test_new_data_find_states_that_grow_better_and_training_data_keep_theirs(
 
 
 def reproducible_metrics(record: Epoch) -> dict[str, float]:
-    """What a record says apart from how long it took."""
+    """Return the metrics of a record except durations."""
     return {k: v for k, v in record.metrics().items() if "second" not in k}
 
 

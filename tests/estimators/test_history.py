@@ -1,4 +1,4 @@
-"""What an estimator tells of its epochs, also where they were interrupted."""
+"""The reports of an estimator on its epochs, including interrupted epochs."""
 
 import _thread
 import math

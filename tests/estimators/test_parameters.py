@@ -1,4 +1,4 @@
-"""Parameters, settings and arguments of estimators: those that are refused, and NumPy's numbers."""
+"""Parameters, settings and arguments of estimators: refused values, and NumPy numbers."""
 
 import math
 from pathlib import Path

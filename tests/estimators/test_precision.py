@@ -14,7 +14,7 @@ WARNING = "float32, in which models compute, has steps of about"
 
 
 def warnings_of(x: Any) -> list[str]:
-    """Fit a model, and return what it warned of."""
+    """Fit a model, and return its warnings."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         small(epochs=1).fit(x).transform(x)

@@ -168,7 +168,7 @@ def documents(made: Path) -> list[tuple[str, int, tuple[Any, ...]]]:
 
 
 def damage(file: Path, line: int, path: tuple[Any, ...], value: str) -> None:
-    """Replace a text in a document; a digest in it is that of the new content."""
+    """Replace a text in a document, and update the digest to the new content."""
     if line < 0:
         tree = replaced(json.loads(file.read_text()), path, value)
         if file.name == "rows.json":

@@ -141,7 +141,7 @@ def the_order_of_rows_does_not_matter(case: Case) -> None:
 
 
 def statistics_add_over_parts_of_a_batch(case: Case) -> None:
-    """The statistics of a batch are the sums of those of its parts."""
+    """The statistics of a batch are the sums over the statistics of its parts."""
     if not isinstance(case.model, ClosedForm):
         return
     whole: Sums = case.model.statistics(case.batch, case.q, case.noise)
@@ -214,7 +214,7 @@ def the_weights_are_a_function_of_the_seed(case: Case) -> None:
 
 
 def warm_ups_end(case: Case) -> None:
-    """Late in training the objective is what it is after all warm-ups."""
+    """Late in training the objective equals the objective after all warm-ups."""
     if not isinstance(case.model, Scheduled):
         return
     values = []
@@ -239,7 +239,7 @@ def projecting_twice_is_projecting_once(case: Case) -> None:
 
 @torch.no_grad()
 def inference_keeps_nothing(case: Case) -> None:
-    """Posteriors of new data leave those of rows in training as they are."""
+    """Computing posteriors of new data does not change the posteriors of training rows."""
     before = case.q.code
     case.estep.infer(case.model, case.batch)
     assert torch.equal(before, case.q.code)

@@ -1,6 +1,7 @@
-"""`pip install distvae` alone: what it brings, what works with it, and what names its extra.
+"""`pip install distvae` alone: its packages, the features that work with it, and messages that name
+the missing extra.
 
-The environment holds the installed packages that the core requires, and no others.
+The environment holds the installed packages that the core requires, and no other package.
 """
 
 import subprocess
@@ -17,7 +18,7 @@ from tests.environments import link, needed_by
 
 ROOT = Path(__file__).parents[2]
 MEGABYTES, PACKAGES = 550, 35
-"""What the core may bring besides torch, with what torch requires."""
+"""The packages that the core may install besides torch and torch's requirements."""
 
 
 def requirements(*extras: str) -> list[str]:
@@ -33,7 +34,7 @@ def size(of: Distribution) -> int:
 
 
 def environment(folder: Path, *extras: str) -> Path:
-    """Return a folder of packages that holds those of the core, of some extras, and this one."""
+    """Return a folder with the packages of the core, of some extras, and with this package."""
     folder.mkdir()
     (folder / "distvae").symlink_to(ROOT / "distvae")
     link(needed_by(requirements(*extras)), folder)

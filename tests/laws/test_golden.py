@@ -1,7 +1,6 @@
-"""Golden losses: the first objectives of every recipe, on data made by arithmetic, are what they
-were.
+"""Golden losses: the first objectives of every recipe, on computed data, equal the stored values.
 
-After a change that is meant to move them: `python -m tests.laws.test_golden` writes them anew.
+After an intended change: `python -m tests.laws.test_golden` writes new values.
 """
 
 import json

@@ -61,7 +61,7 @@ def parsed(file: str) -> ast.Module:
 
 
 def statements_at_import(file: str) -> Iterator[ast.AST]:
-    """What runs when a file is imported: no functions, and no imports for types alone."""
+    """Yield the code that runs when a file is imported, without functions and imports for types."""
     waiting: list[ast.AST] = [*parsed(file).body]
     while waiting:
         node = waiting.pop()
@@ -226,7 +226,7 @@ WITH_COMPILER = {
 
 
 def test_light_rooms_import_with_torch_and_numpy_alone() -> None:
-    """What else they need they import where they use it."""
+    """They import all further packages where they use them."""
     modules = [
         f"distvae.{file.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
         for file in FILES

@@ -31,7 +31,7 @@ EVALUATED: dict[str, dict[str, float]] = {
         "effective_atoms": 3.191925287246704,
     },
 }
-"""What version 0.1.0 measured of these runs."""
+"""The metrics of these runs in version 0.1.0."""
 RESUMED: dict[str, dict[str, float]] = {
     "bars": {"train_objective": -17.045896530151367, "val_objective": -16.639141082763672},
     "speech": {"train_objective": -4778.553492194822, "val_objective": -4152.326962809917},

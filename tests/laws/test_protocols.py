@@ -145,7 +145,7 @@ register_estep(Amortised)(InfersTensors)  # refused
 
 @pytest.mark.slow
 def test_mypy_refuses_classes_that_do_not_conform(tmp_path: Path) -> None:
-    """It has the settings of this project, and its cache where there is one."""
+    """mypy uses the settings of this project, and its cache if there is a cache."""
     from mypy import api
 
     file = tmp_path / "foreign.py"

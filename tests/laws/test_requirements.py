@@ -1,5 +1,5 @@
-"""What the package uses of Ray, Optuna and MLflow is there, and the locked packages are those that
-`pyproject.toml` asks for.
+"""The names that the package uses from Ray, Optuna and MLflow exist, and the locked packages fulfil
+`pyproject.toml`.
 """
 
 import ast
@@ -18,7 +18,7 @@ from tests.laws.test_imports import FILES, parsed
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("ray", "optuna", "mlflow")
 Names = dict[str, str]
-"""What names stand for in a scope: the dotted names of modules and of what is in them."""
+"""The meanings of names in a scope: the dotted names of modules and of their contents."""
 
 
 def bound(node: ast.AST) -> Iterator[tuple[str, str]]:
@@ -51,7 +51,7 @@ def dotted(node: ast.AST, names: Names) -> str:
 
 
 def used(scope: ast.AST, outer: Names) -> Iterator[str]:
-    """The dotted names that a module or a function uses, those of functions in it included."""
+    """Yield the dotted names that a module or a function uses, also in inner functions."""
     inside, functions = [], []
     waiting = list(ast.iter_child_nodes(scope))
     while waiting:
@@ -121,7 +121,7 @@ def private(tree: ast.AST) -> Iterator[str]:
 
 
 def defined(tree: ast.AST) -> Iterator[str]:
-    """The names that a module defines, those of attributes included."""
+    """Yield the names that a module defines, including attributes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name

@@ -91,9 +91,7 @@ def test_a_file_that_cannot_be_deleted_is_a_fault() -> None:
 def test_machines_are_called_for_as_long_as_one_waits_and_then_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ray's part is played by a list: an autoscaler of which every other call finds it
-    restarting.
-    """
+    """A list plays Ray's part: an autoscaler that is restarting at every second call."""
     heard, often, threads = (
         list[list[dict[str, float]]](),
         threading.Event(),

@@ -1,4 +1,4 @@
-"""What all workers do after the same epoch or block: report to Ray, ask for notices, and wait."""
+"""Actions of all workers after the same epoch or block: report to Ray, ask for notices, wait."""
 
 import threading
 import time

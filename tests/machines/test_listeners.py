@@ -101,7 +101,7 @@ def test_an_open_socket_is_seen() -> None:
 
 
 def watched(words: list[str], enough: str = "") -> set[str]:
-    """All that a command listens on until it ends, or listens on what is enough."""
+    """Return the addresses on which a command listens, until it ends or `enough` is found."""
     found: set[str] = set()
     with started(words, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not (

@@ -1,4 +1,4 @@
-"""The driver tells each epoch and event once, and reads what has not changed no more."""
+"""The driver reports each epoch and event once, and does not read unchanged files again."""
 
 import json
 from pathlib import Path

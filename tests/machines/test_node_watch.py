@@ -1,4 +1,4 @@
-"""A machine that is lost, or does not answer, is told once, with what is waited for."""
+"""A lost or silent machine is reported once, with the machines that the training waits for."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def started(machines: Sequence[str], copies: Sequence[str]) -> Event:
 
 
 def outlook(workers: str = "2", lacks: str = "", gpus: float = 0.0) -> Outlook:
-    """What is waited for by a training on the machines aa and bb, with copies on bb and cc."""
+    """Return the outlook of a training on the machines aa and bb, with copies on bb and cc."""
     return Outlook(
         WorkerGroup.parse(workers, gpus),
         2,
@@ -160,7 +160,7 @@ def test_a_stopped_machine_is_silent_and_a_killed_one_is_lost(
 
 
 def unused() -> Outlook:
-    """What is waited for by a training that has not begun."""
+    """Return the outlook of a training that has not begun."""
     return Outlook(WorkerGroup(1, 1), 1, list, str)
 
 

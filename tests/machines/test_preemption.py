@@ -1,5 +1,5 @@
-"""When a machine will be taken away, what was trained is saved before, and training goes on without
-it.
+"""Before a machine is taken away, the training state is saved. Training then continues without the
+machine.
 """
 
 import os

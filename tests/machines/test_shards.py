@@ -1,4 +1,4 @@
-"""Where snapshots go, and which snapshots a training goes on from."""
+"""The places of snapshots, and the snapshots from which a training continues."""
 
 from pathlib import Path
 

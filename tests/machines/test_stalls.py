@@ -36,7 +36,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(out: Path, stall_seconds: float, **settings: str) -> str:
-    """Train with two workers under Ray, and return what is said."""
+    """Train with two workers under Ray, and return the output."""
     words = command(PLAIN, RECIPE, out, "--workers", "2")
     words.remove("--quiet")
     variables = {STALL_VARIABLE: f"{stall_seconds}", "OMP_NUM_THREADS": "1"} | settings

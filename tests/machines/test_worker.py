@@ -147,7 +147,7 @@ def test_workers_that_do_not_stop_hide_no_error(
 
 
 class Busy(Folder):
-    """A folder that cannot be removed, and neither can those in it."""
+    """A folder that cannot be removed, with subfolders that cannot be removed."""
 
     def subfolder(self, name: str) -> Folder:
         return Busy(f"{self.address}/{name}")

@@ -135,7 +135,7 @@ def test_the_bound_is_below_the_evidence_by_the_divergence_from_the_true_posteri
 
 
 def test_the_learned_prior_has_the_least_divergence() -> None:
-    """Its probabilities are those of the mean over rows, for each latent."""
+    """Its probabilities are the mean posterior probabilities over rows, for each latent."""
     made = model(prior="learned")
     q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
     batch = Batch(torch.rand(ROWS, DIMS, dtype=torch.float64), torch.arange(ROWS))

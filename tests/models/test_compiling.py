@@ -1,4 +1,4 @@
-"""What users are told of loops that are compiled."""
+"""Messages to users about compiled loops."""
 
 import os
 import subprocess

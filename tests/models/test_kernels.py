@@ -45,7 +45,7 @@ def without_numba() -> Iterator[None]:
 
 
 def both_ways(function: Callable[..., Any], *operands: Any) -> tuple[Any, Any]:
-    """What a function gives with the compiled loops, and without."""
+    """Return the results of a function with the compiled loops, and without them."""
     assert compiled.kernels(torch.zeros(1)) is not None
     fast = function(*operands)
     with without_numba():
@@ -53,7 +53,7 @@ def both_ways(function: Callable[..., Any], *operands: Any) -> tuple[Any, Any]:
 
 
 def some_words(latent: int, rows: int = 200, count: int = 256) -> Tensor:
-    """(B, C, W) words of which many are equal: 51 200 states."""
+    """Return (B, C, W) words with many duplicates: 51 200 states."""
     generator = torch.Generator().manual_seed(latent)
     pool = pack(torch.rand(rows * count // 4, latent, generator=generator) < 2 / latent)
     return pool[torch.randint(len(pool), (rows, count), generator=generator)]

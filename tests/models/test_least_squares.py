@@ -155,7 +155,7 @@ def test_autograd_and_compiled_loops_end_alike() -> None:
 
 
 def test_an_epoch_in_which_the_decoder_ceases_to_be_linear_has_no_closed_form() -> None:
-    """Of its weights, those after the change follow the gradient."""
+    """Its weights after the change follow the gradient."""
     model = linear_model(hidden=(LATENT,), linear=10)
     rows = dense.rows(ROWS, model)
     batch = rows._replace(x=rows.x.double())

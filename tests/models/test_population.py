@@ -39,8 +39,8 @@ def integers(words: Tensor) -> list[int]:
 
 
 def with_repetitions(seed: int, rows: int, count: int, latent: int) -> Tensor:
-    """(B, C, H) states of which a good part are changes of one bit, or nothing, of others in the
-    row.
+    """Return (B, C, H) states. Many of them equal another state of the row, or differ from it in
+    one bit.
     """
     generator = torch.Generator().manual_seed(seed)
     half = random_states(seed, rows, count // 2, latent, chance=1.5 / latent)

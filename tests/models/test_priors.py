@@ -59,7 +59,9 @@ def test_sparse_codes_of_pseudo_inputs_come_from_all_of_them_alike() -> None:
 
 
 def test_coefficients_of_a_dictionary_have_the_mean_variances_of_the_rows() -> None:
-    """Each is that of its row, which is mu^2 + sigma^2."""
+    """The variance of a coefficient is mu^2 + sigma^2 in each row. Their mean over rows is
+    expected.
+    """
     model, estep = untrained(kind="sdm")
     assert isinstance(model, SDM)
     mean, log_variance = torch.randn(2, 7, H, generator=torch.Generator().manual_seed(1))

@@ -1,6 +1,4 @@
-"""Active values drawn anew: where there were none there are none, and the others are the
-prior's.
-"""
+"""Active values drawn again: inactive values stay inactive, and active values follow the prior."""
 
 import torch
 from hypothesis import given

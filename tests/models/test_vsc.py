@@ -1,5 +1,5 @@
-"""Laws of variational sparse coding: what its pseudo-inputs are drawn to, and how its slabs warm
-up.
+"""Laws of variational sparse coding: the targets of its pseudo-inputs, and the warm-up of its
+slabs.
 """
 
 from typing import Any

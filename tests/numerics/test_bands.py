@@ -55,7 +55,7 @@ def test_workers_have_the_batches_of_one_in_their_own_rows(
 
 
 def in_workers(rows: RowNumbers, held: list[HeldBands]) -> list[int]:
-    """Return the rows of the first worker, then those of the second, and so on."""
+    """Return the rows of the first worker, then the rows of the second worker, and so on."""
     return [int(row) for part in held for row in rows[part.contains(rows)]]
 
 

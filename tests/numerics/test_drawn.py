@@ -1,4 +1,4 @@
-"""Draws that are made together are those that are made one by one."""
+"""Draws made together equal draws made one by one."""
 
 import torch
 from hypothesis import given

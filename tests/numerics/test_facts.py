@@ -15,7 +15,7 @@ Array = facts.Values
 
 
 def table(rows: int, width: int, gaps: float, low: float, seed: int) -> Array:
-    """Rows far from zero, some values of which are missing; of the last column all may be."""
+    """Return rows far from zero with missing values. The last column may have no values."""
     chance = np.random.default_rng(seed)
     x = (low + 1000 + chance.exponential(size=(rows, width))).astype(np.float32)
     x[chance.random(x.shape) < gaps] = np.nan

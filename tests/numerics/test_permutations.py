@@ -76,7 +76,7 @@ def test_a_number_and_the_step_to_the_next_are_equally_likely(length: int) -> No
 
 
 def table(one: Numbers, other: Numbers, parts: int = 16) -> float:
-    """Return the excess of how often a sixteenth of one goes with a sixteenth of the other."""
+    """Return the excess frequency of pairs: a sixteenth of `one` with a sixteenth of `other`."""
     cells = one * parts // len(one) * parts + other * parts // len(one)
     return excess(np.bincount(cells, minlength=parts * parts))
 

@@ -1,4 +1,4 @@
-"""Where these tests make sweeps."""
+"""The folder in which these tests make sweeps."""
 
 from pathlib import Path
 

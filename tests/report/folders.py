@@ -30,7 +30,7 @@ TREE: dict[str, Any] = {
     ],
 }
 Judge = Callable[[int, dict[str, Any]], Result | None]
-"""What comes of a trial; nothing where it is cut off."""
+"""The result of a trial; None if the trial is cut off."""
 
 
 def judged(number: int, values: dict[str, Any]) -> Result:
@@ -69,7 +69,7 @@ def sweep(
 def without_a_ledger(
     folder: Path, judge: Callable[[int, dict[str, Any]], Result] = judged, **fields: Any
 ) -> list[Result]:
-    """The same in less time: what the sampler was written is missing."""
+    """Make the same folder in less time, without the sampler's ledger."""
     folder.mkdir(exist_ok=True)
     space = make_space(**fields)
     (folder / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))

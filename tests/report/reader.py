@@ -9,7 +9,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 @dataclass
 class Page(HTMLParser):
-    """What a browser would find in a page."""
+    """The contents of a page for a browser."""
 
     text: str
     tables: list[list[list[str]]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the shares of parameters say where it is known which one decides."""
+"""The shares of parameters in cases where the decisive parameter is known."""
 
 import random
 from collections.abc import Callable

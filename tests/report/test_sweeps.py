@@ -39,7 +39,7 @@ def read(folder: Path) -> Page:
 
 
 def listed(folder: Path) -> dict[str, dict[str, Any]]:
-    """What results.json says of each trial."""
+    """Return the entries of results.json by trial."""
     results = json.loads((folder / "results.json").read_text())["trials"]
     return {str(trial["number"]): trial for trial in results}
 
@@ -58,7 +58,7 @@ def mixed(number: int, values: dict[str, Any]) -> Result:
 
 
 def of_three_seeds(number: int, values: dict[str, Any]) -> Result:
-    """Trials with the spread of seeds, and a figure whose name ends like that of a spread."""
+    """Return a trial with the spread of seeds, and a metric whose name ends like a spread."""
     result = sweeps.judged(number, values)
     spread = {f"{name}_spread": 0.1 * result.figures[name] for name in METRICS}
     own = {"hoyer_std": 0.01, "iw_bound_row_std": 10.5 + number}

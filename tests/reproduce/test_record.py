@@ -65,7 +65,7 @@ def test_a_row_names_the_gpu_that_trained(tmp_path: Path) -> None:
 
 
 def test_the_figures_are_of_the_epoch_whose_weights_were_kept(tmp_path: Path) -> None:
-    """Where missing values are completed, a later epoch of a lower bound may be kept."""
+    """If missing values are completed, the kept epoch may be later and have a lower bound."""
     rows = np.where(np.random.default_rng(0).random((64, 12)) < 0.6, np.nan, 0)
     rows += np.random.default_rng(1).normal(size=(64, 12))
     data = replace(tiny.dataset(), splits={"train": rows.astype(np.float32)})

@@ -1,4 +1,4 @@
-"""The pages of results: how far rows are from what was published, and the committed pages."""
+"""The pages of results: distances of rows from published values, and the committed pages."""
 
 import csv
 import re

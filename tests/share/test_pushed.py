@@ -1,4 +1,4 @@
-"""A pushed model is the one that was trained, without its machine; its card says what it is."""
+"""A pushed model equals the trained model without facts about its machine."""
 
 import hashlib
 import json

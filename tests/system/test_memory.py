@@ -1,4 +1,4 @@
-"""Free memory is that of the machine or of the container, whichever is less."""
+"""Free memory is the smaller of the machine's and the container's free memory."""
 
 from pathlib import Path
 

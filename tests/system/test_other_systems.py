@@ -1,4 +1,4 @@
-"""Where the system has none of what Linux has, the same commands train to the same bits."""
+"""On a system without Linux's features, the same commands train to the same bits."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the kernel writes about processors is read as it means it."""
+"""The kernel's text about processors is read correctly."""
 
 import platform
 from pathlib import Path

@@ -69,8 +69,8 @@ RATIOS = st.floats(1e-3, 300)
 
 @given(prior=RATIOS, posterior=RATIOS)
 def test_the_stsa_gain_is_the_expected_amplitude(prior: float, posterior: float) -> None:
-    """Of a complex Gaussian of variance `prior` in one of variance 1, seen with power
-    `posterior`.
+    """The amplitude is of a complex Gaussian of variance `prior` in noise of variance 1, observed
+    with power `posterior`.
     """
     share, seen = prior / (1 + prior), posterior**0.5
     scale = (share / 2) ** 0.5  # of the posterior's real and imaginary part

@@ -42,7 +42,7 @@ def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path:
 
 @pytest.mark.slow
 def test_spectra_may_be_as_librosa_has_them(speech_run: Run) -> None:
-    """Power (bins, frames) of a wave; that of its frames one by one has the codes to expect."""
+    """The power of a wave (bins, frames) has the same codes as its single frames."""
     import librosa
 
     wave = np.random.default_rng(0).normal(size=4000).astype(np.float32)
@@ -76,7 +76,7 @@ def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> N
 
 @pytest.fixture
 def of_pictures(tmp_path: Path) -> Run:
-    """A run on eight pictures, of which it drew five to train on and two to test on."""
+    """Train a run on eight pictures: five to train on, two to test on."""
     random = np.random.default_rng(0)
     for name in "abcdefgh":
         _save_noise(tmp_path / "trained" / f"{name}.png", random)
@@ -103,7 +103,7 @@ def test_a_folder_of_pictures_needs_no_split_to_be_coded(
 
 
 def test_each_code_is_that_of_the_picture_beside_it(of_pictures: Run, tmp_path: Path) -> None:
-    """The pictures are drawn into three splits, so their order is not that of their names."""
+    """The pictures are drawn into three splits, so they are not in the order of their names."""
     encode(of_pictures, of_pictures.config.data, tmp_path / "codes.parquet")
     table = pq.read_table(tmp_path / "codes.parquet")
     assert table.column_names == ["file", "split", "row", "code"]

@@ -1,5 +1,5 @@
-"""Images in colour through a convolutional net: what is drawn is what was read, and codes keep
-their classes.
+"""Colour images through a convolutional net: drawn images equal the files, and codes keep their
+classes.
 """
 
 from pathlib import Path

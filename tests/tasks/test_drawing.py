@@ -27,7 +27,7 @@ def process() -> Iterator[DrawingProcess]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What the files of a folder show or say."""
+    """Return the contents of the files of a folder."""
     found = {}
     for path in folder.iterdir():
         is_picture = path.suffix == ".png"

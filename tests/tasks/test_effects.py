@@ -1,4 +1,4 @@
-"""How many values matter, against linear decoders, where effects are known, and decoders that
+"""The number of effective values, against linear decoders with known effects, and decoders that
 rescale.
 """
 

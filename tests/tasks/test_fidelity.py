@@ -1,6 +1,4 @@
-"""How close a sound comes: decibels against the definition, and what was gained over the sound
-before.
-"""
+"""Fidelity of sounds: decibels against their definition, and gains over the noisy sound."""
 
 import math
 

@@ -1,4 +1,6 @@
-"""What a trained run is given is data of its kind, or it is told what it should be."""
+"""A trained run accepts data of its kind. Other data is refused, and the refusal names the expected
+data.
+"""
 
 import re
 from collections.abc import Callable

@@ -57,13 +57,13 @@ class Linear:
         self.estep.prepare([self.x], Lanes(ROWS, 1).held(), 0)
 
     def repeated(self, times: int) -> tuple[Batch, Any, Noise]:
-        """Every row so many times, each time with draws of its own."""
+        """Return every row `times` times, each time with its own draws."""
         row = torch.arange(ROWS * times)
         batch = Batch(self.x.repeat(times, 1), row)
         return batch, self.estep(self.model, batch), Noise(0, 0, row)
 
     def bounds(self, draws: int, times: int) -> Tensor:
-        """(times, ROWS) of so many draws."""
+        """Return the bounds (times, ROWS) with this number of draws."""
         batch, q, noise = self.repeated(times)
         return weighted(self.model, batch, q, draws, noise).view(times, ROWS)
 

@@ -1,6 +1,4 @@
-"""Pictures of what is made of codes about those of images: what is varied, and what stays as it
-was.
-"""
+"""Pictures of decoded codes near the codes of images: the varied values and the constant values."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +36,7 @@ def run_of(images: Path, folder: Path, **model: Any) -> Run:
 
 
 def shown(figure: Figure) -> Values:
-    """What is drawn in the one pair of axes of a figure."""
+    """Return the values drawn in the single pair of axes of a figure."""
     (axes,) = figure.axes
     (image,) = axes.images
     return np.asarray(image.get_array())

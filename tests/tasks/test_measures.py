@@ -1,4 +1,4 @@
-"""What `eval.metrics` may name beside the measures of recordings, and what is refused."""
+"""Measures in `eval.metrics` besides the measures of recordings, and refused measures."""
 
 import json
 import math

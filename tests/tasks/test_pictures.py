@@ -40,7 +40,7 @@ TOLD = [
 
 
 def canvas(axes: Axes) -> Values:
-    """What the one image of some axes shows."""
+    """Return the values of the single image in some axes."""
     (image,) = axes.images
     shown = image.get_array()
     assert shown is not None

@@ -1,4 +1,4 @@
-"""What restoration promises, on pictures of few pixels."""
+"""Guarantees of restoration, on small pictures."""
 
 from pathlib import Path
 from typing import Any

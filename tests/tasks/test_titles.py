@@ -1,4 +1,4 @@
-"""Pictures are titled by what was trained, however it was asked for."""
+"""The titles of pictures describe the trained model, whatever options named it."""
 
 from pathlib import Path
 from typing import Any

@@ -28,8 +28,8 @@ CORRELATED = BarsData(correlated=True, rows=50)
 
 
 def restraint(correlated: bool) -> torch.Tensor:
-    """Weights under rectified hidden units, one for each bar, of which some are held down by
-    another's cause.
+    """Return weights below rectified hidden units, with a unit for each bar. The causes of other
+    bars hold down some units.
     """
     weights = torch.eye(8)
     if correlated:

@@ -1,4 +1,4 @@
-"""What a restoration decodes of a posterior, against sums over all states."""
+"""The decoded values of a posterior in a restoration, against sums over all states."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Trained models in MLflow: what they open as, their data, and the registry."""
+"""Trained models in MLflow: the opened models, their data, and the registry."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> Non
 def test_data_that_another_process_describes_at_the_same_moment_is_named(
     root: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The other one enters it after MLflow has looked whether it is there."""
+    """The second process enters the data after MLflow has looked for it."""
     Store.find(root).connect("here")  # makes the tables
     entered: list[str] = []
 

@@ -145,7 +145,7 @@ def test_a_log_that_goes_with_mlflow_is_no_error(tmp_path: Path) -> None:
 
 
 class Healthy(BaseHTTPRequestHandler):
-    """What an MLflow answers."""
+    """A server that answers like a healthy MLflow."""
 
     def do_GET(self) -> None:
         self.send_response(200)

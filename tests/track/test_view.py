@@ -1,4 +1,4 @@
-"""What MLflow shows of a sweep, read back by its own client."""
+"""MLflow's view of a sweep, read back by MLflow's client."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Train by the command line, and read what is left."""
+"""Train with the command line, and read the files of the run."""
 
 import json
 import os

@@ -13,7 +13,9 @@ from distvae.train.team import WorkerLost, join_team
 from tests.ports import free_port
 
 IMPORTED = ("distvae.train.session", "pytest", "hypothesis.strategies")
-"""What the modules of tests import: once, before workers are forked, not in each of them."""
+"""The modules that tests import. They are imported once before workers are forked, not in each
+worker.
+"""
 
 
 def serve(pipe: Connection, rank: int, size: int, port: int) -> None:

@@ -1,8 +1,8 @@
 """Commands whose process is killed, or whose disk fails, at a chosen step.
 
-A step is a call that changes what is on the disk for good: a file is opened for writing, synced,
-renamed or deleted, or a folder is made or deleted. What is left before step n + 1 is what is left
-after step n.
+A step is a call with a permanent effect on the disk: a file is opened for writing, synced, renamed
+or deleted, or a folder is created or deleted. The state before step n + 1 is the state after step
+n.
 """
 
 import os
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
 IMPORTED = ("distvae.cli", "distvae.cli.train", "distvae.cli.restore", "tests.tiny")
-"""What commands import: once, before they are forked, not in each of them."""
+"""The modules that commands import. They are imported once before commands are forked, not in each
+command.
+"""
 AUDITED = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
 """Steps of Python that it tells of by audit events."""
 NEVER = -1
@@ -125,7 +127,7 @@ def run_watched(words: Sequence[str], folder: Path, kill_at: int, fail_at: int, 
 
 
 class Watched(NamedTuple):
-    """What became of a command."""
+    """The outcome of a command."""
 
     code: int
     steps: int

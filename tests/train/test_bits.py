@@ -209,7 +209,7 @@ def test_a_training_that_is_killed_on_a_busy_machine_ends_with_the_same_bits(
 
 
 def test_a_library_for_the_cpu_is_not_selected_for_another_device() -> None:
-    """What makes torch take oneDNN lets a GPU multiply in TF32."""
+    """The setting that selects oneDNN in torch also lets a GPU multiply in TF32."""
     config = replace(tiny.config().train, products="onednn")
     assert agree_on_arithmetic(config, torch.device("meta")).products == "blas"
 

@@ -28,7 +28,7 @@ FAULTS = (errno.EIO, errno.ESTALE, errno.EMFILE)
 
 
 def result(folder: Path) -> list[object]:
-    """Return the bits of what a command has made, and what it has left."""
+    """Return the bits of a command's results, and the files that it left."""
     run, picture = folder / "run", folder / "out.png"
     made: list[object] = [*bits(run)] if run.exists() else []
     made += [picture.read_bytes()] if picture.exists() else []

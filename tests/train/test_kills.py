@@ -1,4 +1,4 @@
-"""Whatever is killed in any phase, training goes on and ends as if nothing had happened."""
+"""After a kill in any phase, training continues to the result of an undisturbed training."""
 
 import json
 import os

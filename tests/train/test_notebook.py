@@ -15,7 +15,7 @@ from distvae.train.progress import Progress
 
 @dataclass
 class Cell:
-    """The output of a cell: what is shown, and how often it was replaced."""
+    """The output of a cell: its content, and the number of times it was replaced."""
 
     shown: str = ""
     replaced: int = 0

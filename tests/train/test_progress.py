@@ -117,7 +117,7 @@ def test_epochs_may_be_repeated_after_a_loss(capsys: pytest.CaptureFixture[str])
 
 
 def test_time_since_the_last_epoch_counts() -> None:
-    """Epochs of 100 seconds, the next of which has lasted as long and has not ended."""
+    """Epochs take 100 seconds. The next epoch has taken as long and has not ended."""
     assert recent_pace([*marks([0.0, 100.0, 200.0]), Mark(300.0, 2)]) == 200.0
 
 

@@ -1,4 +1,4 @@
-"""Rows that are read at once are those that are read one batch after the other."""
+"""Rows read at once equal rows read batch by batch."""
 
 import numpy as np
 import pytest

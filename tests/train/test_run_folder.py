@@ -245,7 +245,7 @@ def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path
 
 @pytest.mark.parametrize("inside", ["another/run.json", "group/sweep/sweep.json"])
 def test_force_never_deletes_other_runs_and_sweeps(run: Path, inside: str) -> None:
-    """The folder of all runs may have been named as that of one."""
+    """The user may have given the folder of all runs as the folder of one run."""
     (run / inside).parent.mkdir(parents=True)
     (run / inside).write_text("{}")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

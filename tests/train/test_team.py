@@ -143,7 +143,7 @@ def test_everyone_hears_the_values_of_all_in_order_of_rank(crew: Crew) -> None:
 
 
 def stopped(team: Team, how: str) -> None:
-    """Kill one worker after a sum, and let the others continue."""
+    """Kill one worker after a sum, and let the remaining workers continue."""
     team.sum([torch.ones(1000)])
     if team.rank != 1:
         team.sum([torch.ones(1000)])

@@ -1,5 +1,6 @@
-"""A step of several workers equals that of one. Local steps end with equal parameters, and stopped
-workers with those of workers that were not stopped."""
+"""A step of several workers equals the step of one worker. Local steps end with equal parameters,
+and stopped workers end with the parameters of workers that were not stopped.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -117,8 +118,8 @@ def test_workers_that_step_alone_end_with_the_same_parameters_which_are_not_thos
 
 
 def train_with_a_stop(team: Team, config: Config, stop_at: int) -> tuple[Found, float]:
-    """Return the weights after an epoch that is stopped after so many steps and continued by new
-    trainers, and its objective.
+    """Return the weights after an epoch, and its objective. The epoch is stopped after `stop_at`
+    steps and continued by new trainers.
     """
     data = tiny.dataset(2 * STEPS * BATCH)
     trainer = build_trainer(config, data, team)
@@ -140,7 +141,9 @@ def train_with_a_stop(team: Team, config: Config, stop_at: int) -> tuple[Found, 
 def test_workers_that_were_stopped_end_with_every_digit_of_those_that_were_not(
     crew: Crew, kind: str
 ) -> None:
-    """Each goes on with its own sums: those of all, added in another order, have other digits."""
+    """Each worker continues with its own sums. The total over all workers, added in another order,
+    has other digits.
+    """
     config = config_of(kind)
     size, never = crew.size, 10 * STEPS
     whole = crew.all(train_with_a_stop, [config] * size, [never] * size)
