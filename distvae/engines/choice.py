@@ -1,5 +1,4 @@
-"""Choose how gradients are computed: by an engine if there is one for the model, else by autograd.
-"""
+"""Choose how gradients are computed: by an engine if the model has an engine, else by autograd."""
 
 from distvae.interface import AnyEStep, AnyModel, Engine, HasEngine
 from distvae.models.truncated import KeepsStates

@@ -142,8 +142,8 @@ class TVAEEngine:
     ) -> Tensor:
         """Return the gradient (N, D) by the last linear layer's output for heavy states.
 
-        It is the weighted error times `scale`, backpropagated through a final activation if there
-        is one. Padding states have zero gradients.
+        It is the weighted error times `scale`, backpropagated through the final activation, if any.
+        Padding states have zero gradients.
         """
         heavy, number = numbered
         taken = self._take("output", table.output, heavy)

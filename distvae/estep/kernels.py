@@ -38,8 +38,7 @@ def unit(word: np.uint64) -> np.float32:
 
 @compiled
 def nearly_best(value: Floats, seeds: Integers, stage: int, parents: Integers) -> None:
-    """Fill `parents` (B, P) with places of parents, as `operators.select` does by `fitness_batch`.
-    """
+    """Fill `parents` (B, P) with places of parents, selected by `fitness_batch` (`operators`)."""
     states, count = value.shape[1], parents.shape[1]
     ladder = np.empty(states, value.dtype)
     for b in range(value.shape[0]):

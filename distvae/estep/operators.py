@@ -93,8 +93,7 @@ def _positive(word: Tensor) -> Tensor:
 
 
 def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: int) -> Tensor:
-    """Return children (B, Np * Nc, W) with one flipped bit. Siblings have different flipped bits.
-    """
+    """Return children (B, Np * Nc, W) with one flipped bit, which differs between siblings."""
     rows, count, words = parents.shape
     bit = distinct(noise.bits("child", stage + 1, count, children)[:, stage], latent)
     return flip(parents[:, :, None].expand(-1, -1, children, -1), bit).reshape(
@@ -174,8 +173,7 @@ def sparsely_flipped(
 
 
 def crossed(parents: Tensor, latent: int, noise: Noise, stage: int) -> Tensor:
-    """Return both children of every pair of parents by one-point crossover, (B, Np * (Np - 1), W).
-    """
+    """Cross every pair of parents at one point; return both children, (B, Np * (Np - 1), W)."""
     first, second = torch.triu_indices(parents.shape[1], parents.shape[1], 1, device=parents.device)
     cut = noise.bits("choice", stage + 1, len(first))[:, stage].remainder(latent - 1) + 1
     mask = below(cut, words_of(latent))

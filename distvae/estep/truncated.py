@@ -196,8 +196,7 @@ class Evolution(Search):
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Return the children of all generations. Each generation has parents from the one before.
-        """
+        """Return the children of all generations. Children are the next generation's parents."""
         found: list[tuple[Tensor, Tensor]] = [(words, value)]
         for stage in range(self.config.generations):
             children = self._next_generation(model, *found[-1], noise, stage)

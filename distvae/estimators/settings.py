@@ -38,7 +38,7 @@ def configuration(
 ) -> Config:
     """Return a configuration in which each parameter sets all fields of the same name.
 
-    Every section of the tree names its kind. The other fields of the tree override parameters, and
+    Every section of the tree names its kind. Further fields of the tree override parameters, and
     settings by dotted key override both.
     """
     whole: dict[str, object] = {**tree}

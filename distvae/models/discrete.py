@@ -20,7 +20,7 @@ class Binary:
 
     @property
     def code(self) -> Tensor:
-        """(B, H) the probability that each bit is one."""
+        """(B, H) the probability that each bit is 1."""
         return self.logits.sigmoid()
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ class Binary:
         return (self._gate(draws, noise) / self.temperature).sigmoid()
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:
-        """Return a number for each bit. It is positive if the bit is one."""
+        """Return a number for each bit. It is positive where the bit is 1."""
         return self.logits[:, None] + noise.uniform("spike", draws, self.logits.shape[-1]).logit()
 
     def log_ratio(self, z: Tensor) -> Tensor:

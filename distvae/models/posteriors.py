@@ -138,7 +138,7 @@ class LearnedVariance(Gaussian):
 @dataclass(frozen=True, slots=True)
 class SpikeAndSlab:
     """Each value is N(mean, exp(log_variance)) with probability gamma, and exactly zero otherwise.
-    The prior has the same form.
+    The prior is also a spike and slab.
     """
 
     gamma: Tensor

@@ -123,10 +123,10 @@ def weigh(
 
     `states` has the places (B, S), the parts (B, S), and the words (U, W) of the table.
 
-    `sums` has `FIGURES` scalars, of which these sums over rows are set: the bound, the weight of
-    states with part `SAMPLED`, and the expected log-density. Then come H sums, to which the
-    expected activity of each bit is added. Last come H + 1 counts, to which the number of rows with
-    0 to H active bits is added.
+    `sums` begins with `FIGURES` scalars. Three scalars are set to sums over rows: the bound, the
+    weight of states with part `SAMPLED`, and the expected log-density. The next H entries are
+    increased by the expected activity of each bit, and the last H + 1 entries by the number of rows
+    with 0 to H active bits.
     """
     place, part, words = states
     bits_in_state = (len(sums) - FIGURES) // 2

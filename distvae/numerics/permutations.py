@@ -1,7 +1,8 @@
 """Keyed permutations that are computed place by place, in constant memory.
 
-A number below n is written as two digits whose bases are about the square root of n. Each round of
-a Feistel network adds a keyed hash of one digit to the other digit, modulo its base, which is
+A number below n is written as a high and a low digit, whose bases are about the square root of n.
+The rounds of a Feistel network alternately add a keyed hash of the low digit to the high digit, and
+a keyed hash of the high digit to the low digit, modulo the base of the changed digit. Each round is
 invertible. There are slightly more than n pairs of digits. A result of n or more goes through the
 network again until it is below n (cycle walking; Black and Rogaway 2002). Only integers are used,
 so all machines get the same result.

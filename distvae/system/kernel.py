@@ -1,5 +1,4 @@
-"""Read the files in which the Linux kernel describes the machine. Other systems have no such files.
-"""
+"""Read the files in which the Linux kernel describes the machine. Other systems lack them."""
 
 from pathlib import Path
 

@@ -46,8 +46,7 @@ def _free_on_machine() -> int | None:
 
 
 def _free_in_container(limit: str, used: str, parts: str, cached: str) -> int | None:
-    """Return the free bytes of a container. Cached files count as free: the kernel can drop them.
-    """
+    """Return the free bytes of a container. Cached files count as free, as they can be dropped."""
     limit_bytes = kernel.read_number(kernel.CGROUP / limit)
     used_bytes = kernel.read_number(kernel.CGROUP / used)
     if limit_bytes is None or used_bytes is None:
