@@ -196,7 +196,7 @@ class Evolution(Search):
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Return the children of all generations. Children are the next generation's parents."""
+        """Return the children of all generations. Parents come from the previous generation."""
         found: list[tuple[Tensor, Tensor]] = [(words, value)]
         for stage in range(self.config.generations):
             children = self._next_generation(model, *found[-1], noise, stage)
