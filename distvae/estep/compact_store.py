@@ -71,7 +71,7 @@ def _from_lists(lists: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 def may_be_compact(width: int) -> bool:
-    """Return whether lists of active bits are possible here, and smaller, for `width` words."""
+    """Return whether states of `width` words can be stored, and are smaller, as lists of bits."""
     return 1 < width <= MAX_LATENT // 64 and kernels(torch.empty(0)) is not None
 
 
@@ -98,7 +98,7 @@ def unpacked(content: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
 def new_store(latent: int, states: int, held: HeldRows, mapped: str | None) -> HeldPopulations:
     """Return a new store for a worker's rows: in a file in the folder `mapped`, or in memory.
 
-    In memory, states are lists of active bits if these are possible and smaller.
+    In memory, states are stored as lists of active bits if `may_be_compact`.
     """
     rows, width = len(held), words_of(latent)
     if mapped is None and may_be_compact(width):

@@ -84,7 +84,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     random_state: int | RandomState | None = 0
     """Seed of the weights, the order of rows and the noise."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device; `auto` takes a GPU if there is one."""
+    """Device; `auto` takes a GPU if a GPU is available."""
     settings: Mapping[str, Plain] | None = None
     """Further settings by dotted key, such as {"train.clip": 1.0}. They override parameters."""
     folder: str | Path | None = None
@@ -144,7 +144,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     @property
     def _fitted(self) -> Trained:
-        """The trained run. Raise scikit-learn's `NotFittedError` if there is none."""
+        """The trained run, or scikit-learn's `NotFittedError` if the estimator is not fitted."""
         check_is_fitted(self)
         return self.trained_
 

@@ -47,7 +47,7 @@ class Spikes(NamedTuple):
     warmth: float
     """The share of information that slabs carry."""
     least: float
-    """The smallest probability of a spike. The largest probability is one minus `least`."""
+    """The smallest probability of a spike. The largest probability is 1 - `least`."""
 
 
 class SpikeAndSlabHead(nn.Module):

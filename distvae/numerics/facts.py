@@ -50,7 +50,7 @@ class Moments:
     @classmethod
     def of(cls, block: Values) -> "Moments":
         """Return the moments of some rows; NaN marks missing values."""
-        with np.errstate(invalid="ignore"):  # of columns without observed values
+        with np.errstate(invalid="ignore"):  # columns without observed values
             if not np.isnan(block).any():
                 count = np.full(block.shape[1], len(block))
                 mean = block.mean(0, dtype=np.float64)

@@ -14,7 +14,7 @@ from distvae.train.loop import Trainer
 from distvae.train.run_folder import check_ownership
 
 SEEN_WITHIN = 10.0
-"""Seconds within which other machines must see a file that one machine has written."""
+"""Seconds within which other machines must see a file after it was written."""
 
 
 class Savings:
