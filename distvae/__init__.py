@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 _MODULES = dict.fromkeys(("denoise", "denoise_with_std", "inpaint"), "distvae.tasks.arrays")
-"""Where names are imported from when they are asked for; the others are estimators."""
+"""The modules of names that are imported lazily. A name not listed here is an estimator."""
 _CALLED = ("train", "tune")
 """The subpackages that can be called."""
 
@@ -54,8 +54,7 @@ _CALLED = ("train", "tune")
 def load(run: "Path | str") -> "Run":
     """Open a trained run: `.encode(x)`, `.decode(z)`, `.sample(n)`.
 
-    It is named as on the command line: by its folder, its name or id in MLflow, or as
-    `best:METRIC@SWEEP`.
+    `run` is a folder, a name or id in MLflow, or `best:METRIC@SWEEP`, as on the command line.
     """
     from distvae.cli.options import find_run
     from distvae.train.run import Run
@@ -64,8 +63,9 @@ def load(run: "Path | str") -> "Run":
 
 
 def push(run: "Run | Path | str", destination: "Path | str") -> None:
-    """Write a trained model with a card to a new folder, which `load` opens, or to a repository of
-    the Hugging Face hub, `hf://OWNER/NAME`.
+    """Write a trained model and a model card to a new folder or a Hugging Face repository.
+
+    A repository is `hf://OWNER/NAME`. `load` opens the folder.
     """
     from distvae.cli.options import find_run
     from distvae.share.pushed import push
@@ -76,7 +76,7 @@ def push(run: "Run | Path | str", destination: "Path | str") -> None:
 
 
 def __getattr__(name: str) -> object:
-    """Find the version, or import what restores or estimates, when it is asked for."""
+    """Import a public name, or read the version, on first access."""
     if name == "__version__":
         from distvae.files.provenance import program_version
 
@@ -89,20 +89,20 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the names that can be asked for, which an interpreter completes."""
+    """Return all public names, for tab completion."""
     return sorted({*globals(), *__all__})
 
 
 class _Called(ModuleType):
-    """A subpackage that is called as the function of its name, as in `distvae.train("bars")`."""
+    """A subpackage that can be called, as in `distvae.train("bars")`."""
 
     def __call__(self, *args: object, **options: object) -> object:
-        """Call that function of `distvae.interactive`, which describes it."""
+        """Call the function of the same name in `distvae.interactive`."""
         return self._function(*args, **options)
 
     @property
     def __signature__(self) -> "Signature":
-        """The parameters of that function."""
+        """The signature of the function of the same name in `distvae.interactive`."""
         from inspect import signature
 
         return signature(self._function)
@@ -115,7 +115,7 @@ class _Called(ModuleType):
 
 
 class _Package(ModuleType):
-    """This package. Python sets its subpackages as attributes when it imports them."""
+    """The package `distvae`. It makes the subpackages `train` and `tune` callable on import."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _CALLED and isinstance(value, ModuleType):

@@ -1,11 +1,11 @@
 """The protocols that models and E-steps follow.
 
-An E-step returns a posterior, and a model bounds log p(x) with it. Whether that posterior came from
-an encoder's forward pass or from a search over binary states is known to the E-step alone;
-everything else uses posteriors and `expect(q, f)`. A bound is in nats per row; larger is better.
+An E-step returns a posterior, and a model bounds log p(x) with it. Only the E-step knows whether
+the posterior came from an encoder's forward pass or from a search over binary states. All other
+code uses posteriors and `expect(q, f)`. A bound is in nats per row; larger is better.
 
-A model follows `LatentModel`, an E-step follows `EStep`. Either follows as many of the other
-protocols as it has something to do for: training asks by `isinstance`.
+A model implements `LatentModel`, and an E-step implements `EStep`. All further protocols are
+optional; training checks for them with `isinstance`.
 
 Shapes: B rows of a batch, S points of a posterior, D values of an observation, H values of a code.
 """
@@ -22,7 +22,7 @@ from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 
 Sums: TypeAlias = dict[str, Tensor]
-"""Sums over rows, by name. They add over batches and over workers."""
+"""Sums over rows, by name. Training adds them up over batches and over workers."""
 
 
 class Batch(NamedTuple):
@@ -31,27 +31,27 @@ class Batch(NamedTuple):
     x: Tensor
     """(B, D) observations."""
     row: Tensor
-    """(B,) the numbers of the rows in their dataset. They stay on the host, whatever the device."""
+    """(B,) the numbers of the rows in their dataset. They always stay on the host."""
     mask: Tensor | None = None
-    """(B, D) True where x was observed; None when all of it was."""
+    """(B, D) True where x was observed; None if all values were observed."""
     seen: Tensor | None = None
-    """(B, D) what an encoder sees of the rows, if that was computed for many rows at once."""
+    """(B, D) the transformed input of the encoder, if it was precomputed for many rows at once."""
 
     @classmethod
     def of(cls, x: Tensor, row: Tensor) -> "Batch":
-        """Return rows whose missing values are NaN."""
+        """Return a batch of rows in which NaN marks missing values."""
         observed = ~x.isnan()
         if bool(observed.all()):
             return cls(x, row)
         return cls(x.where(observed, 0.0), row, observed)
 
     def completed(self, values: Tensor) -> "Batch":
-        """Return the batch with these (B, D) in the place of missing values."""
+        """Return the batch with missing values replaced by `values` (B, D)."""
         assert self.mask is not None
         return Batch(self.x.where(self.mask, values), self.row)
 
     def part(self, rows: slice) -> "Batch":
-        """Return consecutive rows of the batch."""
+        """Return a slice of the batch."""
         mask = None if self.mask is None else self.mask[rows]
         seen = None if self.seen is None else self.seen[rows]
         return Batch(self.x[rows], self.row[rows], mask, seen)
@@ -59,16 +59,17 @@ class Batch(NamedTuple):
 
 @runtime_checkable
 class Posterior(Protocol):
-    """An approximation of p(z | x). It carries the prior that it is measured against."""
+    """An approximation of p(z | x). It carries its prior."""
 
     @property
     def code(self) -> Tensor:
-        """(B, H) the mean of z, which represents x."""
+        """(B, H) the posterior mean, which is the code of x."""
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Return states (B, S, H) and their weights (B, S).
 
-        Without draws the states are fixed: the mean, or all states of a finite posterior.
+        With `draws` = 0 the states are deterministic: the mean, or all states of a finite
+        posterior.
         """
 
     def log_ratio(self, z: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class Posterior(Protocol):
 
 @runtime_checkable
 class Expects(Protocol):
-    """A posterior that computes expectations in a way of its own."""
+    """A posterior with its own method for expectations."""
 
     def expect(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         """Return E_q[f(z)], (B, ...), without draws."""
@@ -87,13 +88,13 @@ class Module(Protocol):
     """The part of torch's `nn.Module` that training and run folders use."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield what is learned."""
+        """Yield the parameters."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield what is learned, by name."""
+        """Yield the parameters with their names."""
 
     def modules(self) -> Iterator[nn.Module]:
-        """Yield this module and all inside it."""
+        """Yield this module and all its submodules."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return parameters and buffers, by name."""
@@ -105,7 +106,7 @@ class Module(Protocol):
         """Move parameters and buffers to a device."""
 
     def eval(self) -> Self:
-        """Leave the mode of training."""
+        """Switch to evaluation mode."""
 
 
 Q = TypeVar("Q", contravariant=True)
@@ -125,16 +126,16 @@ class LatentModel(Module, Protocol[Q]):
         """Return E[x | z]: (B, S, H) -> (B, S, D)."""
 
     def prior(self, noise: Noise, estep: "AnyEStep") -> Tensor:
-        """Return codes (B, 1, H) drawn from the prior, one for each row of the noise."""
+        """Return codes (B, 1, H) drawn from the prior, one code for each row of `noise`."""
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        """Return log p(x | z), (B, S), over the values that were observed."""
+        """Return log p(x | z), (B, S), over the observed values."""
 
     def bound(self, batch: Batch, q: Q, noise: Noise) -> Tensor:
         """Return an estimate (B,) of a lower bound of log p(x)."""
 
     def objective(self, batch: Batch, q: Q, noise: Noise) -> Tensor:
-        """Return what training maximises, (B,): the bound, or a relaxed or penalised form of it."""
+        """Return the training objective (B,): the bound, or a relaxed or penalised bound."""
 
 
 class EStep(Module, Protocol[M, Q_co]):
@@ -144,41 +145,41 @@ class EStep(Module, Protocol[M, Q_co]):
         """Return the posteriors of rows in training."""
 
     def infer(self, model: M, batch: Batch, sweeps: int | None = None) -> Q_co:
-        """Return posteriors under a model that does not change; keep nothing.
+        """Return posteriors under a fixed model, without storing anything.
 
-        A search over new data takes so many sweeps, by default those of its configuration. With
-        none it returns the posteriors of rows in training.
+        A search over new data takes `sweeps` sweeps, by default `estep.sweeps`. With `sweeps` = 0
+        it returns the posteriors of training rows.
         """
 
 
 @runtime_checkable
 class TransformsInput(Protocol):
-    """An E-step with an encoder that does not see rows as they are."""
+    """An E-step whose encoder takes transformed rows."""
 
     def transform(self, batch: Batch) -> Tensor:
-        """Return what the encoder sees, (B, D)."""
+        """Return the input of the encoder, (B, D)."""
 
 
 AnyModel: TypeAlias = LatentModel[Any]
-"""A model. The posteriors it takes are those of its E-step, which the configuration decides."""
+"""A model of any posterior type. The configuration pairs it with an E-step."""
 AnyEStep: TypeAlias = EStep[Any, Posterior]
-"""An E-step. The models it takes are decided by the configuration."""
+"""An E-step for any model type. The configuration pairs it with a model."""
 
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A model or an E-step that looks at the training data before the first epoch."""
+    """A model or an E-step that reads the training data before the first epoch."""
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
-        """Take statistics of the data, or first states of the rows that this worker holds."""
+        """Compute statistics of the data, or draw first states of the rows this worker holds."""
 
 
 @runtime_checkable
 class PreparesFromFacts(Protocol):
-    """A model or an E-step that may need no look at the data, if facts about it are recorded."""
+    """A model or an E-step that can use recorded statistics instead of reading the data."""
 
     def prepare_from(self, facts: Facts) -> bool:
-        """Take statistics of the data from recorded facts; return False if they do not suffice."""
+        """Use recorded statistics of the data; return False if they do not suffice."""
 
 
 @runtime_checkable
@@ -186,7 +187,7 @@ class HasOutput(Protocol):
     """A model whose decoder returns a parameter of the likelihood, such as a logit or log power."""
 
     def output(self, z: Tensor) -> Tensor:
-        """Return that parameter: (..., H) -> (..., D)."""
+        """Return the parameter of the likelihood: (..., H) -> (..., D)."""
 
 
 @runtime_checkable
@@ -194,18 +195,18 @@ class Scheduled(Protocol):
     """A model with warm-ups or temperatures."""
 
     def at(self, step: float) -> None:
-        """Set what depends on the number of steps taken; infinity ends all warm-ups."""
+        """Update all schedules to a step number; infinity ends all warm-ups."""
 
 
 @runtime_checkable
 class Completes(Protocol):
-    """A model that may train on values of its own in the place of missing ones. What training then
-    increases is not the bound on the observed values, so an epoch of a lower one may be better.
+    """A model that can impute missing values in training. The training objective is then not the
+    bound on the observed values, so an epoch with a lower bound may be the better one.
     """
 
     @property
     def completes(self) -> bool:
-        """True if it does."""
+        """True if the model imputes missing values."""
 
 
 @runtime_checkable
@@ -213,15 +214,15 @@ class Projects(Protocol):
     """A model whose parameters are constrained, such as to columns of unit norm."""
 
     def project(self) -> None:
-        """Return to the feasible set after a step."""
+        """Project the parameters onto the feasible set after a step."""
 
 
 @runtime_checkable
 class ClosedForm(Protocol[Q]):
-    """A model of which parameters have closed-form updates, once for each epoch."""
+    """A model with parameters that are updated in closed form, once per epoch."""
 
     def statistics(self, batch: Batch, q: Q, noise: Noise) -> Sums:
-        """Return the sums over a batch that the updates need."""
+        """Return the sums over a batch that the closed-form updates need."""
 
     def maximise(self, total: Sums) -> None:
         """Update the parameters from an epoch's sums."""
@@ -231,23 +232,26 @@ class Engine(Protocol):
     """The gradient of a model's objective, computed by hand instead of by autograd."""
 
     def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Set the gradients of minus the mean objective over so many rows; return sums."""
+        """Set the gradients of minus the objective summed over the batch and divided by `rows`.
+
+        Return sums over the batch.
+        """
 
 
 @runtime_checkable
 class HasEngine(Protocol):
-    """A model that may compute its gradients by hand."""
+    """A model that can have hand-written gradients."""
 
     def engine(self, estep: AnyEStep) -> Engine | None:
-        """Return the engine for training with this E-step; None leaves gradients to autograd."""
+        """Return the engine for training with this E-step, or None to use autograd."""
 
 
 @runtime_checkable
 class Reports(Protocol):
-    """A model or an E-step with figures of its own for the record of an epoch."""
+    """A model or an E-step that adds its own metrics to the record of an epoch."""
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
-        """Return figures by name, from an epoch's sums over so many rows."""
+        """Return metrics by name, from an epoch's sums over `rows` rows."""
 
 
 @runtime_checkable
@@ -256,21 +260,21 @@ class Searches(Protocol[M]):
 
     @property
     def block_size(self) -> int:
-        """The number of rows that are searched together."""
+        """The number of rows in a block."""
 
     def search_block(self, model: M, batch: Batch, noise: Noise) -> Sums:
-        """Improve the posteriors of a block; return sums for the record of the epoch."""
+        """Improve the posteriors of a block; return sums for the epoch's record."""
 
 
 @runtime_checkable
 class Persistent(Protocol[S]):
-    """An E-step or a store with state beside its weights, such as populations."""
+    """An E-step or a store with state besides its weights, such as populations."""
 
     def save(self, folder: Path | str, generation: str) -> list[S]:
-        """Write new files into a folder; return the entries by which a checkpoint names them."""
+        """Write the state to new files in a folder; return their entries for the checkpoint."""
 
     def load(self, folder: Path | str, files: Sequence[S]) -> None:
-        """Read the state back from the files that all workers saved."""
+        """Read the state from the files that all workers saved."""
 
 
 def prepare(
@@ -280,10 +284,7 @@ def prepare(
     seed: int,
     facts: Facts | None = None,
 ) -> None:
-    """Show the training data to a model or an E-step, if it wants to see it.
-
-    Recorded facts about the data take its place where they suffice.
-    """
+    """Prepare a model or an E-step from recorded statistics, or else from the training data."""
     if facts and isinstance(part, PreparesFromFacts) and part.prepare_from(facts):
         return
     if isinstance(part, Prepares):

@@ -1,6 +1,6 @@
-"""Gradients of the models by hand: on the CPU by compiled loops, on a GPU in fixed shapes.
+"""Hand-written gradients of the models: compiled loops on the CPU, fixed shapes on a GPU.
 
-Autograd computes the same, up to rounding; the tests compare with it.
+They equal the gradients of autograd up to rounding, which the tests check.
 """
 
 from distvae.engines.choice import choose_engine

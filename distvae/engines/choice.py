@@ -1,4 +1,4 @@
-"""The way to the gradient of a model: an engine where one serves, else autograd."""
+"""Choose how gradients are computed: by an engine if the model has an engine, else by autograd."""
 
 from distvae.interface import AnyEStep, AnyModel, Engine, HasEngine
 from distvae.models.truncated import KeepsStates
@@ -7,21 +7,21 @@ from distvae.models.vae import VAE
 
 
 def choose_engine(gradients: str, model: AnyModel, estep: AnyEStep) -> Engine | None:
-    """Return the engine for training a model with an E-step, or None for autograd."""
+    """Return the engine for a model and an E-step, or None to use autograd."""
     if gradients == "autograd":
         return None
     if isinstance(model, HasEngine):
         return model.engine(estep)
     if isinstance(model, VAE):
         return _for_encoder(model, estep)
-    if type(model) is TVAE:  # a derived class may have another objective
+    if type(model) is TVAE:  # a subclass may have another objective
         return _for_states(model, estep)
     return None
 
 
 def _for_encoder(model: VAE, estep: AnyEStep) -> Engine | None:
     if model.config.draws > 1:
-        return None  # engines draw once for a data point
+        return None  # engines take one draw per data point
     if next(model.parameters()).device.type == "cpu":
         return None
     from distvae.engines.device_encoder import find_device_encoder_engine

@@ -1,7 +1,7 @@
-"""The gradients of models with an encoder on a device, by hand: a third of autograd's operations.
+"""Hand-written gradients of encoder models on a GPU, with a third of autograd's operations.
 
-Autograd computes the same, up to rounding. Sums over rows, which no gradient needs, are taken by
-the functions of autograd, of many steps at once.
+The gradients equal autograd's up to rounding. Sums over rows, which no gradient needs, are computed
+by the model's own methods, for many steps at once.
 """
 
 from collections.abc import Callable
@@ -24,43 +24,43 @@ from distvae.numerics.noise import Noise
 
 
 def _pull_powers(batch: Batch, output: Tensor, rows: int, out: Tensor) -> None:
-    """Fill in the gradient for powers, exponential with mean exp(output)."""
+    """Fill in the gradient of the Itakura-Saito likelihood, with log powers as output."""
     share = one_over(rows, output.dtype, output.device)
     torch.addcdiv(share, batch.x, output.exp(), value=-1 / rows, out=out)
     torch.ops.aten.threshold_backward(out, output, LEAST_LOG_POWER, grad_input=out)
 
 
 def _pull_bits(batch: Batch, output: Tensor, rows: int, out: Tensor) -> None:
-    """Fill in the gradient for values in [0, 1], given logits."""
+    """Fill in the gradient of the Bernoulli likelihood, with logits as output."""
     torch.sub(output.sigmoid(), batch.x, out=out).div_(rows)
 
 
 @cache
 def one_over(rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a scalar, which is made once, and kept because recorded steps read it."""
+    """Return the cached scalar 1 / rows. Recorded steps read its memory."""
     return torch.full((), 1 / rows, dtype=dtype, device=device)
 
 
 Pull = Callable[[Batch, Tensor, int, Tensor], None]
-"""Fill in the gradient of minus the sum of log p(x | z) over so many rows, given the output."""
+"""Fills in the gradient of minus log p(x | z) divided by `rows`, by the decoder's output."""
 
 PULLS: dict[type[Likelihood], Pull] = {ItakuraSaito: _pull_powers, Bernoulli: _pull_bits}
 
 
 class Left(NamedTuple):
-    """Quantities of a step that are summed over rows later."""
+    """Values of a step that are summed over rows later."""
 
     x: Tensor
     row: Tensor
     mask: Tensor | None
     heads: Tensor
-    """(B, K H) the output of the encoder."""
+    """(B, K H) the encoder's output."""
     output: Tensor
-    """(B, D) that of the decoder."""
+    """(B, D) the decoder's output."""
 
 
 class DeviceEncoderEngine:
-    """Gradients by hand. The sums over rows of many steps are taken at once."""
+    """Hand-written gradients. Sums over rows are computed for many steps at once."""
 
     def __init__(self, model: VAE, estep: HasEncoder) -> None:
         self.model, self.estep = model, estep
@@ -74,9 +74,9 @@ class DeviceEncoderEngine:
 
     @torch.no_grad()
     def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Set the gradients of minus the mean objective over so many rows of all workers.
+        """Set the gradients of minus the objective summed over the batch and divided by `rows`.
 
-        Return the sums of this and some steps before, or nothing until they are taken.
+        Return the sums of this and earlier steps, or {} while steps accumulate.
         """
         values = forward(self.encoder, self.estep.transform(batch))
         codes = draw_codes(self.model, values[-1], noise)
@@ -94,13 +94,13 @@ class DeviceEncoderEngine:
         return self.sums() if has_other_objective_next or self.waiting.is_full else {}
 
     def _pull_observed(self, batch: Batch, output: Tensor, rows: int, out: Tensor) -> None:
-        """Fill in the gradient by the output of the decoder."""
+        """Fill in the gradient by the decoder's output, over observed values."""
         self.pull(batch, output, rows, out)
         if batch.mask is not None:
             out.mul_(batch.mask)
 
     def _below_dictionary(self, gradient: Tensor, code: Tensor) -> Tensor:
-        """Return the gradient by the code; set that of the dictionary if it learns."""
+        """Return the gradient by the code, and set the gradient of a learned dictionary."""
         if self.dictionary is None:
             return gradient
         if self.dictionary.requires_grad:
@@ -109,9 +109,9 @@ class DeviceEncoderEngine:
 
     @torch.no_grad()
     def sums(self) -> Sums:
-        """Return the sums over the batches of all steps that were not summed up yet.
+        """Return the sums over the batches of all accumulated steps, in double precision.
 
-        They are taken in double precision. Which steps wait together changes their last digit.
+        The grouping of steps affects the last digit of the sums.
         """
         taken = self.waiting.take()
         if taken is None:
@@ -131,7 +131,7 @@ def _layers(net: nn.Module) -> list[nn.Module]:
 
 
 def find_device_encoder_engine(model: VAE, estep: AnyEStep) -> DeviceEncoderEngine | None:
-    """Return an engine for dense nets of known models; None leaves gradients to autograd."""
+    """Return an engine for fully connected networks of known models, or None to use autograd."""
     if not has_encoder(estep) or type(estep.config) is not config.Amortised:
         return None
     penalised = isinstance(model, SDM) and model.config.coherence

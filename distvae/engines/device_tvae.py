@@ -1,7 +1,7 @@
-"""The gradient of a TVAE's objective on a device: fixed shapes, few operations, nothing read back.
+"""Hand-written gradients of a TVAE on a GPU, with fixed shapes and without synchronisation.
 
-All kept states of each row are decoded. Those that do not take part have no weight. Objective and
-gradient are those of `TVAE.objective`, to rounding.
+All kept states of each row are decoded; left-out states have weight zero. The objective and its
+gradient equal `TVAE.objective` up to rounding.
 """
 
 from typing import NamedTuple
@@ -21,23 +21,23 @@ from distvae.numerics.noise import Noise
 
 
 class Left(NamedTuple):
-    """Quantities of a step that are summed over rows later."""
+    """Values of a step that are summed over rows later."""
 
     code: Tensor
-    """(B, H) the expected bits."""
+    """(B, H) the expected bits E[z]."""
     bound: Tensor
     """(B, 1) the objective."""
     weight: Tensor
-    """(B, K) of the states."""
+    """(B, K) the posterior weights of the states."""
     sampled: Tensor
-    """(B, K) one for states that take part because their row is sampled, zero for others."""
+    """(B, K) 1 for states with part `SAMPLED`, 0 for all other states."""
     density: Tensor
     """(B, K) log p(x | z)."""
     mask: Tensor | None
 
 
 class DeviceTVAEEngine:
-    """Gradients by hand. The sums over rows of many steps are taken at once."""
+    """Hand-written gradients. Sums over rows are computed for many steps at once."""
 
     def __init__(self, model: TVAE, estep: KeepsStates) -> None:
         self.model, self.estep, self.scores = model, estep, Scores(model)
@@ -48,9 +48,9 @@ class DeviceTVAEEngine:
 
     @torch.no_grad()
     def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Set the gradients of minus the mean objective over so many rows of all workers.
+        """Set the gradients of minus the objective summed over the batch and divided by `rows`.
 
-        Return the sums of this and some steps before, or nothing until they are taken.
+        Return the sums of this and earlier steps, or {} while steps accumulate.
         """
         scorer = self.scores.present()
         kept = self.estep.kept_states(batch)
@@ -60,7 +60,7 @@ class DeviceTVAEEngine:
         log_joint = decoded.density + decoded.prior
         bound = log_joint.logsumexp(1, keepdim=True)
         weight = (log_joint - bound).exp_()
-        # As on the CPU: Adam would take large steps along gradients however small.
+        # As on the CPU: Adam would take large steps even along tiny gradients.
         heavy = torch.threshold(weight, torch.finfo(weight.dtype).eps, 0)
         if batch.mask is not None and self.model.completes:
             batch, decoded = self._complete(batch, decoded, weight)
@@ -75,7 +75,7 @@ class DeviceTVAEEngine:
         return self.sums() if self.waiting.is_full else {}
 
     def _complete(self, batch: Batch, decoded: Decoded, weight: Tensor) -> tuple[Batch, Decoded]:
-        """Return the batch with the expected values for missing ones, compared with its states."""
+        """Impute missing values with their expectations, and compare the states with the result."""
         output = decoded.values[-1].view(*weight.shape, self.model.dims)
         mean = self.model.likelihood.mean(output)
         completed = batch.completed(torch.bmm(weight.unsqueeze(1), mean).squeeze(1))
@@ -83,7 +83,7 @@ class DeviceTVAEEngine:
         return completed, decoded._replace(density=compared.density, kept=compared.kept)
 
     def _send_back(self, batch: Batch, decoded: Decoded, weight: Tensor, rows: int) -> None:
-        """Set the gradients of all layers that learn."""
+        """Backpropagate to all layers that learn."""
         errors = Errors(self.layers, decoded.values[0])
         out = errors.last.unflatten(0, weight.shape)
         self.scores.present().density.gradient(batch, decoded.kept, weight, rows, out)
@@ -92,12 +92,12 @@ class DeviceTVAEEngine:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take pi and the variance of this moment, in place."""
+        """Copy the current pi and variance, in place."""
         self.scores.present()
 
     @torch.no_grad()
     def sums(self) -> Sums:
-        """Return the sums over the batches of all steps that were not summed up yet."""
+        """Return the sums over the batches of all accumulated steps."""
         taken = self.waiting.take()
         if taken is None:
             return {}
@@ -115,13 +115,13 @@ class DeviceTVAEEngine:
         return sums | self.scores.present().density.statistics(expected, self._values(left))
 
     def _values(self, left: Left) -> Tensor:
-        """Return the number of values that were observed."""
+        """Return the number of observed values."""
         if left.mask is not None:
             return left.mask.sum(dtype=torch.float64)
         return left.bound.new_full((), len(left.bound) * self.model.dims, dtype=torch.float64)
 
     def _ladder(self, active: Tensor) -> Tensor:
-        """Return 0 to H, made once."""
+        """Return the cached numbers 0 to H."""
         if self.ladder is None or self.ladder.device != active.device:
             self.ladder = torch.arange(
                 self.model.code_size + 1, dtype=active.dtype, device=active.device
@@ -130,7 +130,7 @@ class DeviceTVAEEngine:
 
 
 def find_device_tvae_engine(model: TVAE, estep: AnyEStep) -> DeviceTVAEEngine | None:
-    """Return an engine if it suits model and E-step; None leaves gradients to autograd."""
+    """Return an engine if it supports the model and the E-step, or None to use autograd."""
     if not isinstance(estep, Searches) or not isinstance(estep, KeepsStates):
         return None
     if not can_differentiate(list(model.decoder)) or not has_pair_density(model.likelihood):

@@ -1,4 +1,4 @@
-"""Protocol of an E-step with an encoder, as engines use it."""
+"""The protocol by which engines use an E-step with an encoder."""
 
 from collections.abc import Iterable
 from typing import Protocol, TypeGuard
@@ -29,7 +29,7 @@ class HasEncoder(TransformsInput, Protocol):
     scale: Tensor
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """Yield what is learned."""
+        """Yield the parameters."""
 
 
 def has_encoder(estep: AnyEStep) -> TypeGuard[HasEncoder]:

@@ -1,7 +1,7 @@
-"""Codes drawn by an encoder and their gradients by hand, in as few operations of torch as possible.
+"""Draws of codes and their hand-written gradients, in as few torch operations as possible.
 
-`posteriors` says the same for autograd, and `latent_kernels` for the CPU. The output of an
-encoder's head has parts of H values each, such as means and log variances: (B, K H).
+`posteriors` has the equivalent for autograd. The output (B, K H) of an encoder's head has K parts
+of H values each, such as means and log variances.
 """
 
 import math
@@ -19,21 +19,23 @@ from distvae.numerics.noise import Noise
 LOG_SPIKE = (math.log(SPIKE[0]), math.log(SPIKE[1]))
 
 within = torch.ops.aten.hardtanh_backward
-"""A gradient where an argument is between two limits, zero elsewhere."""
+"""The gradient of a clamp: the incoming gradient between two limits, zero elsewhere."""
 
 
 class Draws(Protocol):
-    """Codes that were drawn for some rows."""
+    """Codes drawn for a batch."""
 
     z: Tensor
     """(B, H)"""
 
     def pull(self, gradient: Tensor, weight: float, out: Tensor) -> None:
-        """Fill in the gradient by the head, given that by z and the weight of the divergence."""
+        """Fill in the gradient by the head's output, given the gradient by z and the weight of the
+        KL divergence.
+        """
 
 
 class _Slabs:
-    """Gaussians given by means and log variances, and a draw from each."""
+    """Gaussians with means and log variances, and one draw from each Gaussian."""
 
     def __init__(self, mean: Tensor, log_variance: Tensor, noise: Noise) -> None:
         epsilon = noise.normal("slab", 1, mean.shape[1])[:, 0]
@@ -51,7 +53,7 @@ class GaussianDraws:
         self.z = self.slabs.value
 
     def pull(self, gradient: Tensor, weight: float, out: Tensor) -> None:
-        """Fill in the gradient by the head."""
+        """Fill in the gradient by the head's output."""
         slabs, half = self.slabs, 0.5 * weight
         mean, raw = out.chunk(2, 1)
         torch.add(gradient, slabs.mean, alpha=weight, out=mean)
@@ -61,7 +63,7 @@ class GaussianDraws:
 
 
 class DictionaryDraws:
-    """The codes of an SDM-VAE, whose prior variance is the expected square."""
+    """The codes of an SDM-VAE. The prior variance of a value is its expected square."""
 
     def __init__(self, heads: Tensor, noise: Noise) -> None:
         mean, self.raw = heads.chunk(2, 1)
@@ -70,7 +72,7 @@ class DictionaryDraws:
         self.z = self.slabs.value
 
     def pull(self, gradient: Tensor, weight: float, out: Tensor) -> None:
-        """Fill in the gradient by the head."""
+        """Fill in the gradient by the head's output."""
         slabs = self.slabs
         mean, raw = out.chunk(2, 1)
         torch.addcdiv(gradient, slabs.mean, self.square, value=weight, out=mean)
@@ -80,7 +82,7 @@ class DictionaryDraws:
 
 
 class SpikeDraws:
-    """The codes of a VSC against alpha, with relaxed gates."""
+    """The codes of a VSC with the fixed prior, with relaxed gates."""
 
     def __init__(self, heads: Tensor, noise: Noise, spikes: Spikes) -> None:
         self.spikes = spikes
@@ -96,7 +98,7 @@ class SpikeDraws:
         self.z = self.gate * self.slabs.value
 
     def pull(self, gradient: Tensor, weight: float, out: Tensor) -> None:
-        """Fill in the gradient by the head."""
+        """Fill in the gradient by the head's output."""
         slabs, gamma, warmth = self.slabs, self.gamma, self.spikes.warmth
         mean, raw, spike = out.chunk(3, 1)
         gated = gradient * self.gate
@@ -116,7 +118,7 @@ class SpikeDraws:
         return whole.mul_(self.gamma)
 
     def _added(self) -> Tensor:
-        """Return what an active value adds to the divergence of an inactive one."""
+        """Return the derivative of the KL divergence by gamma."""
         alpha, slabs = self.spikes.alpha, self.slabs
         odds = math.log(alpha / (1 - alpha)) + 0.5
         square = torch.addcmul(slabs.variance, slabs.mean, slabs.mean)
@@ -125,7 +127,7 @@ class SpikeDraws:
 
 
 def draw_codes(model: VAE, heads: Tensor, noise: Noise) -> Draws:
-    """Draw codes given the output of the encoder's head."""
+    """Draw codes, given the output of the encoder's head."""
     if isinstance(model, VSC):
         return SpikeDraws(heads, noise, model.spikes)
     if isinstance(model, SDM):
@@ -134,5 +136,5 @@ def draw_codes(model: VAE, heads: Tensor, noise: Noise) -> Draws:
 
 
 def can_draw(model: VAE) -> bool:
-    """Return whether the codes of a model are known here."""
+    """Return whether this module can draw the codes of a model."""
     return type(model) in (VAE, SDM) or (type(model) is VSC and model.pseudo is None)

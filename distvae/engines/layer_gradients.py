@@ -1,4 +1,4 @@
-"""The layers of a net and their gradients by hand: as few operations as there are layers."""
+"""Forward and hand-written backward pass of a network, with about one operation per layer."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -10,8 +10,8 @@ from distvae.models.state_decoder import FromBits
 
 aten = torch.ops.aten
 Slope = Callable[[Tensor, Tensor, Tensor], object]
-"""Given a gradient by an activation's result, its argument and its result: make it that by the
-argument, in place.
+"""Backpropagates through an activation: (gradient, argument, result), changing the gradient in
+place.
 """
 
 SLOPES: dict[type[nn.Module], Slope] = {
@@ -30,9 +30,9 @@ SLOPES: dict[type[nn.Module], Slope] = {
 
 
 class Errors:
-    """The gradients by the results of linear layers for N rows, side by side.
+    """The gradients by the outputs of all linear layers, concatenated, for N rows.
 
-    Those by all biases are then one sum.
+    One sum over rows then gives the gradients of all biases.
     """
 
     def __init__(self, layers: Sequence[nn.Module], like: Tensor) -> None:
@@ -42,7 +42,7 @@ class Errors:
         self.all = torch.empty(size, dtype=like.dtype, device=like.device)
         parts = self.all.split(self.widths, 1)
         self.of: dict[nn.Module, Tensor] = dict(zip(self.layers, parts, strict=True))
-        """(N, out) by layer."""
+        """The gradient (N, out) by the output of each layer."""
         self.last = parts[-1]
 
     def sum_rows(self) -> None:
@@ -54,12 +54,12 @@ class Errors:
 
 
 def can_differentiate(layers: Sequence[nn.Module]) -> bool:
-    """Return whether all layers are of a kind whose gradient is known here."""
+    """Return whether `backward` supports all layers."""
     return all(isinstance(layer, nn.Linear | FromBits) or type(layer) in SLOPES for layer in layers)
 
 
 def forward(layers: Sequence[nn.Module], rows: Tensor) -> list[Tensor]:
-    """Return the rows (N, H), and the result of each layer after them."""
+    """Return a list of the rows (N, H) and the output of each layer."""
     values = [rows]
     for layer in layers:
         values.append(_apply(layer, values[-1]))
@@ -76,10 +76,10 @@ def _apply(layer: nn.Module, rows: Tensor) -> Tensor:
 def backward(
     layers: Sequence[nn.Module], values: Sequence[Tensor], errors: Errors, to_input: bool = False
 ) -> Tensor:
-    """Set the gradients of the weights that learn, and fill in the errors of the layers.
+    """Set the gradients of the weights that learn, and fill in the errors of the linear layers.
 
-    Those of the last linear layer are the gradient by the result of all layers at first. Return the
-    gradient by the input, if it is asked for.
+    On entry, the errors of the last linear layer hold the gradient by the network's output. Return
+    the gradient by the input if `to_input` is true.
     """
     linear = [layer for layer in layers if isinstance(layer, nn.Linear | FromBits)]
     below = {layer: errors.of[lower] for lower, layer in pairwise(linear)}

@@ -1,7 +1,7 @@
-"""log p(x | z) of rows and states of their own, and its gradient by the decoder's output.
+"""log p(x | z) of each row under its own states, and the gradient by the decoder's output.
 
-Each row of x (B, D) meets the outputs (B, K, D) for its own K states. What the parameters of the
-likelihood decide is computed once, not in every step.
+Each row of x (B, D) is compared with the outputs (B, K, D) for its own K states. Terms that depend
+only on the likelihood's parameters are computed once, not in every step.
 """
 
 import math
@@ -15,34 +15,36 @@ from distvae.models.likelihoods import Bernoulli, Gaussian, Likelihood
 
 
 class Compared(NamedTuple):
-    """Rows, compared with the outputs for their states."""
+    """The comparison of rows with the outputs for their states."""
 
     density: Tensor
     """(B, K) log p(x | z)."""
     kept: Tensor
-    """(B, K, D) what the gradient needs."""
+    """(B, K, D) saved for the gradient."""
 
 
 class PairDensity(Protocol):
-    """A likelihood with its present parameters."""
+    """A likelihood with its current parameters."""
 
     def refresh(self) -> None:
-        """Take the parameters of this moment, in place."""
+        """Copy the current parameters, in place."""
 
     def compare(self, batch: Batch, output: Tensor) -> Compared:
-        """Return the densities of the rows under the outputs (B, K, D) for their states."""
+        """Compare rows with the outputs (B, K, D) for their states."""
 
     def gradient(self, batch: Batch, kept: Tensor, weight: Tensor, rows: int, out: Tensor) -> None:
-        """Fill (B, K, D) with the gradient of minus the weighted densities over so many rows."""
+        """Fill `out` (B, K, D) with the gradient of minus the weighted log-densities divided by
+        `rows`.
+        """
 
     def statistics(self, expected: Tensor, values: Tensor) -> Sums:
-        """Return the sums that the closed form needs, given the expected densities of rows (B,)
-        and the number of values that were observed.
+        """Return the sums for the likelihood's closed-form update, given the expected log-density
+        of each row (B,) and the number of observed values.
         """
 
 
 class GaussianPairs:
-    """Densities from differences, which are exact even far from zero."""
+    """Gaussian log-densities from differences, which are exact even far from zero."""
 
     def __init__(self, likelihood: Gaussian) -> None:
         self.likelihood = likelihood
@@ -52,7 +54,7 @@ class GaussianPairs:
         self.refresh()
 
     def refresh(self) -> None:
-        """Compute everything from the present variance, in place."""
+        """Recompute all terms from the current variance, in place."""
         variance = self.likelihood.variance
         self.inverse.copy_(variance.reciprocal())
         self.scale.copy_(-0.5 * self.inverse)
@@ -63,7 +65,7 @@ class GaussianPairs:
             shift.copy_(dims * self.shift)
 
     def compare(self, batch: Batch, output: Tensor) -> Compared:
-        """Return densities, and the errors."""
+        """Return the log-densities, and the errors."""
         error = output - batch.x[:, None]
         if batch.mask is not None:
             error.mul_(batch.mask[:, None])
@@ -71,7 +73,7 @@ class GaussianPairs:
         return Compared(torch.addcmul(self._shift(batch), distance, self.scale), error)
 
     def _shift(self, batch: Batch) -> Tensor:
-        """Return the logarithm of the normaliser: (), or (B, 1) where values are missing."""
+        """Return the log of the normaliser: (), or (B, 1) if values are missing."""
         if batch.mask is not None:
             return self.shift * batch.mask.sum(1, keepdim=True)
         dims = batch.x.shape[1]
@@ -80,51 +82,51 @@ class GaussianPairs:
         return self.shifts[dims]
 
     def gradient(self, batch: Batch, kept: Tensor, weight: Tensor, rows: int, out: Tensor) -> None:
-        """Fill in the weighted errors over the variance."""
+        """Fill in the weighted errors, divided by the variance and `rows`."""
         if rows not in self.factors:
             self.factors[rows] = self.inverse / rows
         torch.mul(kept, (weight * self.factors[rows]).unsqueeze(-1), out=out)
 
     def statistics(self, expected: Tensor, values: Tensor) -> Sums:
-        """Return the expected log-likelihood, and the number of values that it is of."""
+        """Return the expected log-likelihood, and the number of observed values."""
         return {"density": expected.sum(dtype=torch.float64), "values": values}
 
 
 class BernoulliPairs:
-    """Densities of probabilities of ones; the outputs are logits."""
+    """Bernoulli log-densities; the outputs are logits."""
 
     def __init__(self, likelihood: Bernoulli) -> None:
         self.likelihood = likelihood
 
     def refresh(self) -> None:
-        """Do nothing: there are no parameters."""
+        """Do nothing, because there are no parameters."""
 
     def compare(self, batch: Batch, output: Tensor) -> Compared:
-        """Return densities, and the logits."""
+        """Return the log-densities, and the logits."""
         density = self.likelihood.log_density(batch.x[:, None], output)
         if batch.mask is not None:
             density.mul_(batch.mask[:, None])
         return Compared(density.sum(-1), output)
 
     def gradient(self, batch: Batch, kept: Tensor, weight: Tensor, rows: int, out: Tensor) -> None:
-        """Fill in the weighted differences between probabilities and values."""
+        """Fill in the weighted differences of probabilities and values, divided by `rows`."""
         error = kept.sigmoid().sub_(batch.x[:, None])
         if batch.mask is not None:
             error.mul_(batch.mask[:, None])
         torch.mul(error, (weight / rows).unsqueeze(-1), out=out)
 
     def statistics(self, expected: Tensor, values: Tensor) -> Sums:
-        """Return nothing: it has no closed form."""
+        """Return {}, because there is no closed-form update."""
         return {}
 
 
 def has_pair_density(likelihood: Likelihood) -> bool:
-    """Return whether a likelihood is of a kind that is known here."""
+    """Return whether `pair_density` supports a likelihood."""
     return isinstance(likelihood, Gaussian | Bernoulli)
 
 
 def pair_density(likelihood: Likelihood) -> PairDensity:
-    """Return a likelihood with its present parameters."""
+    """Return the pair density of a likelihood, with its current parameters."""
     if isinstance(likelihood, Gaussian):
         return GaussianPairs(likelihood)
     assert isinstance(likelihood, Bernoulli)

@@ -1,4 +1,4 @@
-"""Protocols of engines: what training asks of them beside a gradient."""
+"""Optional protocols of engines, besides `Engine`."""
 
 from typing import Protocol, runtime_checkable
 
@@ -7,18 +7,18 @@ from distvae.interface import Engine, Sums
 
 @runtime_checkable
 class SumsLater(Engine, Protocol):
-    """An engine that returns sums of many steps at once.
+    """An engine that returns the sums of many steps at once.
 
-    They count the steps before the first whose objective is not finite, by the name `finite`.
+    The sum `finite` counts the steps before the first step with an objective that is not finite.
     """
 
     def sums(self) -> Sums:
-        """Return the sums over the batches of all steps that were not summed up yet."""
+        """Return the sums over the batches of all accumulated steps."""
 
 
 @runtime_checkable
 class Refreshes(Protocol):
-    """An engine that keeps what it derives from parameters with closed-form updates."""
+    """An engine that caches values derived from parameters with closed-form updates."""
 
     def refresh(self) -> None:
-        """Renew it in place where these have changed, before a recorded step is replayed."""
+        """Update the cached values in place, before a recorded step is replayed."""

@@ -1,6 +1,6 @@
-"""The gradient of a TVAE by hand, on the CPU.
+"""Hand-written gradients of a TVAE on the CPU.
 
-The gradient by autograd in `tvae.py` is the reference that it is tested against.
+The tests compare them with the gradients of autograd through `TVAE.objective`.
 """
 
 from typing import NamedTuple, Protocol
@@ -30,11 +30,11 @@ class TableModel(BinaryPrior, Protocol):
 
     @property
     def completes(self) -> bool:
-        """True if training takes the values that the model expects for missing ones."""
+        """True if training imputes missing values with their expectations."""
 
     @property
     def fits_in_closed_form(self) -> bool:
-        """True if the decoder is linear now, and is fitted once an epoch."""
+        """True while the decoder is linear and is fitted in closed form, once per epoch."""
 
     @property
     def code_size(self) -> int:
@@ -42,7 +42,7 @@ class TableModel(BinaryPrior, Protocol):
 
 
 def _by_name(sums: Floats, bits: int, learns: bool) -> Sums:
-    """Return the sums of a batch by their names, as views."""
+    """Return views of a batch's sums, by name."""
     figures, active, counts = torch.from_numpy(sums).split([FIGURES, bits, bits + 1])
     objective, sampled, density, values = figures.unbind()
     found = {"objective": objective, "sampled_weight": sampled, "active": active, "counts": counts}
@@ -50,7 +50,7 @@ def _by_name(sums: Floats, bits: int, learns: bool) -> Sums:
 
 
 def _mass(place: Integers, weight: Floats, number: Integers, count: int) -> Tensor:
-    """Return the weight (N,) of each heavy state in all rows."""
+    """Return the total weight (N,) of each heavy state over all rows."""
     taken = weight > 0
     return torch.from_numpy(np.bincount(number[place[taken]] - 1, weight[taken], count))
 
@@ -68,7 +68,11 @@ class LayerGradient(NamedTuple):
 
 
 class TVAEEngine:
-    """Decodes the kept states of a batch, and sends their weighted errors back to the weights."""
+    """Decodes the kept states of a batch, and backpropagates their weighted errors.
+
+    A heavy state is a state with a weight above machine epsilon in some row. Only heavy states
+    contribute to gradients. N is the number of heavy states, padded to a multiple of `MULTIPLE`.
+    """
 
     def __init__(self, model: TableModel, decoder: TableDecoder, estep: KeepsStates) -> None:
         self.model, self.decoder, self.estep = model, decoder, estep
@@ -76,7 +80,10 @@ class TVAEEngine:
 
     @torch.no_grad()
     def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Set the gradients of minus the mean objective; return the sums over the batch."""
+        """Set the gradients of minus the objective summed over the batch and divided by `rows`.
+
+        Return the sums over the batch.
+        """
         kept = self.estep.kept_states(batch)
         part_numbers = None if kept.part is None else kept.part.numpy()
         with_hidden = not self.model.fits_in_closed_form
@@ -97,7 +104,7 @@ class TVAEEngine:
         return sums
 
     def _weigh(self, batch: Batch, table: DecodedTable) -> tuple[Floats, Sums]:
-        """Return the weights (B, S) of the states, and the sums over the batch."""
+        """Return the posterior weights (B, S) of the states, and the sums over the batch."""
         likelihood, bits = self.model.likelihood, self.model.code_size
         density = likelihood.table_densities(batch, table.output, table.place)
         prior = self.decoder.log_prior(table, self.model)
@@ -110,8 +117,8 @@ class TVAEEngine:
         return weight, _by_name(sums, bits, likelihood.learns)
 
     def _complete(self, batch: Batch, table: DecodedTable, weight: Floats, sums: Sums) -> Batch:
-        """Return the batch with the expected values for missing ones, and count them in the sums
-        for sigma^2.
+        """Impute missing values with their expectations, and include them in the sums for
+        sigma^2.
         """
         likelihood, taken = self.model.likelihood, table.place >= 0
         place = torch.from_numpy(np.where(taken, table.place, 0))
@@ -133,10 +140,10 @@ class TVAEEngine:
         numbered: tuple[Tensor, Integers],
         scale: float,
     ) -> Tensor:
-        """Return the gradient (N, D) by what the last linear layer puts out for the states that
-        carry weight: the weighted error times a scale, or that through the function behind.
+        """Return the gradient (N, D) by the last linear layer's output for heavy states.
 
-        It ends with zeros, up to a multiple.
+        It is the weighted error times `scale`, backpropagated through the final activation, if any.
+        Padding states have zero gradients.
         """
         heavy, number = numbered
         taken = self._take("output", table.output, heavy)
@@ -149,8 +156,8 @@ class TVAEEngine:
         return gradient
 
     def _moments(self, table: DecodedTable, heavy: Tensor, mass: Tensor, errors: Tensor) -> Tensor:
-        """Return the sums of E[u u^T] and of E[u (x - V u)^T] beside each other
-        (`least_squares.py`), given the weights (N,) of states and their weighted errors (N, D).
+        """Return sum E[u u^T] and sum E[u (x - V u)^T], concatenated (see `least_squares.py`),
+        given the total weights (N,) of heavy states and their weighted errors (N, D).
         """
         bits = self.decoder.bits(table.words[heavy.numpy()])
         mass = mass.to(bits.dtype).unsqueeze(1)
@@ -161,8 +168,8 @@ class TVAEEngine:
         return found
 
     def _number_heavy(self, table: DecodedTable, weight: Floats) -> tuple[Tensor, Integers]:
-        """Return the places of states that carry weight, with zeros up to a multiple, and the
-        number of each state of the table among them, from 1.
+        """Return the places (N,) of heavy states in the table, padded with zeros, and the number of
+        each state of the table among the heavy states: from 1, or 0 for states that are not heavy.
         """
         scratch, size = self.decoder.scratch, len(table.words)
         number, heavy = (
@@ -171,12 +178,14 @@ class TVAEEngine:
         )
         least = float(np.finfo(weight.dtype).eps)
         count = table_kernels.number_heavy(table.place, weight, least, number, heavy)
-        padded = -(-count // MULTIPLE) * MULTIPLE  # which the table's own size is at least
+        padded = -(-count // MULTIPLE) * MULTIPLE  # at most the size of the table
         heavy[count:padded] = 0
         return torch.from_numpy(heavy[:padded]), number
 
     def _send_back(self, table: DecodedTable, heavy: Tensor, gradient: Tensor) -> None:
-        """Set the gradients of all layers that learn, given that by the last linear layer."""
+        """Set the gradients of all layers that learn, given the gradient by the output of the last
+        linear layer.
+        """
         layers = self.decoder.layers
         for i in range(len(layers) - 1, -1, -1):
             linear, found = layers[i].linear, self.gradients[i]
@@ -193,14 +202,14 @@ class TVAEEngine:
             layers[i - 1].pull_back(value, gradient)
 
     def _through(self, i: int, weight: Tensor, gradient: Tensor) -> Tensor:
-        """Return the gradient by the input of the i-th linear layer, given that by its output."""
+        """Return the gradient by the input of linear layer i, given the gradient by its output."""
         below = self.decoder.take_tensor(f"error {i}", gradient.shape[0], weight.shape[0])
         return torch.mm(gradient, weight.T, out=below)
 
     def _differentiate_bits(
         self, table: DecodedTable, heavy: Tensor, gradient: Tensor, weight: Tensor
     ) -> None:
-        """Fill the gradient (H, K) of the rows of weights that belong to bits."""
+        """Fill the gradient (H, K) of the first layer's weights, which has a row for each bit."""
         words = table.words[heavy.numpy()]
         if table.few:
             table_kernels.scatter_rows(gradient.numpy(), words, weight.numpy())
@@ -208,6 +217,6 @@ class TVAEEngine:
             torch.mm(self.decoder.bits(words).T, gradient, out=weight)
 
     def _take(self, name: str, values: Tensor, heavy: Tensor) -> Tensor:
-        """Return the values (N, K) at places in the table."""
+        """Return the values (N, K) of heavy states."""
         taken = self.decoder.take_tensor(name, heavy.shape[0], values.shape[1])
         return torch.index_select(values, 0, heavy, out=taken)

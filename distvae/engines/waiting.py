@@ -1,6 +1,7 @@
-"""Sums over rows that no gradient needs, computed for many steps at once.
+"""Accumulate the values of many steps, and compute their sums over rows at once.
 
-On a GPU every operation costs a launch, whatever the number of rows.
+On a GPU, every operation costs a kernel launch, however few rows it has. No gradient needs these
+sums.
 """
 
 from collections.abc import Callable
@@ -10,30 +11,33 @@ import torch
 from torch import Tensor
 
 SUMMED = 8192
-"""Rows that wait at most, and one batch more."""
+"""The number of accumulated rows at which sums are computed."""
 
 Left = TypeVar("Left", bound=tuple[Tensor | None, ...])
-"""A named tuple of tensors with a row for each row of a batch."""
+"""A named tuple of tensors, with the rows of a batch as first dimension."""
 
 
 class Waiting(Generic[Left]):
-    """Quantities of the steps since the last sums."""
+    """The values of the steps since the last sums."""
 
     def __init__(self, kind: Callable[..., Left]) -> None:
         self.kind = kind
         self.steps: list[Left] = []
 
     def add(self, left: Left) -> None:
-        """Keep what a step leaves."""
+        """Add the values of a step."""
         self.steps.append(left)
 
     @property
     def is_full(self) -> bool:
-        """True once enough rows wait."""
+        """True once enough rows have accumulated."""
         return sum(map(_rows, self.steps)) >= SUMMED
 
     def take(self) -> tuple[Left, int] | None:
-        """Return what all steps have left as one, and the rows of the first; None without steps."""
+        """Return the concatenated values of all steps, and the rows of the first step.
+
+        Return None without steps.
+        """
         if not self.steps:
             return None
         steps, self.steps = self.steps, []
@@ -42,7 +46,9 @@ class Waiting(Generic[Left]):
 
 
 def finite_steps(objective: Tensor, rows: int) -> Tensor:
-    """Return the number of steps of so many rows before the first objective that is not finite."""
+    """Return the number of steps, of `rows` rows each, before the first objective that is not
+    finite.
+    """
     finite_rows = objective.isfinite().cumprod(0).sum()
     return finite_rows // rows
 
@@ -53,6 +59,6 @@ def _rows(left: tuple[Tensor | None, ...]) -> int:
 
 
 def _joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:
-    """Return the rows of all steps; None if there are none."""
+    """Concatenate the rows of all steps, or return None if a field is None in all steps."""
     known = [part for part in parts if part is not None]
     return torch.cat(known) if known else None

@@ -14,7 +14,7 @@ __all__ = ["amortised", "assemble", "build", "register", "truncated"]
 def assemble(config: Config, dims: int, shape: tuple[int, ...] = ()) -> tuple[AnyModel, AnyEStep]:
     """Return the untrained model and E-step of a configuration.
 
-    Their first weights are a function of the seed. Only nets of convolutions need the shape.
+    The initial weights depend only on the seed. Only convolutional networks need the shape.
     """
     nets = [getattr(part, "net", "flat") for part in (config.model, config.estep)]
     with torch.random.fork_rng(devices=[]):

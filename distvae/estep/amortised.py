@@ -18,7 +18,8 @@ from distvae.numerics.facts import FLOOR, Facts, Moments
 from distvae.numerics.lanes import HeldRows
 
 MIN_DEVIATION = 1e-6
-"""A logarithm that varies less is not rescaled; nor is a value, in units of its mean."""
+"""Columns with a smaller standard deviation (of the log, or relative to the mean) are not rescaled.
+"""
 
 
 @register(config.Amortised)
@@ -37,9 +38,9 @@ class Amortised(nn.Module):
         self.register_buffer("scale", torch.ones(model.dims))
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
-        """Take the mean and the deviation of each value, by which inputs are standardised.
+        """Compute the mean and the standard deviation of each column, to standardise inputs.
 
-        A value that was never observed keeps its units.
+        A column that was never observed is not rescaled.
         """
         if not self.config.standardises:
             return
@@ -47,8 +48,8 @@ class Amortised(nn.Module):
         self._standardise(reduce(add, map(Moments.of, inputs)))
 
     def prepare_from(self, facts: Facts) -> bool:
-        """Take mean and deviation as `prepare` does, from what is recorded of the values or their
-        logarithms.
+        """Set the mean and the standard deviation of each column as `prepare` does, from recorded
+        moments of the values or their logarithms.
         """
         if not self.config.standardises:
             return True
@@ -73,9 +74,9 @@ class Amortised(nn.Module):
         self.scale.copy_(torch.where(deviation > least, deviation, 1.0))
 
     def transform(self, batch: Batch) -> Tensor:
-        """Return what the encoder sees, (B, D).
+        """Return the input of the encoder, (B, D).
 
-        A missing value is zero, which is the mean where inputs are standardised.
+        A missing value is zero, which is the mean if inputs are standardised.
         """
         if batch.seen is not None:
             return batch.seen
@@ -85,14 +86,14 @@ class Amortised(nn.Module):
         return u if batch.mask is None else u.where(batch.mask, 0.0)
 
     def encode(self, u: Tensor) -> Encoded:
-        """Return the posterior of transformed inputs, before the model has set its prior."""
+        """Return the posterior of transformed inputs, before the model sets its prior."""
         q: Encoded = self.head(self.trunk(u))
         return q
 
     def __call__(self, model: VAE, batch: Batch) -> Encoded:
-        """Return the posteriors of rows in training."""
+        """Return the posteriors of training rows."""
         return model.posterior(self.encode, self.transform(batch))
 
     def infer(self, model: VAE, batch: Batch, sweeps: int | None = None) -> Encoded:
-        """Return the posteriors of new data, by the same forward pass."""
+        """Return the posteriors of new data by a forward pass."""
         return self(model, batch)

@@ -1,5 +1,5 @@
-"""The block of rows that was visited last: its states stay beside the model while minibatches are
-cut from it.
+"""The last block of rows that was searched. Its states stay on the model's device while its
+minibatches are trained.
 """
 
 from typing import NamedTuple
@@ -12,22 +12,22 @@ from distvae.numerics.lanes import find_in_order
 
 
 class Block(NamedTuple):
-    """Some rows and their states. Row numbers stay on the host; states are where the model is."""
+    """Some rows and their states. Row numbers are on the host, states are on the model's device."""
 
     rows: Tensor
     states: KeptStates
     order: Tensor
-    """The order that sorts the rows."""
+    """The permutation that sorts the rows."""
 
     @classmethod
     def of(cls, rows: Tensor, states: KeptStates) -> "Block":
-        """Return the block of these rows, which may be in any order."""
+        """Return a block of rows, which may be in any order."""
         return cls(rows, states, rows.argsort())
 
     def find(self, rows: Tensor) -> KeptStates | None:
-        """Return the states of these rows, or None unless all of them are here.
+        """Return the states of rows, or None unless all rows are in the block.
 
-        Rows that follow each other as they did in the block get views, others copies.
+        If the rows are a slice of the block, the states are a view; otherwise they are copied.
         """
         if (part := find_in_order(self.rows.numpy(), rows.numpy())) is not None:
             return self.states.of_rows(part)

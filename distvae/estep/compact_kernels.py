@@ -1,7 +1,7 @@
-"""Compiled loops that write states as lists of their active bits, and read them back.
+"""Compiled loops that encode states as lists of active bits, and decode them.
 
-A state with few active bits takes one byte for their number, and two for the place of each. Any
-other takes the byte `ALL_WORDS`, and the eight bytes of each of its words.
+A state with few active bits takes one byte for their number, and two bytes for each place. Any
+other state takes the byte `ALL_WORDS`, and eight bytes for each word.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ ALL_WORDS = 255
 
 @compiled
 def write_states(words: Integers, ends: Integers, written: Bytes) -> None:
-    """Write the states of rows (B, S, W), and fill in where each row (B,) ends."""
+    """Write the states of words (B, S, W), and fill `ends` (B,) with the end of each row."""
     width, at = words.shape[2], 0
     for b in range(words.shape[0]):
         for s in range(words.shape[1]):
@@ -35,7 +35,7 @@ def write_states(words: Integers, ends: Integers, written: Bytes) -> None:
 
 @inlined
 def write_places(state: Integers, written: Bytes, at: int) -> int:
-    """Write the places of a state's active bits, and return where they end."""
+    """Write the places of a state's active bits, and return the end position."""
     for w in range(len(state)):
         left = np.uint64(state[w])
         while left:
@@ -48,7 +48,7 @@ def write_places(state: Integers, written: Bytes, at: int) -> int:
 
 @inlined
 def write_words(state: Integers, written: Bytes, at: int) -> int:
-    """Write the words of a state, the lowest byte first, and return where they end."""
+    """Write the words of a state in little-endian order, and return the end position."""
     for w in range(len(state)):
         for byte in range(8):
             written[at] = np.uint64(state[w]) >> np.uint64(8 * byte) & np.uint64(255)
@@ -58,7 +58,7 @@ def write_words(state: Integers, written: Bytes, at: int) -> int:
 
 @compiled
 def read_states(written: Bytes, words: Integers) -> None:
-    """Fill the states of rows (B, S, W) with those written one after the other."""
+    """Fill words (B, S, W) with the states that `write_states` wrote."""
     words[:] = 0
     at = 0
     for b in range(words.shape[0]):

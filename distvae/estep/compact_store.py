@@ -1,4 +1,6 @@
-"""Populations in memory as lists of active bits: a tenth of their words where few are active."""
+"""Populations in memory as lists of active bits: a tenth of the size of words if few bits are
+active.
+"""
 
 import numpy as np
 import torch
@@ -18,16 +20,16 @@ from distvae.numerics.lanes import HeldRows
 from distvae.system.memory import available_memory
 
 MAX_LATENT = 2**16
-"""The most bits of a state whose places take two bytes each."""
+"""The largest number of latents for which two bytes hold the place of a bit."""
 
 
 class CompactStore(HeldPopulations):
-    """The rows of one holder in the memory of the host."""
+    """The populations of one worker, as lists of active bits in host memory."""
 
     def __init__(self, states: int, width: int, held: HeldRows) -> None:
         count = len(held)
         super().__init__(held, (count, states, width))
-        self.written = [bytes(states)] * count  # no state has an active bit
+        self.written = [bytes(states)] * count  # states without active bits
 
     def read(self, places: Places) -> Tensor:
         """Return the words (B, S, W) at these places."""
@@ -49,7 +51,7 @@ class CompactStore(HeldPopulations):
 
 
 def _as_lists(words: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return words (B, S, W) as lists of active bits, and where each row ends."""
+    """Encode words (B, S, W) as lists of active bits; return them and the end of each row."""
     from distvae.estep import compact_kernels
 
     count, states, width = words.shape
@@ -60,7 +62,7 @@ def _as_lists(words: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _from_lists(lists: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
-    """Return the words (B, S, W) of rows that are lists of active bits."""
+    """Decode lists of active bits to words (B, S, W)."""
     from distvae.estep import compact_kernels
 
     words = torch.empty(rows, *shape[1:], dtype=torch.int64)
@@ -69,12 +71,14 @@ def _from_lists(lists: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 def may_be_compact(width: int) -> bool:
-    """Return whether states of some words may be lists of active bits here, and gain by it."""
+    """Return whether states of `width` words can be stored, and are smaller, as lists of bits."""
     return 1 < width <= MAX_LATENT // 64 and kernels(torch.empty(0)) is not None
 
 
 def packed(store: HeldPopulations, part: slice) -> bytes:
-    """Return the states of rows as lists of active bits, or as words where lists gain nothing."""
+    """Return the states of a slice of rows as lists of active bits, or as words if lists would not
+    be smaller.
+    """
     if isinstance(store, CompactStore):
         return b"".join(store.written[part])
     words = store.read(part).cpu()
@@ -85,15 +89,16 @@ def packed(store: HeldPopulations, part: slice) -> bytes:
 
 
 def unpacked(content: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
-    """Return the words (B, S, W) of rows that `packed` returned, for a store of a shape."""
+    """Decode the result of `packed` to words (B, S, W), for a store of the given shape."""
     if may_be_compact(shape[2]):
         return _from_lists(content, rows, shape)
     return torch.frombuffer(bytearray(content), dtype=torch.int64).view(rows, *shape[1:])
 
 
 def new_store(latent: int, states: int, held: HeldRows, mapped: str | None) -> HeldPopulations:
-    """Return a store of a holder's rows: in a file in a folder, or in memory, there compact if that
-    is worth it and can be.
+    """Return a new store for a worker's rows: in a file in the folder `mapped`, or in memory.
+
+    In memory, states are stored as lists of active bits if `may_be_compact`.
     """
     rows, width = len(held), words_of(latent)
     if mapped is None and may_be_compact(width):
@@ -104,7 +109,7 @@ def new_store(latent: int, states: int, held: HeldRows, mapped: str | None) -> H
 
 
 def as_words(store: HeldPopulations, device: torch.device) -> HeldPopulations:
-    """Return a compact store as words on a device, and any other as it is."""
+    """Convert a compact store to words on a device, and return any other store unchanged."""
     if not isinstance(store, CompactStore):
         return store
     return LocalStore(store.read(slice(None)).to(device), store.held)

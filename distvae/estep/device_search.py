@@ -1,7 +1,7 @@
-"""The search of a block of rows on a device: fixed shapes, few operations, nothing read back.
+"""The search of a block of rows on a GPU, with fixed shapes and without synchronisation.
 
-It makes the draws that the search on the CPU makes, and keeps the same states. Every state of every
-row is decoded, and equal states of a row are found by sorting hashes of them.
+It makes the same draws and keeps the same states as the search on the CPU. It decodes every state
+of every row, and finds equal states of a row by sorting their hashes.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from distvae.numerics.drawn import draw_ahead
 from distvae.numerics.noise import Noise, Stream
 
 COUNTED = 256
-"""Rows of a block whose distinct states are counted."""
+"""The rows of each block in which distinct states are counted, for a metric."""
 
 Score = Callable[[Tensor], Tensor]
 """Log-joints (B, C) of the states of words (B, C, W)."""
@@ -47,43 +47,43 @@ class ScoredStates(NamedTuple):
 
 
 class Propose(Protocol):
-    """The part of a search that makes new states."""
+    """The part of a search that proposes new states."""
 
     def draws(self) -> dict[Stream, int]:
-        """Return the number of random words that it needs for each row, by stream."""
+        """Return the number of random words needed for each row, by stream."""
 
     def __call__(self, kept: ScoredStates, score: Score, noise: Noise, pi: Tensor) -> ScoredStates:
-        """Return new states, given those that are kept and the probabilities of the bits."""
+        """Return new states, given the kept states and the prior probabilities of bits."""
 
 
 class Found(NamedTuple):
-    """Result of the search of a block."""
+    """The result of searching a block."""
 
     words: Tensor
     """(B, S, W) the states to keep, in the order of the store."""
     kept: KeptStates
-    """The same states, the best of each row first, and which take part in training."""
+    """The same states sorted by log-joint, best first, with their parts in training."""
     sums: Sums
-    """For the record of the epoch."""
+    """Sums for the epoch's record."""
 
 
 class Best(NamedTuple):
-    """The best distinct states of each row, the best first."""
+    """The best distinct states of each row, sorted best first."""
 
     words: Tensor
     """(B, S, W)"""
     place: Tensor
-    """(B, S) where they were."""
+    """(B, S) the place of each state among the candidates."""
     value: Tensor
-    """(B, S) their log-joints."""
+    """(B, S) the log-joint of each state."""
     key: Tensor
-    """(B, S) a hash of each."""
+    """(B, S) a hash of each state."""
 
 
 def best_first(states: Tensor, value: Tensor, count: int) -> Best:
-    """Return so many distinct states of largest value; of equal ones the earliest.
+    """Return the `count` distinct states of largest value. Of equal states, keep the earliest.
 
-    Equal states are neighbours in the order of their hashes.
+    Sorting by hash makes equal states neighbours.
     """
     key, order = keys(states).sort(dim=1, stable=True)
     value = value.gather(1, order)
@@ -94,14 +94,14 @@ def best_first(states: Tensor, value: Tensor, count: int) -> Best:
 
 
 def count_distinct(keys: Tensor) -> Tensor:
-    """Return how many of the keys (B, S) differ."""
+    """Return the number of distinct keys."""
     ordered = keys.flatten().sort().values
     repeated = (ordered[1:] == ordered[:-1]).sum(dtype=torch.float64)
     return ordered.numel() - repeated
 
 
 class DeviceSearch:
-    """A search in fixed shapes."""
+    """A search with fixed shapes."""
 
     def __init__(self, config: Truncation, latent: int, ranked: bool) -> None:
         self.config, self.ranked = config, ranked
@@ -110,14 +110,14 @@ class DeviceSearch:
         self.counts: dict[int, Tensor] = {}
 
     def suits(self, model: TVAE, batch: Batch) -> bool:
-        """Return whether a block is searched here: on a device, by a known search and density."""
+        """Return whether this search applies: on a GPU, for a known proposer and likelihood."""
         if batch.x.device.type == "cpu" or self.propose is None:
             return False
         return type(model).score is TVAE.score and has_pair_density(model.likelihood)
 
     @torch.no_grad()
     def __call__(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Found:
-        """Return the best distinct states of the kept and the new."""
+        """Return the best distinct states among the kept and the new states."""
         if self.scores is None or self.scores.model is not model:
             self.scores = Scores(model)
         assert self.propose is not None
@@ -140,7 +140,7 @@ class DeviceSearch:
         return Found(better, kept, sums)
 
     def _sums(self, best: Best, place: Tensor) -> Sums:
-        """Return how many states were replaced, and how many of a sample are distinct."""
+        """Return the number of replaced states, and of distinct states in a sample of rows."""
         sample = best.key[:COUNTED]
         count = sample.numel()
         if count not in self.counts:
@@ -153,14 +153,14 @@ class DeviceSearch:
 
 
 def rows_beside(store: HeldPopulations, batch: Batch, noise: Noise) -> Tensor:
-    """Return the row numbers where the store has its words: on the device, or on the host."""
+    """Return the row numbers on the device of the store's words."""
     if isinstance(store, LocalStore) and store.words.device == noise.row.device:
         return noise.row
     return batch.row
 
 
 def proposer(config: Truncation, latent: int) -> Propose | None:
-    """Return what makes new states, or None for a search that is not known here."""
+    """Return the proposer of a search configuration, or None if the search is not known here."""
     if type(config) is Evolution:
         return Offspring(config, latent)
     if type(config) is RandomSearch:
@@ -169,30 +169,30 @@ def proposer(config: Truncation, latent: int) -> Propose | None:
 
 
 class RandomDraws:
-    """States with one active bit on average."""
+    """Proposes random states with one active bit on average."""
 
     def __init__(self, config: RandomSearch, latent: int) -> None:
         self.config, self.latent = config, latent
 
     def draws(self) -> dict[Stream, int]:
-        """Return a word for the number of active bits of each state, and one for each bit."""
+        """Request one word for the number of active bits of each state, and one word per bit."""
         return {"child": self.config.draws * (min(self.latent, MOST_ACTIVE) + 1)}
 
     def __call__(self, kept: ScoredStates, score: Score, noise: Noise, pi: Tensor) -> ScoredStates:
-        """Return states that do not depend on those that are kept."""
+        """Return random states, independent of the kept states."""
         words = bernoulli_masked(self.config.draws, self.latent, noise, "child")
         return ScoredStates(words, score(words))
 
 
 class Offspring:
-    """The children of all generations; each generation's parents are from the last."""
+    """Proposes the children of all generations. Each generation has parents from the one before."""
 
     def __init__(self, config: Evolution, latent: int) -> None:
         self.config, self.latent = config, latent
         self.flips_parents = config.crossover == "none" and config.mutation == "flip"
 
     def __call__(self, kept: ScoredStates, score: Score, noise: Noise, pi: Tensor) -> ScoredStates:
-        """Return the children of some parents among the kept states, and theirs."""
+        """Return the children of parents among the kept states, and of later generations."""
         masks = self._masks(noise) if self.flips_parents else None
         found = [kept]
         for stage in range(self.config.generations):
@@ -208,7 +208,7 @@ class Offspring:
         return ScoredStates(torch.cat(words, 1), torch.cat(values, 1))
 
     def draws(self) -> dict[Stream, int]:
-        """Return the number of words that all generations need, by stream."""
+        """Request the random words that all generations need, by stream."""
         config = self.config
         of_one = config.new_states // config.generations
         among = max(config.states, config.generations * of_one)
@@ -225,9 +225,9 @@ class Offspring:
         return counts
 
     def _masks(self, noise: Noise) -> Tensor:
-        """Return the bits (B, G, Np, Nc, W) that children differ in, another one in each sibling.
+        """Return the bit to flip in each child as masks (B, G, Np, Nc, W); siblings differ.
 
-        They do not depend on the parents, so those of all generations are made together.
+        The masks do not depend on the parents, so one call makes the masks of all generations.
         """
         config = self.config
         words = noise.bits("child", config.generations, config.parents, config.children)

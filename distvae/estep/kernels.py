@@ -1,6 +1,6 @@
-"""Compiled loops of the evolutionary search: children of the fittest states, and who survives.
+"""Compiled loops of the evolutionary search: children of the fittest states, and survivors.
 
-`operators` and `population` say the same in plain torch, for other devices and without numba.
+`operators` and `population` have equivalents in plain torch, for other devices and without numba.
 """
 
 import numpy as np
@@ -16,7 +16,9 @@ from distvae.models.kernels import (
 from distvae.numerics.array_types import Floats
 
 RARELY = 1 / 32
-"""How often a parent is drawn in proportion to its fitness (`operators.RELEASE_BATCH`)."""
+"""The probability that a parent is drawn in proportion to its fitness; otherwise the best state is
+the parent (`operators.RELEASE_BATCH`).
+"""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -30,13 +32,13 @@ def mix(z: np.uint64) -> np.uint64:
 
 @inlined
 def unit(word: np.uint64) -> np.float32:
-    """Return a uniform number in (0, 1) from the high bits of a random word."""
+    """Return a uniform number in (0, 1) from the high bits of a random word, as `noise.unit`."""
     return (np.float32(np.int32(word >> np.uint64(41))) + np.float32(0.5)) * np.float32(2.0**-23)
 
 
 @compiled
 def nearly_best(value: Floats, seeds: Integers, stage: int, parents: Integers) -> None:
-    """Fill (B, P) with the places of parents, as `operators` selects by `fitness_batch`."""
+    """Fill `parents` (B, P) with places of parents, selected by `fitness_batch` (`operators`)."""
     states, count = value.shape[1], parents.shape[1]
     ladder = np.empty(states, value.dtype)
     for b in range(value.shape[0]):
@@ -78,9 +80,9 @@ def flip_children(
     latent: int,
     children: Integers,
 ) -> None:
-    """Fill (B, P * C, W) with the children of parents (B, P), one bit flipped in each.
+    """Fill `children` (B, P * C, W): copies of the parents (B, P) with one flipped bit each.
 
-    Siblings have different bits flipped: those of `operators.flipped`.
+    Siblings have different flipped bits, which are the same bits as in `operators.flipped`.
     """
     count = parents.shape[1]
     siblings = children.shape[1] // count
@@ -114,11 +116,11 @@ def survivors(
     better: Integers,
     gap: Floats,
 ) -> int:
-    """Fill (B, S, W) with the best distinct states of the kept (B, S, W) and the new (B, C, W).
+    """Fill `better` (B, S, W) with the best distinct states among the kept (B, S, W) and the new
+    states (B, C, W). Fill `gap` (B, S) with the row's best value minus each state's value.
 
-    Fill (B, S) with how far the value of each is below the best of its row. Of equal states the
-    first survives, and of equal values. Return how many survivors are new. The memory to fill may
-    be that of the kept states.
+    Of equal states, and of states with equal values, the first survives. Return the number of new
+    survivors. `better` may share the memory of the kept states.
     """
     kept, count = words.shape[1], words.shape[1] + new.shape[1]
     slots = empty_slots(count)
@@ -131,7 +133,7 @@ def survivors(
             for w in range(words.shape[2]):
                 row[c, w] = source[b, place, w]
             found = value[b, c] if c < kept else new_value[b, c - kept]
-            score[c] = found if found == found else -np.inf  # a diverged row has no numbers
+            score[c] = found if found == found else -np.inf  # NaN in a diverged row
         among = list_distinct(row, slots, distinct)
         threshold = nth_highest(score, distinct, among, heap)
         ties, best = kept, -np.inf
@@ -154,7 +156,7 @@ def survivors(
 
 @inlined
 def list_distinct(row: Integers, slots: Slots, distinct: Integers) -> int:
-    """Fill in the places of states (C, W) that no earlier one equals, and return how many."""
+    """Fill `distinct` with the first place of each distinct state (C, W); return their number."""
     last, among = np.uint64(len(slots) - 1), 0
     slots[:] = -1
     for c in range(row.shape[0]):
@@ -170,7 +172,7 @@ def list_distinct(row: Integers, slots: Slots, distinct: Integers) -> int:
 
 @inlined
 def nth_highest(score: Floats, distinct: Integers, among: int, heap: Floats) -> float:
-    """Return the n-th highest of the scores at some places, where n is the size of the heap."""
+    """Return the n-th highest score at the distinct places, where n is the size of the heap."""
     size = len(heap)
     for i in range(size):  # sift up: the lowest score is on top
         child = i

@@ -1,7 +1,8 @@
-"""The evolutionary operators: who becomes a parent, and how children differ from their parents.
+"""The evolutionary operators: selection of parents, crossover, and mutation (Guiraud et al. 2018,
+and the supplement of the TVAE paper).
 
-Each is a pure function of states, their log-joints, and draws that belong to the row (Guiraud et
-al. 2018, and the TVAE paper's supplement). States are words (B, S, W).
+Each operator is a pure function of states, their log-joints, and random draws keyed by row. States
+are words (B, S, W).
 """
 
 import math
@@ -18,7 +19,7 @@ from distvae.numerics.noise import Noise, Stream, unit
 Selection = Literal["fitness", "fitness_batch", "released", "uniform", "best"]
 RELEASE_BATCH = 32
 POSITIVE_MASK = (1 << 62) - 1
-MOST_ACTIVE = 8  # of Bernoulli(1 / H) more bits are active once in a million states
+MOST_ACTIVE = 8  # under Bernoulli(1 / H), one state in a million has more active bits
 
 
 def select(
@@ -26,12 +27,12 @@ def select(
 ) -> Tensor:
     """Return parents (B, Np, W).
 
-    `fitness` draws in proportion to the log-joint above the row's lowest, and `uniform` evenly,
-    both without replacement. `best` takes the best. `fitness_batch` normalises fitness over a
-    minibatch of 32; a parent, drawn with replacement, is then the best state except one time in 32.
-    `released` selects as the released code does: the state at one end of the list in place of the
-    best one. Kept states are ranked as of the last search, under other parameters; children are in
-    the order in which they were made.
+    `fitness` draws in proportion to the log-joint above the row's lowest; `uniform` draws evenly.
+    Both draw without replacement. `best` takes the best states. `fitness_batch` normalises fitness
+    over a minibatch of 32: each parent, drawn with replacement, is the best state except one time
+    in 32. `released` selects like the released code: instead of the best state it takes the first
+    kept state, or in later generations the last child. Kept states are ranked by their log-joints
+    in the last search, under older parameters; children are in the order of their creation.
     """
     if selection == "fitness_batch":
         return take(words, _nearly_best(log_joint, count, noise, stage))
@@ -41,7 +42,7 @@ def select(
         return take(words, log_joint.topk(count, dim=1).indices)
     chance = -noise.uniform("parent", stage + 1, words.shape[1])[:, stage].log()
     weight = _fitness(log_joint) if selection == "fitness" else torch.ones_like(log_joint)
-    # Exponential races draw by weight and without replacement.
+    # Exponential races draw in proportion to weight, without replacement.
     return take(words, (weight / chance).topk(count, dim=1).indices)
 
 
@@ -61,7 +62,7 @@ def _nearly_best(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Ten
 
 
 def _at_an_end(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tensor:
-    """Return the first place of kept states, the last of children, and any place one time in 32."""
+    """Return the place of the first kept state or the last child; one time in 32, any place."""
     u = noise.uniform("parent", stage + 1, 2 * count)[:, stage]
     states = log_joint.shape[1]
     any_one = (u[:, :count] * states).long().clamp_max(states - 1)
@@ -69,9 +70,9 @@ def _at_an_end(log_joint: Tensor, count: int, noise: Noise, stage: int) -> Tenso
 
 
 def distinct(words: Tensor, among: int) -> Tensor:
-    """Return different places (..., K) below `among` from K random words (Floyd's algorithm).
+    """Return K different places (..., K) below `among` from K random words (Floyd's algorithm).
 
-    All sets of places are equally likely.
+    All sets of K places are equally likely.
     """
     count = words.shape[-1]
     last = torch.arange(among - count, among, device=words.device)
@@ -92,7 +93,7 @@ def _positive(word: Tensor) -> Tensor:
 
 
 def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: int) -> Tensor:
-    """Return children (B, Np * Nc, W) with one bit flipped, another one in each sibling."""
+    """Return children (B, Np * Nc, W) with one flipped bit, which differs between siblings."""
     rows, count, words = parents.shape
     bit = distinct(noise.bits("child", stage + 1, count, children)[:, stage], latent)
     return flip(parents[:, :, None].expand(-1, -1, children, -1), bit).reshape(
@@ -103,10 +104,10 @@ def flipped(parents: Tensor, children: int, latent: int, noise: Noise, stage: in
 def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
     """Return states (B, K, W) of independent bits, each active with probability 1 / H.
 
-    The number of active bits is drawn first, then their places.
+    The number of active bits is drawn first, and then the places of the active bits.
     """
     words, active, states = _counts_of_bits(count, latent, noise, stream)
-    for k in range(words.shape[-1] - 1):  # Floyd's algorithm again, on those that have more than k
+    for k in range(words.shape[-1] - 1):  # Floyd's algorithm, on states with more than k bits
         more = active > k
         state, last = states[more], latent - active[more] + k
         place = _place(words[..., k + 1][more], last + 1)
@@ -115,11 +116,11 @@ def bernoulli(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
 
 
 def bernoulli_masked(count: int, latent: int, noise: Noise, stream: Stream) -> Tensor:
-    """Return the same states, by operations of a fixed shape."""
+    """Return the same states as `bernoulli`, by operations with fixed shapes."""
     words, active, states = _counts_of_bits(count, latent, noise, stream)
     inactive, numbers = latent - active, _positive(words)
     for k in range(words.shape[-1] - 1):
-        last = (inactive + k).clamp_max(latent - 1)  # reached only by states with no more than k
+        last = (inactive + k).clamp_max(latent - 1)  # clamps only states with k bits or fewer
         place = numbers[..., k + 1].remainder(last + 1)
         flipped = flip(states, place.where(~holds(states, place), last))
         states = flipped.where((active > k).unsqueeze(-1), states)
@@ -139,7 +140,7 @@ def _counts_of_bits(
 
 @lru_cache
 def _ladder(latent: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the probabilities that at most so many bits are active."""
+    """Return the cumulative distribution of the number of active bits under Bernoulli(1 / H)."""
     rate = 1 / latent
     chance = [
         math.comb(latent, k) * rate**k * (1 - rate) ** (latent - k)
@@ -149,22 +150,22 @@ def _ladder(latent: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 class SparseFlips(NamedTuple):
-    """The flips of a sparse mutation."""
+    """Settings of the sparse mutation."""
 
     active: float | Tensor
-    """The number of active bits of the states that the flips favour."""
+    """The number of active bits that mutations favour."""
     rate: float
-    """The share of bits that are flipped, on average."""
+    """The share of bits that a mutation flips, on average."""
 
 
 def sparsely_flipped(
     parents: Tensor, children: int, latent: int, sparse: SparseFlips, noise: Noise, stage: int
 ) -> Tensor:
-    """Return children (B, Np * Nc, W) with flips that favour states of some sparsity."""
+    """Return children (B, Np * Nc, W) with random flips that favour a number of active bits."""
     states = unpack(parents, latent)
     ones = states.sum(-1, keepdim=True).float()
     zeros, flips, surplus = latent - ones, latent * sparse.rate, ones - sparse.active
-    off = ((flips + surplus) / 2 / ones.clamp_min(1)).clamp(0, 1)  # chance of a one to go out
+    off = ((flips + surplus) / 2 / ones.clamp_min(1)).clamp(0, 1)  # probability to flip a one
     on = ((flips - surplus) / 2 / zeros.clamp_min(1)).clamp(0, 1)
     chance = torch.where(states, off, on)[:, :, None]
     u = noise.uniform("child", stage + 1, parents.shape[1], children, latent)[:, stage]
@@ -172,7 +173,7 @@ def sparsely_flipped(
 
 
 def crossed(parents: Tensor, latent: int, noise: Noise, stage: int) -> Tensor:
-    """Return both children of every pair of parents, (B, Np * (Np - 1), W), cut at one point."""
+    """Cross every pair of parents at one point; return both children, (B, Np * (Np - 1), W)."""
     first, second = torch.triu_indices(parents.shape[1], parents.shape[1], 1, device=parents.device)
     cut = noise.bits("choice", stage + 1, len(first))[:, stage].remainder(latent - 1) + 1
     mask = below(cut, words_of(latent))
@@ -183,7 +184,7 @@ def crossed(parents: Tensor, latent: int, noise: Noise, stage: int) -> Tensor:
 def breed(
     parents: Tensor, config: Evolution, latent: int, pi: Tensor, noise: Noise, stage: int
 ) -> Tensor:
-    """Return the children (B, C, W) of parents (B, Np, W), crossed and mutated as configured."""
+    """Return the children (B, C, W) of parents (B, Np, W), by crossover and mutation."""
     siblings = config.children
     if config.crossover == "one_point":
         parents, siblings = crossed(parents, latent, noise, stage), 1

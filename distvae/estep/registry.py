@@ -1,4 +1,4 @@
-"""The classes that implement the families of E-steps."""
+"""The registry of E-step classes."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,7 +14,7 @@ ESTEPS: Registry[Callable[..., AnyEStep]] = Registry("estep")
 def register(config: type) -> Callable[[C], C]:
     """Register the decorated class as the E-step of a configuration class.
 
-    It is called with the configuration and the model that it finds posteriors for.
+    The class is called with the configuration and the model.
     """
     return ESTEPS.register(config)
 

@@ -1,4 +1,4 @@
-"""Stores of populations: bit-packed states of every row, by row number."""
+"""Stores of populations: the bit-packed states of every row, by row number."""
 
 import secrets
 import tempfile
@@ -19,22 +19,22 @@ from distvae.system.disk import reserve_space
 from distvae.system.memory import available_memory
 
 VERSION = 2
-PART = 4096  # rows written at a time
-DRAWN = 1024  # rows whose first states are drawn at a time
+PART = 4096  # rows written to a file at a time
+DRAWN = 1024  # rows whose initial states are drawn at a time
 
 Draw = Callable[[Tensor], Tensor]
-"""The first words (B, S, W) of these rows."""
+"""A function that draws the initial words (B, S, W) of rows."""
 
 
 class Layout(TypedDict):
-    """Which populations a file holds, in the order of their rows: part `rank` of `size` of so many
-    rows in lanes or bands.
+    """The rows whose populations a file holds: the rows of worker `rank` of `size`, when `rows`
+    rows are divided into `lanes` lanes or bands.
     """
 
     rows: int
     lanes: int
     bands: NotRequired[bool]
-    """True if lanes are bands of consecutive rows."""
+    """True if the lanes are bands of consecutive rows."""
     rank: int
     size: int
     states: int
@@ -42,7 +42,7 @@ class Layout(TypedDict):
 
 
 class PopulationFile(TypedDict):
-    """A file of populations, as a checkpoint names it."""
+    """A checkpoint's entry for a file of populations."""
 
     file: str
     sha256: str
@@ -58,15 +58,15 @@ class KeepsPopulations(Protocol):
         """Return the store."""
 
     def allocate(self, held: HeldRows) -> None:
-        """Reserve memory for the states of these rows."""
+        """Allocate memory for the states of these rows."""
 
 
 Places = Tensor | slice
-"""Where rows stand among those of a holder."""
+"""Positions among the rows that a worker holds."""
 
 
 class HeldPopulations(nn.Module):
-    """The rows of one holder, in memory of some kind."""
+    """Base class of stores: the populations of the rows that one worker holds."""
 
     def __init__(self, held: HeldRows, shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class HeldPopulations(nn.Module):
         raise NotImplementedError
 
     def initialise(self, draw: Draw) -> None:
-        """Fill it with the first states of all rows."""
+        """Fill the store with the initial states of all rows."""
         for part in parts_of(len(self.held), DRAWN):
             self.write(part, draw(torch.from_numpy(self.held.part(part))))
 
@@ -94,13 +94,13 @@ class HeldPopulations(nn.Module):
         self.write(self.held.index(rows), words)
 
     def save(self, folder: Path | str, generation: str) -> list[PopulationFile]:
-        """Write all rows to a new Arrow file; return how a checkpoint names it."""
+        """Write all rows to a new Arrow file; return its entry for the checkpoint."""
         import pyarrow as pa
 
         layout = self.layout()
         length = layout["states"] * layout["words"]
         schema = pa.schema({"states": pa.list_(pa.int64(), length)}, _metadata(layout))
-        # A new name each time: earlier files stay valid if this one is cut short.
+        # Each save uses a new name, so that earlier files stay valid if this save is cut short.
         token = secrets.token_hex(4)
         name = f"population-{generation}-{layout['rank']}of{layout['size']}-{token}.arrow"
         with Folder(folder).create(name) as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -112,7 +112,7 @@ class HeldPopulations(nn.Module):
         ]
 
     def load(self, folder: Path | str, files: Sequence[PopulationFile]) -> None:
-        """Fill it from the files of a generation that hold rows of its own."""
+        """Fill the store from those files of a checkpoint that contain rows of this worker."""
         place, missing = Folder(folder), torch.ones(self.shape[0], dtype=torch.bool)
         for kept in files:
             if self.held.overlaps(_held(self._fitting(kept))):
@@ -123,7 +123,7 @@ class HeldPopulations(nn.Module):
             )
 
     def layout(self) -> Layout:
-        """Return which populations it holds."""
+        """Return the layout of this store."""
         lanes, (_, states, width) = self.held.lanes, self.shape
         layout: Layout = {
             "rows": lanes.rows,
@@ -136,7 +136,7 @@ class HeldPopulations(nn.Module):
         return {**layout, "bands": True} if isinstance(lanes, Bands) else layout
 
     def _fitting(self, kept: PopulationFile) -> Layout:
-        """Return the layout of a file, or refuse states of another kind."""
+        """Return the layout of a file, or refuse a file of other data or another model."""
         layout, expected = kept["layout"], self.layout()
         for name in ("rows", "states", "words"):
             if layout[name] != expected[name]:
@@ -147,7 +147,7 @@ class HeldPopulations(nn.Module):
         return layout
 
     def _fill(self, folder: Folder, kept: PopulationFile, missing: Tensor) -> None:
-        """Take the rows of its own from a file, batch after batch."""
+        """Copy the rows of this worker from a file, batch by batch."""
         import pyarrow as pa
 
         with (
@@ -169,8 +169,8 @@ class HeldPopulations(nn.Module):
 
 
 class LocalStore(HeldPopulations):
-    """The rows of one holder in memory, which goes to the model's device, or in a mapped file,
-    which stays.
+    """The populations of one worker as words: in memory, which follows the model's device, or in a
+    mapped file, which stays on the host.
     """
 
     words: Tensor
@@ -184,7 +184,7 @@ class LocalStore(HeldPopulations):
             self.register_buffer("words", words, persistent=False)
 
     def read(self, places: Places) -> Tensor:
-        """Return the words (B, S, W) at these places: of a slice as a view."""
+        """Return the words (B, S, W) at these places. A slice returns a view."""
         return self.words[self._beside(places)]
 
     def write(self, places: Places, words: Tensor) -> None:
@@ -198,7 +198,7 @@ class LocalStore(HeldPopulations):
 
 
 def parts_of(rows: int, count: int) -> Iterator[slice]:
-    """Yield parts of some rows, of so many each."""
+    """Yield consecutive slices of `count` rows."""
     for first in range(0, rows, count):
         yield slice(first, min(first + count, rows))
 
@@ -209,12 +209,12 @@ def _held(layout: Layout) -> HeldRows:
 
 
 def _metadata(layout: Layout) -> dict[str, str]:
-    """Return the metadata of a file."""
+    """Return the metadata of an Arrow file."""
     return {name: str(value) for name, value in ({"version": VERSION} | layout).items()}
 
 
 def _check_metadata(kept: PopulationFile, metadata: dict[bytes, bytes]) -> None:
-    """Refuse a file that is not what the checkpoint says it is."""
+    """Refuse a file whose metadata differs from its entry in the checkpoint."""
     found = {key.decode(): value.decode() for key, value in metadata.items()}
     if int(found["version"]) != VERSION:
         raise Refusal(
@@ -226,7 +226,9 @@ def _check_metadata(kept: PopulationFile, metadata: dict[bytes, bytes]) -> None:
 
 
 def empty_populations(rows: int, states: int, words: int, mapped: str | None = None) -> Tensor:
-    """Return an empty tensor (rows, states, words), in memory or in an unnamed file in a folder."""
+    """Return an uninitialised tensor (rows, states, words), in memory or in an unnamed file in the
+    folder `mapped`.
+    """
     if mapped is None:
         check_populations_fit(available_memory(), rows, states, words)
         return torch.empty(rows, states, words, dtype=torch.int64)
@@ -244,7 +246,7 @@ def empty_populations(rows: int, states: int, words: int, mapped: str | None = N
 
 
 def check_populations_fit(free: int, rows: int, states: int, words: int) -> None:
-    """Refuse states for which so many bytes of memory are too few."""
+    """Refuse populations that need more than `free` bytes of memory."""
     needed = 8 * rows * states * words
     if needed > free:
         raise Refusal(

@@ -1,4 +1,4 @@
-"""The states that survive a search, and which of them take part in training."""
+"""The states that survive a search, and their parts in training."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -12,7 +12,7 @@ from distvae.models.population import keep_best
 from distvae.models.truncated import NEAR, SAMPLED
 from distvae.numerics.noise import Noise
 
-SAMPLE = 1 / 64  # of rows, in which all states take part
+SAMPLE = 1 / 64  # share of rows that are sampled: all states of a sampled row take part
 Scored = tuple[Tensor, Tensor]
 """States (B, S, W) and their log-joints (B, S)."""
 
@@ -23,13 +23,13 @@ class Improved(NamedTuple):
     words: Tensor
     """(B, S, W)"""
     gap: Tensor
-    """(B, S) the value of the best state of the row less that of each."""
+    """(B, S) the row's best log-joint minus each state's log-joint."""
     replaced: Tensor
-    """The number of new ones."""
+    """The number of new states."""
 
     @classmethod
     def together(cls, parts: "Sequence[Improved]") -> "Improved":
-        """Return the states of the rows of all parts."""
+        """Concatenate the results for slices of rows."""
         if len(parts) == 1:
             return parts[0]
         words, gap, replaced = zip(*parts, strict=True)
@@ -37,7 +37,7 @@ class Improved(NamedTuple):
 
 
 def compiled_search(words: Tensor) -> ModuleType | None:
-    """Return the compiled loops of a search, or None where there are none."""
+    """Return the compiled loops of a search, or None without numba or on a GPU."""
     if not kernels(words):
         return None
     from distvae.estep import kernels as loops
@@ -46,14 +46,14 @@ def compiled_search(words: Tensor) -> ModuleType | None:
 
 
 def best_states(kept: Scored, new: Scored, ranked: bool = False) -> Improved:
-    """Return as many distinct states as are kept: the best of the kept and the new.
+    """Return the best distinct states among the kept and the new states; their number stays.
 
-    With `ranked` the best comes first; otherwise they stay in order. They may be in the memory of
-    the kept ones.
+    With `ranked` the states are sorted, best first; otherwise they stay in order. The result may
+    overwrite the memory of the kept states.
     """
     loops = None if ranked else compiled_search(kept[0])
     if loops:
-        shared = not kept[0].is_contiguous()  # by all rows
+        shared = not kept[0].is_contiguous()  # one set of states, expanded to all rows
         better = torch.empty_like(kept[0]) if shared else kept[0]
         gap = torch.empty_like(kept[1])
         replaced = loops.survivors(*(t.numpy() for t in (*kept, *new, better, gap)))
@@ -67,10 +67,9 @@ def best_states(kept: Scored, new: Scored, ranked: bool = False) -> Improved:
 
 
 def parts_in_training(gap: Tensor, horizon: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Return which states (B, S) take part in training, and the number of sampled rows.
+    """Return the part (B, S) of each state in training, and the number of sampled rows.
 
-    States take part whose value is within the horizon of the best of their row, and all states of
-    sampled rows do.
+    A state takes part if its gap is at most the horizon, or if its row is sampled.
     """
     sampled = noise.uniform("sample", 1) < SAMPLE
     improbable = sampled.byte().mul_(SAMPLED)  # LEFT_OUT is zero

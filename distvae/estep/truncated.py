@@ -1,8 +1,9 @@
-"""E-steps whose posteriors are truncated to binary states: evolution, random draws, and all states.
+"""E-steps with truncated posteriors on binary states: evolution, random search, and all states.
 
-The searches keep a population of states for each row. They improve the populations of a block of
-rows at a time, under the parameters of that moment. The minibatches of the block then train on the
-improved states, weighed under their own parameters. Any set of distinct states gives a valid bound.
+A search keeps a population of states for each row. It improves the populations of a block of rows
+at a time, under the parameters at the start of the block. The minibatches of the block then train
+on the improved states, reweighted under the current parameters. Any set of distinct states gives a
+valid bound.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,7 @@ from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
 from distvae.numerics.threads import in_parts
 
-COMPILED = ("fitness_batch", "flip", "none")  # selection, mutation and crossover in loops
+COMPILED = ("fitness_batch", "flip", "none")  # selection, mutation, crossover of compiled loops
 
 
 class Search(nn.Module):
@@ -46,12 +47,12 @@ class Search(nn.Module):
 
     @property
     def ranked(self) -> bool:
-        """True if the states of a row are kept in order of their probability."""
+        """True if the states of a row are kept sorted by their log-joint."""
         return False
 
     @property
     def block_size(self) -> int:
-        """The number of rows that are searched together."""
+        """The number of rows in a block."""
         return self.config.block
 
     def populations(self) -> HeldPopulations:
@@ -59,28 +60,33 @@ class Search(nn.Module):
         return self.store
 
     def allocate(self, held: HeldRows) -> None:
-        """Reserve memory for the states of these rows."""
+        """Allocate memory for the states of these rows."""
         self.store = new_store(self.latent, self.config.states, held, self.config.mapped)
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
-        """Draw the first states of every row that this worker holds."""
+        """Draw the initial states of every row that this worker holds."""
         self.allocate(held)
         self.last_block = None
         self.store.initialise(self._first_states(seed))
 
     def _first_states(self, seed: int) -> Draw:
-        """Return the function that draws the first states of rows."""
+        """Return the function that draws the initial states of rows."""
         draw = common_states if self.config.first == "common" else first_states
         return partial(draw, self.config.states, self.latent, seed)
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Return new states (B, C, W) and their log-joints, given the kept ones and theirs."""
+        """Return new states (B, C, W) and their log-joints, given the kept states and their
+        log-joints `value`.
+        """
         raise NotImplementedError
 
     def improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Improved:
-        """Return the best distinct states of the kept and the new; the kept may be overwritten."""
+        """Return the best distinct states among the kept states `words` and new states.
+
+        The kept states may be overwritten.
+        """
         if compiled_search(words) is None:
             return self._improve(model, batch, words, noise)
 
@@ -98,13 +104,13 @@ class Search(nn.Module):
     def search_block(self, model: TVAE, batch: Batch, noise: Noise) -> Sums:
         """Improve the states of a block of rows.
 
-        Return how many states were replaced, how many of a sample are distinct, and in how many
-        rows all states take part so that what is left out of others can be measured.
+        Return the number of replaced states, the number of distinct states in a sample of rows, and
+        the number of rows that are sampled to measure the weight that training leaves out.
         """
         if self.device_search.suits(model, batch):
             return self._search_on_device(model, batch, noise)
         words = self._find_states(batch).words
-        self.last_block = None  # its memory serves the search
+        self.last_block = None  # the search may overwrite its memory
         better, gap, replaced = self.improve(model, batch, words, noise)
         self.store.put(batch.row, better)
         again = repeated(better[:COUNTED].reshape(1, -1, better.shape[2]))
@@ -129,7 +135,7 @@ class Search(nn.Module):
         return found.sums
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
-        """Return the states replaced in each row, and the share of distinct states."""
+        """Return the replaced states per row, and the share of distinct states."""
         if "looked_at" not in total:
             return {}
         return {
@@ -138,26 +144,26 @@ class Search(nn.Module):
         }
 
     def __call__(self, model: TVAE, batch: Batch) -> Truncated:
-        """Return the posteriors of rows in training, on their kept states."""
+        """Return the posteriors of training rows on their kept states."""
         kept = self.kept_states(batch)
         return model.posterior(batch, kept.words, kept.part)
 
     def kept_states(self, batch: Batch) -> KeptStates:
-        """Return the states of these rows, and which of them take part in training."""
+        """Return the kept states of a batch, and their parts in training."""
         return self._find_states(batch) if self.shown is None else self.shown
 
     def show(self, states: KeptStates | None) -> None:
-        """Make `kept_states` return these states for any rows; None ends that."""
+        """Make `kept_states` return these states for any batch, until it is called with None."""
         self.shown = states
 
     def _find_states(self, batch: Batch) -> KeptStates:
-        """Return the states of these rows on their device: of the last block, or of the store."""
+        """Return the kept states of a batch, from the last block or from the store."""
         if self.last_block and (found := self.last_block.find(batch.row)):
             return found
         return KeptStates(self.store.get(batch.row).to(batch.x.device, non_blocking=True))
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
-        """Return the posteriors of new data; with no sweeps, of rows in training."""
+        """Return the posteriors of new data, or of training rows if `sweeps` is 0."""
         if sweeps == 0:
             return model.posterior(batch, self._find_states(batch).words)
         row = batch.row.to(batch.x.device)
@@ -171,26 +177,26 @@ class Search(nn.Module):
         return self.store.save(folder, generation)
 
     def load(self, folder: Path | str, files: Sequence[PopulationFile]) -> None:
-        """Read the populations that this worker holds from the files of all workers."""
+        """Read the populations of this worker's rows from the files of all workers."""
         self.last_block = None
         self.store.load(folder, files)
 
 
 @register(config.Evolution)
 class Evolution(Search):
-    """A search in which fit states become parents and their mutated children compete with them."""
+    """An evolutionary search: mutated children of fit states compete with the kept states."""
 
     config: config.Evolution
 
     @property
     def ranked(self) -> bool:
-        """True if parents are chosen by their rank in the last search."""
+        """True if parents are selected by their rank in the last search."""
         return self.config.selection == "released"
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Return the children of all generations; each generation's parents are from the last."""
+        """Return the children of all generations. Parents come from the previous generation."""
         found: list[tuple[Tensor, Tensor]] = [(words, value)]
         for stage in range(self.config.generations):
             children = self._next_generation(model, *found[-1], noise, stage)
@@ -201,7 +207,7 @@ class Evolution(Search):
     def _next_generation(
         self, model: TVAE, words: Tensor, value: Tensor, noise: Noise, stage: int
     ) -> Tensor:
-        """Return the children (B, C, W) of the fit ones of states (B, S, W)."""
+        """Return the children (B, C, W) of fit states among words (B, S, W)."""
         config = self.config
         loops = compiled_search(words)
         if loops and (config.selection, config.mutation, config.crossover) == COMPILED:
@@ -226,7 +232,7 @@ class RandomSearch(Search):
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Return states with one active bit on average."""
+        """Return random states with one active bit on average, and their log-joints."""
         new = bernoulli(self.config.draws, self.latent, noise, "child")
         return new, model.score(batch, new)
 
@@ -248,11 +254,11 @@ class Exact(nn.Module):
         return model.posterior(batch, self.kept_states(batch).words)
 
     def kept_states(self, batch: Batch) -> KeptStates:
-        """Return all states for every row."""
+        """Return all 2^H states for every row."""
         if batch.x.device.type == "cpu":
             return KeptStates(self.words.repeat(len(batch.x), 1, 1))
         return KeptStates(self.words.expand(len(batch.x), -1, -1))
 
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
-        """Return the posterior of new data, which is as exact."""
+        """Return the exact posterior of new data."""
         return self(model, batch)

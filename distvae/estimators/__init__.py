@@ -1,4 +1,4 @@
-"""The models as estimators of scikit-learn."""
+"""The models as scikit-learn estimators."""
 
 from distvae.files.packages import is_installed, missing_package
 

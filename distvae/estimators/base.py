@@ -1,4 +1,4 @@
-"""Base class of all estimators: parameters, fitting, codes, bounds and samples."""
+"""The base class of all estimators: parameters, fitting, codes, bounds and samples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -43,7 +43,7 @@ from distvae.train.progress import Progress
 from distvae.train.session import RunOptions
 
 Table = ArrayLike | Rows | Tensor
-"""An array, also one mapped into memory, a tensor, a data frame, or the rows of a dataset."""
+"""An array (which may be memory-mapped), a tensor, a data frame, or the rows of a dataset."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -57,9 +57,9 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     kind: ClassVar[str]
     """The kind of the model in a configuration."""
     estep: ClassVar[str]
-    """The kind of its E-step."""
+    """The kind of the E-step in a configuration."""
     least_rows: ClassVar[int] = 1
-    """The fewest rows that it can be fitted to."""
+    """The fewest rows that `fit` accepts."""
 
     latent: int = 32
     """Number of latents."""
@@ -68,27 +68,27 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     activation: str = "tanh"
     """Nonlinearity of the hidden layers: tanh, relu, leaky_relu or silu."""
     likelihood: str = "gaussian"
-    """The density of a value."""
+    """Likelihood of a value."""
     epochs: int = 30
     """Passes over the rows."""
     batch: int = 128
-    """Rows of a step."""
+    """Rows per training step."""
     rate: float = 3e-3
-    """Largest learning rate."""
+    """Peak learning rate."""
     patience: int | None = None
     """Stop after this many epochs without a better validation objective; None never does."""
     validation_fraction: float = 0.1
-    """Share of the rows that are not trained on, but choose the best epoch."""
+    """Share of the rows that are held out to select the best epoch."""
     warm_start: bool = False
-    """Let `fit` start with the weights of the `fit` before it."""
+    """Let `fit` start from the weights of the previous `fit`."""
     random_state: int | RandomState | None = 0
-    """Seed of weights, order and noise."""
+    """Seed of the weights, the order of rows and the noise."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU if there is one."""
+    """Device; `auto` takes a GPU if a GPU is available."""
     settings: Mapping[str, Plain] | None = None
-    """Further settings by dotted key, such as {"train.clip": 1.0}. They go before parameters."""
+    """Further settings by dotted key, such as {"train.clip": 1.0}. They override parameters."""
     folder: str | Path | None = None
-    """Keep the run in this folder, where an earlier one is replaced; None for a temporary one."""
+    """Folder of the run, which replaces an earlier run there; None for a temporary folder."""
     verbose: bool = False
     """Report every epoch."""
 
@@ -103,7 +103,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return self._train(dataset, options)
 
     def fit_dataset(self, dataset: Dataset, data: Mapping[str, Plain]) -> Self:
-        """Train on a dataset whose data has these settings."""
+        """Train on a dataset; `data` has its settings for the configuration."""
         self.n_features_in_ = dataset.dims
         return self._train(dataset, RunOptions(), {"data": {**data}})
 
@@ -112,7 +112,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return codes(self._fitted.run, self._rows(X))
 
     def inverse_transform(self, X: ArrayLike | Tensor) -> Array:
-        """Return the rows that codes stand for, (N, values)."""
+        """Decode codes to rows, (N, values)."""
         return self._fitted.run.decode(X)
 
     def score_samples(self, X: Table) -> Array:
@@ -120,21 +120,21 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return bounds(self._fitted.run, self._rows(X))
 
     def score(self, X: Table, y: object = None) -> float:
-        """Return the mean of the bounds of rows, in nats; y is ignored."""
+        """Return the mean lower bound of log p(x), in nats per row; y is ignored."""
         return float(self.score_samples(X).mean(dtype=np.float64))
 
     def sample(self, n_samples: int = 1, seed: int = 0) -> Array:
-        """Return rows that draws from the prior stand for, (n_samples, values)."""
+        """Decode draws from the prior to rows, (n_samples, values)."""
         count = whole_number("n_samples", Count, n_samples)
         return self._fitted.run.sample(count, seed)
 
     def save(self, folder: str | Path) -> None:
-        """Write the run into a new folder, which commands and `distvae.load` open."""
+        """Write the run to a new folder, which the commands and `distvae.load` can open."""
         self._fitted.save(given_path(folder, "folder"))
 
     @property
     def history_(self) -> list[dict[str, float]]:
-        """The figures of each epoch of training."""
+        """The metrics of each epoch of training."""
         return [{**record} for record in self._fitted.epochs]
 
     @property
@@ -144,17 +144,17 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     @property
     def _fitted(self) -> Trained:
-        """The trained run, or scikit-learn's error if there is none."""
+        """The trained run, or scikit-learn's `NotFittedError` if the estimator is not fitted."""
         check_is_fitted(self)
         return self.trained_
 
     @property
     def _n_features_out(self) -> int:
-        """The number of columns that scikit-learn names."""
+        """The number of output columns, for scikit-learn."""
         return self._fitted.run.model.code_size
 
     def _shape(self, rows: Rows) -> tuple[int, ...]:
-        """Return (channels, height, width) of rows that are images; empty for others."""
+        """Return (channels, height, width) if rows are images, and () otherwise."""
         return ()
 
     @property
@@ -162,7 +162,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return seed_of(self.random_state)
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Return whether a training was finished. One that failed has only left what X was like."""
+        """Return whether a training has finished. A failed `fit` leaves only facts about X."""
         return hasattr(self, "trained_")
 
     def __sklearn_tags__(self) -> Tags:
@@ -173,7 +173,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return tags
 
     def _rows(self, X: Table, reset: bool = False) -> Rows:
-        """Return checked rows, which become float32 when they are read."""
+        """Check rows. They are converted to float32 when they are read."""
         if isinstance(X, LazyRows):
             if reset:
                 self.n_features_in_ = X.shape[1]
@@ -197,13 +197,13 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return ChosenRows(checked, np.arange(len(checked)))
 
     def _parameters(self) -> dict[str, object]:
-        """Return the values of all parameters, as settings have them."""
+        """Return the values of all parameters, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _train(
         self, dataset: Dataset, options: RunOptions, changes: Sections | None = None
     ) -> Self:
-        """Train on a dataset, with the settings of some sections changed."""
+        """Train on a dataset, with changed settings of some sections."""
         tree: Sections = {
             "data": {"kind": "rows", "path": IN_MEMORY},
             "model": {"kind": self.kind},

@@ -22,14 +22,14 @@ class Encoded(Estimator):
     beta: float = 1.0
     """Weight of the KL divergence in the objective."""
     input: str = "raw"
-    """What the encoder sees: raw, standard, log or log_standard."""
+    """Transform of the encoder's input: raw, standard, log or log_standard."""
     net: str = "flat"
-    """conv puts convolutions before the hidden layers, for images of some `shape`."""
+    """flat, or conv for convolutions before the hidden layers (needs `shape`)."""
     shape: tuple[int, int, int] | None = None
-    """(channels, height, width) of rows that are images."""
+    """(channels, height, width) if rows are images."""
 
     def partial_fit(self, X: Table, y: object = None) -> Self:
-        """Train one epoch on rows, all at once, and go on from there in the next call."""
+        """Train one epoch on rows. The next call continues from its result."""
         before = getattr(self, "trained_", None)
         done = int(before.epochs[-1]["epoch"]) if before else 0
         once: dict[str, Plain] = {"epochs": done + 1, "schedule": "constant", "warmup": 0}
@@ -43,7 +43,7 @@ class Encoded(Estimator):
         return self
 
     def _shape(self, rows: Rows) -> tuple[int, ...]:
-        """Return (channels, height, width) of rows that are images; empty for others."""
+        """Return (channels, height, width) if rows are images, and () otherwise."""
         return image_shape(self.shape, rows.shape[1])
 
 
@@ -63,7 +63,7 @@ class SDMVAE(Encoded):
     dictionary: str = "identity"
     """identity, dct or learned."""
     atoms: int | None = None
-    """Columns of the dictionary, which a code has values for; None for as many as `latent`."""
+    """Atoms of the dictionary, which is the size of a code; None takes `latent`."""
     coherence: float = 0.0
     """Weight of the penalty on the coherence of a learned dictionary."""
 
@@ -77,7 +77,7 @@ class VSC(Encoded):
     alpha: float = 0.5
     """Prior probability that a latent is active."""
     sharpness: float = 50.0
-    """Slope of the relaxed gate."""
+    """Slope of the relaxed gates."""
     prior: str = "fixed"
     """fixed, or pseudo for a mixture of posteriors at learned pseudo-inputs."""
     pseudo_inputs: int = 10
@@ -93,7 +93,7 @@ class GumbelVAE(Encoded):
     alpha: float = 0.5
     """Prior probability that a latent is active."""
     prior: str = "fixed"
-    """fixed, or learned for a probability of each latent."""
+    """fixed, or learned for a separate probability of each latent."""
     temperature: float = 0.5
     """Temperature of the relaxed latents."""
 
@@ -113,13 +113,13 @@ class TVAE(Estimator):
     activation: str = "relu"
     """Nonlinearity of the hidden layers: tanh, relu or leaky_relu."""
     validation_fraction: float = 0.0
-    """Share of the rows that are not trained on. The best epoch is chosen by those that are."""
+    """Share of the rows that are held out. The best epoch is selected on the training rows."""
     variance: float | None = None
     """sigma^2 at the start of training; None takes the variance of the data."""
     states: int = 64
-    """States kept for each row, or all 2^latent if these are fewer."""
+    """States kept for each row, at most 2^latent."""
     sweeps: int = 50
-    """Searches for the states of new rows."""
+    """Sweeps of the search for the states of new rows."""
 
     def _parameters(self) -> dict[str, object]:
         latent = whole_number("latent", Count, self.latent)

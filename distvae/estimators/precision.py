@@ -1,4 +1,4 @@
-"""Warn of columns whose variation is lost when rows become float32."""
+"""Warn about columns that lose their variation in float32."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from sklearn.preprocessing import StandardScaler
 from distvae.numerics.array_types import Doubles
 
 BLOCK = 2**18
-"""Values that are looked at together."""
+"""Values that are read at a time."""
 STEP = float(np.finfo(np.float32).eps)
 """The distance from 1 to the next number of float32."""
 LOST = 0.01
-"""The share of a standard deviation beyond which the steps of float32 hide a column."""
+"""The largest step of float32 that is accepted, relative to a column's standard deviation."""
 ROUNDED = 16 * float(np.finfo(np.float64).eps)
-"""The share of its size by which rounding may change a constant column of float64."""
+"""The relative range below which a column of float64 counts as constant up to rounding."""
 CALLER = 4
-"""The frame of the stack that called `fit`."""
+"""The stack level of the caller of `fit`."""
 
 
 def warn_of_lost_digits(table: NDArray[np.generic], names: Sequence[str] | None) -> None:
-    """Warn if float32 cannot tell apart the values of a column of 64-bit numbers."""
+    """Warn if float32 cannot resolve the values of a column of 64-bit numbers."""
     if table.dtype.itemsize < 8:
         return
     size, deviation = _sizes(table)
@@ -41,9 +41,9 @@ def warn_of_lost_digits(table: NDArray[np.generic], names: Sequence[str] | None)
 
 
 def _sizes(table: NDArray[np.generic]) -> tuple[Doubles, Doubles]:
-    """Return the largest size of each column and its standard deviation, 0 if it is constant.
+    """Return the largest magnitude and the standard deviation of each column.
 
-    Missing values, which are NaN, are left out.
+    The standard deviation of a constant column is 0. Missing values (NaN) are left out.
     """
     step = max(1, BLOCK // table.shape[1])
     low, high = np.full((2, table.shape[1]), np.nan)
@@ -51,7 +51,7 @@ def _sizes(table: NDArray[np.generic]) -> tuple[Doubles, Doubles]:
     for start in range(0, len(table), step):
         block = table[start : start + step].astype(np.float64)
         low, high = np.fmin(low, np.fmin.reduce(block)), np.fmax(high, np.fmax.reduce(block))
-        with np.errstate(invalid="ignore"):  # of columns without observed values
+        with np.errstate(invalid="ignore"):  # columns without observed values
             found.partial_fit(block)
     size = np.fmax(np.abs(low), np.abs(high))
     varies = high - low > ROUNDED * size

@@ -1,4 +1,4 @@
-"""From the parameters of an estimator to a configuration."""
+"""Convert the parameters of an estimator to a configuration."""
 
 import math
 from collections.abc import Mapping
@@ -20,13 +20,15 @@ from distvae.files.refusal import Refusal
 Sections = dict[str, dict[str, Plain]]
 """The settings of each section."""
 SECTIONS = ("model", "estep", "train")
-"""The sections that parameters of estimators set."""
+"""The sections that an estimator's parameters set."""
 WARMUP = 0.1
-"""The share of the steps over which the learning rate rises, unless a warmup was named."""
+"""The longest default warm-up of the learning rate, as a share of all steps."""
 SHARE = Range(0.0, 0.99)
-"""Shares of the rows that may validate."""
+"""The allowed range of `validation_fraction`."""
 OF_TRAINING = ("rate",)
-"""Parameters that set a field of training alone; the one of an E-step means something else."""
+"""Parameters that set only a field of `train`: the E-step's field of the same name has another
+meaning.
+"""
 Image = tuple[Count, Count, Count]
 """(channels, height, width) of an image."""
 
@@ -34,10 +36,10 @@ Image = tuple[Count, Count, Count]
 def configuration(
     tree: Sections, parameters: Mapping[str, object], settings: Mapping[str, Plain] | None
 ) -> Config:
-    """Return a configuration in which each parameter sets the fields of its name.
+    """Return a configuration in which each parameter sets all fields of the same name.
 
-    Every section of the tree names its kind. Its other fields go before parameters, and settings
-    by dotted key before both.
+    Every section of the tree names its kind. Further fields of the tree override parameters, and
+    settings by dotted key override both.
     """
     whole: dict[str, object] = {**tree}
     for section in SECTIONS:
@@ -50,7 +52,7 @@ def configuration(
 
 
 def refuse_course(settings: object, once: Mapping[str, Plain]) -> None:
-    """Refuse settings of training by which one epoch would not be trained as partial_fit does."""
+    """Refuse settings that conflict with partial_fit, which trains one epoch at a constant rate."""
     named = named_settings(settings)
     for name, value in once.items():
         key = f"train.{name}"
@@ -62,7 +64,7 @@ def refuse_course(settings: object, once: Mapping[str, Plain]) -> None:
 
 
 def with_short_warmup(config: Config, rows: int) -> Config:
-    """Return a configuration whose default warmup takes a share of the steps at most."""
+    """Limit the warm-up to a share of all steps, unless the configuration changes its default."""
     if config.train.warmup != Train.warmup:
         return config
     steps = config.train.epochs * math.ceil(rows / config.train.batch)
@@ -70,7 +72,7 @@ def with_short_warmup(config: Config, rows: int) -> Config:
 
 
 def validation_share(fraction: object) -> float:
-    """Return the share of rows that validate; refuse what leaves too little to train on."""
+    """Return the share of rows for validation; refuse a share outside its range."""
     found: float = check_value(
         "validation_fraction", Annotated[float, SHARE], python_value(fraction)
     )
@@ -78,7 +80,7 @@ def validation_share(fraction: object) -> float:
 
 
 def image_shape(shape: object, width: int) -> tuple[int, ...]:
-    """Return (channels, height, width) of rows that are images; empty for None, other rows."""
+    """Return the checked shape (channels, height, width) of images, or () for None."""
     if shape is None or python_value(shape) in ((), []):
         return ()
     found: tuple[int, ...] = check_value("shape", Image, python_value(shape))
@@ -88,7 +90,7 @@ def image_shape(shape: object, width: int) -> tuple[int, ...]:
 
 
 def seed_of(random_state: int | RandomState | None) -> int:
-    """Return the seed that a random state of scikit-learn's stands for."""
+    """Convert a random state of scikit-learn to a seed."""
     if isinstance(random_state, int | np.integer):
         return whole_number("random_state", Whole, random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))

@@ -1,4 +1,4 @@
-"""An estimator of signals: they are coded frame by frame, and heard again."""
+"""An estimator that encodes signals frame by frame, and decodes codes to signals."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,29 +24,29 @@ from distvae.numerics.plain_arrays import plain_array
 
 Signal = Floats | Tensor
 Signals = Signal | Iterable[Signal]
-"""Signals of any lengths, such as a list or the rows of an array, or one signal (samples,)."""
+"""Signals of any length, as a list or as the rows of an array, or one signal (samples,)."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SpeechCoder(BaseEstimator):
     """A model of the power spectra of signals.
 
-    `transform` returns the codes of frames. `inverse_transform` returns signals from codes and the
-    phase of other signals. A signal is divided by its largest sample before it is coded, and gets
-    its own level again.
+    `transform` returns the codes of frames. `inverse_transform` combines codes with the phase of
+    given signals. A signal is divided by its largest sample before encoding, and multiplied by it
+    after decoding.
     """
 
     model: Estimator | None = None
     """The estimator of frames. None takes a sparse dictionary model."""
     sample_rate: int = 16000
-    """Samples a second of all signals. They are not resampled."""
+    """Samples per second of all signals. Signals are not resampled."""
     window: int = 1024
     """Samples of a frame."""
     hop: int = 256
     """Samples from one frame to the next."""
 
     def fit(self, X: Signals, y: object = None) -> Self:
-        """Train on the frames of signals, of which the last ones validate; y is ignored."""
+        """Train on the frames of signals; the last frames are held out. y is ignored."""
         settings, model = self._settings(), self._new_model()
         frames = self._frames(X)
         share = validation_share(model.validation_fraction)
@@ -62,7 +62,7 @@ class SpeechCoder(BaseEstimator):
         return [self.model_.transform(self._power(signal)) for signal in _list_signals(X)]
 
     def inverse_transform(self, X: Sequence[Array], signals: Signals) -> list[Array]:
-        """Return signals with the power that codes stand for and the phase of these signals."""
+        """Return signals with the decoded power of codes and the phase of `signals`."""
         check_is_fitted(self)
         codes, phases = list(X), _list_signals(signals)
         if len(codes) != len(phases):
@@ -71,7 +71,7 @@ class SpeechCoder(BaseEstimator):
         return [self._decoded(code, signal) for code, signal in pairs]
 
     def reconstruct(self, X: Signals) -> list[Array]:
-        """Return signals that were coded and decoded, with their own phase."""
+        """Encode and decode signals, keeping their phase."""
         signals = _list_signals(X)
         return self.inverse_transform(self.transform(signals), signals)
 
@@ -87,7 +87,7 @@ class SpeechCoder(BaseEstimator):
 
     @property
     def history_(self) -> list[dict[str, float]]:
-        """The figures of each epoch of training."""
+        """The metrics of each epoch of training."""
         check_is_fitted(self)
         return self.model_.history_
 
@@ -97,7 +97,7 @@ class SpeechCoder(BaseEstimator):
         return len(self.history_)
 
     def _new_model(self) -> Estimator:
-        """Return an estimator of frames that is not fitted."""
+        """Return an unfitted estimator of frames."""
         if self.model is None:
             return default_model()
         if not isinstance(self.model, Estimator):
@@ -108,7 +108,7 @@ class SpeechCoder(BaseEstimator):
         return clone(self.model)
 
     def _settings(self) -> SpeechData:
-        """Return the settings by which commands read recordings as this estimator reads signals."""
+        """Return the settings that let commands read recordings as this estimator does."""
         framing = {"rate": self.sample_rate, "window": self.window, "hop": self.hop}
         numbers = {key: python_value(value) for key, value in framing.items()}
         settings: SpeechData = read_section(
@@ -129,7 +129,7 @@ class SpeechCoder(BaseEstimator):
         return power_of_signal(scaled, self._settings())
 
     def _decoded(self, code: Array, signal: Signal) -> Array:
-        """Return a signal with the power of codes and the phase of a signal."""
+        """Return a signal with the decoded power of codes and the phase of `signal`."""
         decoded = self.model_.inverse_transform(code)
         scaled, level = self._scaled(signal)
         frames = Stft(self.window, self.hop).frames(len(scaled))
@@ -140,7 +140,7 @@ class SpeechCoder(BaseEstimator):
         return with_power(decoded, scaled, self._settings()) * np.float32(level)
 
     def _scaled(self, signal: Signal) -> tuple[Array, float]:
-        """Return a checked signal divided by its largest sample, and that sample."""
+        """Check a signal; return it divided by its largest sample, and the largest sample."""
         values = np.asarray(plain_array(signal))
         settings = self._settings()
         return audio.scaled(audio.checked_signal(values, settings), settings)

@@ -1,4 +1,4 @@
-"""A trained run in memory, and what an estimator computes with it."""
+"""A trained run in memory, and the codes and bounds that an estimator computes with it."""
 
 import math
 import tempfile
@@ -27,13 +27,13 @@ from distvae.train.session import RunOptions, fit_with
 from distvae.train.weights import load_weights, weights
 
 DOCUMENTS = ("run.json", "config.yaml", EPOCHS)
-"""The files of a run folder that are kept beside its checkpoints."""
+"""The files of a run folder that an estimator keeps besides checkpoints."""
 CHECKPOINTS = ("best.json", "last.json")
-"""The checkpoints that are kept. The populations of the rows in training are not."""
+"""The checkpoints that an estimator keeps, without the populations of training rows."""
 
 
 class Trained:
-    """A trained run, whose folder may be gone. It is pickled as the files of that folder."""
+    """A trained run, whose folder may be deleted. It is pickled as the files of the folder."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.files = files
@@ -45,7 +45,7 @@ class Trained:
 
     @classmethod
     def in_folder(cls, path: Path) -> "Trained":
-        """Return the run in a folder."""
+        """Read the run in a folder."""
         folder = Folder(path)
         names = [*DOCUMENTS]
         for name in CHECKPOINTS:
@@ -56,12 +56,12 @@ class Trained:
         return Trained, (self.files,)
 
     def follow(self, before: "Trained") -> None:
-        """Record the epochs of the run that this one continues before its own."""
+        """Prepend the records of the previous run, which this run continues."""
         self.files = {**self.files, EPOCHS: before.files[EPOCHS] + self.files[EPOCHS]}
         self.epochs = [*before.epochs, *self.epochs]
 
     def save(self, path: Path) -> None:
-        """Write the files into a new folder, which opens as a run."""
+        """Write the files to a new run folder."""
         make_folder(path)
         if any(path.iterdir()):
             raise Refusal(f"{path}: exists and is not empty; a new folder expected")
@@ -76,14 +76,14 @@ class Trained:
             yield path
 
     def give_weights(self, trainer: Trainer) -> None:
-        """Let a training start with these weights."""
+        """Initialise a trainer with the best weights of this run."""
         with self._unpacked() as path:
             tensors, _ = checkpoint.load(path, "best")
         _refuse_other_sizes(trainer, tensors)
         load_weights(trainer.model, trainer.estep, tensors)
 
     def give_state(self, trainer: Trainer) -> None:
-        """Let a training continue this one, on other rows. Its range is that of both."""
+        """Let a trainer continue this run on other rows. The range of values covers both."""
         with self._unpacked() as path:
             tensors, facts = checkpoint.load(path, "last")
         _refuse_other_sizes(trainer, tensors)
@@ -98,7 +98,7 @@ class Trained:
 
 
 def _refuse_other_sizes(trainer: Trainer, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse to continue with weights of other sizes than those of a trainer."""
+    """Refuse weights whose sizes differ from the trainer's."""
     wanted = {
         name: tuple(value.shape) for name, value in weights(trainer.model, trainer.estep).items()
     }
@@ -118,7 +118,7 @@ def _refuse_other_sizes(trainer: Trainer, tensors: Mapping[str, Tensor]) -> None
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield the path of a new folder in a temporary one."""
+    """Yield the path of a new folder inside a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="distvae-") as path:
         yield Path(path) / "run"
 
@@ -130,9 +130,9 @@ def train(
     options: RunOptions,
     progress: Progress,
 ) -> Trained:
-    """Train into a folder, or into a temporary one, and return the run.
+    """Train into a folder, or into a temporary folder, and return the run.
 
-    How torch computes is afterwards as it was before.
+    The threads and the precision of torch are restored afterwards.
     """
     if folder is None:
         with temporary_folder() as path:
@@ -158,14 +158,14 @@ def _train_in(
 
 
 def codes(run: Run, rows: Rows) -> Array:
-    """Return the codes of rows, (N, H). The code of a row depends on its values alone."""
+    """Return the codes of rows, (N, H). The code of a row depends only on its values."""
     return _in_blocks(run, rows, lambda x, row: run.posterior(x, row).code)
 
 
 def bounds(run: Run, rows: Rows) -> Array:
-    """Return lower bounds of log p(x) of rows, (N,) nats, each by one draw.
+    """Return lower bounds of log p(x) of rows, (N,) nats, estimated by one draw.
 
-    The bound of a row depends on its values alone.
+    The bound of a row depends only on its values.
     """
 
     def bound(x: Tensor, row: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def bounds(run: Run, rows: Rows) -> Array:
 
 @torch.no_grad()
 def _in_blocks(run: Run, rows: Rows, f: Callable[[Tensor, Tensor], Tensor]) -> Array:
-    """Return the values of a function of rows and of the numbers that key their draws."""
+    """Apply a function of rows and their random keys, in blocks."""
     expected = InputFormat.of_run(run.config, run.dims, run.info, "X")
     with run_arithmetic(run.info):
         return run.in_blocks(expected.check_table(rows), lambda x: f(x, row_keys(x)), expected)

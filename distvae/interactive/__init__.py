@@ -1,4 +1,4 @@
-"""Trainings and sweeps from Python, with results that a notebook shows."""
+"""Train and tune from Python, with results that a notebook displays."""
 
 from distvae.interactive.sweeping import Sweep, tune
 from distvae.interactive.training import Training, train

@@ -1,4 +1,4 @@
-"""The settings that a caller's data stands for: a path, or an array, which is kept on disk."""
+"""Convert a caller's data, a path or an array, to settings. An array is stored in the cache."""
 
 import hashlib
 from pathlib import Path
@@ -18,13 +18,13 @@ from distvae.numerics.plain_arrays import plain_array
 
 Data = str | Path | ArrayLike | Tensor
 DIVISION = Division(val=0.1, test=0.1)
-"""How the rows of an array are split."""
+"""The shares of an array's rows for validation and test."""
 LEAST_ROWS = 3
-"""One row for each split."""
+"""The fewest rows of an array: one row for each split."""
 
 
 def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
-    """Return the settings of a configuration's data to change, by dotted key."""
+    """Return the changes of a configuration for the caller's data, by dotted key."""
     if data is None:
         return {}
     if not isinstance(data, str | Path):
@@ -37,7 +37,7 @@ def data_settings(config: Config, data: Data | None) -> dict[str, Plain]:
 
 
 def kept_rows(data: ArrayLike | Tensor) -> Path:
-    """Return a folder of the cache with these rows, where they are kept by their content."""
+    """Store rows in the cache, under a digest of their content, and return the folder."""
     try:
         array = np.asarray(plain_array(data))
     except ValueError as error:
@@ -50,7 +50,7 @@ def kept_rows(data: ArrayLike | Tensor) -> Path:
         raise Refusal(
             f"data: {len(array)} rows; {LEAST_ROWS} or more expected, to train, validate and test"
         )
-    with np.errstate(over="ignore"):  # what becomes infinite is refused
+    with np.errstate(over="ignore"):  # infinite results are refused
         rows = np.ascontiguousarray(array, np.float32)
     if np.isinf(rows).any():
         raise Refusal("data: holds an infinite value, or one beyond float32; finite ones expected")

@@ -1,4 +1,4 @@
-"""Figures, pictures and sounds as HTML for a notebook."""
+"""Metrics, pictures and sounds as HTML for a notebook."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
@@ -10,7 +10,7 @@ from distvae.tune.results import Result
 
 
 def figures_table(figures: Mapping[str, float]) -> str:
-    """Return a table of figures, each with its deviation if that is known."""
+    """Return a table of metrics, with their standard deviations if these are known."""
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{figures[name]:.4g}{_deviation(figures, name)}</td></tr>"
         for name in without_spreads(figures)
@@ -24,7 +24,7 @@ def _deviation(figures: Mapping[str, float], name: str) -> str:
 
 
 def states_table(results: Iterable[Result]) -> str:
-    """Return a table of trials that have no figures: their states, and the causes of these."""
+    """Return a table of the states of trials, and their causes."""
     rows = "".join(
         f"<tr><td>{result.number}</td><td>{result.state}</td><td>{escape(result.cause)}</td></tr>"
         for result in results
@@ -38,7 +38,7 @@ def exhibits(folder: Path) -> str:
 
 
 def _pictures(files: Iterable[Path]) -> Iterator[str]:
-    """Yield pictures to open and close; the first one is open."""
+    """Yield collapsible pictures; the first picture is open."""
     for number, file in enumerate(sorted(files)):
         name, state = escape(file.stem), "" if number else " open"
         yield (

@@ -1,4 +1,4 @@
-"""`distvae.tune`: a sweep from Python."""
+"""`distvae.tune`: run a sweep from Python."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,27 +24,27 @@ from distvae.tune.validation import load_space, validate_space
 
 @dataclass(frozen=True)
 class Sweep:
-    """The results of a sweep. A notebook shows its table, and its front if there is one."""
+    """The results of a sweep. A notebook displays a table and the Pareto front if it exists."""
 
     findings: Findings
 
     @property
     def folder(self) -> Path:
-        """The folder of the sweep, with `report.html`."""
+        """The folder of the sweep, which contains `report.html`."""
         return self.findings.folder
 
     @property
     def trials(self) -> list[Result]:
-        """The trials that finished, the best in the first figure first."""
+        """The finished trials, sorted by the first metric, best first."""
         return [result for result in self.findings.results if result.state == "finished"]
 
     @property
     def front(self) -> list[Result]:
-        """Those that no other trial beats in one figure without being worse in another."""
+        """The trials on the Pareto front of all metrics."""
         return [result for result in self.trials if result.unbeaten]
 
     def run(self, trial: Result) -> Run:
-        """Return the run of a trial, that of the first seed if there are several."""
+        """Open the run of a trial; with several seeds, the run of the first seed."""
         folder = self.folder / "trials" / str(trial.number)
         runs = [file.parent for file in folder.rglob("run.json")]
         if not runs:
@@ -71,9 +71,9 @@ def tune(
     resume: bool = False,
     force: bool = False,
 ) -> Sweep:
-    """Sweep a space, given by its name, its file or its fields, on this machine.
+    """Sweep a space on this machine. The space is a name, a file or a mapping.
 
-    Trials train side by side in processes of Ray.
+    Ray trains several trials in parallel.
     """
     if trials is not None:
         trials = whole_number("trials", Trials, trials)
@@ -93,7 +93,7 @@ def tune(
 
 
 def _space(space: str | Path | Mapping[str, Plain]) -> Space:
-    """Return a validated space."""
+    """Read and validate a space."""
     if not isinstance(space, Mapping):
         return load_space(str(space))
     read = read_space("sweep", space)

@@ -1,4 +1,4 @@
-"""`distvae.train`: what the command does, from Python."""
+"""`distvae.train`: train and evaluate from Python, as the command does."""
 
 import json
 from collections.abc import Mapping
@@ -27,16 +27,16 @@ from distvae.tasks.drawing import drawing_process
 from distvae.train.run import Run
 
 Recipe = str | Path | Mapping[str, object] | Config
-"""The name of a recipe, the file of one, the folder of a run, sections, or a configuration."""
+"""The name or file of a recipe, the folder of a run, a mapping of sections, or a configuration."""
 
 
 @dataclass(frozen=True, repr=False)
 class Training:
-    """A trained and evaluated run. A notebook shows its figures, pictures and sounds."""
+    """A trained and evaluated run. A notebook displays its metrics, pictures and sounds."""
 
     run: Run
     figures: Mapping[str, float]
-    """The evaluation on test data."""
+    """The metrics of the evaluation on test data."""
 
     @property
     def folder(self) -> Path:
@@ -62,11 +62,11 @@ def train(
     resume: bool = False,
     force: bool = False,
 ) -> Training:
-    """Train a model into a folder, by default runs/RECIPE, evaluate it, and return both.
+    """Train and evaluate a model. The run folder is `out`, by default runs/RECIPE.
 
-    The data is a path, whose kind is recognised, or an array of rows. `settings` sets dotted keys.
-    The folder of a run stands for its settings; with `resume`, that run is continued. The run is
-    recorded as by `distvae train`.
+    `data` is a path, whose kind is detected, or an array of rows. `settings` maps dotted keys to
+    values. If `config` is the folder of a run, its configuration is used; with `resume`, that run
+    continues. The run is recorded as by `distvae train`.
     """
     name, chosen = configured(config, data, named_settings(settings))
     if out is not None:
@@ -90,7 +90,7 @@ def train(
 def configured(
     config: Recipe, data: Data | None, settings: Mapping[str, object]
 ) -> tuple[str, Config]:
-    """Return the name of a recipe and its configuration with other data and settings."""
+    """Return the name of a recipe, and its configuration with the given data and settings."""
     if isinstance(config, str | Path):
         base = load(str(config))
         return run_name(str(config)), load(str(config), data_settings(base, data) | {**settings})
@@ -106,6 +106,6 @@ def configured(
 
 
 def evaluated(folder: Path) -> dict[str, float]:
-    """Return the figures of a run's evaluation on test data."""
+    """Return the metrics of a run's evaluation on test data."""
     text = (evaluation_folder(folder) / "summary.json").read_text()
     return {name: value for name, value in json.loads(text).items() if value is not None}

@@ -1,4 +1,4 @@
-"""Access to the compiled loops, where there are any."""
+"""Access to the compiled loops, which need numba."""
 
 from functools import lru_cache
 from types import ModuleType
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def kernels(tensor: Tensor) -> ModuleType | None:
-    """Return the compiled loops, or None without numba or for tensors not on the CPU."""
+    """Return the compiled loops, or None without numba or for a tensor on another device."""
     return _compiled() if tensor.device.type == "cpu" else None
 
 

@@ -1,4 +1,4 @@
-"""Compile loops over arrays when they are first called, and say so."""
+"""Compile loops over arrays on their first call, and tell the user about the wait."""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., object])
 def compiled(function: F) -> F:
     """Compile a function for the types of its first call, and keep the machine code on disk.
 
-    A division by zero is infinite. Sums are taken in any order, so that they can be vectorised.
+    Division by zero gives infinity. Sums may be reordered, so that they can be vectorised.
     """
     options: Any = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
     try:
@@ -23,12 +23,12 @@ def compiled(function: F) -> F:
 
 
 def inlined(function: F) -> F:
-    """Compile a function into each of the loops that call it."""
+    """Compile a function inline into its callers."""
     return cast(F, njit(inline="always", error_model="numpy")(function))
 
 
 class _Compilation(event.Listener):
-    """Says once that loops of this package are compiled, which the user would wait for."""
+    """Prints one line when the first loop of this package is compiled."""
 
     said = False
 
@@ -45,7 +45,7 @@ class _Compilation(event.Listener):
         )
 
     def on_end(self, event: event.Event) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 _listen: Callable[[str, event.Listener], None] = event.register

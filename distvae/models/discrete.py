@@ -12,7 +12,7 @@ from distvae.numerics.noise import Noise
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """Each value is one with probability sigmoid(logits), else zero; so is each of the prior."""
+    """Independent bits with probabilities sigmoid(logits), and a prior with its own logits."""
 
     logits: Tensor
     prior_logits: Tensor
@@ -20,7 +20,7 @@ class Binary:
 
     @property
     def code(self) -> Tensor:
-        """(B, H) the probability of each one."""
+        """(B, H) the probability that each bit is 1."""
         return self.logits.sigmoid()
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
@@ -35,12 +35,12 @@ class Binary:
     def sample(self, draws: int, noise: Noise) -> Tensor:
         """Return relaxed draws (B, S, H).
 
-        They tend to the binary draws of the same noise as the temperature falls.
+        As the temperature falls, they approach the binary draws of the same noise.
         """
         return (self._gate(draws, noise) / self.temperature).sigmoid()
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:
-        """Return a number for each value that is positive with the probability of a one."""
+        """Return a number for each bit. It is positive where the bit is 1."""
         return self.logits[:, None] + noise.uniform("spike", draws, self.logits.shape[-1]).logit()
 
     def log_ratio(self, z: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Binary:
         return (z * (self.prior_logits - self.logits)[:, None] - self._excess()[:, None]).sum(-1)
 
     def kl(self) -> Tensor:
-        """Return the divergence from the prior, (B,), in closed form."""
+        """Return the KL divergence from the prior, (B,), in closed form."""
         return (self.code * (self.logits - self.prior_logits) + self._excess()).sum(-1)
 
     def _excess(self) -> Tensor:
@@ -58,8 +58,8 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class Categorical:
-    """Each latent is one of K categories with probabilities softmax(logits); so is each of the
-    prior. A state has the unit vectors of all latents side by side.
+    """Independent categorical latents with probabilities softmax(logits), and a prior with its own
+    logits. A state is the concatenation of the latents' one-hot vectors.
     """
 
     logits: Tensor
@@ -73,7 +73,7 @@ class Categorical:
         return self.logits.softmax(-1).flatten(1)
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """Return draws of unit vectors with equal weights, or the mean."""
+        """Return one-hot draws with equal weights, or the mean."""
         if draws == 0 or noise is None:
             return self.code[:, None], equal_weights(self.code[:, None])
         perturbed = self._perturbed(draws, noise)
@@ -84,13 +84,13 @@ class Categorical:
     def sample(self, draws: int, noise: Noise) -> Tensor:
         """Return relaxed draws (B, S, H K).
 
-        They tend to the unit vectors of the same noise as the temperature falls.
+        As the temperature falls, they approach the one-hot draws of the same noise.
         """
         return (self._perturbed(draws, noise) / self.temperature).softmax(-1).flatten(2)
 
     def _perturbed(self, draws: int, noise: Noise) -> Tensor:
-        """Return numbers (B, S, H, K), of which each category's is the largest of its latent with
-        the category's probability: logits with Gumbel noise.
+        """Return logits plus Gumbel noise, (B, S, H, K). The argmax of a latent is a draw from
+        it.
         """
         latent, categories = self.logits.shape[1:]
         uniform = noise.uniform("spike", draws, latent, categories)
@@ -101,7 +101,7 @@ class Categorical:
         return -(z * self._log_ratios().flatten(1)[:, None]).sum(-1)
 
     def kl(self) -> Tensor:
-        """Return the divergence from the prior, (B,), in closed form."""
+        """Return the KL divergence from the prior, (B,), in closed form."""
         return (self.logits.softmax(-1) * self._log_ratios()).sum((1, 2))
 
     def _log_ratios(self) -> Tensor:

@@ -3,14 +3,14 @@ Maddison, Mnih and Teh, ICLR 2017).
 
     z_h ~ Bern(pi_h),    x | z ~ likelihood(decoder(z)),    q(z_h | x) = Bern(sigmoid(l_h(x)))
 
-With `categories` each z_h is one of so many unit vectors, pi_h and softmax(l_h) are their
-probabilities, and the decoder takes all vectors side by side.
+With `categories`, each z_h is a one-hot vector of that length, with probabilities pi_h and
+softmax(l_h). The decoder takes the concatenation of all vectors.
 
-Objective: z relaxed to sigmoid((l + logit u) / temperature), or to softmax((l - log(-log u)) /
-temperature), u uniform, under the divergence of the discrete latents in closed form, as Jang et al.
-have it; so it bounds nothing. The bound that is reported draws discrete z. With `prior: learned`,
-pi is the mean activity of an epoch, which has the least divergence. While it cools, the temperature
-falls from `hot` by the same factor each step.
+Objective: z is relaxed to sigmoid((l + logit u) / temperature) or to softmax((l - log(-log u)) /
+temperature), with u uniform. The KL term is the divergence of the discrete latents in closed form,
+as in Jang et al., so the objective is not a bound. The reported bound draws discrete z. With
+`prior: learned`, pi is the mean activity of an epoch, which minimises the divergence. During
+`cooling` steps, the temperature falls from `hot` to `temperature` by a constant factor per step.
 """
 
 import math
@@ -33,20 +33,20 @@ PI = (1e-6, 1 - 1e-6)
 
 
 class BinaryHead(nn.Module):
-    """From features to binary latents."""
+    """The layer from features to binary latents."""
 
     def __init__(self, width: int, latent: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, latent)
 
     def forward(self, features: Tensor) -> Binary:
-        """Return the posterior, against a fair coin."""
+        """Return the posterior, with a placeholder prior of probability 1/2."""
         logits = self.linear(features)
         return Binary(logits, torch.zeros_like(logits), 1.0)
 
 
 class CategoricalHead(nn.Module):
-    """From features to categorical latents."""
+    """The layer from features to categorical latents."""
 
     def __init__(self, width: int, latent: int, categories: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class CategoricalHead(nn.Module):
         self.shape = (latent, categories)
 
     def forward(self, features: Tensor) -> Categorical:
-        """Return the posterior, against equally probable categories."""
+        """Return the posterior, with a placeholder prior of equally probable categories."""
         logits = self.linear(features).unflatten(-1, self.shape)
         return Categorical(logits, torch.zeros_like(logits), 1.0)
 
@@ -80,7 +80,7 @@ class Gumbel(VAE):
         return BinaryHead(width, config.latent)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
-        """Return the encoder's posterior, against pi and at the present temperature."""
+        """Return the encoder's posterior with prior pi and the current temperature."""
         q = encode(u)
         assert isinstance(q, Binary | Categorical)
         prior_logits = self.prior_logits.expand_as(q.logits)
@@ -88,7 +88,7 @@ class Gumbel(VAE):
 
     @property
     def prior_logits(self) -> Tensor:
-        """(H,) of bits, or (H, K) of categories."""
+        """The logits (H,) of bits, or (H, K) of categories."""
         if self.config.categories is None:
             return self.pi.logit()
         return self.pi.log().view(-1, self.config.categories)

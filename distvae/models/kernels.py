@@ -1,6 +1,6 @@
-"""Loops over states that have no fast equivalent in torch, compiled by numba when first called.
+"""Loops over states that have no fast equivalent in torch. Numba compiles them on the first call.
 
-`population` and `likelihoods` compute the same in plain torch, for other devices and for machines
+`population` and `likelihoods` have equivalents in plain torch, for other devices and for machines
 without numba.
 """
 
@@ -43,7 +43,7 @@ def hash_state(words: Integers, n: int) -> np.uint64:
 
 @inlined
 def same_state(words: Integers, n: int, known: Integers, place: int) -> bool:
-    """Return whether the n-th state equals the one at a place among known ones."""
+    """Return whether the n-th state equals the known state at a place."""
     same = True
     for w in range(words.shape[1]):
         same &= words[n, w] == known[place, w]
@@ -52,7 +52,7 @@ def same_state(words: Integers, n: int, known: Integers, place: int) -> bool:
 
 @compiled
 def empty_slots(count: int) -> Slots:
-    """Return a hash table with room for so many states and as many more, empty."""
+    """Return an empty hash table for `count` states, at most half full."""
     size = 4
     while size < 2 * count:
         size *= 2
@@ -61,7 +61,7 @@ def empty_slots(count: int) -> Slots:
 
 @compiled
 def repeated(words: Integers) -> NDArray[np.bool_]:
-    """Return (B, C) whether an equal state stands earlier in the row of (B, C, W)."""
+    """Return for each state of words (B, C, W) whether an equal state is earlier in its row."""
     again, slots = np.empty(words.shape[:2], np.bool_), empty_slots(words.shape[1])
     last = np.uint64(len(slots) - 1)
     for b in range(words.shape[0]):
@@ -79,7 +79,7 @@ def repeated(words: Integers) -> NDArray[np.bool_]:
 
 @compiled
 def dense(words: Integers, table: Floats) -> None:
-    """Fill (U, H) with the zeros and ones of states (U, W)."""
+    """Unpack states (U, W) into zeros and ones (U, H)."""
     for u in range(words.shape[0]):
         for w in range(words.shape[1]):
             word = np.uint64(words[u, w])
@@ -89,10 +89,7 @@ def dense(words: Integers, table: Floats) -> None:
 
 @compiled
 def mean(place: Integers, weight: Floats, words: Integers, latent: int) -> Floats:
-    """Return (B, H), for each bit the sum of the weights (B, S) of those states where it is active.
-
-    The states are those of words (U, W) at places (B, S).
-    """
+    """Return the weighted sum (B, H) of the states at places (B, S) of the table (U, W)."""
     total = np.zeros((len(place), latent), weight.dtype)
     for b in range(place.shape[0]):
         for s in range(place.shape[1]):
@@ -109,10 +106,10 @@ def mean(place: Integers, weight: Floats, words: Integers, latent: int) -> Float
 def gaussian_densities(
     x: Floats, observed: Floats, output: Floats, place: Integers, scale: float, shift: float
 ) -> Floats:
-    """Return (B, S) the scaled squared distance of each row to the output (U, D) of its states, and
-    a shift for each value.
+    """Return (B, S): `scale` times the squared distance of each row to the output (U, D) of its
+    states, plus `shift` for each observed value.
 
-    With no rows in `observed` all values were observed. States without a place are passed over.
+    If `observed` is empty, all values were observed. States with place -1 are skipped.
     """
     density = np.empty(place.shape, x.dtype)
     masked = len(observed) > 0
@@ -142,9 +139,9 @@ def gaussian_densities(
 def bernoulli_densities(
     x: Floats, observed: Floats, output: Floats, log_none: Floats, place: Integers
 ) -> Floats:
-    """Return (B, S) the sum of x times the logit (U, D) and of the log-probability of zero (U, D).
+    """Return (B, S): the sum over values of x times the logit (U, D) plus log p(0) (U, D).
 
-    With no rows in `observed` all values were observed. States without a place are passed over.
+    If `observed` is empty, all values were observed. States with place -1 are skipped.
     """
     density = np.empty(place.shape, x.dtype)
     masked = len(observed) > 0

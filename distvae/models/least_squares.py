@@ -1,7 +1,7 @@
-"""The weights of a linear decoder in closed form, as binary sparse coding has them.
+"""Fit a linear decoder in closed form, as in binary sparse coding.
 
 Given the posteriors of all rows, the expected log-likelihood is highest where
-sum E[u (x - V u)^T] = 0 with u = (z, 1) and V = (W, b). V therefore changes by the solution of
+sum E[u (x - V u)^T] = 0, with u = (z, 1) and V = (W, b). The change of V therefore solves
 (sum E[u u^T]) change^T = sum E[u (x - V u)^T].
 """
 
@@ -13,11 +13,11 @@ from distvae.interface import Batch, Sums
 from distvae.models.state_decoder import FromBits
 from distvae.models.truncated import Truncated
 
-RANK = 1e-7  # of the largest eigenvalue of sum E[u u^T]; sums in single precision tell no more
+RANK = 1e-7  # smallest relative eigenvalue of sum E[u u^T] that single precision can resolve
 
 
 def refuse_masked(batch: Batch) -> None:
-    """Refuse rows whose missing values are left out: each value would have sums of its own."""
+    """Refuse rows with missing values: each column would need its own sum E[u u^T]."""
     if batch.mask is not None:
         raise Refusal(
             "model.linear_fit: 'closed_form' with missing values that are left out; gradient, or"
@@ -26,7 +26,7 @@ def refuse_masked(batch: Batch) -> None:
 
 
 def moments(batch: Batch, q: Truncated) -> Tensor:
-    """Return (H + 1, H + 1 + D): the sums of E[u u^T] and of E[u (x - V u)^T] beside each other."""
+    """Return (H + 1, H + 1 + D): sum E[u u^T] and sum E[u (x - V u)^T], concatenated."""
     refuse_masked(batch)
     weight = q.weight.new_zeros(len(q.place), len(q.table)).scatter_add_(1, q.place, q.weight)
     states = nn.functional.pad(q.table.dense(weight.dtype), (0, 1), value=1.0)
@@ -36,15 +36,15 @@ def moments(batch: Batch, q: Truncated) -> Tensor:
 
 
 class Moments:
-    """The same sums over many steps, of rows whose states are not shared."""
+    """Accumulates the sums of `moments` over many steps, for rows that do not share states."""
 
     def __init__(self) -> None:
         self.total: Tensor | None = None
         self.rows = 0
 
     def add(self, batch: Batch, bits: Tensor, weight: Tensor, error: Tensor) -> None:
-        """Add those of rows, given the bits (B, K, H) and weights (B, K) of their states, and what
-        these put out minus the values, (B, K, D).
+        """Add the sums of a batch, given the bits (B, K, H), the weights (B, K) and the errors
+        (output minus x, (B, K, D)) of its states.
         """
         refuse_masked(batch)
         states = nn.functional.pad(bits, (0, 1), value=1.0).flatten(0, 1)
@@ -54,7 +54,7 @@ class Moments:
         self.rows += len(bits)
 
     def take(self) -> Sums:
-        """Return the sums over the steps since this was asked last, if they had any."""
+        """Return the sums since the last call, or {} if there were no steps."""
         total, rows = self.total, self.rows
         self.total, self.rows = None, 0
         if total is None:
@@ -64,11 +64,11 @@ class Moments:
 
 @torch.no_grad()
 def fit(layer: nn.Linear | FromBits, variance: Tensor, total: Sums) -> Sums:
-    """Give a layer the weights and the bias of the least squared error; return the sums of an epoch
-    with the log-likelihood under them.
+    """Set the weights and the bias of a layer to the least-squares solution.
 
-    Nothing changes if the moments are of a part of the rows. Weights that the moments do not
-    determine, such as those of bits that were never active, keep their value.
+    Return the sums of the epoch with the log-likelihood under the new weights. Do nothing if the
+    moments do not cover all rows. Weights that the moments do not determine, for example for bits
+    that were never active, keep their values.
     """
     size = len(total["moments"])
     second, errors = total["moments"].tensor_split([size], 1)

@@ -1,4 +1,4 @@
-"""p(x | z) per value of x, given what the decoder puts out."""
+"""p(x | z) for each value of x, given the decoder's output."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -21,15 +21,15 @@ from distvae.numerics.facts import Moments
 
 LOG_TWO_PI = math.log(2 * math.pi)
 LEAST_LOG_POWER, MOST_LOG_POWER = -40.0, 43.0
-"""The range of the logarithm of the mean of a power. Single precision holds the largest squared."""
+"""The range of the log of a mean power. Single precision holds the square of the largest power."""
 LEAST_RATIO = 1e-6
-"""The least factor by which an update changes a variance."""
+"""The smallest factor by which one update changes a variance."""
 LEAST_VARIANCE = 1e-30
-"""Single precision holds it, its reciprocal, and squares of errors divided by it."""
+"""The smallest variance, chosen so that squared errors divided by it fit in single precision."""
 SQUARABLE = (-1e16, 1e16)
-"""The values of which single precision holds the sum of many squares."""
+"""The range of values for which a sum of many squares fits in single precision."""
 COMPARED = 2**27
-"""Values of outputs that are compared with rows at one time."""
+"""The number of output values that are compared with rows at a time."""
 Integers = NDArray[np.int64]
 
 
@@ -37,18 +37,15 @@ class Likelihood(nn.Module):
     """A factorised density whose parameter is the decoder's output."""
 
     learns = False
-    """True if it has a closed-form update."""
+    """True if the likelihood has parameters with a closed-form update."""
     outputs = 1
-    """Numbers that the decoder puts out for each value: all of one kind, then all of the next."""
+    """Decoder outputs per value. The first parameter of all values comes before the second."""
     support = (-math.inf, math.inf)
     """The smallest and the largest value that has a density. Infinite values never have one."""
 
     @property
     def error_scale(self) -> float:
-        """The derivative of a log-density by the output, divided by x minus its mean.
-
-        It is the same for all values, or there is none.
-        """
+        """The constant c with d log p / d output = c (x - mean), or NaN if there is no such c."""
         return math.nan
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
@@ -60,16 +57,12 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, output: Tensor, mask: Tensor | None) -> Tensor:
-        """Return log p(x | z), (B, S), over the observed values of x (B, D), given output (B, S,
-        D).
-        """
+        """Return log p(x | z), (B, S), over observed values of x (B, D), given output (B, S, D)."""
         density = self.log_density(x[:, None], output)
         return density.sum(-1) if mask is None else density.mul(mask[:, None]).sum(-1)
 
     def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
-        """Return log p(x | z), (B, S), where `output[place[b, s]]` is the output for row b's state
-        s.
-        """
+        """Return log p(x | z), (B, S). `output[place[b, s]]` is the output for state s of row b."""
         count = max(1, COMPARED // (place.shape[1] * output.shape[1]))
         masks = repeat(None) if mask is None else mask.split(count)
         parts = zip(x.split(count), place.split(count), masks, strict=False)
@@ -78,12 +71,14 @@ class Likelihood(nn.Module):
     def table_densities(self, batch: Batch, output: Tensor, place: Integers) -> Floats:
         """Return log p(x | z), (B, S), as `pairs` does, by compiled loops.
 
-        A place may be -1; the density there means nothing.
+        Where a place is -1, the density is undefined.
         """
         raise NotImplementedError
 
     def start(self, given: float | None, of_data: Callable[[], float]) -> None:
-        """Set the first variance, if there is one: the given one, or that of the data."""
+        """Set the initial variance to `given`, or to the variance of the data. Without a variance
+        do nothing.
+        """
 
     def statistics(
         self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
@@ -92,16 +87,16 @@ class Likelihood(nn.Module):
         return {}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
-        """Update in closed form what the density itself learns."""
+        """Update the parameters of the density in closed form."""
 
 
 class ItakuraSaito(Likelihood):
     """Power spectra |c|^2 of circular complex Gaussian coefficients c with variance v =
     exp(output).
 
-    The density is that of the power, exponential with mean v. That of the coefficients is log(pi)
-    lower per value: 513 log(pi) = 587 nats for a frame of 513. Log variances are at least
-    `LEAST_LOG_POWER`, because the density of a power of 0 has no bound.
+    This is the density of the power, which is exponential with mean v. The log-density of the
+    coefficients is lower by log(pi) per value: by 587 nats for a frame of 513 values. Log variances
+    are at least `LEAST_LOG_POWER`, because the density of a power of 0 is unbounded.
     """
 
     support = (0.0, SQUARABLE[1])
@@ -117,13 +112,13 @@ class ItakuraSaito(Likelihood):
 
 
 class Bernoulli(Likelihood):
-    """Values in [0, 1], read as probabilities of ones; the output is the logit."""
+    """Values in [0, 1], treated as probabilities of a one; the output is the logit."""
 
     support = (0.0, 1.0)
 
     @property
     def error_scale(self) -> float:
-        """One: the derivative by the logit is the error."""
+        """1, because the derivative by the logit is x minus the mean."""
         return 1.0
 
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
@@ -135,7 +130,7 @@ class Bernoulli(Likelihood):
         return output.sigmoid()
 
     def table_densities(self, batch: Batch, output: Tensor, place: Integers) -> Floats:
-        """Return the densities, with log(1 - p) taken once for each state."""
+        """Return log-densities, computing log(1 - p) once per distinct state."""
         values = (batch.x.numpy(), observed_numbers(batch), output.numpy())
         log_none = -functional.softplus(output)
         loops = kernels(output)
@@ -145,7 +140,7 @@ class Bernoulli(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """Values with one common variance, updated in closed form after each epoch."""
+    """Gaussian values with one shared variance, updated in closed form after each epoch."""
 
     support = SQUARABLE
     learns = True
@@ -156,7 +151,9 @@ class Gaussian(Likelihood):
         self.register_buffer("variance", torch.ones(()))
 
     def start(self, given: float | None, of_data: Callable[[], float]) -> None:
-        """Set the first variance: the given one, or that of the data, which has to vary."""
+        """Set the initial variance to `given`, or to the variance of the data, which must be
+        positive.
+        """
         variance = of_data() if given is None else given
         if not variance > 0:
             raise Refusal(
@@ -184,14 +181,14 @@ class Gaussian(Likelihood):
         return output
 
     def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
-        """Return densities from squared distances, exact even far from zero."""
+        """Return log-densities from squared distances, exact even far from zero."""
         if not kernels(x):
             return super().pairs(x, output, place, mask)
         batch = Batch(x, place, mask)
         return torch.from_numpy(self.table_densities(batch, output.detach(), place.numpy()))
 
     def table_densities(self, batch: Batch, output: Tensor, place: Integers) -> Floats:
-        """Return densities from squared distances."""
+        """Return log-densities from squared distances."""
         values = (batch.x.numpy(), observed_numbers(batch), output.numpy())
         variance = float(self.variance)
         shift = -0.5 * math.log(2 * math.pi * variance)
@@ -204,15 +201,15 @@ class Gaussian(Likelihood):
     def statistics(
         self, x: Tensor, log_likelihood: Tensor, weight: Tensor, mask: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return the expected log-likelihood, and the number of values that it is of."""
+        """Return the expected log-likelihood, and the number of observed values."""
         values = x.new_full((), x.numel()) if mask is None else mask.sum()
         return {"density": (weight * log_likelihood).sum(), "values": values}
 
     def maximise(self, total: dict[str, Tensor]) -> None:
-        """Set the variance to the mean squared error, by way of the log-likelihood.
+        """Set the variance to the mean squared error, derived from the log-likelihood.
 
-        Where the error is less than a millionth of the variance, rounding hides it. The variance
-        then becomes that millionth, and the next epoch finds what is left.
+        Rounding hides an error below a millionth of the variance. The variance then falls to a
+        millionth, and the next epoch resolves the rest.
         """
         density = total["density"] / total["values"]
         ratio = -2 * density - (2 * math.pi * self.variance).log()
@@ -220,8 +217,8 @@ class Gaussian(Likelihood):
 
 
 class GaussianLearned(Likelihood):
-    """Values with a mean and a variance each, both by the decoder (Kingma and Welling, appendix
-    C.2). The output is the means and then the log variances, which are limited.
+    """Gaussian values whose means and variances both come from the decoder (Kingma and Welling,
+    appendix C.2). The output has the means first, then the log variances, which are clamped.
     """
 
     support = SQUARABLE
@@ -240,7 +237,7 @@ class GaussianLearned(Likelihood):
 
 
 def observed_numbers(batch: Batch) -> Floats:
-    """Return 1 for each value (B, D) that was observed and 0 for others; no rows if all were."""
+    """Return (B, D) 1 for observed and 0 for missing values, or no rows if nothing is missing."""
     if batch.mask is None:
         return _NO_ROWS[batch.x.dtype]
     return batch.mask.to(batch.x.dtype).numpy()
@@ -260,18 +257,15 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 
 
 def support_of(model: object) -> tuple[float, float]:
-    """Return the smallest and the largest value that a model of this configuration explains.
+    """Return the smallest and the largest value that have a density under a model configuration.
 
-    A configuration without a field `likelihood` sets no bounds.
+    A configuration without a field `likelihood` sets no limits.
     """
     likelihood = getattr(model, "likelihood", None)
     return LIKELIHOODS[likelihood].support if likelihood in LIKELIHOODS else Likelihood.support
 
 
 def mean_variance(blocks: Iterable[Tensor]) -> float:
-    """Return the mean over values of their variance over rows.
-
-    Missing values, which are NaN, are left out.
-    """
+    """Return the variance over rows, averaged over columns, ignoring missing values (NaN)."""
     moments = reduce(add, (Moments.of(block.numpy(force=True)) for block in blocks))
     return float(np.nanmean(moments.variance))

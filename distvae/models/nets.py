@@ -1,4 +1,4 @@
-"""Multilayer perceptrons, and convolutions before and behind them."""
+"""Multilayer perceptrons, and convolutional encoders and decoders."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -30,7 +30,7 @@ def mlp(width: int, hidden: tuple[int, ...], out: int, activation: str) -> nn.Se
 
 
 def encoder(config: Net, dims: int, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
-    """Return the net from observations to features, and the number of features."""
+    """Return the network from observations to features, and the number of features."""
     if config.net == "flat":
         widths = (dims, *config.hidden)
         return trunk(widths, config.activation), widths[-1]
@@ -41,7 +41,7 @@ def encoder(config: Net, dims: int, shape: tuple[int, ...]) -> tuple[nn.Module, 
 
 
 def decoder(config: Net, latent: int, dims: int, shape: tuple[int, ...]) -> nn.Module:
-    """Return the net from states to the parameters of observations."""
+    """Return the network from latents to the parameters of observations."""
     if config.net == "flat":
         return mlp(latent, config.hidden, dims, config.activation)
     pyramid = Pyramid(config, shape, "model")
@@ -52,7 +52,7 @@ def decoder(config: Net, latent: int, dims: int, shape: tuple[int, ...]) -> nn.M
 
 
 class OnRows(nn.Module):
-    """Layers that know one dimension before the values, for any number of them."""
+    """Layers that expect one batch dimension, applied to any number of leading dimensions."""
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class OnRows(nn.Module):
 
 
 class Pyramid:
-    """The sizes of an image from convolution to convolution, each about half the one before."""
+    """The image sizes after each convolution; each convolution about halves the size."""
 
     def __init__(self, config: Net, shape: tuple[int, ...], section: str) -> None:
         if len(shape) != 3:
@@ -102,7 +102,7 @@ class Pyramid:
         return [module for layer in layers for module in layer]
 
     def outwards(self) -> list[nn.Module]:
-        """Return transposed convolutions back to the same sizes, with activations between."""
+        """Return transposed convolutions that reverse the sizes, with activations in between."""
         layers: list[nn.Module] = []
         for (low, high), (small, large) in zip(
             pairwise(self.channels[::-1]), pairwise(self.sizes[::-1]), strict=True

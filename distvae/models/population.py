@@ -1,10 +1,10 @@
 """Binary states, 64 to a word: pure functions on tensors of shape (..., W), W = ceil(H / 64).
 
-A state's key is a 64-bit hash of its words. Equal states have equal keys; that two different ones
-of the hundred thousand of a block share one has a probability below 1e-9, and would cost a
-candidate, nothing else.
+A state's key is a 64-bit hash of its words. In a block of 100 000 states, the probability of a hash
+collision is below 1e-9. A collision would lose one candidate state, and nothing else.
 
-On the CPU some of this is done by compiled loops, if numba is installed, with the same results.
+On the CPU, compiled loops compute some of these functions, with the same results, if numba is
+installed.
 """
 
 from collections.abc import Iterator
@@ -19,17 +19,17 @@ from distvae.models.compiled import kernels
 from distvae.numerics.noise import mix, weyl_sequence
 
 BITS = 64
-MULTIPLE = 16  # tables are padded to a multiple of so many states: products then have few shapes
+MULTIPLE = 16  # tables are padded to a multiple of 16 states, so that products have few shapes
 
 
 @lru_cache
 def _places(device: torch.device) -> Tensor:
-    """Return the words with one bit active each, made once on every device."""
+    """Return the 64 words with one active bit, cached for each device."""
     return torch.ones(BITS, dtype=torch.int64, device=device) << torch.arange(BITS, device=device)
 
 
 def words_of(latent: int) -> int:
-    """Return the number of words of a state of so many bits."""
+    """Return the number of words of a state of `latent` bits."""
     return -(-latent // BITS)
 
 
@@ -47,36 +47,36 @@ def unpack(words: Tensor, latent: int) -> Tensor:
 
 
 def unpack_numbers(words: Tensor, latent: int, dtype: torch.dtype) -> Tensor:
-    """Unpack words (..., W) into zeros and ones (..., H), by one operation less."""
+    """Unpack words (..., W) into zeros and ones (..., H) of a type, without a separate cast."""
     masked = _masked(words, latent)
     return torch.ne(masked, 0, out=torch.empty(masked.shape, dtype=dtype, device=words.device))
 
 
 def _masked(words: Tensor, latent: int) -> Tensor:
-    """Return numbers (..., H) that differ from zero where a bit is active."""
+    """Return numbers (..., H) that are non-zero where a bit is active."""
     return words.unsqueeze(-1).bitwise_and(_places(words.device)).flatten(-2)[..., :latent]
 
 
 def flip(words: Tensor, bit: Tensor) -> Tensor:
-    """Return the states with one bit flipped, of which the place is given for each state."""
+    """Flip one bit of each state (..., W), at the places `bit` (...)."""
     return words ^ one_bit(bit, words.shape[-1])
 
 
 def one_bit(bit: Tensor, words: int) -> Tensor:
-    """Return states (..., W) with one bit active, of which the place is given."""
+    """Return states (..., W) with one active bit, at the places `bit` (...)."""
     word = torch.arange(words, device=bit.device)
     mask = _places(bit.device)[bit.remainder(BITS)].unsqueeze(-1)
     return mask.where(word == bit.div(BITS, rounding_mode="floor").unsqueeze(-1), 0)
 
 
 def holds(words: Tensor, bit: Tensor) -> Tensor:
-    """Return whether a given bit of each state is active."""
+    """Return whether the bit at place `bit` (...) of each state is active."""
     word = words.gather(-1, bit.div(BITS, rounding_mode="floor").unsqueeze(-1)).squeeze(-1)
     return (word >> bit.remainder(BITS)).bitwise_and(1).bool()
 
 
 def below(cut: Tensor, words: int) -> Tensor:
-    """Return masks (..., W) of the bits before each cut."""
+    """Return masks (..., W) of the bits below each cut."""
     first = torch.arange(words, device=cut.device) * BITS
     inside = (cut.unsqueeze(-1) - first).clamp(0, BITS)
     partial = (_places(cut.device)[inside.clamp_max(BITS - 1)]) - 1
@@ -89,7 +89,7 @@ def keys(words: Tensor) -> Tensor:
 
 
 def repeated(words: Tensor) -> Tensor:
-    """Return whether an equal state is earlier in the row of (B, C, W), as (B, C)."""
+    """Return (B, C) whether an equal state is earlier in the same row of words (B, C, W)."""
     if loops := kernels(words):
         return torch.from_numpy(loops.repeated(words.numpy()))
     ordered, place = keys(words).sort(dim=1, stable=True)
@@ -100,11 +100,11 @@ def repeated(words: Tensor) -> Tensor:
 def keep_best(
     words: Tensor, value: Tensor, count: int, ranked: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return the `count` distinct states of largest value in each row of (B, C, W), and their
+    """Return the `count` distinct states of largest value in each row of words (B, C, W), and their
     places.
 
-    Of equal states the earliest is kept. With `ranked` the best comes first; otherwise they stay in
-    order.
+    Of equal states, the earliest state is kept. With `ranked` the states are sorted, best first;
+    otherwise they stay in their order.
     """
     place = value.masked_fill(repeated(words), -torch.inf).topk(count, dim=1, sorted=ranked).indices
     if not ranked:
@@ -118,7 +118,7 @@ def take(words: Tensor, place: Tensor) -> Tensor:
 
 
 def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct states (U, W) of (B, S, W), and the place (B, S) of each there."""
+    """Return the distinct states (U, W) of words (B, S, W), and places (B, S) among them."""
     if words.device.type != "cpu":
         return _list_states(words)
     key, place = keys(words).unique(return_inverse=True)
@@ -128,10 +128,10 @@ def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _list_states(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the states of (B, S, W) one after the other, and their places.
+    """Return all states of words (B, S, W) without removing duplicates, and their places.
 
-    On a device they are listed once for each row, because the host would have to wait for the
-    number of distinct ones. States that all rows share, as views of one set, are listed once.
+    On a GPU, removing duplicates would make the host wait for the number of distinct states. States
+    that all rows share (an expanded view) are listed once.
     """
     rows, states = words.shape[:2]
     if words.stride(0) == 0:
@@ -141,47 +141,47 @@ def _list_states(words: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def padded(rows: Tensor) -> Tensor:
-    """Append rows of zeros up to the next multiple."""
+    """Append rows of zeros up to a multiple of `MULTIPLE` rows."""
     return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % MULTIPLE))
 
 
 def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the states that weigh more than the precision of numbers in any row.
+    """Return the states with a weight above machine epsilon in any row.
 
-    They come as places in the table of `count` states, with the place of each kept state of each
-    row among them, and its weight, which is zero for the states left out.
+    Return their places in the table of `count` states, the places (B, S) of each row's states among
+    them, and the weights (B, S). Weights up to machine epsilon become zero.
     """
     least = torch.finfo(weight.dtype).eps
     counts = weight > least
     used = torch.zeros(count, dtype=torch.bool, device=place.device).index_fill_(
         0, place[counts], True
     )
-    used[:1] |= ~used.any()  # of weights that are no numbers: places point at the first state
+    used[:1] |= ~used.any()  # if all weights are NaN, places point at the first state
     moved = (used.cumsum(0) - 1)[place].where(counts, 0)
     return used.nonzero()[:, 0], moved, weight.where(counts, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """Binary states, as a linear layer takes them."""
+    """Binary states, packed, as input to a linear layer."""
 
     words: Tensor
     """(U, W)"""
     latent: int
 
     def split(self, count: int) -> Iterator["States"]:
-        """Yield parts of so many states."""
+        """Yield chunks of `count` states."""
         return (States(words, self.latent) for words in self.words.split(count))
 
     def __len__(self) -> int:
         return len(self.words)
 
     def linear(self, rows: Tensor, shift: Tensor) -> Tensor:
-        """Return the sum (U, K) of the rows (H, K) at active bits, and a shift (K,)."""
+        """Return (U, K): the sum of `rows` (H, K) at the active bits, plus `shift` (K,)."""
         return torch.addmm(shift, self.dense(rows.dtype), rows)
 
     def mean(self, place: Tensor, weight: Tensor) -> Tensor:
-        """Return the sum (B, H) of the states at places (B, S), weighted by (B, S)."""
+        """Return the weighted sum (B, H) of the states at places (B, S)."""
         if loops := kernels(weight):
             operands = (t.detach().numpy() for t in (place, weight, self.words))
             return torch.from_numpy(loops.mean(*operands, self.latent))

@@ -1,6 +1,4 @@
-"""Amortised posteriors: what an encoder's heads parametrise, each with the prior it is measured
-against.
-"""
+"""Amortised posteriors, which an encoder's heads parametrise. Each carries its prior."""
 
 import math
 from collections.abc import Callable
@@ -13,25 +11,25 @@ from torch import Tensor, nn
 from distvae.interface import Posterior
 from distvae.numerics.noise import Noise
 
-LOG_VARIANCE = (-20.0, 10.0)  # what float32 can square and divide; trained models stay well inside
+LOG_VARIANCE = (-20.0, 10.0)  # variances stay safe in float32; trained models stay well inside
 
 
 class Encoded(Posterior, Protocol):
     """A posterior that can be differentiated through."""
 
     def kl(self) -> Tensor:
-        """Return the divergence from the prior, (B,), in closed form."""
+        """Return the KL divergence from the prior, (B,), in closed form."""
 
     def sample(self, draws: int, noise: Noise) -> Tensor:
-        """Return reparametrised draws (B, S, H), for the objective."""
+        """Return reparametrised draws (B, S, H) for the objective."""
 
 
 @runtime_checkable
 class Redrawable(Protocol):
-    """A posterior that says which values are active apart from what they are."""
+    """A posterior that separates which values are active from the values themselves."""
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
-        """Return states (B, S, H) with active values drawn from the prior, and the others zero."""
+        """Return states (B, S, H). Active values are drawn from the prior; inactive ones are 0."""
 
 
 Encoder = Callable[[Tensor], Encoded]
@@ -76,7 +74,7 @@ def equal_weights(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """N(mean, diag exp(log_variance)) against N(0, I)."""
+    """N(mean, diag exp(log_variance)), with prior N(0, I)."""
 
     mean: Tensor
     log_variance: Tensor
@@ -88,7 +86,7 @@ class Gaussian:
 
     @property
     def prior_log_variance(self) -> Tensor:
-        """(B, H) of the prior."""
+        """(B, H) the log variance of the prior."""
         return torch.zeros_like(self.mean)
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
@@ -101,7 +99,7 @@ class Gaussian:
         return draw_normal(self.mean, self.log_variance, draws, noise)
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
-        """Return draws from the prior (B, S, H): every value counts as active."""
+        """Return draws from the prior (B, S, H). Every value counts as active."""
         return (
             noise.normal("slab", draws, self.mean.shape[-1])
             * (0.5 * self.prior_log_variance).exp()[:, None]
@@ -113,33 +111,34 @@ class Gaussian:
         return (prior - log_normal(z, self.mean[:, None], self.log_variance[:, None])).sum(-1)
 
     def kl(self) -> Tensor:
-        """Return the divergence from the prior, (B,), in closed form."""
+        """Return the KL divergence from the prior, (B,), in closed form."""
         return gaussian_kl(self.mean, self.log_variance).sum(-1)
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedVariance(Gaussian):
-    """N(mean, diag exp(log_variance)) against N(0, diag gamma), gamma = mean^2 + variance.
+    """N(mean, diag exp(log_variance)), with prior N(0, diag gamma), gamma = mean^2 + variance.
 
-    That gamma minimises the divergence, so it never needs storing: the divergence after it is
-    1/2 sum log(1 + mean^2 / variance), and by the envelope theorem so is its gradient.
+    This gamma minimises the KL divergence, so it need not be stored. The minimum is
+    1/2 sum log(1 + mean^2 / variance). By the envelope theorem, the gradient of the minimum is
+    the gradient of the divergence at this gamma.
     """
 
     @property
     def prior_log_variance(self) -> Tensor:
-        """(B, H) log gamma, without overflow whatever the two terms."""
+        """(B, H) log gamma, computed without overflow."""
         tiny = torch.finfo(self.mean.dtype).tiny
         return torch.logaddexp(self.mean.square().clamp_min(tiny).log(), self.log_variance)
 
     def kl(self) -> Tensor:
-        """Return the divergence from the prior, (B,), in closed form."""
+        """Return the KL divergence from the prior, (B,), in closed form."""
         return 0.5 * (self.prior_log_variance - self.log_variance).sum(-1)
 
 
 @dataclass(frozen=True, slots=True)
 class SpikeAndSlab:
-    """Each value is N(mean, exp(log_variance)) with probability gamma, else exactly zero; so is
-    each of the prior.
+    """Each value is N(mean, exp(log_variance)) with probability gamma, and exactly zero otherwise.
+    The prior is also a spike and slab.
     """
 
     gamma: Tensor
@@ -152,7 +151,7 @@ class SpikeAndSlab:
 
     @property
     def code(self) -> Tensor:
-        """(B, H) the mean of the whole: gamma times the slab's."""
+        """(B, H) the posterior mean: gamma times the mean of the slab."""
         return self.gamma * self.mean
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
@@ -163,23 +162,25 @@ class SpikeAndSlab:
         return z, equal_weights(z)
 
     def sample(self, draws: int, noise: Noise) -> Tensor:
-        """Return draws (B, S, H) with relaxed gates, for the objective; they have no density."""
+        """Return draws (B, S, H) with relaxed gates for the objective. They have no density."""
         return (self.sharpness * self._gate(draws, noise)).sigmoid() * self._slab(draws, noise)
 
     def redrawn(self, draws: int, noise: Noise) -> Tensor:
-        """Return the prior's slabs (B, S, H) where a slab is more probable than none."""
+        """Return draws from the prior's slabs where gamma > 0.5, and zeros elsewhere, (B, S, H)."""
         slab = draw_normal(self.prior_mean, self.prior_log_variance, draws, noise)
         return self.gamma.gt(0.5)[:, None] * slab
 
     def _gate(self, draws: int, noise: Noise) -> Tensor:
-        """Return a number for each value that is positive with probability gamma."""
+        """Return a number for each value. It is positive with probability gamma."""
         return noise.uniform("spike", draws, self.mean.shape[-1]) + (self.gamma[:, None] - 1)
 
     def _slab(self, draws: int, noise: Noise) -> Tensor:
         return draw_normal(self.mean, self.log_variance, draws, noise)
 
     def log_ratio(self, z: Tensor) -> Tensor:
-        """Return log p(z) - log q(z), (B, S): of an atom at zero, of a density elsewhere."""
+        """Return log p(z) - log q(z), (B, S). At zero it compares probabilities, elsewhere
+        densities.
+        """
         slab = log_normal(z, self.prior_mean[:, None], self.prior_log_variance[:, None])
         slab = slab - log_normal(z, self.mean[:, None], self.log_variance[:, None])
         slab = slab + (self.prior_gamma.log() - self.gamma.log())[:, None]
@@ -187,14 +188,14 @@ class SpikeAndSlab:
         return torch.where(z == 0, atom, slab).sum(-1)
 
     def kl(self) -> Tensor:
-        """Return the divergence of the slabs where there are any, plus that of the spikes, (B,)."""
+        """Return the KL divergence (B,): spikes, plus slabs weighted by gamma."""
         shift, scale = self.mean - self.prior_mean, self.prior_log_variance
         slab = gaussian_kl(shift * (-0.5 * scale).exp(), self.log_variance - scale)
         return (self.gamma * slab + bernoulli_kl(self.gamma, self.prior_gamma)).sum(-1)
 
 
 class GaussianHead(nn.Module):
-    """From features to a Gaussian of one of the two kinds."""
+    """The layer from features to a `Gaussian` or `LearnedVariance` posterior."""
 
     def __init__(self, width: int, latent: int, kind: type[Gaussian] = Gaussian) -> None:
         super().__init__()
@@ -206,6 +207,6 @@ class GaussianHead(nn.Module):
         return self.split(self.linear(features))
 
     def split(self, output: Tensor) -> Gaussian:
-        """Return the posterior that the output of the linear layer says."""
+        """Return the posterior, given the output of the linear layer."""
         mean, log_variance = output.chunk(2, -1)
         return self.kind(mean, log_variance.clamp(*LOG_VARIANCE))

@@ -1,4 +1,4 @@
-"""The classes that implement the families of models."""
+"""The registry of model classes."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,16 +14,16 @@ MODELS: Registry[Callable[..., AnyModel]] = Registry("model")
 def register(config: type) -> Callable[[C], C]:
     """Register the decorated class as the model of a configuration class.
 
-    It is called with the configuration and the number of values of an observation, and with the
-    shape of an image as well if the model or its encoder has `net: conv`.
+    The class is called with the configuration and the number of values of an observation. If the
+    model or its encoder has `net: conv`, it is also called with the shape of an image.
     """
     return MODELS.register(config)
 
 
 def build(config: Family, dims: int, shape: tuple[int, ...] = ()) -> AnyModel:
-    """Return the untrained model of a configuration, for observations of a size.
+    """Return the untrained model of a configuration, for observations of `dims` values.
 
-    It is given their shape if there is a net of convolutions.
+    `shape` is given only for convolutional networks.
     """
     model = MODELS.implementation(config)
     return model(config, dims, shape) if shape else model(config, dims)

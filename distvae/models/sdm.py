@@ -3,12 +3,12 @@
     a ~ N(0, diag gamma),    z = D a,    x | z ~ likelihood(decoder(z)),
     q(a | x) = N(mu(x), diag sigma^2(x))
 
-gamma belongs to the data point and is mu^2 + sigma^2 in closed form (see `LearnedVariance`), so it
-is neither stored nor alternated over. The code of x is `a`, one value for each atom of D. The
-paper's D is the identity or a DCT. Its equation 11 has r = 1..k with all columns centred, of rank
-m - 1 if k >= m. Ours starts at r = 0 and keeps the constant atom; learned dictionaries are ours
-too. Paper and release differ in what they resynthesise from: the paper says the posterior mean, the
-release draws a sample (`eval.latent`).
+Each data point has its own gamma, which is mu^2 + sigma^2 in closed form (see `LearnedVariance`).
+It is therefore neither stored nor optimised in alternation. The code of x is `a`, with one value
+for each atom of D. The paper's D is the identity or a DCT. Equation 11 of the paper has r = 1..k
+with all columns centred, so that D has rank m - 1 if k >= m. Our DCT starts at r = 0 and keeps the
+constant atom. Learned dictionaries are our addition. The paper resynthesises from the posterior
+mean; the released code resynthesises from a sample (`eval.latent`).
 """
 
 import math
@@ -25,7 +25,7 @@ from distvae.numerics.noise import Noise
 
 
 def dct(rows: int, atoms: int) -> Tensor:
-    """Return cosines of rising frequency as unit columns, centred except for our constant one."""
+    """Return a DCT dictionary with unit columns. All columns but the constant one are centred."""
     place, frequency = (
         torch.arange(rows, dtype=torch.float64),
         torch.arange(atoms, dtype=torch.float64),
@@ -36,7 +36,7 @@ def dct(rows: int, atoms: int) -> Tensor:
 
 
 def initial_dictionary(config: SDMModel) -> Tensor:
-    """Return the first dictionary (m, k), with unit columns."""
+    """Return the initial dictionary (m, k), with unit columns."""
     if config.dictionary == "identity":
         # Unlike torch.eye, this is cheap on torch's meta device, which counts parameters.
         return torch.zeros(config.latent, config.latent).fill_diagonal_(1.0)
@@ -54,7 +54,7 @@ def coherence(dictionary: Tensor) -> Tensor:
 
 @register(SDMModel)
 class SDM(VAE):
-    """A VAE whose latent is a dictionary times a code with one learnable variance per value."""
+    """A VAE whose latent is a dictionary times a code with a learned variance for each value."""
 
     config: SDMModel
 
@@ -67,19 +67,19 @@ class SDM(VAE):
         self.register_buffer("variance", torch.ones(config.code_size))
 
     def head(self, width: int) -> nn.Module:
-        """Return the layer of the posterior of `a`."""
+        """Return the layer from an encoder's features to the posterior of `a`."""
         return GaussianHead(width, self.code_size, LearnedVariance)
 
     def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
-        """Return codes (B, 1, k) with the mean variances of the training set."""
+        """Return codes (B, 1, k) drawn with the mean variances of the training set."""
         return noise.normal("slab", 1, self.code_size) * self.variance.sqrt()
 
     def output(self, z: Tensor) -> Tensor:
-        """Return the output of the decoder at D a."""
+        """Return the decoder's output at D a."""
         return super().output(z if self.config.dictionary == "identity" else z @ self.dictionary.T)
 
     def penalty(self, q: Encoded) -> Tensor:
-        """Return the weighted coherence."""
+        """Return the weighted coherence of the dictionary."""
         return (
             self.config.coherence * coherence(self.dictionary)
             if self.config.coherence
@@ -88,12 +88,12 @@ class SDM(VAE):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Return the atoms to unit norm."""
+        """Rescale the atoms to unit norm."""
         if self.config.dictionary == "learned":
             self.dictionary.div_(self.dictionary.norm(dim=0))
 
     def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> Sums:
-        """Add the variances gamma, for sampling."""
+        """Add the sums of gamma, for sampling from the prior."""
         assert isinstance(q, LearnedVariance)
         gamma = q.prior_log_variance.exp().sum(0)
         return super().statistics(batch, q, noise) | {
@@ -102,6 +102,6 @@ class SDM(VAE):
         }
 
     def maximise(self, total: Sums) -> None:
-        """Set the mean variances."""
+        """Set the mean variances of the prior."""
         super().maximise(total)
         self.variance.copy_(total["gamma"] / total["rows"])

@@ -1,4 +1,4 @@
-"""The decoder of a binary model, which decodes each distinct state once."""
+"""The decoder of a binary model. It decodes each distinct state once."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,11 +10,11 @@ from distvae.config import TVAEModel
 from distvae.models.nets import mlp
 from distvae.models.population import States
 
-CACHED = 2**18  # numbers of a layer's activations on the CPU that stay in its cache
+CACHED = 2**18  # activations of a layer that fit in the CPU's cache
 
 
 class Context(Protocol):
-    """The part of autograd's context that carries tensors from forward to backward."""
+    """The part of autograd's context that stores tensors for the backward pass."""
 
     saved_tensors: tuple[Tensor, ...]
 
@@ -35,11 +35,11 @@ class _KnownLinear(torch.autograd.Function):
 
 
 known_linear: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _KnownLinear.apply
-"""A linear layer (x, weight, bias) of which the output is known: only its gradient is computed."""
+"""A linear layer (x, weight, bias) with a precomputed output: only the gradient is computed."""
 
 
 class FromBits(nn.Module):
-    """A linear layer on states, which adds up the rows of its weights (H, K) at active bits."""
+    """A linear layer on states. It adds up the rows of its weights (H, K) at active bits."""
 
     def __init__(self, latent: int, width: int) -> None:
         super().__init__()
@@ -80,16 +80,16 @@ class StateDecoder(nn.Sequential):
 
     @property
     def hidden(self) -> list[nn.Linear | FromBits]:
-        """The linear layers before the last."""
+        """All linear layers except the last."""
         return self.linear[:-1]
 
     @property
     def passes_bits(self) -> bool:
-        """True while the hidden layers are the identity, so that the last one decodes bits."""
+        """True while all hidden layers are the identity, so that the last layer decodes bits."""
         return self.begins_linear and all(_is_identity(layer) for layer in self.hidden)
 
     def with_gradient(self, states: States, output: Tensor) -> Tensor:
-        """Return the output for states, of which the value is known, with its gradient."""
+        """Return the precomputed output for states, connected to autograd."""
         *inner, last = self
         if not isinstance(last, nn.Linear):
             again: Tensor = self(states)

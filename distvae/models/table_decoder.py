@@ -1,4 +1,4 @@
-"""Decode each distinct state of some rows once, by compiled loops and matrix products."""
+"""Decode each distinct state of a batch once, by compiled loops and matrix products."""
 
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -17,7 +17,7 @@ from distvae.models.table_kernels import Parts
 from distvae.models.truncated import NEAR
 from distvae.numerics.array_types import Floats
 
-FEW = 0.25  # share of active bits up to which adding up rows beats a matrix product
+FEW = 0.25  # share of active bits below which adding up rows beats a matrix product
 
 
 Weights = tuple[Tensor, Tensor]
@@ -28,23 +28,23 @@ class DecodedTable(NamedTuple):
     """Distinct states, decoded. Its arrays are overwritten when the next table is decoded."""
 
     words: Integers
-    """(U, W) the distinct states, then zeros up to a multiple."""
+    """(U, W) the distinct states, padded with zeros to a multiple of `MULTIPLE`."""
     place: Integers
-    """(B, S) the place of each state of each row in the table, -1 for those left out."""
+    """(B, S) the place of each state of each row in the table, -1 for states left out."""
     part: Parts
-    """(B, S) whether each state takes part (`truncated.LEFT_OUT` and so on)."""
+    """(B, S) whether each state takes part in training: `LEFT_OUT`, `NEAR` or `SAMPLED`."""
     few: bool
-    """Whether so few bits are active that rows of weights are added up, and not multiplied."""
+    """True if few bits are active, so that rows of weights are added up instead of multiplied."""
     weights: list[Weights]
-    """The layers that decoded them."""
+    """The weights that decoded the states, by layer."""
     hidden: list[Tensor]
-    """(U, K) the value of each hidden layer; nothing if it was not asked for."""
+    """(U, K) the values of each hidden layer; empty unless they were requested."""
     output: Tensor
-    """(U, D)"""
+    """(U, D) the decoder's output for each state."""
 
 
 class Layer:
-    """A linear layer of the decoder, and the function behind it."""
+    """A linear layer of the decoder, and the activation after it."""
 
     def __init__(self, linear: FromBits | nn.Linear, function: nn.Module | None) -> None:
         self.linear, self.function = linear, function
@@ -52,12 +52,12 @@ class Layer:
 
     @property
     def weights(self) -> Weights:
-        """The weight and the bias of this moment, without gradients."""
+        """The current weight and bias, without gradients."""
         weight, bias = self.linear.weight.detach(), self.linear.bias.detach()
         return (weight if isinstance(self.linear, FromBits) else weight.T), bias
 
     def apply_function(self, value: Tensor) -> None:
-        """Replace the values of the linear layer by those of the function behind it."""
+        """Apply the activation to the values of the linear layer, in place."""
         if isinstance(self.function, nn.Tanh):
             value.tanh_()
         elif isinstance(self.function, nn.Sigmoid):
@@ -68,7 +68,7 @@ class Layer:
             functional.leaky_relu_(value, self.slope)
 
     def pull_back(self, value: Tensor, gradient: Tensor) -> None:
-        """Turn the gradient by the function's value into that by the linear layer's."""
+        """Backpropagate through the activation, in place; `value` is the activation's result."""
         if isinstance(self.function, nn.Tanh):
             gradient.mul_(1 - value.square())
         elif isinstance(self.function, nn.Sigmoid):
@@ -78,28 +78,28 @@ class Layer:
 
 
 def _slope(function: nn.Module | None) -> float:
-    """Return the slope of a rectifier below zero, and 1 for other functions."""
+    """Return the slope of a rectifier below zero, or 1 for other activations."""
     if isinstance(function, nn.ReLU):
         return 0.0
     return function.negative_slope if isinstance(function, nn.LeakyReLU) else 1.0
 
 
 WeighedLayer = tuple[Layer, Weights]
-"""A layer, and its weights of this moment."""
+"""A layer, and its current weights."""
 
 
 class BinaryPrior(Protocol):
     """A model whose bits are independent under the prior."""
 
     pi: Tensor
-    """(H,) the probability of each active bit."""
+    """(H,) the prior probability that each bit is active."""
 
     def log_odds(self) -> Tensor:
-        """Return the log-odds (H,) of active bits."""
+        """Return the log-odds (H,) that bits are active."""
 
 
 class KnownOdds:
-    """The log-odds of active bits, computed when the probabilities are others than before."""
+    """The log-odds of active bits, recomputed only when the probabilities change."""
 
     def __init__(self) -> None:
         self.pi: Floats = np.empty(0)
@@ -116,7 +116,7 @@ class KnownOdds:
 
 
 class TableDecoder:
-    """Decodes the distinct states of some rows into memory that it uses again."""
+    """Decodes the distinct states of a batch into memory that is reused for the next batch."""
 
     def __init__(self, decoder: StateDecoder) -> None:
         self.decoder, self.scratch, self.odds = decoder, Scratch(), KnownOdds()
@@ -132,7 +132,7 @@ class TableDecoder:
     def __call__(
         self, words: Integers, part: Parts | None = None, with_hidden: bool = False
     ) -> DecodedTable:
-        """Decode the states of words (B, S, W) that take part."""
+        """Decode all states of words (B, S, W) except those with part `LEFT_OUT`."""
         if part is None:
             part = self.scratch.take("part", np.uint8, *words.shape[:2])
             part.fill(NEAR)
@@ -150,18 +150,20 @@ class TableDecoder:
         return DecodedTable(known, place, part, few, weights, kept, output)
 
     def _layers_of_now(self, with_hidden: bool) -> list[WeighedLayer]:
-        """Return the layers to compute, without hidden ones that pass bits on, unless asked for."""
+        """Return the layers to compute: all layers, or only the last layer if the hidden layers
+        pass bits on and their values are not requested.
+        """
         layers = self.layers
         if self.decoder.passes_bits and not with_hidden:
             layers = layers[-1:]
         weights = [layer.weights for layer in layers]
         rows, bias = weights[0]
-        weights[0] = rows.contiguous(), bias  # for the loop that adds up rows
+        weights[0] = rows.contiguous(), bias  # the loop that adds up rows needs contiguous rows
         return list(zip(layers, weights, strict=True))
 
     def _tabulate(self, words: Integers, part: Parts) -> tuple[Integers, Integers, bool]:
-        """Return the distinct states, the place of each state there, and whether few bits are
-        active.
+        """Return the table of distinct states, the place of each state in it, and whether few bits
+        are active.
         """
         rows, states, width = words.shape
         total = rows * states
@@ -175,21 +177,23 @@ class TableDecoder:
         return known[:size], place, active < FEW * count * self.latent
 
     def _layer_memory(self, layer: Layer, size: int, with_hidden: bool) -> Tensor:
-        """Return memory for a layer's values: of all states, or of a part of a hidden layer."""
+        """Return memory for a layer's values: for all states, or for one chunk if the values of a
+        hidden layer are not requested.
+        """
         i = self.layers.index(layer)
         is_last = i == len(self.layers) - 1
         rows = size if is_last or with_hidden else min(size, self.rows_in_cache)
         return self.take_tensor(f"layer {i}", rows, self.widths[i])
 
     def take_tensor(self, name: str, *shape: int) -> Tensor:
-        """Return memory of the type of the weights."""
+        """Return memory with the dtype of the weights."""
         dtype = _NUMPY[self.layers[0].linear.bias.dtype]
         return self.scratch.share(name, dtype, *shape).tensor
 
     def _decode(
         self, layers: list[WeighedLayer], words: Integers, values: list[Tensor], few: bool
     ) -> None:
-        """Fill the values of each layer for a part of the table."""
+        """Fill the values of each layer for a chunk of the table."""
         self._decode_bits(layers[0], words, values[0], few)
         for i, (layer, (weight, bias)) in enumerate(layers[1:]):
             torch.addmm(bias, values[i], weight, out=values[i + 1])
@@ -202,7 +206,7 @@ class TableDecoder:
         if few:
             slope = layer.slope
             table_kernels.add_rows(weight.numpy(), bias.numpy(), slope, words, value.numpy())
-            if slope == 1:  # the loop applied a rectifier, and no other function
+            if slope == 1:  # the loop applies rectifiers only
                 layer.apply_function(value)
             return
         torch.addmm(bias, self.bits(words), weight, out=value)
@@ -222,7 +226,7 @@ class TableDecoder:
         return prior
 
     def add_log_prior(self, table: DecodedTable, model: BinaryPrior, density: Floats) -> Floats:
-        """Add log p(z) to log p(x | z), (B, S), of states that all take part; return the sums."""
+        """Add log p(z) to log p(x | z), (B, S), in place; no state may be left out."""
         table_kernels.add_prior(self.log_prior(table, model), table.place, density)
         return density
 

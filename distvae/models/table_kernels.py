@@ -1,6 +1,6 @@
-"""Compiled loops over a table of distinct states: making it, decoding it, and its gradient.
+"""Compiled loops that build a table of distinct states, decode it, and compute its gradient.
 
-Part says what becomes of each state of a row: `LEFT_OUT`, `NEAR`, or `SAMPLED` (`truncated`).
+`part` is `LEFT_OUT`, `NEAR` or `SAMPLED` for each state of a row (see `truncated`).
 """
 
 import math
@@ -23,17 +23,18 @@ from distvae.numerics.array_types import Floats
 Parts = NDArray[np.uint8]
 BOUND, SAMPLED_WEIGHT, DENSITY, VALUES = range(4)
 FIGURES = 4
-"""The first sums over rows, which are numbers; vectors follow."""
+"""The number of scalar sums over rows, which come before the vectors."""
 
 
 @compiled
 def fill_table(
     words: Integers, part: Parts, slots: Slots, known: Integers, place: Integers
 ) -> tuple[int, int]:
-    """Fill a table with the distinct states of rows (B, S, W), and each state's place in it.
+    """Fill the table `known` with the distinct states of words (B, S, W), and `place` (B, S) with
+    the place of each state in the table.
 
-    The place of a state that is left out is -1. Slots must be empty. Return the number of distinct
-    states, and of their active bits.
+    The place of a left-out state is -1. Slots must be empty. Return the number of distinct states,
+    and the number of their active bits.
     """
     count, active, last = 0, 0, np.uint64(len(slots) - 1)
     for b in range(words.shape[0]):
@@ -57,7 +58,9 @@ def fill_table(
 
 @compiled
 def add_rows(rows: Floats, shift: Floats, slope: float, words: Integers, total: Floats) -> None:
-    """Fill (U, K) with a shift and the rows (H, K) at active bits; scale what is negative."""
+    """Fill `total` (U, K) with `shift` plus the `rows` (H, K) at active bits, and then apply a
+    rectifier with a slope for negative values.
+    """
     width, factor = rows.shape[1], rows.dtype.type(slope)
     for u in range(words.shape[0]):
         out = total[u]
@@ -76,7 +79,7 @@ def add_rows(rows: Floats, shift: Floats, slope: float, words: Integers, total: 
 
 @compiled
 def add_odds(odds: Floats, none: float, words: Integers, total: Floats) -> None:
-    """Fill (U,) with log p(z): that of no active bit, and the log-odds (H,) at active bits."""
+    """Fill `total` (U,) with log p(z): `none` = log p(0), plus the log-odds (H,) at active bits."""
     for u in range(words.shape[0]):
         out = none
         for w in range(words.shape[1]):
@@ -89,7 +92,7 @@ def add_odds(odds: Floats, none: float, words: Integers, total: Floats) -> None:
 
 @compiled
 def add_prior(prior: Floats, place: Integers, density: Floats) -> None:
-    """Add to densities (B, S) the log-prior (U,) of each state."""
+    """Add the log-prior (U,) of each state to log-densities (B, S), in place."""
     for b in range(place.shape[0]):
         for s in range(place.shape[1]):
             density[b, s] += prior[place[b, s]]
@@ -97,7 +100,7 @@ def add_prior(prior: Floats, place: Integers, density: Floats) -> None:
 
 @inlined
 def add_active(words: Integers, place: int, q: float, active: Floats) -> float:
-    """Add a state's weight to each of its active bits, and return the sum of what is added."""
+    """Add a state's weight to each of its active bits; return the sum of the additions."""
     added = 0.0
     for w in range(words.shape[1]):
         left = np.uint64(words[place, w])
@@ -118,12 +121,12 @@ def weigh(
 ) -> None:
     """Fill the weights (B, S) of states, given log p(x | z) (B, S) and log p(z) (U,).
 
-    The states are their places (B, S), their parts (B, S), and the words (U, W) of the table.
+    `states` has the places (B, S), the parts (B, S), and the words (U, W) of the table.
 
-    Set the sums over rows of the bound, of the weight of states that only take part because their
-    row is sampled, and of the expected density. Leave out what else is among the first `FIGURES`.
-    Add to the H after them the expected activity of each bit, and to the H + 1 after those the rows
-    by their active bits.
+    `sums` begins with `FIGURES` scalars. Three scalars are set to sums over rows: the bound, the
+    weight of states with part `SAMPLED`, and the expected log-density. The next H entries are
+    increased by the expected activity of each bit, and the last H + 1 entries by the number of rows
+    with 0 to H active bits.
     """
     place, part, words = states
     bits_in_state = (len(sums) - FIGURES) // 2
@@ -153,7 +156,7 @@ def weigh(
             if part[b, s] == SAMPLED:
                 sampled += q
             of_row += add_active(words, place[b, s], q, active)
-        bits = 0  # also for a diverged row, whose weights are no numbers
+        bits = 0  # also for a diverged row, whose weights are NaN
         if of_row > 0:
             bits = min(int(of_row + 0.5), len(active))
         counts[bits] += 1
@@ -164,10 +167,10 @@ def weigh(
 def number_heavy(
     place: Integers, weight: Floats, least: float, number: Integers, heavy: Integers
 ) -> int:
-    """Number the states of the table (U,) that weigh more than the least in any row, from 1.
+    """Number the states of the table that weigh more than `least` in any row, from 1.
 
-    Fill their places in the table, and return how many they are. Other states have the number 0,
-    and lighter weights become zero.
+    Fill `number` (U,), which is 0 for all other states, and `heavy` with the places of the numbered
+    states. Set weights up to `least` to zero. Return the number of numbered states.
     """
     number[:] = 0
     for b in range(place.shape[0]):
@@ -192,10 +195,10 @@ def add_errors(
     scale: float,
     total: Floats,
 ) -> None:
-    """Add to (N, D) the weighted errors of the means (N, D) of heavy states.
+    """Add to `total` (N, D) the weighted errors of the means (N, D) of heavy states.
 
-    The values are those of x, which of them were observed, and the means. With no rows in the
-    second all were. The states are their places, weights, and numbers among the heavy ones.
+    `values` has x, a mask of observed values (empty if all values were observed), and the means.
+    `states` has the places and weights (B, S), and the numbers (U,) of `number_heavy`.
     """
     (x, observed, mean), (place, weight, number) = values, states
     masked = len(observed) > 0
@@ -223,7 +226,9 @@ def scale_negative(slope: float, value: Floats, gradient: Floats) -> None:
 
 @compiled
 def scatter_rows(gradient: Floats, words: Integers, total: Floats) -> None:
-    """Fill (H, K) with the sum of the gradients (N, K) of states (N, W) where a bit is active."""
+    """Fill `total` (H, K): for each bit, the sum of the gradients (N, K) of the states (N, W) in
+    which the bit is active.
+    """
     total[:] = 0
     width = gradient.shape[1]
     for n in range(words.shape[0]):

@@ -1,4 +1,4 @@
-"""The posterior of a binary model, truncated to a set of states."""
+"""Truncated posteriors of binary models: exact on a set of states, zero elsewhere."""
 
 import math
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from distvae.models.population import States
 from distvae.numerics.noise import Noise
 
 LEFT_OUT, NEAR, SAMPLED = 0, 1, 2
-"""What becomes of a state in training: it is left out because it was improbable when its row was
-searched; it takes part; or it takes part although it was improbable, because its row is sampled to
-measure how much is left out of others.
+"""The part of a state in training. `LEFT_OUT`: the state was improbable when its row was searched.
+`NEAR`: the state takes part. `SAMPLED`: the state was improbable, but takes part because its row is
+sampled to measure how much weight training leaves out.
 """
 
 Decode = Callable[[Tensor], Tensor]
@@ -29,14 +29,13 @@ class KeptStates(NamedTuple):
     words: Tensor
     """(B, S, W)"""
     part: Tensor | None = None
-    """(B, S) whether each takes part in training; None if all do."""
+    """(B, S) the part of each state in training; None if all states take part."""
     empty: Tensor | None = None
-    """(B, S) the log-probability of no active bits under the prior of the present epoch, or minus
-    infinity for states left out. Only a search on a device makes this and the next, so that no step
-    has to.
+    """(B, S) log p(0) under the current prior, or minus infinity for left-out states. Only a search
+    on a GPU precomputes `empty` and `sampled`, which saves operations in each step.
     """
     sampled: Tensor | None = None
-    """(B, S) one for states that take part because their row is sampled, zero for others."""
+    """(B, S) 1 for states with part `SAMPLED`, 0 for all other states."""
 
     def of_rows(self, rows: slice | Tensor) -> "KeptStates":
         """Return the states of some of the rows."""
@@ -44,19 +43,19 @@ class KeptStates(NamedTuple):
         return KeptStates(self.words[rows], *others)
 
     def cloned(self) -> "KeptStates":
-        """Return the same in memory of their own."""
+        """Return a copy with its own memory."""
         others = (None if field is None else field.clone() for field in self[1:])
         return KeptStates(self.words.clone(), *others)
 
 
 def with_numbers(words: Tensor, part: Tensor, none: Tensor) -> KeptStates:
-    """Return states of which numbers say whether they take part, given log p of no active bits."""
+    """Return kept states with `empty` and `sampled` computed from `part` and `none` = log p(0)."""
     empty = none.expand(part.shape).masked_fill(part == LEFT_OUT, -torch.inf)
     return KeptStates(words, part, empty, (part == SAMPLED).to(none.dtype))
 
 
 def without_left_out(words: Tensor, part: Tensor) -> Tensor:
-    """Return states (B, S, W) with a state that takes part in place of those that are left out."""
+    """Replace each left-out state (B, S, W) by a state of the same row that takes part."""
     near = (part == NEAR).byte().argmax(1)
     taking_part = words[torch.arange(len(words), device=words.device), near]
     return words.where((part != LEFT_OUT).unsqueeze(-1), taking_part.unsqueeze(1))
@@ -64,32 +63,32 @@ def without_left_out(words: Tensor, part: Tensor) -> Tensor:
 
 @runtime_checkable
 class KeepsStates(Protocol):
-    """An E-step whose posteriors are truncated to states that it keeps for each row."""
+    """An E-step with truncated posteriors on states that it keeps for each row."""
 
     def kept_states(self, batch: Batch) -> KeptStates:
-        """Return the states of these rows, and which of them take part in training."""
+        """Return the kept states of a batch, and their parts in training."""
 
 
 @runtime_checkable
 class ShowsStates(KeepsStates, Protocol):
-    """Such an E-step that can be told what to show."""
+    """An E-step whose kept states can be overridden."""
 
     def show(self, states: KeptStates | None) -> None:
-        """Make `kept_states` return these states for any rows; None ends that."""
+        """Make `kept_states` return these states for any batch, until it is called with None."""
 
 
 @dataclass(frozen=True)
 class Truncated:
-    """q(z) proportional to p(x, z) on the kept states, zero elsewhere; no gradient passes it.
+    """q(z) proportional to p(x, z) on the kept states, zero elsewhere. It carries no gradient.
 
-    Rows share states. Each distinct state is in a table once, and rows refer to it by its place. It
-    is therefore decoded once, and its gradient is gathered once.
+    Rows share states. A table holds each distinct state once, and rows refer to states by their
+    places in the table. Each distinct state is therefore decoded once and differentiated once.
     """
 
     table: States
-    """(U, H) the distinct states, and a few more that no row refers to."""
+    """(U, H) the distinct states, then padding that no row refers to."""
     place: Tensor
-    """(B, S) the place in the table of each kept state of each row."""
+    """(B, S) the place of each kept state in the table."""
     output: Tensor
     """(U, D) the decoder's output for each state of the table."""
     log_likelihood: Tensor
@@ -101,18 +100,18 @@ class Truncated:
     mean: Decode
     """The mean of the likelihood, given the decoder's output."""
     part: Tensor | None = None
-    """(B, S) whether each state takes part in training; None if all do."""
+    """(B, S) the part of each state in training; None if all states take part."""
 
     @property
     def sampled_weight(self) -> Tensor:
-        """The weight of all states that take part because their row is sampled."""
+        """The total weight of states with part `SAMPLED`."""
         if self.part is None:
             return self.weight.new_zeros(())
         return self.weight.where(self.part == SAMPLED, 0).sum()
 
     @property
     def states(self) -> Tensor:
-        """(B, S, H), distinct in each row."""
+        """(B, S, H) the kept states. The states of a row are distinct."""
         return self.table.dense(self.log_prior.dtype)[self.place]
 
     @cached_property
@@ -122,7 +121,7 @@ class Truncated:
 
     @cached_property
     def weight(self) -> Tensor:
-        """(B, S) q."""
+        """(B, S) q(z)."""
         return self.log_joint.softmax(1)
 
     @cached_property
@@ -132,13 +131,13 @@ class Truncated:
 
     @property
     def best(self) -> Tensor:
-        """(B, H) the most probable of the kept states."""
+        """(B, H) the most probable kept state of each row."""
         return self.states[torch.arange(len(self.place)), self.log_joint.argmax(1)]
 
     def expect(self, f: Decode) -> Tensor:
-        """Return E_q[f(z)], (B, ...), with f computed once for each distinct state.
+        """Return E_q[f(z)], (B, ...), computing f once for each distinct state.
 
-        If f is the function that decoded the states, its values are known.
+        If f is `decode`, its values are already known.
         """
         if f == self.decode:
             value = self.mean(self.output)
@@ -151,7 +150,7 @@ class Truncated:
         return mean.reshape(len(mean), *value.shape[1:])
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """Return all kept states with q, or draws from them with equal weights."""
+        """Return all kept states with weights q, or draws from q with equal weights."""
         if draws == 0 or noise is None:
             return self.states, self.weight
         ladder = self.weight.cumsum(1)
@@ -160,7 +159,7 @@ class Truncated:
         return self.table.dense(ladder.dtype)[place], ladder.new_full(place.shape, 1 / draws)
 
     def log_ratio(self, z: Tensor) -> Tensor:
-        """Return log p(z) - log q(z), (B, S), at kept states; minus infinity at any other."""
+        """Return log p(z) - log q(z), (B, S), or minus infinity for states that are not kept."""
         same = (z[:, :, None] == self.states[:, None]).all(-1)
         ratio = self.log_prior - self.log_joint.log_softmax(1)
         return ratio[:, None].expand_as(same).masked_fill(~same, -torch.inf).amax(-1)

@@ -2,11 +2,12 @@
 
     z_h ~ Bern(pi_h),    x | z ~ N(mu(z; W), sigma^2 I)  or  Bern(sigmoid(mu(z; W)))
 
-There is no encoder: q(z | x_n) is the exact posterior restricted to a set of S binary states kept
-for the data point, and log sum_{z kept} p(x_n, z) bounds log p(x_n). W ascends that sum by its
-gradient, the q-weighted error; pi and sigma^2 have closed forms, taken once per epoch. With no
-hidden layer the model is binary sparse coding. A deep one may begin as that: `model.linear` has its
-hidden layers be the identity, which bits pass through a rectifier unchanged.
+There is no encoder. q(z | x_n) is the exact posterior restricted to S binary states that are kept
+for the data point, and log sum_{z kept} p(x_n, z) is a lower bound of log p(x_n). W follows the
+gradient of the bound, which is the q-weighted error; pi and sigma^2 have closed-form updates, once
+per epoch. Without a hidden layer the model is binary sparse coding. A deep model can begin as
+binary sparse coding: for the first `model.linear` steps its hidden layers are the identity, because
+bits pass through a rectifier unchanged.
 """
 
 import math
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from distvae.models.table_decoder import TableDecoder
 
 declare("sparsity", "active", "dead")
-MIN_PI = 1e-5  # the probability, at least, that a latent is active, or that it is not
-MIN_ACTIVE_ROWS = 0.999  # a latent that is active in fewer is dead: in less than one, to rounding
+MIN_PI = 1e-5  # pi is clamped to [MIN_PI, 1 - MIN_PI] for its log-odds
+MIN_ACTIVE_ROWS = 0.999  # a latent active in fewer rows is dead: in less than 1, up to rounding
 
 
 @register(TVAEModel)
@@ -48,8 +49,8 @@ class TVAE(nn.Module):
 
     pi: Tensor
     horizon: Tensor
-    """States take part in training whose log-joint is so close to the best of their row, in nats,
-    when the row is searched.
+    """The truncation threshold in nats. A state takes part in training if its log-joint is at most
+    this far below its row's best when the row is searched.
     """
 
     def __init__(self, config: TVAEModel, dims: int) -> None:
@@ -57,7 +58,7 @@ class TVAE(nn.Module):
         self.config, self.dims = config, dims
         self.decoder = StateDecoder(config, dims)
         self.learn: tuple[bool, bool] | None = None
-        """Whether the hidden layers and the last one have gradients."""
+        """Whether the hidden layers learn, and whether the last layer learns by gradients."""
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.register_buffer("pi", torch.full((config.latent,), 1 / config.latent))
         horizon = math.inf if config.horizon is None else config.horizon
@@ -65,11 +66,11 @@ class TVAE(nn.Module):
         self._table_decoders: dict[int, TableDecoder] = {}
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
-        """Set sigma^2 to its first value: the configured one, or that of the data."""
+        """Initialise sigma^2 to the configured variance, or to the variance of the data."""
         self.likelihood.start(self.config.variance, lambda: mean_variance(blocks))
 
     def prepare_from(self, facts: Facts) -> bool:
-        """Set sigma^2 as `prepare` does, from the recorded variances of the data."""
+        """Initialise sigma^2 as `prepare` does, from the recorded variances of the data."""
         recorded = facts.values.variance
         self.likelihood.start(self.config.variance, lambda: float(np.nanmean(recorded)))
         return True
@@ -84,7 +85,7 @@ class TVAE(nn.Module):
         return (noise.uniform("state", 1, self.code_size) < self.pi).float()
 
     def output(self, z: Tensor | States) -> Tensor:
-        """Return the likelihood's parameter."""
+        """Return the parameter of the likelihood."""
         output: Tensor = self.decoder(z)
         return output
 
@@ -104,14 +105,12 @@ class TVAE(nn.Module):
         return density.squeeze(-1)
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        """Return log p(x | z), (B, S), over the values that were observed."""
+        """Return log p(x | z), (B, S), over the observed values."""
         density: Tensor = self.likelihood(batch.x, self.output(z), batch.mask)
         return density
 
     def table_decoder(self) -> "TableDecoder | None":
-        """Return this thread's compiled decoder of states; None without numba, or on another
-        device.
-        """
+        """Return this thread's compiled decoder of states, or None without numba or on a GPU."""
         if not kernels(self.pi):
             return None
         thread = get_ident()
@@ -123,9 +122,9 @@ class TVAE(nn.Module):
 
     @torch.no_grad()
     def posterior(self, batch: Batch, words: Tensor, part: Tensor | None = None) -> Truncated:
-        """Return the posterior on the states of words (B, S, W), under the present parameters.
+        """Return the posterior on the states of words (B, S, W), under the current parameters.
 
-        States whose part is 0 have no weight.
+        States with part `LEFT_OUT` have no weight.
         """
         if part is not None:
             words = without_left_out(words, part)
@@ -138,8 +137,8 @@ class TVAE(nn.Module):
         return Truncated(table, place, output, density, prior, self.decode, mean, part)
 
     def _decode_distinct(self, words: Tensor) -> tuple[States, Tensor, Tensor, Tensor]:
-        """Return the distinct states of words (B, S, W), the place of each, and the output and log
-        p(z) of the distinct ones.
+        """Return the table of distinct states of words (B, S, W), places (B, S) in the table, and
+        the output and log p(z) of each state of the table.
         """
         if self.table_decoder() is None:
             distinct, place = tabulate(words)
@@ -147,7 +146,7 @@ class TVAE(nn.Module):
             return table, place, self.output(table), self.log_prior(table)
         from distvae.models.table_decoder import TableDecoder
 
-        decoder = TableDecoder(self.decoder)  # whose memory the posterior keeps
+        decoder = TableDecoder(self.decoder)  # not the shared one: the posterior keeps its memory
         decoded = decoder(words.contiguous().numpy())
         table = States(torch.from_numpy(decoded.words), self.code_size)
         prior = torch.from_numpy(decoder.log_prior(decoded, self))
@@ -155,11 +154,11 @@ class TVAE(nn.Module):
 
     @property
     def completes(self) -> bool:
-        """True if training takes the values that the model expects for missing ones."""
+        """True if training imputes missing values with their expectations."""
         return self.config.missing == "completed"
 
     def _explained(self, batch: Batch, q: Truncated) -> Batch:
-        """Return the values that training explains."""
+        """Return the batch, with missing values imputed if the model completes them."""
         if batch.mask is None or not self.completes:
             return batch
         return batch.completed(q.expect(self.decode))
@@ -175,14 +174,14 @@ class TVAE(nn.Module):
         return torch.from_numpy(decoder.add_log_prior(table, self, density))
 
     def bound(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
-        """Return the logarithm of the sum of p(x, z) over the kept states, (B,)."""
+        """Return log sum p(x, z) over the kept states, (B,)."""
         return q.log_joint.logsumexp(1)
 
     def objective(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """Return the bound, (B,), with the gradient of the q-weighted log-likelihood.
 
-        The gradient leaves out states whose weight is below the precision of numbers. With
-        completed values it is not that of the bound, which is of the observed ones.
+        The gradient leaves out states with a weight up to machine epsilon. With imputed values, the
+        gradient includes the imputed values, but the bound includes only the observed values.
         """
         bound = self.bound(batch, q, noise)
         if not torch.is_grad_enabled():
@@ -197,9 +196,9 @@ class TVAE(nn.Module):
         return bound + (pull - pull.detach())
 
     def at(self, step: float) -> None:
-        """Let the hidden layers learn once the decoder was linear for the configured steps.
+        """Keep the decoder linear for the first `model.linear` steps, then let all layers learn.
 
-        Meanwhile the last layer has no gradient if it is fitted in closed form.
+        In the linear phase the last layer has no gradient if it is fitted in closed form.
         """
         is_linear = step < (self.config.linear if self.config.hidden else math.inf)
         learn = not is_linear, not (is_linear and self.config.linear_fit == "closed_form")
@@ -210,13 +209,13 @@ class TVAE(nn.Module):
 
     @property
     def fits_in_closed_form(self) -> bool:
-        """True if the decoder is linear now, and is fitted once an epoch."""
+        """True while the decoder is linear and is fitted in closed form, once per epoch."""
         return self.learn is not None and not self.learn[1]
 
     def statistics(self, batch: Batch, q: Truncated, noise: Noise) -> Sums:
-        """Return the sums for pi and sigma^2, and the number of rows by their active latents."""
+        """Return the sums for pi and sigma^2, and a histogram of active latents per row."""
         code = q.code
-        # In a diverged run NaN becomes some integer here, until the run is refused.
+        # In a diverged run NaN becomes an arbitrary integer here; the run is refused soon after.
         active = code.sum(1).round().long().clamp(0, self.code_size)
         explained, density = self._explained(batch, q), q.log_likelihood
         if explained is not batch:
@@ -231,7 +230,7 @@ class TVAE(nn.Module):
         return sums
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
-        """Return the mean and the deciles of active latents, the number of dead ones, and sigma."""
+        """Return metrics of active latents, the number of dead latents, and sigma."""
         figures = {"active": float(self.pi.sum())} | _deciles(total["counts"])
         if "sampled_rows" in total:
             figures["left_out"] = weight_left_out(total)
@@ -241,8 +240,8 @@ class TVAE(nn.Module):
         return figures
 
     def maximise(self, total: Sums) -> None:
-        """Set pi to the mean activity, and sigma^2 to the mean squared error; before that the
-        weights, if they are fitted in closed form.
+        """Set pi to the mean activity, and sigma^2 to the mean squared error. First fit the weights
+        if they have a closed form.
         """
         self.pi.copy_(total["active"] / total["counts"].sum())
         if isinstance(self.likelihood, Gaussian) and "moments" in total:

@@ -3,8 +3,9 @@
 
     z ~ N(0, I),    x | z ~ likelihood(decoder(z)),    q(z | x) = N(mu(x), diag sigma^2(x))
 
-The speech papers' "VAE" is this with the Itakura-Saito likelihood. beta weighs the divergence in
-the objective alone; the bound that is reported has weight one, so that it is one.
+The "VAE" of the speech papers is this model with the Itakura-Saito likelihood. beta weighs the KL
+term only in the objective. The reported bound gives the KL term weight 1, so it is a valid lower
+bound.
 """
 
 from collections.abc import Iterable
@@ -37,13 +38,13 @@ class VAE(nn.Module):
         self.beta = config.beta
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
-        """Set sigma^2 to its first value: the configured one, or that of the data, or 1 for data
-        that do not vary.
+        """Initialise sigma^2 to the configured variance or the variance of the data; to 1 if the
+        data do not vary.
         """
         self.likelihood.start(self.config.variance, lambda: mean_variance(blocks) or 1.0)
 
     def prepare_from(self, facts: Facts) -> bool:
-        """Set sigma^2 as `prepare` does, from the recorded variances of the data."""
+        """Initialise sigma^2 as `prepare` does, from the recorded variances of the data."""
         recorded = facts.values.variance
         self.likelihood.start(self.config.variance, lambda: float(np.nanmean(recorded)) or 1.0)
         return True
@@ -58,7 +59,7 @@ class VAE(nn.Module):
         return GaussianHead(width, self.code_size)
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
-        """Return the posterior of transformed inputs, with its prior."""
+        """Return the posterior of transformed inputs, including its prior."""
         return encode(u)
 
     def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
@@ -66,7 +67,7 @@ class VAE(nn.Module):
         return noise.normal("slab", 1, self.code_size)
 
     def output(self, z: Tensor) -> Tensor:
-        """Return the likelihood's parameter."""
+        """Return the parameter of the likelihood."""
         output: Tensor = self.decoder(z)
         return output
 
@@ -80,23 +81,23 @@ class VAE(nn.Module):
         return density
 
     def bound(self, batch: Batch, q: Encoded, noise: Noise) -> Tensor:
-        """Return log p(x | z) at one draw, minus the divergence."""
+        """Return log p(x | z) at one draw, minus the KL divergence."""
         return self.log_likelihood(batch, q.points(1, noise)[0])[:, 0] - q.kl()
 
     def objective(self, batch: Batch, q: Encoded, noise: Noise) -> Tensor:
-        """Return the bound with the divergence weighted by beta, minus the penalty.
+        """Return the bound with the KL term weighted by beta, minus the penalty.
 
-        The likelihood is the mean over the configured number of draws.
+        The log-likelihood is averaged over `model.draws` draws.
         """
         fit = self.log_likelihood(batch, q.sample(self.config.draws, noise)).mean(-1)
         return fit - self.beta * q.kl() - self.penalty(q)
 
     def penalty(self, q: Encoded) -> Tensor:
-        """Return nats per row, (B,) or one for all, that are subtracted in the objective alone."""
+        """Return a penalty in nats, (B,) or a scalar, that is subtracted from the objective."""
         return torch.zeros(())
 
     def at(self, step: float) -> None:
-        """Set beta, which rises over its warm-up."""
+        """Set beta, which rises during its warm-up."""
         warm = self.config.beta_warmup
         beta = self.config.beta * min(1.0, step / warm if warm else 1.0)
         if beta != self.beta:  # an assignment to a module takes 20 us
@@ -104,11 +105,11 @@ class VAE(nn.Module):
 
     @property
     def is_warm(self) -> bool:
-        """True once all warm-ups have ended, and the objective stays the same."""
+        """True once all warm-ups have ended, so that the objective no longer changes."""
         return self.beta == self.config.beta
 
     def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> Sums:
-        """Return the divergence, and the sums for the likelihood's closed form."""
+        """Return the sum of the KL divergences, and the sums for the likelihood's update."""
         sums = {"kl": q.kl().sum()}
         if self.likelihood.learns:
             z, weight = q.points(1, noise)

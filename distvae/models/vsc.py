@@ -4,14 +4,14 @@
     z_j = s_j w_j,    s_j ~ Bern(alpha),    w_j ~ N(0, 1)
     q(z_j | x) = gamma_j N(mu_j, sigma_j^2) + (1 - gamma_j) delta_0
 
-Objective: gates relaxed to sigmoid(c (eta + gamma - 1)), eta uniform. The bound that is reported
-draws hard gates. `prior: fixed` is the reproduction's; its code raises c by 0.001 per epoch (its
-text: per iteration), ours keeps it. `prior: pseudo` is the paper's: a classifier softly selects one
-of a few learned pseudo-inputs, and the prior is the encoder's own spike-and-slab there; the share
-of active values is drawn to alpha by H KL(mean spike || alpha), per row as in the authors' code,
-outside the bound. As the selection looks at x, that objective bounds log p(x) only given the
-selection. Until `slab_warmup` ends, slabs are drawn towards N(0, 1), so that only spikes carry
-information.
+Objective: gates are relaxed to sigmoid(c (eta + gamma - 1)) with eta uniform. The reported bound
+draws hard gates. `prior: fixed` is the prior of the reproduction. Its code raises c by 0.001 per
+epoch (its text says per iteration); here c is constant. `prior: pseudo` is the prior of the paper:
+a classifier softly selects among a few learned pseudo-inputs, and the prior is the encoder's
+spike-and-slab at the selected pseudo-input. A penalty H KL(mean spike || alpha) pulls the share of
+active values to alpha. The penalty is per row, as in the authors' code, and not part of the bound.
+Because the selection depends on x, the objective bounds log p(x) only given the selection. Until
+`slab_warmup` ends, slabs are shrunk towards N(0, 1), so that spikes carry most information.
 """
 
 from dataclasses import replace
@@ -43,16 +43,16 @@ class Spikes(NamedTuple):
     alpha: float
     """The prior probability of a spike."""
     sharpness: float
-    """The slope of the relaxed gate."""
+    """The slope of the relaxed gates."""
     warmth: float
     """The share of information that slabs carry."""
     least: float
-    """The smallest probability of a spike; one minus it is the largest."""
+    """The smallest probability of a spike. The largest probability is 1 - `least`."""
 
 
 class SpikeAndSlabHead(nn.Module):
-    """From features to a spike and slab; log gamma = -relu(-f), so that gamma = 1 is reached and
-    not only neared.
+    """The layer from features to a spike and slab. With log gamma = -relu(-f), gamma can reach 1
+    exactly (before it is clamped to `SPIKE`).
     """
 
     def __init__(self, width: int, config: VSCModel) -> None:
@@ -61,11 +61,11 @@ class SpikeAndSlabHead(nn.Module):
         self.config = config
 
     def forward(self, features: Tensor) -> SpikeAndSlab:
-        """Return the posterior against the fixed prior."""
+        """Return the posterior with the fixed prior."""
         return self.split(self.linear(features))
 
     def split(self, output: Tensor) -> SpikeAndSlab:
-        """Return the posterior that the output of the linear layer says."""
+        """Return the posterior, given the output of the linear layer."""
         mean, log_variance, f = output.chunk(3, -1)
         gamma = nn.functional.relu(-f).neg().exp().clamp(*SPIKE)
         zero, alpha = torch.zeros_like(mean), torch.full_like(mean, self.config.alpha)
@@ -75,9 +75,7 @@ class SpikeAndSlabHead(nn.Module):
 
 
 class PseudoInputs(nn.Module):
-    """A few learned points of the encoder's input, and a classifier that softly selects one for
-    each row.
-    """
+    """Learned pseudo-inputs of the encoder, and a classifier that softly selects among them."""
 
     def __init__(self, count: int, dims: int) -> None:
         super().__init__()
@@ -85,7 +83,7 @@ class PseudoInputs(nn.Module):
         self.classifier = nn.Linear(dims, count)
 
     def forward(self, u: Tensor) -> Tensor:
-        """Return the selected pseudo-inputs (B, D)."""
+        """Return the selected pseudo-input of each row, (B, D)."""
         selected: Tensor = self.classifier(u).softmax(-1) @ self.points
         return selected
 
@@ -102,17 +100,19 @@ class VSC(VAE):
         self.warmth = 1.0
 
     def head(self, width: int) -> nn.Module:
-        """Return the layer of spikes and slabs."""
+        """Return the layer from an encoder's features to spikes and slabs."""
         return SpikeAndSlabHead(width, self.config)
 
     @property
     def spikes(self) -> Spikes:
-        """The settings of this moment, for gradients by hand."""
+        """The current settings of the spikes and slabs, for hand-written gradients."""
         config = self.config
         return Spikes(config.alpha, config.sharpness, self.warmth, SPIKE[0])
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
-        """Return the spike and slab, against alpha or that of the selected pseudo-input."""
+        """Return the posterior with the fixed prior, or with the prior at the selected
+        pseudo-input.
+        """
         q = self._warmed(encode(u))
         if self.pseudo is None:
             return q
@@ -126,8 +126,8 @@ class VSC(VAE):
         return replace(q, mean=self.warmth * q.mean, log_variance=self.warmth * q.log_variance)
 
     def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
-        """Return codes (B, 1, H) of spikes and slabs, from alpha or at a pseudo-input drawn for
-        each row.
+        """Return codes (B, 1, H) drawn from the fixed prior, or from the posterior at a random
+        pseudo-input for each row.
         """
         if self.pseudo is not None:
             choice = noise.bits("choice", 1)[:, 0].remainder(self.config.pseudo_inputs)
@@ -138,7 +138,7 @@ class VSC(VAE):
         return active * noise.normal("slab", 1, self.code_size)
 
     def penalty(self, q: Encoded) -> Tensor:
-        """Return the penalty that draws the pseudo-inputs' mean spike to alpha, (B,)."""
+        """Return the penalty (B,) that pulls the mean spike of the pseudo-inputs to alpha."""
         if self.pseudo is None:
             return super().penalty(q)
         assert isinstance(q, SpikeAndSlab)
@@ -155,5 +155,5 @@ class VSC(VAE):
 
     @property
     def is_warm(self) -> bool:
-        """True once all warm-ups have ended, and the objective stays the same."""
+        """True once all warm-ups have ended, so that the objective no longer changes."""
         return super().is_warm and self.warmth == 1

@@ -1,7 +1,7 @@
-"""Fix what decides the last digits of a result: libraries, threads, precision, processor.
+"""Fix the libraries, threads and precision, which decide the last digits of a result.
 
 The choice follows from settings and from the processor, never from timing. A training records its
-choice. A process that resumes it, or trains beside it, makes the same choice or says why it cannot.
+choice. A process that resumes or joins the training makes the same choice, or says why it cannot.
 """
 
 import os
@@ -21,12 +21,12 @@ from distvae.system.processors import processor_kind
 Library = Literal["blas", "onednn"]
 """The library that multiplies matrices on the CPU: torch's BLAS (MKL on x86), or oneDNN."""
 Products = Literal[Library, "tf32"]
-"""How matrices are multiplied: by a library of the CPU, or in TF32 on a GPU; "blas" stands for
-float32 there.
+"""How matrices are multiplied: by a library on the CPU, or in TF32 on a GPU. On a GPU, "blas" means
+float32.
 """
 PRECISIONS: dict[Products, str] = {"blas": "highest", "onednn": "medium", "tf32": "high"}
-"""Torch's names. "medium" allows products in bfloat16, for which torch asks oneDNN. A processor
-without bfloat16 computes them in float32 nevertheless.
+"""Torch's names for the precision. "medium" lets torch multiply with oneDNN in bfloat16. A
+processor without bfloat16 still multiplies in float32.
 """
 
 PRECISE = 1e-5  # relative error of a product in float32; in bfloat16 it is 2e-3
@@ -41,7 +41,7 @@ VARIABLES = re.compile(
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The way a training computes. Equal values give equal bits, for the same number of workers."""
+    """All that decides the bits of a training, for a given number of workers."""
 
     products: Products
     threads: int
@@ -53,7 +53,7 @@ class Arithmetic:
 
     @classmethod
     def of_process(cls, products: Products, threads: int, device: torch.device) -> "Arithmetic":
-        """Return how this process computes with such products and a number of threads."""
+        """Return the arithmetic of this process with the given products and threads."""
         variables = {}
         for name, value in sorted(os.environ.items()):
             if VARIABLES.fullmatch(name):
@@ -64,13 +64,13 @@ class Arithmetic:
 
     @classmethod
     def current(cls, device: torch.device) -> "Arithmetic":
-        """Return how torch computes at this moment."""
+        """Return the current arithmetic of torch."""
         precision = torch.get_float32_matmul_precision()
         products = next(name for name, value in PRECISIONS.items() if value == precision)
         return cls.of_process(products, torch.get_num_threads(), device)
 
     def apply(self) -> None:
-        """Make torch compute like this from now on."""
+        """Make torch use this arithmetic from now on."""
         torch.set_num_threads(self.threads)
         torch.set_float32_matmul_precision(PRECISIONS[self.products])
         if self.device != "cpu":
@@ -80,7 +80,7 @@ class Arithmetic:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Make torch compute like this within the block."""
+        """Make torch use this arithmetic within the `with` block."""
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
         self.apply()
         try:
@@ -95,7 +95,7 @@ class Arithmetic:
         return settings | {"processor": self.processor, **self.versions, **self.variables}
 
     def differences(self, recorded: Mapping[str, object]) -> list[str]:
-        """Return in words what differs from recorded facts."""
+        """Return a description of each difference from recorded facts."""
         present = self.facts()
         ignored = set()
         if self.device != "cpu" and recorded.get("device") == self.device:
@@ -112,8 +112,7 @@ class Arithmetic:
 def choose_library(setting: str, recorded: Mapping[str, object] | None = None) -> Library:
     """Return the library for matrix products.
 
-    This is the one that the setting names. For `auto` it is the recorded one, or else the one that
-    suits this CPU.
+    `auto` takes the recorded library, or else the library that suits this CPU.
     """
     wanted = (recorded or {}).get("products") if setting == "auto" else setting
     if wanted is None:
@@ -132,7 +131,7 @@ def suits_onednn(name: str) -> bool:
 
 @lru_cache
 def onednn_is_precise() -> bool:
-    """Return whether `apply` gets float32's precision from oneDNN on this processor."""
+    """Return whether oneDNN multiplies with float32's precision on this processor."""
     if not torch.backends.mkldnn.is_available():
         return False
     draws = torch.Generator().manual_seed(0)
@@ -156,7 +155,7 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 
 @lru_cache
 def processor_name() -> str:
-    """Return the kind of processor, and the instructions of it that torch uses."""
+    """Return the kind of processor, and the instruction set that torch uses."""
     return f"{processor_kind()} {torch.backends.cpu.get_cpu_capability()}"
 
 
@@ -177,7 +176,7 @@ def _version(package: str) -> str:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Make torch use this number of threads within the block."""
+    """Make torch use `count` threads within the `with` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -7,5 +7,5 @@ from numpy.typing import NDArray
 
 AnyArray: TypeAlias = NDArray[Any]
 Floats = NDArray[np.floating]
-"""Of any precision."""
+"""Floating-point arrays of any precision."""
 Doubles = NDArray[np.float64]

@@ -1,7 +1,7 @@
-"""Draws that are made once, for many rows or many purposes, and then handed out in parts.
+"""Random draws made for many rows or streams at once, and then handed out in parts.
 
-A draw is a function of seed, epoch, row and its place in a stream. What is drawn together therefore
-has the values that it has when drawn one by one, and costs a GPU a fraction of the operations.
+A draw is a function of seed, epoch, row and its place in a stream. Drawing many values at once
+therefore gives the same values as drawing them one by one, with far fewer operations on a GPU.
 """
 
 import math
@@ -20,10 +20,10 @@ Known: TypeAlias = dict[Draw, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Planned(Noise):
-    """The draws of rows, of which the first few of some streams are known."""
+    """The draws of some rows. The first words of some streams are precomputed."""
 
     known: Mapping[Stream, Tensor] = field(default_factory=dict)
-    """(B, n) by stream."""
+    """The precomputed words (B, n) of each stream."""
 
     def bits(self, stream: Stream, *shape: int) -> Tensor:
         """Return (B, *shape) independent uniform 64-bit words."""
@@ -34,7 +34,7 @@ class Planned(Noise):
 
 
 def draw_ahead(noise: Noise, counts: Mapping[Stream, int]) -> Planned:
-    """Draw so many words of each stream at once."""
+    """Draw `counts[stream]` words of each stream at once."""
     wanted = {stream: count for stream, count in counts.items() if count}
     if not wanted:
         return Planned(noise.seed, noise.epoch, noise.row)
@@ -50,14 +50,14 @@ def draw_ahead(noise: Noise, counts: Mapping[Stream, int]) -> Planned:
 
 @dataclass(frozen=True, slots=True)
 class Part(Asked):
-    """The draws of some rows of many, made for all of them when first asked for."""
+    """The draws of a slice of rows. The first request draws for all rows of `whole` at once."""
 
     whole: Noise
     first: int
     known: Known
 
     def find(self, wanted: Draw) -> Tensor:
-        """Return one of the draws."""
+        """Return a draw for the rows of this slice."""
         if wanted not in self.known:
             self.known[wanted] = draw(self.whole, wanted)
         return self.known[wanted][self.first : self.first + len(self.row)]

@@ -1,4 +1,4 @@
-"""Facts about the columns of a table: what is missing, ranges, means and variances."""
+"""Statistics of the columns of a table: missing values, ranges, means and variances."""
 
 import math
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from distvae.numerics.array_types import Doubles
 
 FLOOR = 1e-10
-"""Added to values before their logarithm is taken, as encoders do by default."""
+"""Added to values before the logarithm; the default `estep.floor` of encoders."""
 TOGETHER = 2**18
-"""Values that are looked at together, so that they stay in a processor's cache."""
+"""Values that are read at a time, so that they stay in the processor's cache."""
 
 Values = NDArray[np.float32]
 Counts = NDArray[np.int64]
 
 
 class MomentsRecord(TypedDict):
-    """Moments in JSON; null stands for a column of which nothing was observed."""
+    """Moments in JSON; null stands for a column without observed values."""
 
     count: list[int]
     mean: list[float | None]
@@ -40,17 +40,17 @@ class FactsRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Moments:
-    """Number of observed values of each column, their mean, and their variance over rows."""
+    """The number, mean and variance of the observed values of each column."""
 
     count: Counts
     mean: Doubles
-    """NaN where nothing was observed, like the variance."""
+    """NaN for columns without observed values; likewise for the variance."""
     variance: Doubles
 
     @classmethod
     def of(cls, block: Values) -> "Moments":
-        """Return the moments of some rows; NaN is missing."""
-        with np.errstate(invalid="ignore"):  # of columns without observed values
+        """Return the moments of some rows; NaN marks missing values."""
+        with np.errstate(invalid="ignore"):  # columns without observed values
             if not np.isnan(block).any():
                 count = np.full(block.shape[1], len(block))
                 mean = block.mean(0, dtype=np.float64)
@@ -63,7 +63,7 @@ class Moments:
             return cls(count, mean, np.einsum("ij,ij->j", deviation, deviation) / count)
 
     def __add__(self, other: "Moments") -> "Moments":
-        """Return the moments of the rows of both, by the formula of Chan, Golub and LeVeque."""
+        """Merge the moments of two sets of rows (Chan, Golub and LeVeque)."""
         count = self.count + other.count
         first, second = _zeroed(self), _zeroed(other)
         with np.errstate(invalid="ignore"):
@@ -75,19 +75,19 @@ class Moments:
         return Moments(count, mean, variance)
 
     def record(self) -> MomentsRecord:
-        """Return the moments as JSON has them."""
+        """Return the moments as JSON."""
         mean, variance = _none_for_nan(self.mean), _none_for_nan(self.variance)
         return {"count": self.count.tolist(), "mean": mean, "variance": variance}
 
     @classmethod
     def read(cls, record: MomentsRecord) -> "Moments":
-        """Return recorded moments."""
+        """Return the moments from JSON."""
         count = np.array(record["count"], np.int64)
         return cls(count, _doubles(record["mean"]), _doubles(record["variance"]))
 
 
 def _zeroed(moments: Moments) -> Moments:
-    """Return moments with zeros in the place of NaN."""
+    """Return moments with NaN replaced by zero."""
     mean, variance = np.nan_to_num(moments.mean), np.nan_to_num(moments.variance)
     return Moments(moments.count, mean, variance)
 
@@ -98,15 +98,16 @@ class Facts:
 
     rows: int
     low: Doubles
-    """The smallest observed value of each column, NaN if there is none; `high` likewise."""
+    """The smallest observed value of each column, or NaN if none was observed."""
     high: Doubles
+    """The largest observed value of each column, or NaN if none was observed."""
     values: Moments
     logarithms: Moments | None
-    """Moments of the logarithms of values plus `FLOOR`; None if a value is negative."""
+    """Moments of log(value + `FLOOR`); None if a value is negative."""
 
     @classmethod
     def of(cls, table: Values) -> "Facts":
-        """Return the facts about all rows of a table, of which there is one at least."""
+        """Return the statistics of a table with at least one row."""
         step = max(1, TOGETHER // table.shape[1])
         blocks = (table[first : first + step] for first in range(0, len(table), step))
         return add_facts([cls._of_block(block) for block in blocks])
@@ -122,16 +123,16 @@ class Facts:
 
     @property
     def missing(self) -> int:
-        """Return how many values are missing."""
+        """The number of missing values."""
         return self.rows * len(self.low) - int(self.values.count.sum())
 
     @property
     def range(self) -> tuple[float, float]:
-        """Return the smallest and the largest observed value, or NaN if none is observed."""
+        """The smallest and the largest observed value, or NaN if none was observed."""
         return float(np.fmin.reduce(self.low)), float(np.fmax.reduce(self.high))
 
     def __add__(self, other: "Facts") -> "Facts":
-        """Return the facts about the rows of both."""
+        """Merge the statistics of two sets of rows."""
         both = (self.logarithms, other.logarithms)
         return Facts(
             self.rows + other.rows,
@@ -142,7 +143,7 @@ class Facts:
         )
 
     def record(self) -> FactsRecord:
-        """Return the facts as JSON has them."""
+        """Return the statistics as JSON."""
         return {
             "rows": self.rows,
             "missing": self.missing,
@@ -154,7 +155,7 @@ class Facts:
 
     @classmethod
     def read(cls, record: FactsRecord) -> "Facts":
-        """Return recorded facts."""
+        """Return the statistics from JSON."""
         low, high = _doubles(record["low"]), _doubles(record["high"])
         logarithms = record["logarithms"]
         return cls(
@@ -167,7 +168,7 @@ class Facts:
 
 
 def add_facts(parts: Sequence[Facts]) -> Facts:
-    """Return the facts about the rows of all parts, added in their order."""
+    """Merge the statistics of all parts, in their order."""
     total = parts[0]
     for part in parts[1:]:
         total = total + part

@@ -1,4 +1,4 @@
-"""Random draws in buffers: a step is recorded once (CUDA graph) and replayed with new draws."""
+"""Random draws read from buffers, so that a CUDA graph can be replayed with new draws."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ Draw = tuple[Kind, Stream, tuple[int, ...]]
 
 
 def draw(noise: Noise, wanted: Draw) -> Tensor:
-    """Return one of the draws of some rows."""
+    """Make a draw for some rows."""
     kind, stream, shape = wanted
     values: Tensor = getattr(noise, kind)(stream, *shape)
     return values
@@ -22,10 +22,10 @@ def draw(noise: Noise, wanted: Draw) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Asked(Noise):
-    """Draws that another object is asked for."""
+    """Draws that a subclass provides by its method `find`."""
 
     def find(self, wanted: Draw) -> Tensor:
-        """Return one of the draws."""
+        """Return a draw."""
         raise NotImplementedError
 
     def bits(self, stream: Stream, *shape: int) -> Tensor:
@@ -43,23 +43,23 @@ class Asked(Noise):
 
 @dataclass(frozen=True, slots=True)
 class Watched(Asked):
-    """The draws of rows, with a note of each that is asked for."""
+    """The draws of rows. Each requested draw is noted in `asked`."""
 
     whole: Noise
     asked: dict[Draw, None] = field(default_factory=dict)
 
     def find(self, wanted: Draw) -> Tensor:
-        """Return one of the draws, and note it."""
+        """Return a draw, and note that it was requested."""
         self.asked[wanted] = None
         return draw(self.whole, wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class Given(Asked):
-    """Draws that are read from memory; no others can be asked for."""
+    """Draws that are read from buffers. Only the draws in `values` are available."""
 
     values: Mapping[Draw, Tensor]
 
     def find(self, wanted: Draw) -> Tensor:
-        """Return one of the draws."""
+        """Return a draw."""
         return self.values[wanted]

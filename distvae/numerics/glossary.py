@@ -1,4 +1,4 @@
-"""Definitions of figures, a sentence each. docs/measures.md says more, at each name."""
+"""One-sentence definitions of metrics. docs/measures.md explains each metric in full."""
 
 GLOSSARY = {
     "pesq_wb": (
@@ -62,9 +62,9 @@ GLOSSARY = {
     "dci_informativeness": "accuracy of DCI's forests; larger is better",
     "sap": "separated attribute predictability; larger is better",
 }
-"""Figures by name."""
+"""The definition of each metric, by name."""
 
 
 def meaning(name: str) -> str:
-    """Return what a figure means; '' if it is not known."""
+    """Return the definition of a metric, or '' if the metric is not known."""
     return GLOSSARY.get(name, "")

@@ -1,11 +1,11 @@
-"""Divide rows among workers so that their number does not change the schedule.
+"""Shard rows among workers so that the order of training does not depend on the number of workers.
 
-Rows are divided into L lanes, and lanes among workers, which hold the populations of their rows.
-Row r belongs to lane r % L, and lane l to holder l % size. Every batch of an epoch takes as many
-rows from each lane (the end of the epoch may be uneven), so workers are equally busy, and rows stay
-with their holder from epoch to epoch.
+Rows are divided into L lanes (strided shards): row r belongs to lane r % L. Lanes are divided among
+workers: worker l % size holds lane l, with the populations of its rows. Every batch takes the same
+number of rows from each lane, except at the end of an epoch. The workers are therefore equally
+busy, and each row stays with its worker from epoch to epoch.
 
-Many rows are divided into bands instead (`bands.py`).
+Large datasets are divided into bands instead (`bands.py`).
 """
 
 import math
@@ -19,7 +19,7 @@ from torch import Tensor
 from distvae.numerics.noise import order
 
 RowNumbers = NDArray[np.int64]
-"""Numbers of rows in their dataset."""
+"""Row numbers in a dataset."""
 MAX_LANES = 64
 
 
@@ -27,17 +27,17 @@ class Order(Protocol):
     """The order of rows in an epoch, as one worker sees it."""
 
     def rows(self, first: int, last: int) -> RowNumbers:
-        """Return the worker's rows among those at places `first` to `last` - 1 of all rows."""
+        """Return the worker's rows among places `first` to `last` - 1 of the epoch's order."""
 
 
 class Share(Protocol):
-    """The part that one worker has in every batch."""
+    """One worker's share of every batch."""
 
     def order(self, seed: int, epoch: int) -> Order:
         """Return the order of an epoch."""
 
     def select(self, rows: RowNumbers) -> RowNumbers:
-        """Return the worker's part of a batch of rows."""
+        """Return the worker's share of a batch of rows."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Lanes:
 
     @classmethod
     def of(cls, rows: int, batch: int) -> "Lanes":
-        """Return the lanes of some rows: as many as divide a batch evenly, and at most 64."""
+        """Divide rows into gcd(batch, 64) lanes, so that each batch is divided evenly."""
         return cls(rows, math.gcd(batch, MAX_LANES))
 
     def schedule(self, seed: int, epoch: int) -> RowNumbers:
-        """Return all rows in the order of an epoch, which takes one row of each lane in turn."""
+        """Return all rows in the order of an epoch, one row from each lane in turn."""
         depth = -(-self.rows // self.count)
         table = np.full((depth, self.count), -1)
         for lane in range(self.count):
@@ -63,13 +63,13 @@ class Lanes:
         return table[table >= 0]
 
     def held(self, rank: int = 0, size: int = 1) -> "HeldRows":
-        """Return the rows of one of `size` holders."""
+        """Return the rows of worker `rank` of `size`."""
         return HeldRows(self, rank, size)
 
 
 @dataclass(frozen=True)
 class HeldRows:
-    """The rows of one of several holders, in rising order."""
+    """The rows of one worker, in ascending order."""
 
     lanes: Lanes
     rank: int
@@ -84,18 +84,18 @@ class HeldRows:
         return len(range(self.rank, self.lanes.count, self.size))
 
     def part(self, places: slice) -> RowNumbers:
-        """Return those at some places among all rows that are held."""
+        """Return a slice of the rows that are held."""
         chosen = range(len(self))[places]
         numbers = np.arange(chosen.start, chosen.stop, chosen.step)
         turns, lanes = np.divmod(numbers, max(self._held_lanes, 1))
         return np.asarray(turns * self.lanes.count + lanes * self.size + self.rank)
 
     def contains(self, rows: RowNumbers) -> NDArray[np.bool_]:
-        """Return for each of some rows whether it is held."""
+        """Return for each row whether it is held."""
         return np.asarray(rows % self.lanes.count % self.size == self.rank)
 
     def select(self, rows: RowNumbers) -> RowNumbers:
-        """Return those of some rows that are held."""
+        """Return the rows of a batch that are held."""
         return rows if self.size == 1 else rows[self.contains(rows)]
 
     def index(self, rows: Tensor) -> Tensor:
@@ -107,32 +107,32 @@ class HeldRows:
         return turn * self._held_lanes + (lane - self.rank).div(self.size, rounding_mode="floor")
 
     def overlaps(self, other: "HeldRows") -> bool:
-        """Return whether another holder of the same rows may have any of these."""
+        """Return whether another holder may have some of the same rows."""
         if self.lanes != other.lanes:
             return True
         lanes, others = (range(held.rank, held.lanes.count, held.size) for held in (self, other))
         return not set(lanes).isdisjoint(others)
 
     def order(self, seed: int, epoch: int) -> Order:
-        """Return the order of an epoch, in which every batch has as many rows of each lane."""
+        """Return the order of an epoch, in which every batch has equally many rows per lane."""
         return HeldInList(self.lanes.schedule(seed, epoch), self)
 
 
 @dataclass(frozen=True)
 class HeldInList:
-    """The rows of a holder in the order of an epoch, which is a list of all rows."""
+    """The held rows of one worker in the order of an epoch, which is stored as a list."""
 
     whole: RowNumbers
     held: HeldRows
 
     def rows(self, first: int, last: int) -> RowNumbers:
-        """Return the holder's rows among those at these places."""
+        """Return the worker's rows among places `first` to `last` - 1 of the epoch's order."""
         return self.held.select(self.whole[first:last])
 
 
 @dataclass(frozen=True)
 class FreeRows:
-    """The part of one of several workers in batches of rows that nobody holds."""
+    """One worker's share of batches whose rows no worker holds."""
 
     count: int
     batch: int
@@ -144,19 +144,19 @@ class FreeRows:
         return FreeInList(order(seed, epoch, self.count), self)
 
     def select(self, rows: RowNumbers) -> RowNumbers:
-        """Return the worker's part of a batch: those at every `size`-th place."""
+        """Return every `size`-th row of a batch."""
         return rows[self.rank :: self.size]
 
 
 @dataclass(frozen=True)
 class FreeInList:
-    """The rows of a worker in the order of an epoch, which is a list of all rows."""
+    """The rows of one worker in the order of an epoch, if no worker holds rows."""
 
     whole: RowNumbers
     free: FreeRows
 
     def rows(self, first: int, last: int) -> RowNumbers:
-        """Return the worker's part of each batch among the rows at these places."""
+        """Return the worker's rows among places `first` to `last` - 1 of the epoch's order."""
         free, rows = self.free, self.whole[first:last]
         if free.size == 1:
             return rows
@@ -165,7 +165,7 @@ class FreeInList:
 
 
 def find_in_order(rows: RowNumbers, wanted: RowNumbers) -> slice | None:
-    """Return where the wanted rows are among others, if they follow each other there."""
+    """Return the slice of `rows` that equals `wanted`, or None if there is no such slice."""
     count = len(wanted)
     if count == 0:
         return None

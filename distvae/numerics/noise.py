@@ -1,6 +1,6 @@
-"""Counter-based randomness: every draw is a function of (seed, epoch, row) and nothing else.
+"""Counter-based randomness: every draw depends only on seed, epoch, row and place in a stream.
 
-Block size, order of batches and number of processes therefore change no draw.
+The block size, the order of batches and the number of processes therefore change no draw.
 """
 
 import math
@@ -14,17 +14,17 @@ from torch import Tensor
 
 Stream = Literal["slab", "spike", "order", "choice", "state", "parent", "child", "sample"]
 STREAMS = {name: i for i, name in enumerate(get_args(Stream), 1)}
-VALIDATION = -1  # stands for an epoch: validation uses the same draws every time
-EVALUATION = -2  # stands for an epoch in encoding, sampling and resynthesis
-RESTORATION = -1000  # and the numbers below stand for an epoch each, in the draws of a restoration
-SHORT = 65536  # draws of a row whose counters are kept
+VALIDATION = -1  # the epoch number of validation, which uses the same draws every time
+EVALUATION = -2  # the epoch number of encoding, sampling and resynthesis
+RESTORATION = -1000  # the first of the epoch numbers of a restoration, which count down
+SHORT = 65536  # the longest sequence of counters that is cached
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX = (-4658895280553007687, -7723592293110705685)  # SplitMix64's finaliser
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Shift right logically. Torch only has the arithmetic shift for signed integers."""
+    """Shift right logically. Torch has only the arithmetic shift for signed integers."""
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
@@ -47,9 +47,9 @@ def _key(*words: int) -> int:
 
 
 def weyl_sequence(count: int, device: torch.device) -> Tensor:
-    """Return the multiples of SplitMix64's odd constant, which count the draws of a row.
+    """Return the first multiples of SplitMix64's odd constant: the counters of a row's draws.
 
-    Short ones are made once and shared: nobody may change them.
+    Short sequences are cached and shared, so callers must not modify the result.
     """
     make = _short_sequence if count <= SHORT else _sequence
     return make(count, device)
@@ -72,11 +72,11 @@ class Noise:
     """(B,) the index of each row in its dataset."""
 
     def part(self, rows: slice) -> "Noise":
-        """Return the draws of consecutive rows."""
+        """Return the draws of a slice of the rows."""
         return Noise(self.seed, self.epoch, self.row[rows])
 
     def seeds(self, stream: Stream) -> Tensor:
-        """Return (B,) the number of each row that is mixed to where its random words begin."""
+        """Return (B,) the seed of each row for a stream, before mixing."""
         return self.row.long() + _key(self.seed, self.epoch, STREAMS[stream])
 
     def bits(self, stream: Stream, *shape: int) -> Tensor:
@@ -106,15 +106,15 @@ def unit(words: Tensor) -> Tensor:
 
 
 def _middle(word: Tensor) -> Tensor:
-    """Map a 23-bit word to the middle of its cell in (0, 1): exact in float32, never 0 or 1."""
+    """Map a 23-bit word to the middle of its cell in (0, 1). Exact in float32, never 0 or 1."""
     return word.float().add_(0.5).mul_(2.0**-23)
 
 
 def row_keys(x: Tensor) -> Tensor:
-    """Return a number for each row of float32 values, (B,), that depends on these values alone.
+    """Return a hash (B,) of the float32 values of each row.
 
-    With it in the place of a row's number, draws do not depend on where the row stands. Zeros of
-    either sign are one value, and so is NaN, whatever its bits.
+    Used in place of row numbers, it makes draws independent of the order of rows. Both signs of
+    zero hash alike, and so do all NaNs.
     """
     values = torch.where(x.isnan(), math.nan, x + 0.0)
     bits = values.contiguous().view(torch.int32).long()
@@ -122,11 +122,11 @@ def row_keys(x: Tensor) -> Tensor:
 
 
 def order_key(seed: int, epoch: int) -> int:
-    """Return the key of an order of rows that is computed place by place."""
+    """Return the key of an epoch's order of rows, for orders that are computed place by place."""
     return _key(seed, epoch, STREAMS["order"])
 
 
 def order(seed: int, epoch: int, rows: int, *lane: int) -> np.ndarray:
-    """Return the order of rows in an epoch, or of the rows of a lane: a permutation."""
+    """Return the order of the rows of a dataset or a lane in an epoch: a permutation."""
     words = [seed, epoch % 2**64, STREAMS["order"], *lane]
     return np.random.default_rng(np.random.SeedSequence(words)).permutation(rows)

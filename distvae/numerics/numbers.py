@@ -1,40 +1,38 @@
-"""Numbers in words: enough digits to tell runs apart, and no more."""
+"""Format numbers for people, with just enough digits to tell runs apart."""
 
 import math
 
 
 def decimals(value: float) -> int:
-    """Return the number of decimals to print of a figure."""
+    """Return the number of decimals to print."""
     if value == 0:
         return 4
     return max(1, 3 - math.floor(math.log10(abs(value))))
 
 
 def shown(value: float) -> str:
-    """Format a figure: whole numbers whole, others with four digits or one decimal.
+    """Format a number: integers without decimals, fractions with four digits or one decimal.
 
     Very small and very large values are written as powers of ten.
     """
     if not math.isfinite(value):
         return str(value)
     if value == int(value) and abs(value) < 1e9:
-        return f"{value + 0.0:.0f}"  # of minus zero, zero
+        return f"{value + 0.0:.0f}"  # turns minus zero into zero
     if 1e-3 <= abs(value) < 1e9:
         return f"{value:.{decimals(value)}f}"
     return f"{value:.4g}"
 
 
 def in_column(value: float) -> str:
-    """Format a figure with three decimals, as others below and above it, unless it is so small that
-    they say nothing.
-    """
+    """Format a number for a table column: three decimals, or three digits if it is below 0.1."""
     return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
 
 
 def with_spread(mean: float, spread: float | None) -> str:
     """Format a mean and its standard deviation with the same decimals.
 
-    A spread that would round to zero gets one significant digit.
+    A standard deviation that would round to zero gets one significant digit.
     """
     if spread is None:
         return shown(mean)
@@ -45,7 +43,7 @@ def with_spread(mean: float, spread: float | None) -> str:
 
 
 def setting(value: object) -> str:
-    """Format a value of the configuration."""
+    """Format the value of a setting."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -71,5 +69,5 @@ def counted(count: int, noun: str) -> str:
 
 
 def capitalise(text: str) -> str:
-    """Write the first letter as a capital."""
+    """Capitalise the first letter."""
     return text[0].upper() + text[1:]

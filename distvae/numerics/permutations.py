@@ -1,9 +1,11 @@
-"""Permutations that are computed place by place, in memory that does not depend on their length.
+"""Keyed permutations that are computed place by place, in constant memory.
 
-A number below n is a pair of digits, each of about the square root of n. A Feistel network adds to
-each digit in turn a keyed hash of the other, modulo its base, which can be undone. The pairs are a
-few more than n: what falls outside goes through the network again until it falls inside (cycle
-walking; Black and Rogaway 2002). Only integers are used, so all machines get the same result.
+A number below n is written as a high and a low digit, whose bases are about the square root of n.
+The rounds of a Feistel network alternately add a keyed hash of the low digit to the high digit, and
+a keyed hash of the high digit to the low digit, modulo the base of the changed digit. Each round is
+invertible. There are slightly more than n pairs of digits. A result of n or more goes through the
+network again until it is below n (cycle walking; Black and Rogaway 2002). Only integers are used,
+so all machines get the same result.
 """
 
 import math
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
 ROUNDS, OF_FEW = 6, 32
-"""Times that digits are changed, and for few numbers, whose permutations would not be equally
-likely otherwise.
+"""Rounds of the network for long and for short permutations. Short permutations need more rounds to
+be equally likely.
 """
 FEW = 256
+"""The length below which a permutation is short."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -35,15 +38,15 @@ def mix_words(words: Words) -> Words:
 
 
 def derived_keys(key: int, numbers: Numbers) -> Words:
-    """Return a key for each of some numbers, from one key: words of SplitMix64's sequence."""
+    """Derive a key for each number from one key, by SplitMix64's sequence."""
     return mix_words(np.uint64(key % 2**64) + (numbers.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
 
 
 class Permutations:
-    """One permutation for each of some keys, of 0 to n - 1 for its own n.
+    """A permutation of 0 to n - 1 for each key, with its own length n.
 
-    It depends on the key, on n, and on `longest`, which is little more than any n, and the largest
-    of them unless it is given.
+    A permutation depends on its key, on n, and on `longest`. `longest` is the largest n by default;
+    it should not be much larger.
     """
 
     def __init__(self, keys: Words, lengths: Numbers, longest: int | None = None) -> None:
@@ -56,12 +59,11 @@ class Permutations:
         rounds = OF_FEW if longest < FEW else ROUNDS
         counters = np.arange(1, rounds + 1, dtype=np.uint64)[:, None] * _GOLDEN
         self.round_keys = mix_words(keys + counters)
-        """(rounds, keys) what is added to a digit before it is hashed."""
+        """(rounds, keys) added to a digit before it is hashed."""
 
     def at(self, first: int, last: int) -> Numbers:
-        """Return (last - first, keys): what the permutations have at these places.
-
-        Behind its end a permutation has what it has at its last place.
+        """Return (last - first, keys) the values of the permutations at places `first` to
+        `last` - 1. Beyond its end, a permutation repeats its last value.
         """
         places = np.arange(first, last, dtype=np.uint64)[:, None]
         found = self._encrypt(np.minimum(places, self.lengths - np.uint64(1)), slice(None))
@@ -73,7 +75,7 @@ class Permutations:
         return found.astype(np.int64)
 
     def _encrypt(self, numbers: Words, keys: slice | NDArray[np.intp]) -> Words:
-        """Return where numbers go, each by the permutation of pairs that belongs to its key."""
+        """Map numbers by the Feistel networks of their keys."""
         low = self.bases[1]
         digits = [numbers // low, numbers % low]
         for place, round_keys in enumerate(self.round_keys[:, keys]):

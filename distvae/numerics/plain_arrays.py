@@ -1,4 +1,4 @@
-"""Tensors and masked arrays as plain arrays of NumPy."""
+"""Convert tensors and masked arrays to plain NumPy arrays."""
 
 from typing import TypeVar
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def plain_array(array: T) -> T | AnyArray:
-    """Return a tensor or a masked array as a plain array; anything else as it is.
+    """Return a tensor or a masked array as a plain array, and any other value unchanged.
 
-    NumPy has no bfloat16, so such a tensor becomes float32.
+    A bfloat16 tensor becomes float32, because NumPy has no bfloat16.
     """
     if isinstance(array, Tensor):
         tensor = array.float() if array.dtype == torch.bfloat16 else array
@@ -24,9 +24,9 @@ def plain_array(array: T) -> T | AnyArray:
 
 
 def without_mask(array: T) -> T | AnyArray:
-    """Return a masked array as a plain one, in which NaN stands for a masked value.
+    """Return a masked array as a plain array with NaN for masked values.
 
-    Anything else is returned as it is, and an array of other than numbers without its mask.
+    A masked array that is not numeric only loses its mask. Any other value is returned unchanged.
     """
     if not isinstance(array, np.ma.MaskedArray):
         return array

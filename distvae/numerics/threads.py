@@ -1,7 +1,7 @@
-"""Rows that are computed side by side, on as many threads as torch may use.
+"""Compute shards of rows in parallel threads.
 
-Torch's own threads share one operator at a time. These share whole computations, whose loops
-between the operators then run side by side too. That pays where the parts take milliseconds.
+Torch parallelises one operator at a time. These threads run whole computations in parallel,
+including the loops between operators. That pays if each shard takes milliseconds.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,18 @@ import torch
 T = TypeVar("T")
 
 MIN_ROWS = 128
-"""The fewest rows for which a thread pays."""
+"""The fewest rows for which another thread pays."""
 
 
 def in_parts(rows: int, compute: Callable[[slice], T]) -> list[T]:
-    """Return what is computed for consecutive parts of some rows, each on a thread."""
+    """Return the results of `compute` on consecutive slices of the rows, one thread per slice."""
     threads = torch.get_num_threads()
     count = max(1, min(threads, rows // MIN_ROWS))
     parts = [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
     if count == 1:
         return [compute(parts[0])]
     pool = _pool(threads)
-    torch.set_num_threads(1)  # of each part: the library of products counts for all of them
+    torch.set_num_threads(1)  # set here too: the BLAS library has one setting for all threads
     try:
         return list(pool.map(compute, parts))
     finally:

@@ -1,5 +1,5 @@
-"""Calls to the operating system, each with a fallback where the system lacks it.
+"""Calls to the operating system, with fallbacks for systems that lack a call.
 
-Linux has the most: files of the kernel in `/proc`, memory without a name, handles of processes.
-macOS has none of these. No other part of the package asks for them directly.
+Linux, for example, describes memory and processors in `/proc`; macOS does not. No other part of the
+package uses these interfaces directly.
 """

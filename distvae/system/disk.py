@@ -1,4 +1,4 @@
-"""Space on a disk, and locks on files. The system releases a lock however its process ends."""
+"""Disk space, and file locks. The system releases a lock when its process ends, in any way."""
 
 import errno
 import fcntl
@@ -10,10 +10,10 @@ UNABLE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 def reserve_space(file: int, length: int) -> None:
-    """Make a file so long, and reserve its space on the disk where the system can.
+    """Set the length of a file, and reserve its disk space if the system can.
 
-    A process that maps a file is killed if the disk is full later. Raise OSError if the disk has
-    no room, before anything fills it. Some file systems do not tell their size.
+    Without a reservation, a process that maps the file is killed if the disk fills up later. Raise
+    OSError if the disk has too little space. Some file systems do not report their size.
     """
     disk = os.fstatvfs(file)
     if disk.f_blocks and length > disk.f_bavail * disk.f_frsize:
@@ -28,12 +28,12 @@ def reserve_space(file: int, length: int) -> None:
 
 
 def lock(file: int, *, shared: bool = False) -> None:
-    """Wait for the lock of a file, alone or with others that share it."""
+    """Wait for an exclusive lock of a file, or for a shared lock."""
     fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
 def is_locked(file: int) -> bool:
-    """Return whether another process holds the lock of a file. If none does, this one does then."""
+    """Return whether another process holds the lock of a file. If not, this process takes it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,15 +1,15 @@
-"""The files in which Linux tells about itself. Elsewhere there are none."""
+"""Read the files in which the Linux kernel describes the machine. Other systems lack them."""
 
 from pathlib import Path
 
 PROC = Path("/proc")
-"""Facts about the machine and its processes."""
+"""The folder of files about the machine and its processes."""
 CGROUP = Path("/sys/fs/cgroup")
-"""The limits of a container."""
+"""The folder of files about a container's limits."""
 
 
 def read(file: Path) -> str:
-    """Return the text of a file of the kernel, or nothing if the system has no such file."""
+    """Return the text of a kernel file, or '' if the system has no such file."""
     try:
         return file.read_text()
     except OSError:
@@ -17,12 +17,12 @@ def read(file: Path) -> str:
 
 
 def read_fields(file: Path, separator: str = ":") -> dict[str, str]:
-    """Return the values of lines such as `key: value`."""
+    """Return the fields of a file with lines like `key: value`."""
     pairs = (line.partition(separator) for line in read(file).splitlines())
     return {key.strip(): value.strip() for key, colon, value in pairs if colon}
 
 
 def read_number(file: Path) -> int | None:
-    """Return the number in a file, or None if it holds none."""
+    """Return the number in a file, or None if the file has no number."""
     text = read(file).strip()
     return int(text) if text.isdigit() else None

@@ -1,4 +1,4 @@
-"""The loopback address: connections between the workers of one machine, and free ports."""
+"""Loopback connections between the workers of one machine, and free ports."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ def stay_on_loopback() -> None:
 
 
 def is_free(port: int, host: str = HOST) -> bool:
-    """Return whether nothing listens on a port of an address; '' stands for all addresses."""
+    """Return whether a port of an address is free; '' stands for all addresses."""
     with closing(socket.socket()) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""Memory: how much is free, how much this process has held."""
+"""The free memory of the machine or container, and the peak memory of this process."""
 
 import os
 import sys
@@ -14,22 +14,22 @@ CGROUPS = (
         "total_{}_file",
     ),
 )
-"""Files with a container's limit, its use and what that is made of, and the names there of cached
-files, in versions 2 and 1 of the kernel's control groups.
+"""For versions 2 and 1 of control groups: the files with a container's limit, its usage and the
+details of its usage, and the name of the field for cached files in the details.
 """
 
 
 def available_memory() -> int:
-    """Return the bytes that are free on the machine, or in the container if that is less.
+    """Return the free bytes of the machine, or of the container if it has fewer.
 
-    Return the machine's whole memory where the system does not say what is free.
+    Return the total memory of the machine if the system does not report its free memory.
     """
     found = [_free_on_machine(), *(_free_in_container(*files) for files in CGROUPS)]
     return min((value for value in found if value is not None), default=_whole_memory())
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has held."""
+    """Return the peak memory of this process, in bytes."""
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
@@ -46,7 +46,7 @@ def _free_on_machine() -> int | None:
 
 
 def _free_in_container(limit: str, used: str, parts: str, cached: str) -> int | None:
-    """Return what a container may still use. Cached files do not count: the kernel drops them."""
+    """Return the free bytes of a container. Cached files count as free, as they can be dropped."""
     limit_bytes = kernel.read_number(kernel.CGROUP / limit)
     used_bytes = kernel.read_number(kernel.CGROUP / used)
     if limit_bytes is None or used_bytes is None:

@@ -14,7 +14,7 @@ def available_cores() -> int:
 
 
 def processor_kind() -> str:
-    """Return vendor, family and model, or the system's name for a processor without these."""
+    """Return the vendor, family and model of the processor, or else the system's name for it."""
     first = kernel.read(kernel.PROC / "cpuinfo").partition("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     fields = {key.strip(): value.strip() for key, _, value in pairs}

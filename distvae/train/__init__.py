@@ -1,5 +1,4 @@
-"""The training loop and the run folder it writes.
+"""The training loop, and the run folder that it writes.
 
-`distvae.train("mnist-vae", data)` trains a model. `help(distvae.interactive.train)` names its
-parameters.
+`distvae.train("mnist-vae", data)` trains a model; see `help(distvae.interactive.train)`.
 """

@@ -1,4 +1,4 @@
-"""Torch's Adam along the gradients of all workers."""
+"""Torch's Adam on the summed gradients of all workers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,17 +9,17 @@ from distvae.train.team import Team
 
 
 class Adam:
-    """Every parameter counts its own steps, so that one that learns late is not behind."""
+    """Adam with a step counter per parameter, so that parameters may start to learn later."""
 
     def __init__(
         self, parameters: Sequence[nn.Parameter], team: Team, clip: float | None = None
     ) -> None:
         self.parameters, self.team, self.clip = list(parameters), team, clip
         self.rate: float | Tensor = 0.0
-        """A number, or a scalar where the parameters are."""
+        """The learning rate: a number, or a scalar tensor on the device of the parameters."""
         on_device = any(parameter.device.type != "cpu" for parameter in self.parameters)
         self.adam = torch.optim.Adam(self.parameters, fused=True, capturable=on_device)
-        for parameter in self.parameters:  # so that there is always the same to keep
+        for parameter in self.parameters:  # so that checkpoints always have the same tensors
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             step = torch.zeros((), dtype=torch.float32, device=parameter.device)
             self.adam.state[parameter] = {"step": step, **moments}
@@ -30,9 +30,9 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move along the sum of all workers' gradients; that of a worker without rows is zero.
+        """Take a step with the summed gradients of all workers. A worker without rows adds zero.
 
-        Parameters that do not learn yet stand still.
+        Parameters that do not learn yet stay unchanged.
         """
         learning = [parameter for parameter in self.parameters if parameter.requires_grad]
         if not learning:
@@ -48,14 +48,14 @@ class Adam:
 
     @torch.no_grad()
     def average(self, team: Team) -> None:
-        """Replace the parameters of all workers, and their moments, by their mean."""
+        """Replace parameters and moments by their means over all workers."""
         averaged = [*self.parameters, *self.state().values()]
         team.sum(averaged)
         for tensor in averaged:
             tensor /= team.size
 
     def state(self) -> dict[str, Tensor]:
-        """Return the moments of all parameters, by the names that checkpoints give them."""
+        """Return the optimiser state of all parameters, by the names in checkpoints."""
         found = {}
         for place, parameter in enumerate(self.parameters):
             for name, value in self.adam.state[parameter].items():
@@ -63,7 +63,7 @@ class Adam:
         return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set the moments by these names; a parameter that has not learned has none."""
+        """Load the optimiser state. Parameters that are missing in `tensors` keep their state."""
         for name, value in self.state().items():
             if name in tensors:
                 value.copy_(tensors[name])

@@ -1,4 +1,4 @@
-"""The setting `train.bits`: the same bits from every worker, and from a run that is resumed."""
+"""The setting `train.bits`: all workers, and a resumed run, compute bit-identical results."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,9 +26,9 @@ def agree_on_arithmetic(
     team: Team = ALONE,
     folder: Folder | None = None,
 ) -> Arithmetic:
-    """Return the arithmetic of this worker: the arithmetic of the run in a folder, or of worker 0.
+    """Return the arithmetic of this worker, which follows the run in `folder`, or else worker 0.
 
-    Raise `Refusal` if a worker cannot, unless `train.bits` is `any`.
+    Raise `Refusal` if a worker cannot compute the same bits, unless `train.bits` is `any`.
     """
     device = device or devices.select_device(config.device)
     recorded = recorded_arithmetic(folder) if folder and team.rank == 0 else {}
@@ -60,7 +60,7 @@ def recorded_arithmetic(folder: Folder) -> Facts:
 
 @contextmanager
 def run_arithmetic(info: RunInfo) -> Iterator[None]:
-    """Compute with the library and threads of a run, so that evaluation gives the same figures."""
+    """Compute with the library and threads of a run, so that evaluation gives the same metrics."""
     recorded = info.get("arithmetic", {})
     if not recorded:
         yield
@@ -74,8 +74,7 @@ def run_arithmetic(info: RunInfo) -> Iterator[None]:
 
 
 def _arithmetic_for(config: Train, device: torch.device, reference: Facts) -> Arithmetic:
-    """Return the arithmetic of this worker by its settings, and by the reference where a setting
-    leaves the choice open.
+    """Return the arithmetic of this worker. Where a setting leaves a choice, follow the reference.
 
     Only the CPU has a choice of libraries. On a GPU, selecting oneDNN would allow TF32.
     """

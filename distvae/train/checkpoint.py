@@ -1,7 +1,7 @@
 """Checkpoints: a safetensors file named by its content, and a JSON manifest with its checksum.
 
 The tensors are written first and the manifest is replaced last, so a crash at any moment leaves the
-old checkpoint intact. The last two states of a training are kept, in case a file of the newer one
+old checkpoint intact. The last two states of a training are kept, in case a file of the last state
 is lost.
 """
 
@@ -24,15 +24,15 @@ VERSION = 1
 MANIFESTS = ("best.json", "last.json", "previous.json")
 """The checkpoints of a run: the best weights, the last state, and the state before that."""
 REQUIRED_KEYS = {"tensors": str, "sha256": str, "facts": dict}
-"""The keys that each manifest has, and the types of their values."""
+"""The required keys of a manifest, and the types of their values."""
 TENSOR_FILES = ("best-", "last-", "population-")
-"""The beginnings of the names of files that manifests refer to."""
+"""The name prefixes of files that manifests refer to."""
 
 Place = str | Path | Folder
 
 
 def save(place: Place, name: str, tensors: dict[str, Tensor], facts: CheckpointFacts) -> None:
-    """Write the checkpoint of a name, replacing the one before."""
+    """Write a checkpoint, replacing the earlier checkpoint of the same name."""
     folder = Folder.of(place)
     folder.write(f"{name}.json", _write_tensors(folder, name, tensors, facts))
     delete_unreferenced(folder)
@@ -58,10 +58,10 @@ def _write_tensors(
 
 
 def save_last(folder: Folder, tensors: dict[str, Tensor], facts: CheckpointFacts) -> None:
-    """Write the last state, with the manifest of the best weights. The old one becomes `previous`.
+    """Write the last state, with the manifest of the best weights. The old state becomes
+    `previous`.
 
-    A state saved twice, as by Ctrl-C right after an epoch, replaces itself, so that `previous`
-    stays an earlier one.
+    If the same state is saved twice, as by Ctrl-C right after an epoch, `previous` stays unchanged.
     """
     best = read_manifest(folder, "best.json") if folder.has("best.json") else None
     manifest = _write_tensors(folder, "last", tensors, {**facts, "best": best})
@@ -89,7 +89,7 @@ def previous_epoch(folder: Folder) -> int | None:
 
 
 def restore_previous(folder: Folder) -> int:
-    """Make the previous state the last again, and return its epoch."""
+    """Make the previous state the last state again, and return its epoch."""
     epoch = previous_epoch(folder)
     if epoch is None:
         raise Refusal(
@@ -101,9 +101,9 @@ def restore_previous(folder: Folder) -> int:
 
 
 def restore_best(folder: Folder) -> None:
-    """Restore the best weights that the last state knows.
+    """Restore the best weights as of the last state.
 
-    Later weights may have been better, but their epochs are trained again.
+    Better weights from later epochs are dropped, because these epochs are trained again.
     """
     if not folder.has("last.json"):
         folder.delete("best.json")
@@ -176,7 +176,7 @@ def read_manifest(place: Place, name: str) -> Manifest:
 
 
 def read_document(place: Place, name: str) -> Tree:
-    """Return a JSON file of a run folder, if its version is known."""
+    """Return the content of a JSON file of a run folder, or refuse an unknown version."""
     folder = Folder.of(place)
     try:
         content = folder.read(name)

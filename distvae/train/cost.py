@@ -1,6 +1,6 @@
-"""Estimate the memory that a training needs, before any of it is allocated.
+"""Estimate the memory that a training needs, before it is allocated.
 
-The estimate is a lower bound, so that no training is refused that might work.
+The estimate is a lower bound, so that a training that might fit is never refused.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +20,9 @@ from distvae.models.population import words_of
 from distvae.system.memory import available_memory
 
 NUMBER, WORD = 4, 8
-"""Bytes of a float32, and of 64 bits of a state."""
+"""Bytes of a float32, and of a 64-bit word of a state."""
 NUMBERS_A_PARAMETER = 4
-"""Numbers for each parameter: the parameter, its gradient, and two moments."""
+"""Numbers in memory per parameter: the parameter, its gradient, and two moments."""
 COPIES_OF_A_WORKER = 3
 """Copies of the populations of a worker under Ray: the worker's own, and two snapshots."""
 DRAWS_A_STATE = 3
@@ -38,7 +38,7 @@ LOWERED = (
     *("train.batch", "estep.block", "estep.states"),
     *("model.latent", "model.hidden", "estep.hidden"),
 )
-"""Settings that decide how much memory a training takes, the settings of its steps first."""
+"""Settings to lower if a training runs out of memory, settings of its steps first."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class DataSize:
 
 
 class MemoryCost(NamedTuple):
-    """Bytes of memory for one purpose, and the settings that decide the number of bytes."""
+    """Bytes of memory for one purpose, and the settings that decide the size."""
 
     what: str
     size: int
@@ -90,9 +90,7 @@ def check_fits_in_memory(
 
 @contextmanager
 def memory_refused(config: Config, name: str) -> Iterator[None]:
-    """Raise `Refusal` if a training of this name runs out of memory. The refusal names the settings
-    to lower.
-    """
+    """Turn an out-of-memory error into a `Refusal` that names the settings to lower."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, torch.AcceleratorError) as error:
@@ -100,7 +98,7 @@ def memory_refused(config: Config, name: str) -> Iterator[None]:
             raise
         values = flatten(config)
         lower = ", ".join(f"{key}={shown(values[key])}" for key in LOWERED if values.get(key))
-        reason = ". ".join(cause(error).split(". ")[:2])  # how much was asked for and not given
+        reason = ". ".join(cause(error).split(". ")[:2])  # keep the size of the failed request
         raise Refusal(
             f"{name}: training a {config.model.kind} ran out of memory ({reason}); less of"
             f" {lower} expected"
@@ -108,9 +106,9 @@ def memory_refused(config: Config, name: str) -> Iterator[None]:
 
 
 def estimate_cost(config: Config, data: DataSize, workers: int = 1) -> Iterator[MemoryCost]:
-    """Yield the memory that each of several workers needs, purpose by purpose.
+    """Yield the memory that one of `workers` workers needs, by purpose.
 
-    Memory of a GPU is not counted, only the memory of tensors that are created on the CPU first.
+    For training on a GPU, only tensors that are created on the CPU first are counted.
     """
     values = flatten(config)
 
@@ -144,8 +142,9 @@ def estimate_cost(config: Config, data: DataSize, workers: int = 1) -> Iterator[
 
 
 def count_parameters(config: Config, data: DataSize) -> int:
-    """Return how many numbers the model and its E-step learn, without allocating them. Return 0 for
-    a model of an extension that cannot be built on torch's meta device.
+    """Return the number of parameters of the model and its E-step, without allocating them.
+
+    Return 0 for a model of an extension that cannot be built on torch's meta device.
     """
     try:
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Choose the device that a process trains on, and tell whether a team can use NCCL."""
+"""Choose the training device of a process, and check whether workers can use NCCL."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def select_device(name: str, assigned: Sequence[int] | None = None) -> torch.device:
-    """Return the device of this process, by what torch finds here; see `choose_device`."""
+    """Return the device of this process; see `choose_device`."""
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return choose_device(name, visible, assigned, int(os.environ.get("LOCAL_RANK", "0")))
 
@@ -52,13 +52,13 @@ def _cpu_instead(name: str, reason: str, expected: str) -> torch.device:
 
 
 GpuId: TypeAlias = list[str]
-"""The unique id of a GPU, and its place in a machine, which the parts of a divided GPU (MIG) share;
-empty for another device. A list, because workers send it as JSON.
+"""The unique id of a GPU, and its slot in a machine, which the instances of a divided GPU (MIG)
+share. Empty for another device. A list, because workers send it as JSON.
 """
 
 
 def gpu_id(device: torch.device) -> GpuId:
-    """Return what identifies the device of a worker, if that is a GPU."""
+    """Return the id of a worker's GPU, or [] for another device."""
     if device.type != "cuda":
         return []
     found = torch.cuda.get_device_properties(device)
@@ -67,13 +67,13 @@ def gpu_id(device: torch.device) -> GpuId:
 
 
 def count_sharing(device: torch.device, gather: Callable[[GpuId], list[GpuId]]) -> int:
-    """Return how many workers have the device of this one; all of them ask at the same time."""
+    """Return the number of workers on this worker's device. All workers call this together."""
     own = gpu_id(device)
     return gather(own).count(own)
 
 
 def have_distinct_gpus(gpu_ids: Sequence[GpuId]) -> bool:
-    """Return whether every worker has a GPU of its own, which NCCL requires."""
+    """Return whether every worker has its own GPU, which NCCL requires."""
     if not all(gpu_ids):
         return False
     return all(len(set(names)) == len(names) for names in zip(*gpu_ids, strict=True))

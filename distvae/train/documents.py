@@ -1,4 +1,4 @@
-"""The JSON documents of a run folder, as types."""
+"""Types of the JSON documents in a run folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
@@ -20,14 +20,14 @@ class PositionFacts(TypedDict):
 
 
 class CheckpointFacts(TypedDict, total=False):
-    """The facts that a checkpoint stores beside tensors. The best weights have an epoch only."""
+    """The facts that a checkpoint stores besides tensors. `best` stores only the epoch."""
 
     epoch: int
     position: PositionFacts
     populations: Sequence[PopulationFile]
     arithmetic: Mapping[str, Plain]
     best: "Manifest | None"
-    """The manifest of the best weights at that time."""
+    """The manifest of the best weights when the state was saved."""
 
 
 class Manifest(TypedDict):
@@ -40,14 +40,14 @@ class Manifest(TypedDict):
 
 
 class Lineage(TypedDict):
-    """Origin of a trial of a population: the trial and epoch that it continues from."""
+    """The origin of a trial in population-based training."""
 
     parent: int
-    """The number of the trial whose state it took."""
+    """The number of the trial whose state this trial continues."""
     epoch: int
-    """The epochs after which it did."""
+    """The number of epochs of the parent's state."""
     replaces: int
-    """The number of the trial whose place it took."""
+    """The number of the trial that this trial replaces."""
 
 
 class RunInfo(TypedDict, total=False):
@@ -62,9 +62,9 @@ class RunInfo(TypedDict, total=False):
     data_digest: str
     rows: Mapping[str, int]
     val_rows: int
-    """The rows that validation looks at after each epoch."""
+    """The number of validation rows that are assessed after each epoch."""
     noise: float
-    """The white noise in the rows, if training ends once sigma is below it; otherwise 0."""
+    """The white noise in the rows, if training ends once sigma falls below it; otherwise 0."""
     recordings: Sequence[Plain]
     config_sha256: str
     config_sha256_before: str
@@ -82,7 +82,7 @@ class RunInfo(TypedDict, total=False):
 
 
 class Event(TypedDict):
-    """A line of `events.jsonl`: training started or went on, or machines will be taken away."""
+    """A line of `events.jsonl`: training started or resumed, or machines will be taken away."""
 
     epoch: int
     batch: int
@@ -91,14 +91,14 @@ class Event(TypedDict):
     """Machines that will be taken away; 0 for a start."""
     time: float
     rows: Sequence[float]
-    """The rows whose populations each worker holds; 0 without populations."""
+    """The number of rows whose populations each worker holds; 0 without populations."""
     bytes: Sequence[float]
     """The bytes of these populations."""
     machines: Sequence[str]
     """The machine of each worker."""
     copies: Sequence[str | None]
-    """The machine that holds the snapshots of each worker; another machine than the worker's if
-    there are several.
+    """The machine that holds each worker's snapshots. With several machines, it is not the worker's
+    machine.
     """
     moved: NotRequired[int]
-    """Version 0.2.0 wrote events that are no start, in which this is not 0."""
+    """Non-zero in some events of version 0.2.0, which are not starts."""

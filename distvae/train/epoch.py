@@ -1,4 +1,4 @@
-"""The progress of training, and the record of one epoch."""
+"""The position of a training, and the record of one epoch."""
 
 import math
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from distvae.numerics.figures import declare
 declare("bound", "bound", "objective", "kl")
 declare("bound", "train_objective", "val_kl")
 FIGURES_OF_TRAINING = declare("bound", "val_bound", "val_objective")
-"""The figures of epochs that trials may be ranked by."""
+"""The metrics of epochs by which trials may be ranked."""
 declare("sparsity", "val_hoyer")
 declare("time", "seconds", "rows_per_second", "estep_seconds", "data_seconds", "mstep_seconds")
 
 
 @dataclass
 class Position:
-    """The progress of training: everything that is neither parameter nor optimiser state."""
+    """The position of a training: its state except parameters, optimiser and populations."""
 
     epoch: int = 0
     batch: int = 0
@@ -24,20 +24,20 @@ class Position:
     best_epoch: int = 0
     seconds: float = 0.0
     sigma: float = math.inf
-    """The noise that the model found in the last epoch, if it finds any."""
+    """The model's noise sigma after the last epoch; infinity for models without sigma."""
     shift: int = 0
-    """Steps that epochs on other rows had beyond the number of batches of an epoch now."""
+    """Correction of the number of steps, after epochs on other rows with more or fewer batches."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The record of one epoch. Objectives, bounds and divergences are nats per data point."""
+    """The record of one epoch. Objectives, bounds and divergences are in nats per data point."""
 
     epoch: int
     """The number of finished epochs."""
     epochs: int
     train_objective: float
-    """Mean over the epoch, under parameters that moved."""
+    """The mean over the epoch, while parameters change."""
     val_objective: float
     val_bound: float
     val_kl: float
@@ -45,16 +45,14 @@ class Epoch:
     rate: float
     rows_per_second: float
     seconds: float
-    """Seconds in training since the run began, resumed parts included."""
+    """Training time since the run began, over all resumptions."""
     best: bool
-    """True if no earlier epoch had a better validation objective, or none can be ranked by it."""
+    """True if the validation objective is the best so far, or if it cannot rank epochs."""
     details: Mapping[str, float] = field(default_factory=dict)
-    """Figures that only some models have: sigma, active and dead latents, replaced states, seconds
-    by part.
-    """
+    """Metrics of some models: sigma, active and dead latents, replaced states, seconds by phase."""
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures to log: those that the model has."""
+        """Return the metrics to log, without NaN."""
         figures = {
             k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")
         }
@@ -62,7 +60,7 @@ class Epoch:
 
     @classmethod
     def read(cls, record: Mapping[str, float], epochs: int) -> "Epoch":
-        """Return an epoch from its record, which does not hold whether it was the best."""
+        """Return an epoch from its record. The record does not tell whether it was the best."""
         names = {f.name for f in fields(cls)} - {"epoch", "epochs", "best", "details"}
         figures = {name: record.get(name, math.nan) for name in names}
         details = {name: value for name, value in record.items() if name not in names | {"epoch"}}

@@ -1,4 +1,4 @@
-"""The events of a run: starts with some number of workers, and machines that will be lost."""
+"""The events of a run: starts and resumptions, and machines that will be taken away."""
 
 import json
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from distvae.train.documents import Event
 from distvae.train.run import read_records
 
 EVENTS = "events.jsonl"
-"""The file of a run folder with its events, one a line."""
+"""The file of a run folder with its events, one event per line."""
 
 
 def record_event(folder: Folder, event: Event) -> None:
-    """Add an event to the events of a run."""
+    """Append an event to a run's file of events."""
     folder.append(EVENTS, json.dumps(event).encode() + b"\n")
 
 
@@ -25,12 +25,12 @@ def read_events(place: Place) -> list[Event]:
 
 
 def starts_of(events: Sequence[Event]) -> list[Event]:
-    """Return the events at which training started or went on."""
+    """Return the events at which training started or resumed."""
     return [event for event in events if not event.get("leaving") and not event.get("moved")]
 
 
 def describe_event(event: Event, start: int) -> str:
-    """Return an event in words; `start` counts the starts until then."""
+    """Describe an event; `start` is the number of starts so far."""
     if event["leaving"]:
         machines = counted(event["leaving"], "machine")
         return f"{machines} will be taken away; what was trained is saved"

@@ -1,8 +1,8 @@
-"""Steps that are recorded once and then replayed, each with one launch.
+"""Record training steps as CUDA graphs, and replay them.
 
-A small step on a GPU takes as long as the processor needs to launch its operations. A CUDA graph
-launches those of several steps together. It reads and writes the same memory at each replay, so
-rows, draws, kept states and learning rates are copied to where the recorded steps read them.
+A small step on a GPU takes as long as the CPU needs to launch its kernels. A CUDA graph launches
+all kernels of several steps at once. Each replay reads and writes the same memory. Rows, draws,
+kept states and learning rates are therefore copied to that memory before a replay.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,11 +23,11 @@ from distvae.numerics.noise import Noise
 from distvae.train.step import Ascent, SettingsAfter, Steps, add_step
 
 EAGER = 2
-"""Steps of one kind that are taken as usual before one is recorded: they find memory and fill
-caches, which must not lie in the memory of a graph.
+"""Eager steps of one kind before a step is recorded. They allocate memory and fill caches, which
+must not lie in the memory of a graph.
 """
 KINDS = 4
-"""Kinds of steps for which recordings are kept."""
+"""The number of kinds of steps whose recordings are kept."""
 TOGETHER = 64
 """The most steps that are recorded together; a power of two."""
 
@@ -36,19 +36,19 @@ class Replay(Protocol):
     """Recorded steps."""
 
     def replay(self) -> None:
-        """Take the recorded steps again, on what their memory holds now."""
+        """Take the recorded steps again, on the current content of their memory."""
 
 
 Recorder = Callable[[Callable[[], Sums]], tuple[Replay, Sums]]
-"""Records what a function does; returns that, and where the function's results will lie."""
+"""Records the operations of a function; returns the recording and the memory of its results."""
 
 
 class CudaRecorder:
-    """Records CUDA graphs on one device, which need not be the current one.
+    """Records CUDA graphs on a device, which need not be the current device.
 
-    The graphs share their memory: they are replayed one at a time, and the results of one are read
-    before the next. A stream given to torch belongs to its device; the one that torch would make
-    belongs to the device that was current when the process recorded first.
+    The graphs share their memory: they are replayed one at a time, and the results of a graph are
+    read before the next replay. The stream is created here for this device. Torch's default stream
+    would be on the device that was current when the process first recorded a graph.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class CudaRecorder:
         self.pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, work: Callable[[], Sums]) -> tuple[Replay, Sums]:
-        """Record what a function does."""
+        """Record the operations of a function."""
         graph = torch.cuda.CUDAGraph()
         recording = torch.cuda.graph(
             graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
@@ -68,28 +68,28 @@ class CudaRecorder:
 
 
 def recorder_of(device: torch.device) -> Recorder | None:
-    """Return what records steps on a device, or None if nothing does."""
+    """Return the recorder for a device, or None for devices without CUDA."""
     return CudaRecorder(device) if device.type == "cuda" else None
 
 
 def steps_of(rates: Tensor, rows: int) -> Iterator[tuple[Tensor, slice]]:
-    """Yield the rate and the place of the rows of each step, of as many rows each."""
+    """Yield the rate and the slice of rows of each step; each step has `rows` rows."""
     for place, rate in enumerate(rates):
         yield rate, slice(place * rows, (place + 1) * rows)
 
 
 class Inputs(NamedTuple):
-    """Inputs of some steps of as many rows each."""
+    """The inputs of several steps with equally many rows."""
 
     batch: Batch
     draws: dict[Draw, Tensor]
     rates: Tensor
     """(steps,) the learning rates."""
     kept: KeptStates | None
-    """The states of the rows, if the E-step keeps some."""
+    """The kept states of the rows, if the E-step keeps states."""
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield those on the device, in the same order for the same kind of step."""
+        """Yield the tensors on the device, in a fixed order for each kind of step."""
         yield self.batch.x
         yield self.rates
         yield from self.draws.values()
@@ -98,7 +98,7 @@ class Inputs(NamedTuple):
                 yield tensor
 
     def cloned(self) -> "Inputs":
-        """Return the same values in memory of their own."""
+        """Return a copy with its own memory."""
         x, row, *others = self.batch
         batch = Batch(x.clone(), row, *(None if t is None else t.clone() for t in others))
         draws = {wanted: values.clone() for wanted, values in self.draws.items()}
@@ -106,7 +106,7 @@ class Inputs(NamedTuple):
         return Inputs(batch, draws, self.rates.clone(), kept)
 
     def of_steps(self) -> Iterator["Inputs"]:
-        """Yield those of each step, with its rate as a scalar, as views."""
+        """Yield the inputs of each step as views, with its rate as a scalar."""
         for rate, rows in steps_of(self.rates, len(self.batch.row) // len(self.rates)):
             draws = {wanted: values[rows] for wanted, values in self.draws.items()}
             kept = None if self.kept is None else self.kept.of_rows(rows)
@@ -122,7 +122,7 @@ class Recorded:
     sums: Sums
 
     def take(self, inputs: Inputs) -> Sums:
-        """Take the steps with other inputs."""
+        """Take the steps with new inputs, and return their sums."""
         for memory, values in zip(self.inputs.tensors(), inputs.tensors(), strict=True):
             memory.copy_(values, non_blocking=True)
         self.replay.replay()
@@ -131,20 +131,20 @@ class Recorded:
 
 @dataclass
 class Kind:
-    """Steps that differ in nothing but their inputs."""
+    """A kind of step: all its steps differ only in their inputs."""
 
     settings: tuple[object, ...]
     """The values that the model's schedules have set."""
     taken: int = 0
-    """How many of these were taken as usual."""
+    """The number of eager steps of this kind so far."""
     asked: dict[Draw, None] = field(default_factory=dict)
-    """The draws that a step asks for."""
+    """The draws that a step requests."""
     recorded: dict[int, Recorded] = field(default_factory=dict)
     """Recordings by the number of steps."""
 
 
 class RecordedSteps:
-    """The steps of a training on a device, recorded by their kind."""
+    """Takes the steps of a training on a GPU, recorded by kind."""
 
     def __init__(self, ascent: Ascent, estep: AnyEStep, recorder: Recorder) -> None:
         self.ascent, self.estep, self.recorder = ascent, estep, recorder
@@ -154,15 +154,15 @@ class RecordedSteps:
         self.kinds: dict[tuple[int, bool], Kind] = {}
 
     def at_once(self, limit: int, settings_after: SettingsAfter) -> int:
-        """Return how many of so many steps are taken at once: one while schedules move on, and a
-        power of two, so that there are few recordings.
+        """Return the number of steps to take at once, at most `limit`: a power of two, so that
+        there are few recordings, or 1 while a schedule changes the model.
         """
         steps = min(TOGETHER, 1 << limit.bit_length() - 1)
         return steps if steps == 1 or settings_after(steps - 1) == settings_after(0) else 1
 
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Take steps on so many rows each: as usual the first few times, then by replaying recorded
-        ones.
+        """Take steps of `rows` rows each. The first few steps of a kind are eager; later steps are
+        replayed.
         """
         kind = self._kind(batch, rows)
         rates = self.ascent.adam.rate
@@ -180,7 +180,7 @@ class RecordedSteps:
         return kind.recorded[steps].take(inputs)
 
     def _kind(self, batch: Batch, rows: int) -> Kind:
-        """Return the kind of a step, which begins anew when a schedule has moved on."""
+        """Return the kind of a step. A change of a schedule starts a new kind."""
         key, settings = (rows, batch.mask is None), settings_of(self.ascent.model)
         kind = self.kinds.get(key)
         if kind is None or kind.settings != settings:
@@ -190,7 +190,7 @@ class RecordedSteps:
         return kind
 
     def _take(self, batch: Batch, noise: Noise, rows: int, rates: Tensor, kind: Kind) -> Sums:
-        """Take steps as usual."""
+        """Take eager steps, and note the draws that they request."""
         total: Sums = {}
         for rate, part in steps_of(rates, rows):
             kind.taken += 1
@@ -230,7 +230,7 @@ class RecordedSteps:
 
     @contextmanager
     def _showing(self, kept: KeptStates | None) -> Iterator[None]:
-        """Have the E-step show these states."""
+        """Override the kept states of the E-step within the `with` block."""
         if self.shows:
             self.shows.show(kept)
         try:
@@ -242,7 +242,7 @@ class RecordedSteps:
 
 @dataclass(frozen=True, eq=False)
 class Same:
-    """A tensor, equal to itself alone whatever its values: recorded steps read its memory."""
+    """A tensor compared by identity, because recorded steps read its memory."""
 
     tensor: Tensor
 
@@ -254,8 +254,8 @@ class Same:
 
 
 def settings_of(model: AnyModel) -> tuple[object, ...]:
-    """Return what schedules may change of a model: numbers and tensors among its attributes and
-    those of its modules, and which parameters learn.
+    """Return the values of a model that schedules may change: which parameters learn, and the
+    numbers, strings and tensors among the attributes of its modules.
     """
     found: list[object] = [parameter.requires_grad for parameter in model.parameters()]
     for module in model.modules():
@@ -268,7 +268,9 @@ def settings_of(model: AnyModel) -> tuple[object, ...]:
 
 
 def choose_steps(config: Train, ascent: Ascent, estep: AnyEStep) -> Steps:
-    """Return what records steps, if it is wanted, the device can, and a step waits for nothing."""
+    """Return recorded steps if the setting, the device, the model and the team allow them; else
+    return eager steps.
+    """
     recorder = recorder_of(next(ascent.model.parameters()).device) if config.graphs else None
     waits = isinstance(estep, KeepsStates) and ascent.engine is None
     if recorder is None or waits or ascent.adam.team.size > 1:

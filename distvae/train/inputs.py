@@ -1,4 +1,4 @@
-"""Check arrays that a caller passes to a trained model: shape, type, range, missing values."""
+"""Check the arrays that a caller passes to a trained model: shape, type, range, missing values."""
 
 import math
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from distvae.numerics.plain_arrays import plain_array
 from distvae.train.documents import RunInfo
 
 MAX_RATIO = 100
-"""Ratio to the largest value of training beyond which data must be in other units."""
+"""The ratio to the largest training value above which data are assumed to have other units."""
 SPECTRUM = "power spectrum"
 """The name of a row of speech data."""
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """The format that rows of an array must have to suit a trained model."""
+    """The format of rows that a trained model accepts."""
 
     name: str
-    """The caller's name for the array, for messages."""
+    """The name of the array in messages."""
     width: int
     low: float = -math.inf
     high: float = math.inf
@@ -41,7 +41,7 @@ class InputFormat:
     def of_run(cls, config: Config, width: int, info: RunInfo, name: str = "x") -> "InputFormat":
         """Return the format of the data that a run was trained on.
 
-        Early runs did not record the range of their data.
+        Old runs did not record the range of their data.
         """
         low, high = support_of(config.model)
         values = family_of(config.data).values
@@ -54,7 +54,7 @@ class InputFormat:
         return cls(name, width, low, high, largest, values.may_be_missing, unit)
 
     def check_table(self, array: ArrayLike | Rows | Tensor) -> Rows:
-        """Return an array of numbers (rows, width). Its values are checked when they are used."""
+        """Check the shape and type of an array (rows, width). Values are checked when used."""
         rows = self._as_rows(array)
         shape = tuple(rows.shape)
         if len(shape) != 2:
@@ -71,7 +71,7 @@ class InputFormat:
         return rows
 
     def _as_rows(self, array: ArrayLike | Rows | Tensor) -> Rows:
-        """Return an array, in memory or not, and convert what can be converted to one."""
+        """Return rows that are read lazily unchanged, and convert other values to an array."""
         if isinstance(array, LazyRows):
             return array
         try:
@@ -82,7 +82,7 @@ class InputFormat:
             ) from error
 
     def __str__(self) -> str:
-        """Return the shape in words."""
+        """Describe the expected shape."""
         plural = "power spectra" if self.unit == SPECTRUM else f"{self.unit}s"
         return f"({plural}, {self.width})"
 
@@ -102,7 +102,7 @@ class InputFormat:
         return ""
 
     def check_values(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return some rows, or raise `Refusal` if the model was not trained on such values."""
+        """Return some rows, or raise `Refusal` if their values do not fit the training data."""
         if not self.may_be_missing and np.isnan(block).any():
             raise Refusal(
                 f"{self.name}: holds NaN; finite values expected: in data of this kind none is"

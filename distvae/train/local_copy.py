@@ -1,6 +1,6 @@
-"""Keep a run's state on storage that many machines share, and a copy of its results here.
+"""Keep a run's state on shared storage, and a local copy of its results.
 
-The copy has everything but the populations.
+The copy includes everything except the populations.
 """
 
 import json
@@ -20,9 +20,9 @@ COPIED_CHECKPOINTS = ("best", "last")
 
 
 def state_folder(local: Path, storage: str | None, resume: bool, force: bool) -> Folder:
-    """Return the folder of a run's state: the local one, or the one below a storage.
+    """Return the folder of a run's state: the local folder, or a subfolder of the storage.
 
-    A storage that only `run.json` names is refused: the file may be a stranger's.
+    A storage that only `run.json` names is refused, because the file may come from a stranger.
     """
     if storage is None:
         if resume:
@@ -37,7 +37,7 @@ def state_folder(local: Path, storage: str | None, resume: bool, force: bool) ->
 
 
 def _refuse_recorded_storage(local: Path) -> None:
-    """Refuse to resume a copy of a run whose state is on a storage."""
+    """Refuse to resume a local copy of a run whose state is on a storage."""
     recorded = read_info(local).get("storage") if (local / "run.json").is_file() else None
     if recorded:
         above = str(recorded).partition("?")[0].rstrip("/").rpartition("/")[0]
@@ -45,7 +45,7 @@ def _refuse_recorded_storage(local: Path) -> None:
 
 
 def _check_storage(folder: Folder) -> None:
-    """Write a file and read it again, before anything is computed."""
+    """Write, read and delete a test file, before anything is computed."""
     folder = folder.with_short_timeout()
     name, content = partial_name("look"), secrets.token_bytes(8)
     try:
@@ -61,7 +61,7 @@ def _check_storage(folder: Folder) -> None:
 
 
 def update_local_copy(folder: Folder, local_path: Path) -> None:
-    """Copy the results of a run here, and delete the weights of earlier copies.
+    """Copy the results of a run to the local folder, and delete the weights of earlier copies.
 
     Do nothing if the run's state is in the local folder.
     """

@@ -1,6 +1,6 @@
-"""The training loop: a generator of epoch records that can stop at any batch and resume from there.
+"""The training loop: a generator of epoch records that can stop at any batch and resume there.
 
-It knows neither files nor Ray nor MLflow, and needs torch and NumPy alone.
+It does not use files, Ray or MLflow; it needs only torch and NumPy.
 """
 
 import math
@@ -41,12 +41,12 @@ from distvae.train.team import ALONE, Team
 from distvae.train.validation import Sample, Watch, assess_rows, means, ranks_epochs, telemetry
 from distvae.train.weights import load_weights, tensors_below, weights
 
-FINITE_EVERY = 64  # batches between two checks that the objective is finite
-STOP_EVERY = 16  # batches between two votes on whether several workers stop
+FINITE_EVERY = 64  # batches between checks that the objective is finite
+STOP_EVERY = 16  # batches between votes of several workers on whether to stop
 
 
 class Trainer:
-    """A model, its E-step and its data on their way through the epochs."""
+    """Trains a model and its E-step on a dataset."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Trainer:
         self.position = Position()
         self.rates = Rates(config, self.batches, self.device)
         self.range: tuple[float, ...] = ()
-        """The smallest and the largest value of the rows to train on, where they were looked at."""
+        """The smallest and the largest value of the training rows; empty if not known."""
         self.watch: Watch | None = None
         self.total: Sums = {}
         self.search_seconds = self.data_seconds = 0.0
@@ -127,13 +127,17 @@ class Trainer:
                 self._refuse_to_diverge()
 
     def _batches_together(self, otherwise: int) -> int:
-        """Return the number of batches of a block of rows, or of so many rows without a search."""
+        """Return the number of batches in a block of a search, or in `otherwise` rows without a
+        search.
+        """
         rows = self.searches.block_size if self.searches else otherwise
         return max(1, rows // self.config.batch)
 
     def _steps_at_once(self, batches: Batches) -> int:
-        """Return how many steps are taken at once: on batches that were read together, up to the
-        next look at the objective and the next average over workers.
+        """Return the number of steps to take at once.
+
+        All their batches were read together. No check of the objective, and no average over
+        workers, is due before the last step.
         """
         together = self._batches_together(READ_TOGETHER)
         average = self.local_steps or together
@@ -141,21 +145,21 @@ class Trainer:
         return self.steps.at_once(limit, self._settings_after)
 
     def _settings_after(self, more: int) -> tuple[object, ...]:
-        """Return what the model's schedules set for the step that is so many after the next."""
+        """Return the values that the model's schedules set for the step `more` after the next."""
         if self.scheduled:
             self.scheduled.at(base_steps(self.config, self._steps_in_all() + more))
         return settings_of(self.model)
 
     def steps_taken(self) -> int:
-        """Return the steps taken, as if all epochs had as many batches as this one."""
+        """Return the number of steps, as if every epoch had `self.batches` batches."""
         return self.position.epoch * self.batches + self.position.batch
 
     def _steps_in_all(self) -> int:
-        """Return the steps taken, those on other rows too: a model's warm-up counts them."""
+        """Return the number of steps, with the actual steps on other rows, for warm-ups."""
         return self.steps_taken() + self.position.shift
 
     def _must_stop(self, stop: Callable[[], object], together: int) -> bool:
-        """Return whether any worker was asked to stop; several workers vote every few batches."""
+        """Return whether any worker was asked to stop. Several workers vote every few batches."""
         if self.team.size == 1:
             return bool(stop())
         if not self._every(together * math.ceil(STOP_EVERY / together)):
@@ -163,7 +167,7 @@ class Trainer:
         return bool(sum_over(self.team, {"asked": torch.tensor(float(bool(stop())))})["asked"])
 
     def _every(self, batches: int) -> bool:
-        """Return whether so many batches went by, and workers have the same parameters."""
+        """Return whether a multiple of `batches` is done, and all workers have equal parameters."""
         return self.position.batch % math.lcm(batches, max(self.local_steps, 1)) == 0
 
     def _search_block(self, searches: Searches[AnyModel], rows: RowNumbers) -> None:
@@ -173,12 +177,12 @@ class Trainer:
         self.search_seconds += time.perf_counter() - start
 
     def step(self, rows: RowNumbers) -> None:
-        """Take one step on these rows of all workers, at the learning rate of the position."""
+        """Take one step on this worker's share of `rows`, at the current learning rate."""
         self._step(self.share.select(rows), len(rows))
 
     def _step(self, rows: RowNumbers, of_all_workers: int, steps: int = 1) -> None:
-        """Take a step on these rows, a part of those of all workers, at the learning rate of the
-        position; or several steps, each on an equal part of the rows.
+        """Take `steps` steps on this worker's rows, each on an equal share of them, at the current
+        learning rates. `of_all_workers` is the batch size over all workers.
         """
         self.adam.rate = self.rates.at(self.steps_taken(), steps)
         if self.scheduled:
@@ -203,7 +207,7 @@ class Trainer:
         raise diverged(f"is no longer finite at {where}")
 
     def validate(self) -> dict[str, float]:
-        """Return means over the validation rows, with fixed draws and after all warm-ups."""
+        """Return means over validation rows, with fixed draws and without warm-ups."""
         if self.scheduled:
             self.scheduled.at(math.inf)
         parts = self.sample.every() if self.watch else self.sample.parts()
@@ -212,7 +216,7 @@ class Trainer:
 
     @property
     def val_rows(self) -> int:
-        """The validation rows that are looked at after each epoch: all if they are watched."""
+        """The number of validation rows assessed after each epoch: all rows if they are watched."""
         return len(self.val) if self.watch else self.sample.count
 
     def _record(self, start: float, rows: int) -> Epoch:
@@ -250,7 +254,7 @@ class Trainer:
         )
 
     def _details(self, total: Sums, trained: float) -> dict[str, float]:
-        """Return the figures that this model and this E-step add to an epoch's record."""
+        """Return the metrics that only some models and E-steps have."""
         details = telemetry((self.model, self.estep), total, len(self.train))
         if self.searches:
             details["estep_seconds"] = self.search_seconds
@@ -269,11 +273,11 @@ class Trainer:
         return tensors, cast(PositionFacts, asdict(self.position))
 
     def restore(self, tensors: dict[str, Tensor], position: PositionFacts) -> None:
-        """Resume from a state."""
+        """Restore a state."""
         load_weights(self.model, self.estep, tensors)
         self.position = Position(**position)
         placed = {name: value.to(self.device, copy=True) for name, value in tensors.items()}
-        of_all = tensors_below("total", placed)  # as version 0.1.0 kept them
+        of_all = tensors_below("total", placed)  # version 0.1.0 stored these sums
         by_worker = {name: value.unsqueeze(0) for name, value in of_all.items()}
         self.total = own_sums(self.team, by_worker | tensors_below("totals", placed))
         self.adam.load(placed)

@@ -1,4 +1,4 @@
-"""Output in a notebook that is replaced in place, as a live line is on a terminal."""
+"""Notebook output that is updated in place, like a live line on a terminal."""
 
 import sys
 from html import escape
@@ -12,17 +12,17 @@ def in_notebook() -> bool:
 
 
 class NotebookOutput:
-    """A part of a cell's output."""
+    """A replaceable part of a cell's output."""
 
     def __init__(self) -> None:
         self._shown = import_module("IPython.display")
         self._handle = self._shown.display(self._shown.HTML(""), display_id=True)
 
     def show(self, html: str) -> None:
-        """Replace what is shown."""
+        """Replace the output."""
         self._handle.update(self._shown.HTML(html))
 
 
 def progress_bar(done: int, count: int, text: str) -> str:
-    """Return a bar as HTML, with a line of text beside it."""
+    """Return a progress bar as HTML, with text beside it."""
     return f'<progress value="{done}" max="{count}"></progress> <code>{escape(text)}</code>'

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 Style = Literal["line", "quiet", "json"]
 ECHO_SECONDS = 1.0
-"""Seconds within which another signal is the first one again: torchrun passes on to its workers
-what a terminal or Slurm has already sent to them."""
+"""Seconds within which a second signal counts as a repetition of the first: torchrun forwards
+signals to workers that a terminal or Slurm has already signalled."""
 LEAST_SECONDS = 60.0
-"""Seconds at least over which a pace is measured, once there are as many."""
+"""The shortest time over which a pace is measured, once that much time has passed."""
 
 
 class Mark(NamedTuple):
-    """How much was done at a time."""
+    """The progress at some time."""
 
     seconds: float
     done: int
-    """Epochs, for instance."""
+    """The number of finished epochs, for instance."""
 
 
 class ProgressRecord(Protocol):
@@ -43,22 +43,22 @@ class ProgressRecord(Protocol):
 
     @property
     def epoch(self) -> int:
-        """Epochs that are finished."""
+        """The number of finished epochs."""
 
     @property
     def epochs(self) -> int:
-        """Epochs in all."""
+        """The total number of epochs."""
 
     @property
     def seconds(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers worth logging."""
+        """Return the metrics to log."""
 
 
 class Progress:
-    """A display of records as they come."""
+    """Displays records as they arrive."""
 
     def __init__(self, style: Style, unit: str) -> None:
         self.style, self.unit = style, unit
@@ -76,7 +76,7 @@ class Progress:
         self.show(record, lambda left: describe_epoch(record, self.unit, left))
 
     def show(self, record: ProgressRecord, line: Callable[[float], str]) -> None:
-        """Show a record. `line` returns it in words, given the seconds that are left."""
+        """Show a record. `line` describes it, given the seconds left."""
         add_mark(self.marks, Mark(record.seconds, record.epoch))
         if self.style == "json":
             print(json.dumps(finite(record.metrics())), flush=True)
@@ -87,14 +87,14 @@ class Progress:
             self._write(line(self._seconds_left(record)), stay=self.live)
 
     def share(self, done: float, seconds: float) -> None:
-        """Show how much of a work without epochs is done, on a terminal."""
+        """Show the finished share of work without epochs, on a terminal."""
         if self.live:
             left = seconds * (1 - done) / max(done, 1e-3)
             self._write(f"{done:4.0%}  {format_duration(left)} left", stay=True)
             self.marks = [Mark(seconds, 1)]
 
     def say(self, text: str) -> None:
-        """Print a plain line for a person."""
+        """Print a line, unless the output is JSON or quiet."""
         if self.style == "line":
             self._write(text, stay=False)
 
@@ -104,7 +104,7 @@ class Progress:
             print(file=sys.stderr)
 
     def _write(self, text: str, stay: bool) -> None:
-        """Write a line. One that stays is cut to the terminal and overwritten by the next."""
+        """Write a line. With `stay` it is cut to the terminal's width and overwritten later."""
         text = printable(text)
         if stay:
             width = shutil.get_terminal_size().columns - 1
@@ -121,17 +121,16 @@ class Progress:
 
 
 def add_mark(marks: list[Mark], mark: Mark) -> None:
-    """Add a mark if more is done. Epochs are repeated when a machine is lost, and do not count."""
+    """Add a mark if it shows progress. Epochs repeated after a lost machine do not count."""
     if not marks or mark.done > marks[-1].done:
         marks.append(mark)
 
 
 def recent_pace(marks: Sequence[Mark]) -> float:
-    """Return the seconds of a unit in the later half of the time, or in the last minute if that is
-    longer. The last mark must have more done than the first.
+    """Return the seconds per epoch in the later half of the time, or in the last minute if that is
+    longer. The last mark must show more progress than the first mark.
 
-    A pace that changes, because a machine becomes busy or a search harder, is thus noticed soon,
-    and a single slow epoch matters little.
+    The estimate follows a changing pace soon, but a single slow epoch matters little.
     """
     end = marks[-1]
     begin = end.seconds - max((end.seconds - marks[0].seconds) / 2, LEAST_SECONDS)
@@ -142,11 +141,11 @@ def recent_pace(marks: Sequence[Mark]) -> float:
 
 
 SEARCH_FIGURES = {"sigma": ".3f", "active": ".2f", "dead": ".0f", "substitutions": ".1f"}
-"""The figures of a search over states, and their formats."""
+"""The metrics of a search over states, and their formats."""
 
 
 def describe_epoch(record: "Epoch", unit: str, left: float) -> str:
-    """Return an epoch on one line: its number, how good it is, and the time left."""
+    """Describe an epoch on one line: its number, its metrics, and the time left."""
     is_search = "active" in record.details
     figures = _search_figures(record) if is_search else _encoder_figures(record, unit)
     best = "  best" if record.best else ""
@@ -154,7 +153,7 @@ def describe_epoch(record: "Epoch", unit: str, left: float) -> str:
 
 
 def _sample(record: "Epoch") -> str:
-    """Return the rows that a bound was taken over, if they are a sample."""
+    """Return the number of validation rows in words, if they are a sample, or ''."""
     rows = record.details.get("val_rows")
     return f" ({rows:,.0f} rows)" if rows else ""
 
@@ -184,7 +183,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _write_to_terminal(text: str) -> None:
-    """Write to a terminal that may be closed. Then discard this and everything later."""
+    """Write to the terminal. If it is closed, discard this and all later output."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -196,11 +195,11 @@ def _write_to_terminal(text: str) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """Catch signals that ask to stop. Yield a function that returns the first one, or 0.
+    """Catch signals that ask to stop. Yield a function that returns the first signal, or 0.
 
-    A second signal quits at once, if it comes later than ECHO_SECONDS. Closing the terminal is such
-    a signal, unless it was ignored from the start, as under nohup. A thread beside the main one
-    receives no signals, and yields 0.
+    A second signal after more than ECHO_SECONDS quits at once. Closing the terminal sends a stop
+    signal too, unless it was ignored from the start, as under nohup. Outside the main thread no
+    signals are caught, and the function returns 0.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
@@ -224,7 +223,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: received[0] if received else 0
-    except KeyboardInterrupt:  # from code that has nothing to save yet
+    except KeyboardInterrupt:  # raised by code that has nothing to save yet
         if not received:
             raise
         _write_to_terminal("distvae: interrupted\n")

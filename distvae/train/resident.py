@@ -1,7 +1,7 @@
-"""Rows on a device: the data where it fits, and the next few batches in their order, read at once.
+"""Read rows to a GPU: the whole dataset if it fits, and the next few batches together, in order.
 
-A step then takes its rows as a view, and copies nothing. What an encoder sees of these rows, and
-their draws when they are first asked for, are made at once as well.
+A step then takes its rows as a view, without copying. The encoder's inputs for these batches are
+computed together too, and so are their draws when a step first requests them.
 """
 
 import math
@@ -24,25 +24,25 @@ from distvae.train.batches import BLOCK, Batches, BatchReader
 SHARE = 0.5
 """The share of a device's free memory that data may take."""
 READ_TOGETHER = 8192
-"""Rows that are read at once where they are not searched in blocks; at least one batch."""
+"""Rows that are read together if the E-step does not search blocks; at least one batch."""
 NUMBERED = 2**20
-"""Rows of all workers whose numbers are copied to the device at once."""
+"""Rows, over all workers, whose row numbers are copied to the device together."""
 
 
 class Chunk(NamedTuple):
-    """Some batches that were read at once."""
+    """Consecutive batches that were read together."""
 
     first: int
     """The number of the first batch."""
     last: int
-    """The number of the batch after the last."""
+    """The number of the last batch, plus one."""
     rows: RowNumbers
     batch: Batch
     noise: Noise
     known: Known
 
     def find(self, rows: RowNumbers) -> tuple[Batch, Noise] | None:
-        """Return some of the rows as views, if they are here one after the other."""
+        """Return rows as views, or None unless they are a slice of the chunk."""
         part = find_in_order(self.rows, rows)
         return None if part is None else self._part(part)
 
@@ -54,14 +54,14 @@ class Chunk(NamedTuple):
 
 
 class Numbered(NamedTuple):
-    """The numbers of some rows."""
+    """Row numbers, on the host and on the device."""
 
     rows: RowNumbers
     on_device: Tensor
 
 
 class DeviceReader(BatchReader):
-    """Reads rows onto a device that is not the host."""
+    """Reads rows to a GPU."""
 
     def __init__(self, seed: int, device: torch.device, may_be_missing: bool) -> None:
         super().__init__(seed, device, may_be_missing)
@@ -71,13 +71,11 @@ class DeviceReader(BatchReader):
         self.together, self.epoch = 1, 0
         self.batches: Batches | None = None
         self.numbered: dict[int, Numbered] = {}
-        """Row numbers by the first of the batches that are read together."""
+        """Row numbers of batches that are read together, by the number of the first batch."""
         self.chunks: list[Chunk] = []
 
     def keep(self, train: Rows, together: int, estep: object, workers: int) -> None:
-        """Keep the rows to train on: all of them on the device, if they fit there once for each of
-        the workers that share it.
-        """
+        """Copy the training rows to the device, if a copy for each worker on the device fits."""
         self.train, self.together, self.estep = train, together, estep
         size = math.prod(train.shape) * train.dtype.itemsize
         if workers * size <= SHARE * free_memory(self.device):
@@ -96,7 +94,7 @@ class DeviceReader(BatchReader):
         self.epoch, self.batches, self.chunks, self.numbered = epoch, batches, [], {}
 
     def advance(self, batch: int) -> None:
-        """Have the batches from this one on, and those read together after them."""
+        """Read the chunk that contains a batch, and the chunk after it."""
         if any(chunk.first <= batch < chunk.last for chunk in self.chunks[:1]):
             return
         assert self.batches is not None
@@ -120,15 +118,16 @@ class DeviceReader(BatchReader):
         return Chunk(first, last, rows, batch, Noise(self.seed, self.epoch, numbers), {})
 
     def _numbered(self, batches: Batches, first: int) -> Numbered:
-        """Return the numbers of this worker's rows in the batches that are read together from the
-        first on. They are copied for many batches at once.
+        """Return the row numbers of this worker in the chunk that starts at batch `first`.
+
+        Row numbers are copied to the device for many chunks at once.
         """
         if first not in self.numbered:
             self.numbered = self._copy_numbers(batches, first)
         return self.numbered[first]
 
     def _copy_numbers(self, batches: Batches, first: int) -> dict[int, Numbered]:
-        """Return the numbers of the rows from a batch on, as they are read together."""
+        """Copy the row numbers of chunks from a batch on; return them by first batch."""
         together = self.together
         begin = first - first % together
         groups = max(NUMBERED // (together * batches.size), 1)
@@ -140,7 +139,7 @@ class DeviceReader(BatchReader):
         return dict(zip(bounds, both, strict=False))
 
     def read(self, data: Rows, rows: RowNumbers, epoch: int) -> tuple[Batch, Noise]:
-        """Return some rows on the device, and the draws that belong to them in an epoch."""
+        """Return rows on the device, and their random draws in an epoch."""
         if data is self.train and epoch == self.epoch:
             for chunk in self.chunks:
                 if found := chunk.find(rows):
@@ -155,7 +154,7 @@ class DeviceReader(BatchReader):
 
 
 def free_memory(device: torch.device) -> float:
-    """Return the free bytes of a device, or infinity if it does not say."""
+    """Return the free bytes of a device, or infinity if it is not a CUDA device."""
     if device.type != "cuda":
         return float("inf")
     return float(torch.cuda.mem_get_info(device)[0])

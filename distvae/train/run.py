@@ -1,4 +1,4 @@
-"""A run folder, opened: its configuration, its history, and its trained model ready for use."""
+"""Open a run folder: its configuration, its records of epochs, and its trained model."""
 
 import hashlib
 import math
@@ -33,18 +33,18 @@ from distvae.train.inputs import InputFormat
 from distvae.train.weights import load_stored_weights, refuse_too_few
 
 EPOCHS = "epochs.jsonl"
-"""The file of a run folder with a record of each epoch, one a line."""
+"""The file of a run folder with the record of each epoch, one record per line."""
 BLOCK = 4096  # rows that are encoded or decoded at once
-VALUES = 2**22  # the most that they may have, since convolutions make several of each
+VALUES = 2**22  # the most values of these rows, because convolutions make several of each value
 FACTS = {
     **{"recipe": str, "data": str, "data_digest": str, "unit": str},
     **{"rows": dict, "versions": dict},
 }
-"""Facts that every run.json has, and their types."""
+"""The required facts of run.json, and their types."""
 
 
 def refuse_untrained(path: Path, which: str = "best") -> None:
-    """Raise `Refusal` if a run folder names no weights."""
+    """Raise `Refusal` if a run folder has no weights."""
     if not Folder(path).has(f"{which}.json"):
         raise Refusal(
             f"{path}: no {which}.json in it: no epoch was finished, or the file was removed;"
@@ -53,7 +53,7 @@ def refuse_untrained(path: Path, which: str = "best") -> None:
 
 
 class Run:
-    """A trained model and everything that is known of how it came about."""
+    """A trained model, its configuration, and the facts about its training."""
 
     def __init__(self, path: Path, config: Config, info: RunInfo, which: str) -> None:
         self.path, self.config, self.info = path, config, info
@@ -85,9 +85,7 @@ class Run:
 
     @classmethod
     def left(cls, path: Path | str) -> "Run":
-        """Open the run in a folder as its training left it: the last weights, and the states kept
-        for its data.
-        """
+        """Open the last state of a run: the last weights, and the populations of its rows."""
         run = cls.open(path, "last")
         if isinstance(run.estep, KeepsPopulations):
             lanes = divide(run.info["rows"]["train"], run.config.train.batch)
@@ -98,14 +96,14 @@ class Run:
 
     @property
     def recipe(self) -> str:
-        """The name of its recipe."""
+        """The name of the run's recipe."""
         return str(self.info["recipe"])
 
     def posterior(self, x: Tensor, row: Tensor | None = None) -> Posterior:
         """Return posteriors of new rows under the trained model.
 
-        A search draws by the numbers of rows. By default it draws by their values, so that a code
-        does not depend on the place of its row.
+        The draws of a search are keyed by `row`. By default the key is a hash of the row's values,
+        so that a code does not depend on the order of rows.
         """
         row = row_keys(x.float()) if row is None else row
         return self.estep.infer(self.model, Batch.of(x, row))
@@ -114,11 +112,9 @@ class Run:
     def encode(self, x: Media, name: str = "x", *, bins_first: bool = False) -> Array:
         """Return the codes of new data: (N, D) -> (N, H).
 
-        It may also be the path of a file or a folder, a list of paths, a signal, or images, of the
-        kind that the run was trained on. Data that cannot be of this kind are refused by their
-        name. With
-        `bins_first` data and codes are as librosa has spectra, bins or values before frames:
-        (D, N) -> (H, N).
+        `x` may also be the path of a file or folder, a list of paths, a signal, or images, of the
+        kind that the run was trained on. Data of another kind are refused under the name `name`.
+        With `bins_first`, frames are the last axis, as in librosa's spectra: (D, N) -> (H, N).
         """
         if bins_first:
             return self.encode(np.asanyarray(x).T, name).T
@@ -128,9 +124,9 @@ class Run:
 
     @torch.no_grad()
     def reconstruct(self, x: Media, name: str = "x") -> Array:
-        """Return E[x | z] under the posterior of new data, in the form of that data.
+        """Return E[x | z] under the posterior of new data, as data of the same kind.
 
-        A sound is returned as a signal with the phase of the input, a picture as an image.
+        A sound is returned as a signal with the phase of the input, and a picture as an image.
         """
         expected = InputFormat.of_run(self.config, self.dims, self.info, name)
         rows = self._checked(x, expected)
@@ -150,7 +146,7 @@ class Run:
         )
 
     def sample(self, count: int, seed: int = 0) -> Array:
-        """Return E[x | z] (count, D) of draws from the prior, which `sample_codes` returns."""
+        """Return E[x | z] (count, D) for the draws of `sample_codes` from the prior."""
         return self.decode(self.sample_codes(count, seed))
 
     @torch.no_grad()
@@ -165,12 +161,12 @@ class Run:
         return states
 
     def _checked(self, x: Media, expected: InputFormat) -> Rows:
-        """Return the rows of new data. Values that are masked are missing."""
+        """Convert new data to rows, and check them. Masked values are missing."""
         digest = str(self.info["data_digest"])
         return expected.check_table(rows_of(self.config.data, x, self.shape, digest))
 
     def epochs(self) -> list[dict[str, float]]:
-        """Return the records of its epochs."""
+        """Return the records of the run's epochs."""
         return read_epochs(self.path)
 
     def in_blocks(
@@ -179,7 +175,7 @@ class Run:
         f: Callable[[Tensor], Tensor],
         expected: InputFormat | None = None,
     ) -> Array:
-        """Check rows and return the values of a function of them, computed in blocks."""
+        """Check rows, apply a function to them in blocks, and return its values."""
         rows = min(BLOCK, max(1, VALUES // self.dims))
         blocks = (_narrow(data[i : i + rows]) for i in range(0, len(data), rows))
         checked = blocks if expected is None else map(expected.check_values, blocks)
@@ -187,12 +183,12 @@ class Run:
 
 
 def _narrow(rows: ArrayLike) -> Array:
-    with np.errstate(over="ignore"):  # what becomes infinite is refused
+    with np.errstate(over="ignore"):  # infinite results are refused
         return np.array(rows, np.float32, order="C")
 
 
 def size_of_rows(place: Path, info: RunInfo) -> tuple[int, tuple[int, ...]]:
-    """Return how many values a row has, and the shape of rows that are images."""
+    """Return the number of values of a row, and its shape if rows are images."""
     file = f"{place}/run.json"
     dims: int = check_value(f"{file}: dims", Count, info.get("dims"))
     shape: tuple[int, ...] = check_value(f"{file}: shape", Widths, info.get("shape", ()))
@@ -205,7 +201,7 @@ def size_of_rows(place: Path, info: RunInfo) -> tuple[int, tuple[int, ...]]:
 
 
 def read_info(place: Place) -> RunInfo:
-    """Return the facts in run.json, or refuse a folder that is no run folder."""
+    """Return the facts in run.json, or refuse a folder that is not a run folder."""
     folder = Folder.of(place)
     info = refuse_other_folder(folder)
     for name, kind in FACTS.items():
@@ -217,9 +213,9 @@ def read_info(place: Place) -> RunInfo:
 
 
 def refuse_other_folder(folder: Folder) -> Tree:
-    """Refuse a folder that is no run folder, or that leads to files outside of it.
+    """Refuse a folder that is not a run folder, or that links to files outside of it.
 
-    Return what its run.json holds, damaged or not.
+    Return the content of its run.json, without checking its facts.
     """
     if not folder.remote:
         refuse_strange_entries(Path(folder.path))
@@ -237,13 +233,13 @@ def refuse_other_folder(folder: Folder) -> Tree:
 
 
 def read_config(place: Place, info: RunInfo) -> Config:
-    """Return the configuration of a run, unless the file was altered since."""
+    """Return the configuration of a run, or refuse a file that was altered."""
     folder = Folder.of(place)
     file = f"{folder}/config.yaml"
     if not folder.has("config.yaml"):
         raise Refusal(f"{file}: missing; a run folder keeps its configuration there")
     text = folder.read("config.yaml")
-    # Another process may be replacing it.
+    # Another process may be replacing the file, so the previous digest is valid too.
     known = (
         info.get("config_sha256"),
         info.get("config_sha256_before"),
@@ -260,14 +256,14 @@ def read_config(place: Place, info: RunInfo) -> Config:
 
 
 def read_epochs(place: Place, first: int = 1) -> list[dict[str, float]]:
-    """Return the records in epochs.jsonl, if there are any, from some line on."""
+    """Return the records in epochs.jsonl from line `first` on, or [] without a file."""
     return read_records(place, EPOCHS, ("epoch", "val_objective", "val_bound"), first)
 
 
 def best_epoch(place: Place, epochs: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    """Return the record of the epoch whose weights a run keeps as its best.
+    """Return the record of the epoch with the run's best weights.
 
-    If that record is missing, as after a crash, return the one with the largest objective.
+    If this record is missing, as after a crash, return the record with the largest objective.
     """
     folder = Folder.of(place)
     if folder.has("best.json"):
@@ -280,9 +276,9 @@ def best_epoch(place: Place, epochs: Sequence[Mapping[str, float]]) -> Mapping[s
 def read_records(
     place: Place, name: str, fields: tuple[str, ...] = ("epoch",), first: int = 1
 ) -> list[Tree]:
-    """Return the JSON objects of a file, one a line, from some line on; each must have the fields.
+    """Return the JSON objects of a file, one object per line, from line `first` on.
 
-    A line that a crash cut short is left out.
+    Each object must have the fields. A line that a crash cut short is left out.
     """
     folder = Folder.of(place)
     lines = folder.read(name).splitlines(keepends=True) if folder.has(name) else []

@@ -1,4 +1,4 @@
-"""The folder of a run: create or find it, record who owns it, check what changed since it began."""
+"""The run folder: create it, or check that a run can resume in it, and record its owner."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ from distvae.train.documents import RunInfo
 from distvae.train.run import EPOCHS, read_config, read_epochs, read_info, refuse_other_folder
 
 OWNER = "owner"
-"""The file of a run folder that says which training owns it."""
+"""The file of a run folder with the token of the training that owns the folder."""
 RUN_FILES = ("run.json", "config.yaml", OWNER, EPOCHS, *checkpoint.MANIFESTS)
-"""Files of a run folder that are replaced while it trains, besides those of tensors."""
+"""The files of a run folder that training replaces, besides files of tensors."""
 FREE_TO_CHANGE = {
     "data.path",
     "estep.mapped",
@@ -35,11 +35,11 @@ FREE_TO_CHANGE = {
     "train.bits",
     "train.sinks",
 }
-"""Settings that may change when a run is resumed, because they only say where and how it is
-computed and what is told of it.
+"""Settings that may change when a run is resumed. They only say where and how to compute, and where
+to report.
 
-`bits.agree_on_arithmetic` checks that it still computes the same bits, and the digest of the data
-that they are the same.
+`bits.agree_on_arithmetic` checks that the run still computes the same bits. The digest of the data
+checks that the data are the same.
 """
 
 
@@ -48,7 +48,7 @@ def open_folder(
 ) -> bool:
     """Create the folder of a run, or check the existing one.
 
-    Return whether it holds a state to resume from.
+    Return whether the folder has a state to resume from.
     """
     check_run_folder(config, dataset, folder, recipe, resume, force)
     if resume and has_begun(folder):
@@ -63,14 +63,15 @@ def open_folder(
 
 
 def has_begun(folder: Folder) -> bool:
-    """Return whether a folder holds a run to resume: `run.json`, and what is written after it."""
+    """Return whether a folder has a run to resume: `run.json`, and a file that is written later."""
     later = ("config.yaml", *checkpoint.MANIFESTS)
     return folder.has("run.json") and any(folder.has(name) for name in later)
 
 
 def _may_begin(folder: Folder, resume: bool) -> bool:
-    """Return whether a run can begin in a folder without deleting another: the folder is empty, or
-    holds what a training left that was killed before its folder was complete.
+    """Return whether a run can begin in a folder without deleting another run.
+
+    The folder must be empty, or contain only the incomplete files of a training that was killed.
     """
     if folder.is_empty() or (resume and folder.has("run.json")):
         return True
@@ -82,7 +83,7 @@ def _may_begin(folder: Folder, resume: bool) -> bool:
 
 
 def _delete_partials(folder: Folder) -> None:
-    """Delete what earlier trainings had not finished writing when they were killed."""
+    """Delete the incomplete files of earlier trainings that were killed."""
     for name in folder.list_files():
         finished = finished_name(name)
         if finished in RUN_FILES or finished.startswith(checkpoint.TENSOR_FILES):
@@ -90,7 +91,7 @@ def _delete_partials(folder: Folder) -> None:
 
 
 def has_saved_state(folder: Folder) -> bool:
-    """Return whether a folder holds a run with a state to resume from."""
+    """Return whether a folder has a run with a state to resume from."""
     return folder.has("run.json") and folder.has("last.json")
 
 
@@ -105,7 +106,7 @@ def check_run_folder(
 
 
 def _check_replaceable(folder: Folder, force: bool) -> None:
-    """Raise `Refusal` unless a folder holds a run that may be replaced."""
+    """Raise `Refusal` unless a folder has a run that may be replaced."""
     if not force:
         raise Refusal(
             f"{folder}: exists; --resume continues it, --force replaces it and deletes all files in"
@@ -116,7 +117,7 @@ def _check_replaceable(folder: Folder, force: bool) -> None:
 
 
 def refuse_others_inside(folder: Folder, own: tuple[str, ...] = ()) -> None:
-    """Refuse to delete runs and sweeps in subfolders with a folder, except in its own ones."""
+    """Refuse to delete a folder with other runs or sweeps in its subfolders, except below `own`."""
     for path in folder.find("run.json", "sweep.json"):
         if not path.startswith(own):
             other = folder.subfolder(path.rpartition("/")[0])
@@ -127,9 +128,9 @@ def refuse_others_inside(folder: Folder, own: tuple[str, ...] = ()) -> None:
 
 
 def delete_run(place: Place, force: bool) -> None:
-    """Delete an earlier run with `force`. Refuse to delete anything else.
+    """Delete an earlier run if `force` is true. Refuse to delete anything else.
 
-    Ownership is taken first, so that a training that is still running in the folder ends.
+    This process takes ownership first, so that a training still running in the folder ends.
     """
     folder = Folder.of(place)
     _check_replaceable(folder, force)
@@ -138,10 +139,10 @@ def delete_run(place: Place, force: bool) -> None:
 
 
 def remove_run(folder: Folder) -> None:
-    """Delete a run with its folder.
+    """Delete a run and its folder.
 
-    What it resumes from goes first, and what says that it is a run goes last, so that a deletion
-    that is cut short can be repeated.
+    The checkpoints are deleted first and `run.json` last, so that a deletion that is cut short can
+    be repeated.
     """
     try:
         for name in checkpoint.MANIFESTS:
@@ -162,7 +163,7 @@ def remove_run(folder: Folder) -> None:
 
 
 class TakenOver(Refusal):
-    """Another training has taken ownership of the folder of this one."""
+    """Another training has taken ownership of this training's folder."""
 
 
 def take_ownership(folder: Folder) -> str:
@@ -173,7 +174,7 @@ def take_ownership(folder: Folder) -> str:
 
 
 def is_owner(folder: Folder, owner: str) -> bool:
-    """Return whether a token still owns the folder, which may also have been deleted."""
+    """Return whether a token still owns the folder; False if the folder was deleted."""
     try:
         return folder.read(OWNER).decode() == owner
     except FileNotFoundError:
@@ -183,7 +184,7 @@ def is_owner(folder: Folder, owner: str) -> bool:
 def check_ownership(folder: Folder, owner: str) -> None:
     """Raise `TakenOver` if another training owns the folder.
 
-    This ends, for example, a worker that has outlived its driver.
+    The error ends, for example, a worker that has outlived its driver.
     """
     if not is_owner(folder, owner):
         raise TakenOver(
@@ -214,7 +215,7 @@ def _check_same_run(config: Config, dataset: Dataset, folder: Folder, recipe: st
 
 
 def _refuse_other_settings(config: Config, stored: Config, folder: Folder) -> None:
-    """Raise `Refusal` for a setting that differs and may not change when a run is resumed."""
+    """Raise `Refusal` for a changed setting that may not change when a run is resumed."""
     before, now = flatten(stored), flatten(config)
     free = set(FREE_TO_CHANGE)
     if config.train.schedule != "cosine":
@@ -224,7 +225,7 @@ def _refuse_other_settings(config: Config, stored: Config, folder: Folder) -> No
         if old == new or name in free:
             continue
         reason = ", on which its cosine schedule depends" if name == "train.epochs" else ""
-        # a word or a number can be repeated in the hint as it is
+        # words and numbers can be copied from the hint to the command line
         is_plain = old.isidentifier() if isinstance(old, str) else isinstance(old, int | float)
         hint = f": {name}={old if isinstance(old, str) else json.dumps(old)}" if is_plain else ""
         raise Refusal(
@@ -234,7 +235,7 @@ def _refuse_other_settings(config: Config, stored: Config, folder: Folder) -> No
 
 
 def _update_epochs(config: Config, folder: Folder) -> None:
-    """Store a changed number of epochs, so that a run goes on for more, or fewer."""
+    """Store a changed number of epochs, so that a run continues for more or fewer epochs."""
     info = read_info(folder)
     stored = read_config(folder, info)
     if config.train.epochs == stored.train.epochs:
@@ -249,14 +250,14 @@ def _update_epochs(config: Config, folder: Folder) -> None:
 
 
 def config_yaml(config: Config) -> bytes:
-    """Return a configuration as a run folder keeps it."""
+    """Return the content of config.yaml for a configuration."""
     import yaml
 
     return yaml.safe_dump(to_dict(config), sort_keys=False).encode()
 
 
 def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str) -> None:
-    """Write run.json, which says whose folder it is, and then config.yaml."""
+    """Write run.json first, which marks the folder as a run, and then config.yaml."""
     text = config_yaml(config)
     program = provenance()
     info: RunInfo = {
@@ -280,7 +281,7 @@ def _write_config(config: Config, dataset: Dataset, folder: Folder, recipe: str)
 
 
 def drop_later_epochs(folder: Folder, finished: int) -> None:
-    """Delete the records of epochs after `finished`, which are trained again."""
+    """Delete the records of epochs after `finished`, because these epochs are trained again."""
     lines = [
         json.dumps(record) + "\n" for record in read_epochs(folder) if record["epoch"] <= finished
     ]
@@ -288,6 +289,6 @@ def drop_later_epochs(folder: Folder, finished: int) -> None:
 
 
 def update_info(folder: Folder, **changes: Unpack[RunInfo]) -> None:
-    """Add facts to the `run.json` of a run, or change them."""
+    """Add or change facts in `run.json`."""
     info: RunInfo = {**read_info(folder), **changes}
     folder.write("run.json", json.dumps(info, indent=1).encode())

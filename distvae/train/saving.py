@@ -1,4 +1,4 @@
-"""The saved states of a run, from which it resumes."""
+"""Save the states of a run, from which it resumes."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -14,26 +14,26 @@ from distvae.train.loop import Trainer
 from distvae.train.run_folder import check_ownership
 
 SEEN_WITHIN = 10.0
-"""Seconds within which a file that one machine has written is seen by another."""
+"""Seconds within which other machines must see a file after it was written."""
 
 
 class Savings:
-    """The saved states of a run, written as often as costs little.
+    """Saves the state of a run after epochs, with little overhead.
 
     Epochs that a crash loses are trained again, with the same result.
     """
 
     share = 0.05
-    """The share of the time, at most, that saving takes."""
+    """The maximum share of the time that saving takes."""
     pause = 2.0
-    """Seconds from one save to the next, at least."""
+    """The minimum seconds between two saves."""
 
     def __init__(self, folder: Folder, trainer: Trainer, owner: str) -> None:
         self.folder, self.trainer, self.owner = folder, trainer, owner
         self.due = 0.0
 
     def after(self, epoch: Epoch, every: int = 0) -> None:
-        """Save after an epoch, if it is the last, or one in so many, or enough time went by."""
+        """Save after the last epoch, after every `every`-th epoch, or if a save is due."""
         over = self.trainer.ending.is_reached(self.trainer.position)
         over = over or bool(every and epoch.epoch % every == 0)
         if over or self.trainer.team.gather(time.monotonic() >= self.due)[0]:
@@ -43,7 +43,7 @@ class Savings:
         """Save the populations first, then the checkpoint that names them."""
         began, trainer, team = time.monotonic(), self.trainer, self.trainer.team
         tensors, position = trainer.state()
-        team.barrier()  # the first worker may still delete files that no checkpoint names
+        team.barrier()  # worker 0 may still be deleting files that no checkpoint names
         generation = f"{position['epoch']:05}-{position['batch']:05}"
         files = []
         if isinstance(trainer.estep, Persistent):
@@ -64,7 +64,7 @@ class Savings:
 
 
 def _refuse_unseen(folder: Folder, populations: Iterable[PopulationFile]) -> None:
-    """Refuse files that another worker has saved and this one does not see: a checkpoint that names
+    """Refuse files that another worker saved but this worker cannot see. A checkpoint that names
     them could not be read.
     """
     deadline = time.monotonic() + SEEN_WITHIN
@@ -81,7 +81,7 @@ def _refuse_unseen(folder: Folder, populations: Iterable[PopulationFile]) -> Non
 def save_when_asked(
     savings: Savings, must_save: Callable[[], bool], stop: Callable[[], object]
 ) -> Callable[[], object]:
-    """Return a `stop` for the trainer that first saves the state when `must_save` asks for it."""
+    """Return a `stop` function for the trainer that also saves the state if `must_save()`."""
 
     def save_and_ask() -> object:
         if must_save():

@@ -1,4 +1,4 @@
-"""The learning rate, a function of the step alone, and the steps that warmups are counted in."""
+"""The learning rate as a function of the step, and the unit of steps for warm-ups."""
 
 import math
 
@@ -8,18 +8,18 @@ from torch import Tensor
 from distvae.config import Train
 
 PRECISION = torch.float32
-"""Torch's step on a GPU takes rates of no other precision, whatever that of the parameters."""
+"""The precision of learning rates that torch's fused Adam requires on a GPU."""
 
 
 class Rates:
-    """The learning rates of a training, where its parameters are."""
+    """The learning rates of a training, on the device of its parameters."""
 
     def __init__(self, config: Train, batches: int, device: torch.device) -> None:
         self.config, self.batches, self.device = config, batches, device
         self.last = 0.0
         """The rate of the last step, as a number."""
         self.epoch: Tensor | None = None
-        """The rates of an epoch on the device, if that is not the host."""
+        """The rates of an epoch on the device, or None on the host."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Copy the rates of an epoch to the device."""
@@ -30,8 +30,9 @@ class Rates:
         self.epoch = torch.tensor(rates, dtype=PRECISION).to(self.device, non_blocking=True)
 
     def at(self, step: int, steps: int = 1) -> float | Tensor:
-        """Return the rate of a step: a number, or a scalar on the device. On the device, several
-        steps of an epoch have theirs in one tensor, (steps,).
+        """Return the rate of a step: a number on the host, or a scalar on the device.
+
+        On the device, several steps of an epoch get a tensor of rates, (steps,).
         """
         self.last = rate(self.config, step + steps - 1, self.batches)
         if self.epoch is None:
@@ -41,7 +42,7 @@ class Rates:
 
 
 EXPONENTS = {"none": 0.0, "root": 0.5, "linear": 1.0}
-"""Exponents of the batch in the factor of the rates."""
+"""The exponent of batch / base_batch in the factor of the learning rate, by `scale_rate`."""
 
 
 def rate(config: Train, step: int, steps_per_epoch: int) -> float:
@@ -53,14 +54,14 @@ def rate(config: Train, step: int, steps_per_epoch: int) -> float:
 
 
 def largest_factor(config: Train) -> float:
-    """Return what the rates of a schedule are multiplied by after the first epoch."""
+    """Return the factor of the learning rate after the first epoch, for the batch size."""
     if config.base_batch is None:
         return 1.0
     return float((config.batch / config.base_batch) ** EXPONENTS[config.scale_rate])
 
 
 def base_steps(config: Train, steps: int) -> float:
-    """Return how many steps of `base_batch` have as many rows as so many steps."""
+    """Convert a number of steps to steps of `base_batch` rows."""
     if config.base_batch is None:
         return steps
     return steps * config.batch / config.base_batch

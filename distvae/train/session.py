@@ -1,6 +1,4 @@
-"""One run in its folder: begin or resume, write down every epoch, keep the best weights and the
-last state.
-"""
+"""Train a run in its folder: begin or resume, record every epoch, and save checkpoints."""
 
 import json
 from collections.abc import Callable, Generator, Iterator
@@ -41,25 +39,25 @@ from distvae.train.weights import weights
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of how a training in a run folder starts and stops."""
+    """Options for starting, resuming, saving and stopping a training in a run folder."""
 
     recipe: str = ""
     resume: bool = False
     force: bool = False
     stop: Callable[[], object] = lambda: False
-    """Asked between batches; training stops when it returns something true."""
+    """Called between batches; training stops when the result is true."""
     must_save: Callable[[], bool] = lambda: False
-    """Asked between batches by all workers, which get one answer; if true they save at once."""
+    """Called between batches by all workers, which must get the same result; if true, they save."""
     owner: str = ""
     """The owner of the run folder, if it is not this process."""
     recall: Callable[[Trainer, tuple[int, int] | None], bool] = lambda trainer, saved: False
-    """Restores a state that is later than the epoch and batch that the folder has, if there is one;
+    """Restores a state that is later than the saved epoch and batch, if there is a later state;
     returns whether it did.
     """
     save_every: int = 0
-    """Epochs after each of which the state is saved whatever it costs; 0 for none."""
+    """Always save after each multiple of this number of epochs, whatever it costs; 0 for never."""
     begun: Callable[[Trainer], None] = lambda trainer: None
-    """Called when training starts or goes on."""
+    """Called when training starts or resumes."""
 
 
 def fit(
@@ -76,7 +74,7 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train into the folder `out`, a path or a URI, and yield a record after each epoch.
 
-    Training runs on the device, by default that of `train.device`.
+    `device` is by default the device of `train.device`.
     """
     options = RunOptions(recipe, resume, force, stop)
     return fit_with(config, dataset, out, options, team=team, device=device)
@@ -102,7 +100,7 @@ def fit_with(
 def train_in_folder(
     trainer: Trainer, config: Config, dataset: Dataset, out: Place, options: RunOptions
 ) -> Iterator[Epoch]:
-    """Train with an untrained trainer of that configuration, as `fit` does."""
+    """Train as `fit` does, with a new trainer for the configuration."""
     folder, is_chief = Folder.of(out), trainer.team.rank == 0
     owner = _begin_or_resume(trainer, config, dataset, folder, options)
     options.begun(trainer)
@@ -125,7 +123,7 @@ def train_in_folder(
 def _begin_or_resume(
     trainer: Trainer, config: Config, dataset: Dataset, folder: Folder, options: RunOptions
 ) -> str:
-    """Bring a trainer to where its run is to go on, and return the owner of the folder."""
+    """Restore the state of a run that resumes, and return the owner of the folder."""
     team, owner = trainer.team, options.owner
     run = (config, dataset, folder, options.recipe, options.resume, options.force)
     saved = _on_first_worker(team, lambda: open_folder(*run))
@@ -145,14 +143,14 @@ def _begin_or_resume(
 
 
 def _saved_point(folder: Folder, saved: bool) -> tuple[int, int] | None:
-    """Return the epoch and the batch of the last state in a folder."""
+    """Return the epoch and the batch of the last state in a folder, or None if none is saved."""
     if not saved:
         return None
     return checkpoint.epoch_and_batch(checkpoint.read_manifest(folder, "last.json")["facts"])
 
 
 def _restore(trainer: Trainer, folder: Folder) -> None:
-    """Resume from the last state; if it cannot be read, name the state before it."""
+    """Restore the last state. If it cannot be read, the error names the previous state."""
     try:
         tensors, facts = checkpoint.load(folder, "last")
         trainer.restore(tensors, facts["position"])
@@ -167,7 +165,7 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
 
 
 def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
-    """Record how a run is computed from now on, and how it was computed before if that differs."""
+    """Record the arithmetic of a run, and its earlier arithmetic if it has changed."""
     now, before = trainer.arithmetic.facts(), recorded_arithmetic(folder)
     if now != before:
         if before:
@@ -179,7 +177,7 @@ def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
 
 
 def _on_first_worker(team: Team, function: Callable[[], bool]) -> bool:
-    """Call a function on the first worker, and return or raise its result on all."""
+    """Call a function on worker 0; return its result, or raise its refusal, on all workers."""
     result, refusal = False, ""
     if team.rank == 0:
         try:
@@ -200,10 +198,11 @@ def build_trainer(
     copies: int = 1,
     resumes: bool = False,
 ) -> Trainer:
-    """Return an untrained trainer that has seen its data.
+    """Return a new trainer whose model and E-step are prepared for the data.
 
-    Training runs on the device, by default that of `train.device`. The machine has so many copies
-    of the populations. With `resumes`, populations are not drawn, because they will be read.
+    `device` is by default the device of `train.device`. `copies` is the number of copies of the
+    populations in this machine's memory. With `resumes`, populations are not drawn, because they
+    will be read.
     """
     ranges = refuse_unfit(config, dataset)
     check_fits_in_memory(config, DataSize.of(dataset), team.size, copies)
@@ -218,7 +217,7 @@ def build_trainer(
         estep.allocate(held)
     else:
         prepare(estep, _blocks(train), held, config.train.seed, facts)
-    # Populations are kept for rows in training alone.
+    # Searches keep populations only for training rows.
     val = train if isinstance(estep, Searches) else dataset.splits["val"]
     trainer = Trainer(config.train, model, estep, train, val, team, device, dataset.scale)
     trainer.range = ranges["train"]

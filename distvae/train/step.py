@@ -1,4 +1,4 @@
-"""One step: posterior, objective, gradient, update; for any model, on any number of workers."""
+"""One training step for any model: posterior, objective, gradient, update."""
 
 import math
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from distvae.train.team import Team
 Inference = Callable[[AnyModel, Batch], Posterior]
 """The part of an E-step that a step needs."""
 SettingsAfter = Callable[[int], tuple[object, ...]]
-"""What a model's schedules set for the step that is so many after the next."""
+"""Returns the values that a model's schedules set for a step, by its distance to the next step."""
 
 
 class Ascent:
-    """A model, its E-step and their optimiser, which step along the gradient of the objective."""
+    """Takes eager steps along the gradient of the objective, for a model and its E-step."""
 
     def __init__(
         self, model: AnyModel, estep: Inference, adam: Adam, engine: Engine | None = None
@@ -40,10 +40,10 @@ class Ascent:
         self.sums_later = engine if isinstance(engine, SumsLater) else None
 
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Take a step along the gradient of the mean objective over so many rows of all workers.
+        """Take a step along the gradient of the objective, divided by the `rows` of all workers.
 
-        Return sums over this worker's batch, under the parameters before the step. An engine that
-        `SumsLater` returns those of several steps, or none.
+        Return sums over this worker's batch, under the parameters before the step. With a
+        `SumsLater` engine, the sums of several steps are returned together, and {} before.
         """
         self.adam.forget()
         sums = self._differentiate(batch, noise, rows) if len(batch.row) else {}
@@ -51,21 +51,21 @@ class Ascent:
         return sums
 
     def at_once(self, limit: int, settings_after: SettingsAfter) -> int:
-        """Return how many of so many steps are taken at once: one."""
+        """Return 1: eager steps are taken one by one."""
         return 1
 
     def later_sums(self) -> Sums:
-        """Return the sums of steps that have not returned any."""
+        """Return the sums of steps whose sums were not returned yet."""
         return self.sums_later.sums() if self.sums_later else {}
 
     def move(self) -> None:
-        """Move along the gradients that the parameters have."""
+        """Update the parameters with their gradients."""
         self.adam.step()
         if self.projects:
             self.projects.project()
 
     def average(self, team: Team) -> None:
-        """Replace the parameters and moments of all workers by their mean."""
+        """Replace parameters and moments by their means over all workers."""
         self.adam.average(team)
         if self.projects:
             self.projects.project()
@@ -85,22 +85,22 @@ class Ascent:
 
 
 class Steps(Protocol):
-    """Protocol of an object that takes the steps of a training."""
+    """Takes the steps of a training, eagerly or from recordings."""
 
     def at_once(self, limit: int, settings_after: SettingsAfter) -> int:
-        """Return how many of so many steps are taken at once."""
+        """Return the number of steps to take at once, at most `limit`."""
 
     def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Take a step on a batch, which is part of so many rows of all workers, or several steps on
-        the batches of as many rows each.
+        """Take one step, with the objective divided by `rows`, the batch size over all workers. If
+        `batch` holds several batches of `rows` rows, take one step for each of them.
         """
 
 
 def start_backward(objective: Tensor, gradient: Tensor) -> None:
-    """Add to the gradients of all parameters what `objective.backward(gradient)` adds, to the bit.
+    """Backpropagate as `objective.backward(gradient)` does, with the same bits.
 
-    That call imports SymPy, for half a second of the processor. On a GPU the other one launches
-    more kernels.
+    On the CPU, `objective.backward(gradient)` would import SymPy, which takes half a second. On a
+    GPU, a dot product would launch more kernels.
     """
     if objective.device.type == "cpu":
         torch.dot(objective, gradient).backward()
@@ -110,7 +110,7 @@ def start_backward(objective: Tensor, gradient: Tensor) -> None:
 
 @torch.no_grad()
 def assess(model: AnyModel, q: Posterior, batch: Batch, noise: Noise) -> Sums:
-    """Return sums of the objective, the bound, the sparsity of the codes, and the divergence."""
+    """Return sums of the objective, the bound, the sparsity of codes, and the KL divergence."""
     sparsity = hoyer(q.code)
     sums = {
         "objective": model.objective(batch, q, noise).sum(),
@@ -135,7 +135,7 @@ def add(total: Sums, sums: Sums) -> None:
 
 
 def add_step(total: Sums, sums: Sums) -> None:
-    """Add the sums of a step to those of the steps before, and count it if all were finite."""
+    """Add the sums of a step to a total, and count the step if the objective is still finite."""
     add(total, sums)
     if sums and "finite" not in sums:
         add(total, {"finite": total["objective"].abs() < math.inf})
@@ -158,7 +158,7 @@ def sums_by_worker(team: Team, sums: Sums) -> Sums:
 
 
 def own_sums(team: Team, by_worker: Sums) -> Sums:
-    """Return the sums of this worker, or its part of them if there were more or fewer workers."""
+    """Return the sums of this worker. If the number of workers has changed, worker 0 gets all."""
     own = {}
     for name, rows in by_worker.items():
         if len(rows) == team.size:

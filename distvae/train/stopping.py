@@ -1,4 +1,4 @@
-"""What ends a training: a rule, or an exception that ends it early."""
+"""The rule by which a training ends, and the exceptions that end it early."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from distvae.train.epoch import Position
 from distvae.train.team import Team
 
 BELOW = 0.99
-"""The share of the noise in the rows that a model's sigma falls to before training ends: the noise
-is known to about 1 %.
+"""Training ends once a model's sigma is below this share of the noise in the rows, which is known
+to about 1 %.
 """
 
 
@@ -20,17 +20,19 @@ class Ending:
 
     epochs: int
     patience: int | None
-    """Epochs without a better validation objective after which it ends; None if it does not."""
+    """Training ends after this number of epochs without a better validation objective; None for
+    no limit.
+    """
     noise: float
-    """The noise in the rows, below which it ends; 0 if it does not."""
+    """Training ends once sigma falls below this noise in the rows; 0 for no limit."""
 
     @classmethod
     def of(
         cls, config: Train, rows: Rows, may_be_missing: bool, team: Team, scale: float
     ) -> "Ending":
-        """Return the rule of a configuration for the rows to train on: the same on all workers.
+        """Return the rule of a configuration for the training rows, equal on all workers.
 
-        A value of the rows is `scale` in the units of the data.
+        A value of 1 in the rows is `scale` in the units of the data.
         """
         noise = 0.0
         if config.sigma and not may_be_missing:
@@ -40,18 +42,18 @@ class Ending:
         return cls(config.epochs, config.patience, team.gather(noise)[0])
 
     def is_reached(self, position: Position) -> bool:
-        """Return whether a training ends here."""
+        """Return whether a training ends at a position."""
         worse = position.epoch - position.best_epoch
         out_of_patience = self.patience is not None and worse >= self.patience
         return position.epoch >= self.epochs or out_of_patience or self.is_below_noise(position)
 
     def is_below_noise(self, position: Position) -> bool:
-        """Return whether the model leaves less unexplained than the noise."""
+        """Return whether the model's sigma has fallen below the noise in the rows."""
         return position.sigma <= BELOW * self.noise
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and stopped between two batches."""
+    """Training stopped between two batches, on request."""
 
 
 class Diverged(ArithmeticError):
@@ -59,5 +61,5 @@ class Diverged(ArithmeticError):
 
 
 def diverged(where: str) -> Diverged:
-    """Return the error that says which objective is no longer finite, and what may help."""
+    """Return an error for an objective that is no longer finite, with advice."""
     return Diverged(f"the objective {where}; a smaller train.rate may help, or train.clip")

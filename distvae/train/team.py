@@ -1,6 +1,6 @@
-"""Teams: the workers of one training add up tensors over torch.distributed.
+"""Teams: the workers of one training sum tensors over torch.distributed.
 
-A sum has the same bits on every worker, and from run to run with as many workers.
+A sum is bit-identical on every worker, and in every run with the same number of workers.
 """
 
 import json
@@ -22,15 +22,15 @@ from distvae.train.devices import CPU, gpu_id, have_distinct_gpus
 
 T = TypeVar("T")
 Store: TypeAlias = Any
-"""A store of torch, whose stubs leave its public names out."""
+"""A store of torch.distributed. Torch's type stubs lack its public name."""
 TIMEOUT = timedelta(minutes=30)
-"""How long workers wait for each other, for example while one writes a checkpoint. NCCL's own
-limit is ten minutes.
+"""The longest wait of workers for each other, for example while worker 0 writes a checkpoint.
+NCCL's default limit is ten minutes.
 """
 
 
 class WorkerLost(Exception):
-    """Another worker has ended or is out of reach."""
+    """Another worker has ended or is unreachable."""
 
 
 class Team(Protocol):
@@ -40,16 +40,16 @@ class Team(Protocol):
     size: int
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors, which require no gradient, by their sums over all workers."""
+        """Replace tensors by their sums over all workers. Tensors must not require gradients."""
 
     def barrier(self) -> None:
         """Wait until all workers have arrived."""
 
     def gather(self, value: T, /) -> list[T]:
-        """Return the small values of all workers, in order of rank. They travel as JSON."""
+        """Return the (small) values of all workers, in order of rank. They are sent as JSON."""
 
     def close(self) -> None:
-        """Leave the team. No call may follow."""
+        """Leave the team. No other call may follow."""
 
 
 class Alone:
@@ -58,13 +58,13 @@ class Alone:
     rank, size = 0, 1
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Leave the tensors as they are: each is its own sum."""
+        """Do nothing: each tensor is its own sum."""
 
     def barrier(self) -> None:
         """Return at once."""
 
     def gather(self, value: T, /) -> list[T]:
-        """Return the value."""
+        """Return the value in a list."""
         return [value]
 
     def close(self) -> None:
@@ -75,18 +75,18 @@ ALONE = Alone()
 
 
 class Workers:
-    """Workers that torch.distributed connects: by NCCL if each has a GPU of its own, else gloo."""
+    """Workers connected by torch.distributed: by NCCL if each worker has its own GPU, else gloo."""
 
     def __init__(self, owns_connection: bool, device: torch.device = CPU) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.owns_connection = owns_connection
-        """Whether this program set up torch.distributed, and has to end it."""
+        """Whether this program set up torch.distributed, and must shut it down."""
         can_use_nccl = have_distinct_gpus(self.gather(gpu_id(device))) and dist.is_nccl_available()
         with network_errors():
             self.nccl = dist.new_group(backend="nccl", timeout=TIMEOUT) if can_use_nccl else None
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Add up tensors in one exchange for each type."""
+        """Sum tensors over all workers, with one all-reduce per type and device."""
         groups: dict[object, list[Tensor]] = {}
         for tensor in tensors:
             groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
@@ -107,7 +107,7 @@ class Workers:
             dist.barrier()
 
     def gather(self, value: T, /) -> list[T]:
-        """Return the small values of all workers, in order of rank."""
+        """Return the values of all workers, in order of rank."""
         message = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         length = torch.tensor([len(message)])
         lengths = [torch.zeros_like(length) for _ in range(self.size)]
@@ -123,17 +123,17 @@ class Workers:
         return values
 
     def close(self) -> None:
-        """End the connections, if this program made them."""
+        """Shut torch.distributed down, if this program set it up."""
         if self.owns_connection and dist.is_initialized():
             dist.destroy_process_group()
 
 
 @contextmanager
 def network_errors() -> Iterator[None]:
-    """Raise `WorkerLost` for errors of the network, which mean that another worker has ended.
+    """Turn network errors into `WorkerLost`, because they mean that another worker has ended.
 
-    Errors of this worker's GPU show up here too, because a GPU reports them late; they stay as they
-    are.
+    Errors of this worker's GPU pass unchanged. They can appear here, because a GPU reports errors
+    late.
     """
     try:
         yield
@@ -160,7 +160,7 @@ def join_team(device: torch.device = CPU) -> Team:
 
 
 def _connect() -> None:
-    """Set up torch.distributed from torchrun's environment."""
+    """Set up torch.distributed from the environment of torchrun."""
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise Refusal(
@@ -172,7 +172,7 @@ def _connect() -> None:
 
 
 class _Rendezvous(TypedDict, total=False):
-    """Arguments that say where workers meet."""
+    """Arguments of `init_process_group` for the rendezvous."""
 
     store: Store
     rank: int
@@ -181,10 +181,10 @@ class _Rendezvous(TypedDict, total=False):
 
 @contextmanager
 def _rendezvous() -> Iterator[_Rendezvous]:
-    """Yield where the workers meet: at the launcher's store, or at one on loopback.
+    """Yield the rendezvous of the workers: the launcher's store, or a store on loopback.
 
-    Torch would open its store on every address of the machine, where anybody may set and delete
-    keys.
+    Torch's default store listens on every address of the machine, where anybody could set and
+    delete keys.
     """
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -202,7 +202,7 @@ def _rendezvous() -> Iterator[_Rendezvous]:
 
 
 def store_at(host: str, port: int, size: int, listener: socket.socket | None) -> Store:
-    """Return the store of so many workers at an address, where the first of them listens."""
+    """Return a store for `size` workers at an address; worker 0 passes its listening socket."""
     file = listener.detach() if listener else None
     kind = dist.TCPStore  # type: ignore[attr-defined]
     return kind(host, port, size, file is not None, timeout=TIMEOUT, master_listen_fd=file)

@@ -1,4 +1,4 @@
-"""Figures of an epoch: of the validation rows, and those that models and E-steps add."""
+"""The metrics of an epoch: from the validation rows, and from models and E-steps."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -24,14 +24,15 @@ from distvae.train.batches import BLOCK, BatchReader
 from distvae.train.step import add, assess
 
 Watch = Callable[[RowNumbers, Posterior], None]
-"""A function that is called with some validation rows and their posteriors."""
+"""A function that is called with validation rows and their posteriors."""
 
 
 class Sample:
-    """One worker's part of the validation rows that are looked at after each epoch.
+    """One worker's share of the validation rows that are assessed after each epoch.
 
-    They are the same ones every time, and with any number of workers. Where they are not all rows,
-    they are the first ones in an order of their own, which takes as many from each lane.
+    The validation rows are the same after every epoch, for any number of workers. With
+    `train.val_rows`, they are the first rows of a fixed random order with equally many rows from
+    each lane.
     """
 
     def __init__(self, config: Train, rows: int, rank: int, size: int, keeps: bool) -> None:
@@ -40,7 +41,7 @@ class Sample:
         self.lanes, self.rank, self.size = divide(rows, config.batch), rank, size
 
     def parts(self) -> Iterator[RowNumbers]:
-        """Yield this worker's part of the sample in blocks: one at least, which may be empty."""
+        """Yield this worker's share of the sample in blocks: at least one block, maybe empty."""
         if self.count == self.rows:
             yield from self.every()
         else:
@@ -48,18 +49,18 @@ class Sample:
 
     @cached_property
     def chosen(self) -> RowNumbers:
-        """This worker's rows of the sample."""
+        """The rows of this worker in the sample."""
         held = self.lanes.held(self.rank, self.size)
         return np.sort(held.order(self.seed, VALIDATION).rows(0, self.count))
 
     def every(self) -> Iterator[RowNumbers]:
-        """Yield this worker's part of all rows in blocks."""
+        """Yield this worker's share of all validation rows in blocks."""
         held = self._held()
         for first in range(0, max(len(held), 1), BLOCK):
             yield held.part(slice(first, first + BLOCK))
 
     def _held(self) -> HeldRows:
-        """Return this worker's part of all rows: every `size`-th where rows have no holder."""
+        """Return this worker's share of all rows: every `size`-th row if no worker holds rows."""
         stay = self.keeps or isinstance(self.lanes, Bands)
         lanes = self.lanes if stay else Lanes(self.rows, self.size)
         return lanes.held(self.rank, self.size)
@@ -74,7 +75,7 @@ def assess_rows(
     parts: Iterable[RowNumbers],
     watch: Watch | None = None,
 ) -> Sums:
-    """Return sums over blocks of the validation rows, with fixed draws."""
+    """Return sums over the validation rows, with fixed draws."""
     total: Sums = {}
     for part in parts:
         batch, noise = reader.read(val, part, VALIDATION)
@@ -86,14 +87,14 @@ def assess_rows(
 
 
 def ranks_epochs(model: Module, may_be_missing: bool) -> bool:
-    """Return whether a larger objective means a better epoch: not where missing values are
-    completed.
+    """Return whether a larger objective means a better epoch. It does not if missing values are
+    imputed.
     """
     return not (may_be_missing and isinstance(model, Completes) and model.completes)
 
 
 def means(total: Sums, rows: int) -> dict[str, float]:
-    """Return means over rows; that of the sparsity is over the rows that have one."""
+    """Return means over rows. The mean sparsity is over the rows with a finite sparsity."""
     averages = {}
     for name, value in total.items():
         count = total["sparse_rows"] if name == "hoyer" else rows
@@ -102,7 +103,7 @@ def means(total: Sums, rows: int) -> dict[str, float]:
 
 
 def telemetry(parts: Iterable[Module], total: Sums, rows: int) -> dict[str, float]:
-    """Return the figures that models and E-steps add, from an epoch's sums over so many rows."""
+    """Return the metrics of models and E-steps, from an epoch's sums over `rows` rows."""
     found: dict[str, float] = {}
     for part in parts:
         if isinstance(part, Reports):

@@ -1,4 +1,4 @@
-"""The values to train on: their range, and a refusal of those that a model cannot explain."""
+"""Check the values of the training data: refuse values that have no density under the model."""
 
 import math
 
@@ -12,7 +12,7 @@ from distvae.train.batches import BLOCK
 
 
 def refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, float]]:
-    """Refuse values that the likelihood has no density for, or that have no logarithm.
+    """Refuse values without a density under the likelihood, or without a logarithm if needed.
 
     Return the smallest and the largest value of each split. Missing values (NaN) are left out.
     """
@@ -48,7 +48,7 @@ def _refuse_value(config: Config, name: str, split: str, value: float) -> None:
 
 
 def _range(rows: Rows) -> tuple[float, float]:
-    """Return the smallest and the largest observed value, or NaN if none is observed."""
+    """Return the smallest and the largest observed value, or NaN if no value was observed."""
     if facts := recorded_facts(rows):
         return facts.range
     low = high = math.nan

@@ -1,4 +1,4 @@
-"""The tensors of a model and its E-step by name, as checkpoints keep them."""
+"""The tensors of a model and its E-step, by their names in checkpoints."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from distvae.train.cost import DataSize, count_parameters
 
 
 def tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose name begins with a prefix, without it."""
+    """Return the tensors whose names begin with `prefix.`, with this prefix removed."""
     found = {}
     for name, value in tensors.items():
         if name.startswith(f"{prefix}."):
@@ -22,7 +22,7 @@ def tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def weights(model: AnyModel, estep: AnyEStep) -> dict[str, Tensor]:
-    """Return the parameters and buffers of both, by name."""
+    """Return the parameters and buffers of the model and the E-step, by name."""
     found = {}
     for part, module in (("model", model), ("estep", estep)):
         for name, value in module.state_dict().items():
@@ -31,7 +31,7 @@ def weights(model: AnyModel, estep: AnyEStep) -> dict[str, Tensor]:
 
 
 def load_weights(model: AnyModel, estep: AnyEStep, tensors: dict[str, Tensor]) -> None:
-    """Set the parameters and buffers of both, by name."""
+    """Set the parameters and buffers of the model and the E-step, by name."""
     model.load_state_dict(tensors_below("model", tensors))
     estep.load_state_dict(tensors_below("estep", tensors))
 
@@ -39,9 +39,9 @@ def load_weights(model: AnyModel, estep: AnyEStep, tensors: dict[str, Tensor]) -
 def refuse_too_few(
     place: Path, config: Config, data: DataSize, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Refuse weights of fewer values than a model of a configuration has, before it is made.
+    """Refuse weights with fewer values than the configured model has, before it is allocated.
 
-    Nothing is allocated that a folder only claims to hold.
+    A damaged folder therefore cannot make this process allocate a huge model.
     """
     needed, found = count_parameters(config, data), sum(map(Tensor.numel, tensors.values()))
     if found < needed:
@@ -54,10 +54,10 @@ def refuse_too_few(
 def load_stored_weights(
     place: Path, model: AnyModel, estep: AnyEStep, tensors: dict[str, Tensor]
 ) -> None:
-    """Set the parameters and buffers of both. Refuse those of another model."""
+    """Set the parameters and buffers of both parts. Refuse weights of another model."""
     try:
         load_weights(model, estep, tensors)
-    except RuntimeError as error:  # torch's, for other names and sizes
+    except RuntimeError as error:  # torch raises it for other names and sizes
         raise Refusal(
             f"{place}: weights of another model ({error_text(error)}); those of its config.yaml"
             " and run.json expected"
