@@ -14,6 +14,7 @@ from distvae.config import Config, to_dict
 from distvae.config.data.speech import CSV
 from distvae.config.recipes import recipe_name
 from distvae.files.output import check_writable_folder
+from distvae.files.packages import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import error_text
@@ -47,6 +48,7 @@ def push(run: Path, destination: str) -> None:
 
 def _upload(run: Path, repository: str) -> None:
     """Write a model to the hub in one commit. A new repository is private."""
+    refuse_missing(f"hf://{repository}", "huggingface_hub")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
         _export(run, folder)
@@ -62,8 +64,7 @@ def _upload(run: Path, repository: str) -> None:
             )
         except Exception as error:  # the hub's client and the network raise errors of many types
             raise Refusal(
-                f"hf://{repository}: {error_text(error)}; the package huggingface_hub and a"
-                " repository that can be reached expected"
+                f"hf://{repository}: {error_text(error)}; a repository that can be reached expected"
             ) from error
 
 

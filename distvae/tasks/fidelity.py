@@ -4,11 +4,11 @@ them.
 
 import math
 from collections.abc import Mapping
-from importlib.util import find_spec
 
 import numpy as np
 
 from distvae.data.signals import Signal
+from distvae.files.packages import is_installed
 from distvae.numerics.array_types import Floats
 from distvae.numerics.figures import declare
 from distvae.tasks.recording_scores import score_recording
@@ -44,8 +44,8 @@ def fidelity(clean: Signal, estimate: Floats) -> dict[str, float]:
 def fidelity_figures(picture: bool) -> tuple[str, ...]:
     """Return the names of the scores of a picture, or of a sound."""
     if picture:
-        return ("psnr", *["ssim"] * bool(find_spec("skimage")))
-    return ("snr", "snr_gain", *["pesq_wb", "pesq_wb_gain"] * bool(find_spec("pesq")))
+        return ("psnr", *["ssim"] * bool(is_installed("skimage")))
+    return ("snr", "snr_gain", *["pesq_wb", "pesq_wb_gain"] * bool(is_installed("pesq")))
 
 
 def fidelity_gains(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -62,7 +62,7 @@ def fidelity_gains(before: Mapping[str, float], after: Mapping[str, float]) -> d
 
 
 def _ssim(clean: Floats, estimate: Floats, peak: float) -> dict[str, float]:
-    if not find_spec("skimage") or min(clean.shape[:2]) < 7:
+    if not is_installed("skimage") or min(clean.shape[:2]) < 7:
         return {}
     from skimage.metrics import structural_similarity
 
@@ -70,7 +70,7 @@ def _ssim(clean: Floats, estimate: Floats, peak: float) -> dict[str, float]:
 
 
 def _pesq(clean: Floats, estimate: Floats, rate: int) -> dict[str, float]:
-    if not find_spec("pesq"):
+    if not is_installed("pesq"):
         return {}
     scores = score_recording(clean.mean(-1), estimate.mean(-1), rate, ["pesq_wb"])
     return {name: value for name, value in scores.values.items() if name not in scores.refused}

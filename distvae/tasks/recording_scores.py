@@ -9,13 +9,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import mtrand
 
 from distvae.config.values import POWER_FLOOR
+from distvae.files.packages import is_installed
 from distvae.numerics.array_types import Floats
 from distvae.numerics.figures import declare
 
@@ -150,7 +150,7 @@ def is_misaligned(wide: float, narrow: float) -> bool:
 
 def available_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     """Return the measures that can be computed: PESQ only if its package is installed."""
-    return tuple(name for name in metrics if not name.startswith("pesq") or find_spec("pesq"))
+    return tuple(name for name in metrics if not name.startswith("pesq") or is_installed("pesq"))
 
 
 def scoring_notes(metrics: Sequence[str], rate: int) -> list[str]:

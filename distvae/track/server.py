@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
+from distvae.files.packages import is_installed
 from distvae.files.refusal import Refusal, cause
 from distvae.files.sqlite import sqlite_uri
 from distvae.files.storage import Folder
@@ -199,11 +200,9 @@ def ended_by_itself(server: "subprocess.Popen[bytes]") -> Refusal:
 
 def _refuse_missing_driver(uri: str) -> None:
     """Refuse a database whose driver is not installed."""
-    from importlib.util import find_spec
-
     kind, _, named = urlsplit(uri).scheme.partition("+")
     driver = named or DEFAULT_DRIVERS.get(kind, "")
-    if driver in DRIVER_PACKAGES and not find_spec(driver):
+    if driver in DRIVER_PACKAGES and not is_installed(driver):
         raise Refusal(
             f"DISTVAE_DATABASE: {kind} needs a driver: 'pip install \"{DRIVER_PACKAGES[driver]}\"'"
             " on the head expected"

@@ -76,7 +76,7 @@ class Lab:
             host.start()
 
     def submit(
-        self, script: str, *words: str, timeout: float = 600
+        self, script: str, *words: str, timeout: float = 300
     ) -> "subprocess.CompletedProcess[str]":
         """An entry script, to its end."""
         return self.ray(

@@ -50,4 +50,4 @@ def test_the_hub_needs_its_package(call: Called, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     code, _, error = call("push", "bars", "hf://someone/bars")
     assert code == 2
-    assert "the package huggingface_hub and a repository that can be reached expected" in error
+    assert "needs the package huggingface_hub; pip install 'distvae[hub]' expected" in error
