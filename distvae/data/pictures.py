@@ -60,7 +60,7 @@ def opened(path: Path, most: int = 1) -> Iterator["Image"]:
     """
     from PIL import Image, UnidentifiedImageError
 
-    require_regular_file(path, "an undamaged picture")
+    require_regular_file(path, "a picture")
     # pictures that are too large are refused here
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     # from a stream: Pillow maps a named file to memory, and scrambles a TIFF that is to be turned
