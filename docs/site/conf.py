@@ -27,6 +27,7 @@ exclude_patterns = [
     "runs",
     "distvae",
     "tests",
+    "docs/log",
     "docs/site",
 ]
 source_suffix = {".md": "markdown", ".ipynb": "markdown"}
