@@ -65,7 +65,7 @@ ROWS = "\n## Rows\n"
 LEGEND = (
     "A figure is the mean over seeds ± half their range, or has one seed; the published figure is "
     "in brackets. A dagger † marks scale `day`: fewer epochs, less data or other settings than at "
-    "`full`. The file of rows has all figures, settings, seconds and commits."
+    "`full`. The file of rows has all rows and figures, settings, seconds and commits."
 )
 RULES = (
     "A figure is reached if ours is at or above the published one, or below it by at most two of "
@@ -119,6 +119,8 @@ class Page:
     """Patterns of names, a column of a grid each; what * stands for is the name of the line."""
     fold: tuple[str, ...] = ()
     """Patterns of names whose rows are shown as one."""
+    hide: tuple[str, ...] = ()
+    """Patterns of names whose rows are only in the file of rows."""
 
 
 @dataclass(frozen=True)
@@ -371,7 +373,9 @@ def command(claim: Claim, group: RowGroup) -> str:
 def rows_lines(table: str, groups: Mapping[str, RowGroup], page: Page) -> Iterator[str]:
     """Yield the lines of a page below its heading `## Rows`."""
     yield f"All figures: [{table}.jsonl]({table}.jsonl). [How to read them](../results.md#rows)."
-    ordered = sorted(folded(groups.values(), page.fold), key=lambda group: natural_key(group.name))
+    joined = folded(groups.values(), page.fold)
+    kept = (g for g in joined if not any(fnmatchcase(g.name, pattern) for pattern in page.hide))
+    ordered = sorted(kept, key=lambda group: natural_key(group.name))
     for section in sorted({group.section for group in ordered}):
         shown = [group for group in ordered if group.section == section]
         figures = page.figures or shown_figures(shown)

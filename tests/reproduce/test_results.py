@@ -190,14 +190,14 @@ def test_a_page_has_its_text_and_the_mean_and_half_the_range_of_the_seeds(docs: 
     assert rows["beside"]["times as fast, median"] == "2.50"
 
 
-def test_a_page_shows_the_figures_the_grid_and_the_folded_rows_that_it_asks_for(
+def test_a_page_shows_the_figures_grid_folded_and_hidden_rows_that_it_asks_for(
     tmp_path: Path,
 ) -> None:
-    for name, hoyer in (("vae-m8", 0.2), ("vae-m16", 0.3), ("sdm-m8", 0.4)):
+    for name, hoyer in (("vae-m8", 0.2), ("vae-m16", 0.3), ("vae-m32", 0.3), ("sdm-m8", 0.4)):
         write_row(tmp_path / "results", finished_row(name, 0, hoyer=hoyer), force=False)
     for draw, hoyer in enumerate((0.5, 0.7)):
         write_row(tmp_path / "results", finished_row(f"noise-{draw}", 0, hoyer=hoyer), force=False)
-    page = "{speech: {figures: [hoyer], columns: [vae-*, sdm-*], fold: [noise-*]}}"
+    page = "{speech: {figures: [hoyer], columns: [vae-*, sdm-*], fold: [noise-*], hide: ['*-m32']}}"
     built(tmp_path, pages=page)
     assert lines_of(tmp_path / "results" / "speech.md") == [
         {"Hoyer": "m8", "`vae-*`": "0.200", "`sdm-*`": "0.400"},
