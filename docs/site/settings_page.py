@@ -1,5 +1,6 @@
 """Write docs/settings.md: `python -m docs.site.settings_page`."""
 
+import re
 from itertools import groupby
 from pathlib import Path
 
@@ -9,12 +10,9 @@ PAGE = Path(__file__).parents[1] / "settings.md"
 BEGIN = """# Settings
 
 Every setting is a dotted key that follows the recipe: `distvae train speech-sdm model.latent=64`.
-`distvae settings` prints what is below, `distvae settings model` a section of it and `distvae
-settings model.latent` a key. A recipe may have other values than these defaults; `distvae recipes
-NAME` prints them.
-
-A section may have several kinds, such as `vae` and `tvae`; the column *kinds* names those that have
-a key. A key that means something else for another kind is listed again.
+`distvae settings` prints this page, `distvae settings model` a section and `distvae settings
+model.latent` a key. `distvae recipes NAME` prints the values of a recipe. The column *kinds* names
+the kinds that have a key, such as `vae` and `tvae`; a key that differs between kinds is listed again.
 """
 TITLES = {
     "data": "data: what is read",
@@ -24,22 +22,36 @@ TITLES = {
     "eval": "eval: what is measured",
 }
 
-HEAD = "| key | values | kinds | meaning |\n|---|---|---|---|\n"
-
 
 def page() -> str:
     """Return the page."""
     parts = [BEGIN]
     for section, found in groupby(settings(), key=lambda each: each.key.partition(".")[0]):
-        parts.append(f"\n## {TITLES[section]}\n\n{HEAD}")
-        parts += map(_row, found)
+        known = list(found)
+        columns = ["key", "values", "meaning"]
+        if any(each.kinds for each in known):
+            columns.insert(2, "kinds")
+        parts.append(f"\n## {TITLES[section]}\n\n{_row(columns)}{_row(['---'] * len(columns))}")
+        for each in known:
+            values = shorter(each.values) + (f"; default `{each.default}`" if each.default else "")
+            cells = {
+                "key": f"`{each.key}`",
+                "values": values,
+                "kinds": ", ".join(each.kinds),
+                "meaning": each.meaning,
+            }
+            parts.append(_row([cells[column] for column in columns]))
     return "".join(parts)
 
 
-def _row(setting: Setting) -> str:
-    default = f"; default `{setting.default}`" if setting.default else ""
-    kinds = ", ".join(setting.kinds)
-    cells = (f"`{setting.key}`", setting.values + default, kinds, setting.meaning)
+def shorter(values: str) -> str:
+    """Return the possible values of a setting with signs instead of words."""
+    values = re.sub(r", at least (\S+) and at most (\S+)\b", r", \1 to \2", values)
+    values = values.replace(", at least", " >=").replace(", above", " >")
+    return values.replace("a list: a ", "list: ").removeprefix("a ")
+
+
+def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
