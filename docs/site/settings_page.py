@@ -28,15 +28,15 @@ def page() -> str:
     parts = [BEGIN]
     for section, found in groupby(settings(), key=lambda each: each.key.partition(".")[0]):
         known = list(found)
-        columns = ["key", "values", "meaning"]
+        columns = ["key", "values (default)", "meaning"]
         if any(each.kinds for each in known):
             columns.insert(2, "kinds")
         parts.append(f"\n## {TITLES[section]}\n\n{_row(columns)}{_row(['---'] * len(columns))}")
         for each in known:
-            values = shorter(each.values) + (f"; default `{each.default}`" if each.default else "")
+            values = shorter(each.values) + (f" (`{each.default}`)" if each.default else "")
             cells = {
                 "key": f"`{each.key}`",
-                "values": values,
+                "values (default)": values,
                 "kinds": ", ".join(each.kinds),
                 "meaning": each.meaning,
             }
