@@ -4,7 +4,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from distvae.config.explanations import Setting, settings
+from distvae.config.explanations import settings
 
 PAGE = Path(__file__).parents[1] / "settings.md"
 BEGIN = """# Settings
@@ -12,7 +12,7 @@ BEGIN = """# Settings
 Every setting is a dotted key that follows the recipe: `distvae train speech-sdm model.latent=64`.
 `distvae settings` prints this page, `distvae settings model` a section and `distvae settings
 model.latent` a key. `distvae recipes NAME` prints the values of a recipe. The column *kinds* names
-the kinds that have a key, such as `vae` and `tvae`; a key that differs between kinds is listed again.
+the kinds that have a key (`vae`, `tvae`, ...). A key that differs between kinds is listed again.
 """
 TITLES = {
     "data": "data: what is read",
