@@ -46,10 +46,9 @@ from distvae.models.state_decoder import FromBits
 from distvae.models.truncated import NEAR
 from distvae.models.tvae import MIN_PI, TVAE
 from distvae.numerics.noise import Noise, order
-from distvae.system.memory import peak_memory
-from distvae.train.loop import Trainer
+from distvae.system import peak_memory
+from distvae.train.loop import Interrupted, Trainer
 from distvae.train.step import add
-from distvae.train.stopping import Interrupted
 
 SIDE = 256
 """Pixels along the side of the drawn scene."""

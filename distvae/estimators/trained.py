@@ -18,13 +18,13 @@ from distvae.files.storage import Folder
 from distvae.interface import Batch
 from distvae.numerics.noise import VALIDATION, Noise, row_keys
 from distvae.train import checkpoint
-from distvae.train.bits import agree_on_arithmetic, run_arithmetic
-from distvae.train.inputs import InputFormat
+from distvae.train.checkpoint import load_weights, weights
+from distvae.train.devices import agree_on_arithmetic, run_arithmetic
 from distvae.train.loop import Trainer
 from distvae.train.progress import Progress
-from distvae.train.run import EPOCHS, Run
+from distvae.train.run import InputFormat, Run
+from distvae.train.run_folder import EPOCHS
 from distvae.train.session import RunOptions, fit_with
-from distvae.train.weights import load_weights, weights
 
 DOCUMENTS = ("run.json", "config.yaml", EPOCHS)
 """The files of a run folder that an estimator keeps besides checkpoints."""

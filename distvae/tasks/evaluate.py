@@ -13,7 +13,7 @@ from distvae.tasks.resynthesis import resynthesise, run_coder, write_sound
 from distvae.tasks.run_pictures import DRAWN, draw_model, draw_training, pictures_of
 from distvae.tasks.scoring import recordings_of_split, score_run
 from distvae.tasks.waiting import announce
-from distvae.train.bits import run_arithmetic
+from distvae.train.devices import run_arithmetic
 from distvae.train.run import Run
 
 SOUNDS = ("original", "reconstruction")

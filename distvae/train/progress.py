@@ -12,15 +12,16 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
+from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from distvae.files.plain import finite
 from distvae.files.untrusted import printable
-from distvae.train.notebook import NotebookOutput, in_notebook, progress_bar
 
 if TYPE_CHECKING:
-    from distvae.train.epoch import Epoch
+    from distvae.train.loop import Epoch
 
 Style = Literal["line", "quiet", "json"]
 ECHO_SECONDS = 1.0
@@ -231,3 +232,26 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+class NotebookOutput:
+    """A replaceable part of a cell's output."""
+
+    def __init__(self) -> None:
+        self._shown = import_module("IPython.display")
+        self._handle = self._shown.display(self._shown.HTML(""), display_id=True)
+
+    def show(self, html: str) -> None:
+        """Replace the output."""
+        self._handle.update(self._shown.HTML(html))
+
+
+def progress_bar(done: int, count: int, text: str) -> str:
+    """Return a progress bar as HTML, with text beside it."""
+    return f'<progress value="{done}" max="{count}"></progress> <code>{escape(text)}</code>'

@@ -1,40 +1,165 @@
 """Train a run in its folder: begin or resume, record every epoch, and save checkpoints."""
 
 import json
-from collections.abc import Callable, Generator, Iterator
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from distvae.config import Config
+from distvae.config import Amortised, Config
 from distvae.data.dataset import Dataset, Rows, recorded_facts
 from distvae.estep import assemble
-from distvae.estep.store import KeepsPopulations
+from distvae.estep.store import KeepsPopulations, PopulationFile
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Persistent, Searches, prepare
+from distvae.models.likelihoods import support_of
 from distvae.train import checkpoint
 from distvae.train.batches import BLOCK, split_rows
-from distvae.train.bits import agree_on_arithmetic, recorded_arithmetic
-from distvae.train.checkpoint import Place
+from distvae.train.checkpoint import CheckpointFacts, Place, weights
 from distvae.train.cost import DataSize, check_fits_in_memory
-from distvae.train.epoch import Epoch
-from distvae.train.loop import Trainer
-from distvae.train.run import read_info
+from distvae.train.devices import agree_on_arithmetic, recorded_arithmetic
+from distvae.train.loop import Epoch, Interrupted, Trainer
 from distvae.train.run_folder import (
     check_ownership,
     drop_later_epochs,
     has_saved_state,
     is_owner,
     open_folder,
+    read_info,
     take_ownership,
     update_info,
 )
-from distvae.train.saving import Savings, save_when_asked
-from distvae.train.stopping import Interrupted
 from distvae.train.team import ALONE, Team
-from distvae.train.values import refuse_unfit
-from distvae.train.weights import weights
+
+
+def refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """Refuse values without a density under the likelihood, or without a logarithm if needed.
+
+    Return the smallest and the largest value of each split. Missing values (NaN) are left out.
+    """
+    dataset.split_names("train")  # refuses data without rows to train on
+    ranges = {}
+    for split in dataset.split_names("all"):
+        ranges[split] = _range(dataset.splits[split])
+        for value in ranges[split]:
+            _refuse_value(config, dataset.name, split, value)
+    return ranges
+
+
+def _refuse_value(config: Config, name: str, split: str, value: float) -> None:
+    low, high = support_of(config.model)
+    if math.isnan(value):
+        raise Refusal(
+            f"{name}: every value of split '{split}' is missing; some observed ones expected"
+        )
+    if value < low or value > high or math.isinf(value):
+        likelihood = getattr(config.model, "likelihood", "")
+        field = f"model.likelihood: '{likelihood}'" if likelihood else f"data.kind: '{name}'"
+        wanted = f"finite values from {low:g} to {high:g}"
+        if math.isinf(value):
+            wanted = "finite values that 32 bits can hold, below 3.4e38,"
+    elif value < 0 and isinstance(config.estep, Amortised) and config.estep.takes_logarithm:
+        field = f"estep.input: '{config.estep.input}'"
+        wanted = "values of 0 or more, or standard or raw,"
+    else:
+        return
+    raise Refusal(
+        f"{field} with a value of {value:g} in split '{split}' of {name}; {wanted} expected"
+    )
+
+
+def _range(rows: Rows) -> tuple[float, float]:
+    """Return the smallest and the largest observed value, or NaN if no value was observed."""
+    if facts := recorded_facts(rows):
+        return facts.range
+    low = high = math.nan
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        low = float(np.fmin.reduce(block, axis=None, initial=low))
+        high = float(np.fmax.reduce(block, axis=None, initial=high))
+    return low, high
+
+
+SEEN_WITHIN = 10.0
+"""Seconds within which other machines must see a file after it was written."""
+
+
+class Savings:
+    """Saves the state of a run after epochs, with little overhead.
+
+    Epochs that a crash loses are trained again, with the same result.
+    """
+
+    share = 0.05
+    """The maximum share of the time that saving takes."""
+    pause = 2.0
+    """The minimum seconds between two saves."""
+
+    def __init__(self, folder: Folder, trainer: Trainer, owner: str) -> None:
+        self.folder, self.trainer, self.owner = folder, trainer, owner
+        self.due = 0.0
+
+    def after(self, epoch: Epoch, every: int = 0) -> None:
+        """Save after the last epoch, after every `every`-th epoch, or if a save is due."""
+        over = self.trainer.ending.is_reached(self.trainer.position)
+        over = over or bool(every and epoch.epoch % every == 0)
+        if over or self.trainer.team.gather(time.monotonic() >= self.due)[0]:
+            self.save()
+
+    def save(self) -> None:
+        """Save the populations first, then the checkpoint that names them."""
+        began, trainer, team = time.monotonic(), self.trainer, self.trainer.team
+        tensors, position = trainer.state()
+        team.barrier()  # worker 0 may still be deleting files that no checkpoint names
+        generation = f"{position['epoch']:05}-{position['batch']:05}"
+        files = []
+        if isinstance(trainer.estep, Persistent):
+            files = trainer.estep.save(self.folder.place, generation)
+        saved = team.gather(files)
+        if team.rank == 0:
+            check_ownership(self.folder, self.owner)
+            populations = [kept for worker in saved for kept in worker]
+            _refuse_unseen(self.folder, populations)
+            facts: CheckpointFacts = {
+                "position": position,
+                "populations": populations,
+                "arithmetic": trainer.arithmetic.facts(),
+            }
+            checkpoint.save_last(self.folder, tensors, facts)
+        now = time.monotonic()
+        self.due = now + max(self.pause, (now - began) / self.share)
+
+
+def _refuse_unseen(folder: Folder, populations: Iterable[PopulationFile]) -> None:
+    """Refuse files that another worker saved but this worker cannot see. A checkpoint that names
+    them could not be read.
+    """
+    deadline = time.monotonic() + SEEN_WITHIN
+    for kept in populations:
+        while folder.size(kept["file"]) != kept["bytes"]:
+            if time.monotonic() > deadline:
+                raise Refusal(
+                    f"{folder}: {kept['file']} is not there, though another worker saved it; a"
+                    " storage that all machines see expected (is it mounted on each of them?)"
+                )
+            time.sleep(0.1)
+
+
+def save_when_asked(
+    savings: Savings, must_save: Callable[[], bool], stop: Callable[[], object]
+) -> Callable[[], object]:
+    """Return a `stop` function for the trainer that also saves the state if `must_save()`."""
+
+    def save_and_ask() -> object:
+        if must_save():
+            savings.save()
+        return stop()
+
+    return save_and_ask
 
 
 @dataclass(frozen=True)

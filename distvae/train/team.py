@@ -5,8 +5,9 @@ A sum is bit-identical on every worker, and in every run with the same number of
 
 import json
 import os
+import platform
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, Protocol, TypeAlias, TypedDict, TypeVar
@@ -16,11 +17,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distvae.files.refusal import Refusal
-from distvae.system.interfaces import listen_on_interface_of, own_address_towards
-from distvae.system.loopback import HOST, LOOPBACK, stay_on_loopback
-from distvae.train.devices import CPU, gpu_id, have_distinct_gpus
+from distvae.system import (
+    HOST,
+    LOOPBACK,
+    listen_on_interface_of,
+    own_address_towards,
+    stay_on_loopback,
+)
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 Store: TypeAlias = Any
 """A store of torch.distributed. Torch's type stubs lack its public name."""
 TIMEOUT = timedelta(minutes=30)
@@ -206,3 +212,31 @@ def store_at(host: str, port: int, size: int, listener: socket.socket | None) ->
     file = listener.detach() if listener else None
     kind = dist.TCPStore  # type: ignore[attr-defined]
     return kind(host, port, size, file is not None, timeout=TIMEOUT, master_listen_fd=file)
+
+
+GpuId: TypeAlias = list[str]
+"""The unique id of a GPU, and its slot in a machine, which the instances of a divided GPU (MIG)
+share. Empty for another device. A list, because workers send it as JSON.
+"""
+
+
+def gpu_id(device: torch.device) -> GpuId:
+    """Return the id of a worker's GPU, or [] for another device."""
+    if device.type != "cuda":
+        return []
+    found = torch.cuda.get_device_properties(device)
+    slot = [str(getattr(found, f"pci_{part}_id")) for part in ("domain", "bus", "device")]
+    return [str(found.uuid), f"{platform.node()} {':'.join(slot)}"]
+
+
+def count_sharing(device: torch.device, gather: Callable[[GpuId], list[GpuId]]) -> int:
+    """Return the number of workers on this worker's device. All workers call this together."""
+    own = gpu_id(device)
+    return gather(own).count(own)
+
+
+def have_distinct_gpus(gpu_ids: Sequence[GpuId]) -> bool:
+    """Return whether every worker has its own GPU, which NCCL requires."""
+    if not all(gpu_ids):
+        return False
+    return all(len(set(names)) == len(names) for names in zip(*gpu_ids, strict=True))

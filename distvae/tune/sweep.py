@@ -14,9 +14,9 @@ from distvae.files.storage import Folder
 from distvae.machines.cluster import MachineResources, check_cluster
 from distvae.machines.driver import object_store_bytes, with_absolute_paths
 from distvae.machines.session import ray_session
-from distvae.machines.stop_files import STOP_FILE
+from distvae.machines.worker import STOP_FILE
 from distvae.numerics.numbers import counted
-from distvae.system.processors import available_cores
+from distvae.system import available_cores
 from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages
 from distvae.track.sending import recorded_folders
 from distvae.train.progress import stop_signals

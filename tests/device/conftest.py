@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from distvae.train import devices, schedule
+from distvae.train import devices, loop, step
 from tests.device.pretended import Machine, present
 
 
@@ -15,7 +15,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     with present() as device:
         found = Machine(device)
         monkeypatch.setattr(devices, "select_device", found.of)
-        monkeypatch.setattr(schedule, "PRECISION", torch.float64)  # as that of the CPU's rates
+        monkeypatch.setattr(loop, "select_device", found.of)
+        monkeypatch.setattr(step, "PRECISION", torch.float64)  # as that of the CPU's rates
         yield found
 
 

@@ -11,8 +11,8 @@ from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.numerics.noise import Noise
 from distvae.train import graphs
+from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer, fit
-from distvae.train.stopping import Interrupted
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import Machine
 from tests.device.tape import record, recorder_of

@@ -17,8 +17,7 @@ from distvae.interface import AnyEStep, Batch, Engine, Projects, Scheduled, Sums
 from distvae.models.vae import VAE
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
-from distvae.train.adam import Adam
-from distvae.train.step import Ascent, add
+from distvae.train.step import Adam, Ascent, add
 from distvae.train.team import ALONE
 from tests import tiny
 

@@ -21,8 +21,8 @@ from distvae.models.population import pack
 from distvae.models.truncated import LEFT_OUT, NEAR, SAMPLED, KeptStates
 from distvae.models.tvae import TVAE
 from distvae.numerics.lanes import Lanes
-from distvae.train.devices import CPU
 from distvae.train.loop import Trainer
+from distvae.train.team import CPU
 from tests import dense, tiny
 
 ROWS, KEPT = 40, 9

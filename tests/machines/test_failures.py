@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distvae.machines.driver import RESTARTS
-from distvae.train.events import read_events, starts_of
+from distvae.train.run_folder import read_events, starts_of
 from tests.train.commands import PLAIN, TORCHRUN, bits, command, run
 from tests.train.patched import patch_trainer
 from tests.train.processes import WORKER, below, titled

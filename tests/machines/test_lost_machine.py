@@ -8,8 +8,7 @@ from subprocess import STDOUT
 import pytest
 
 from distvae.machines.worker import COPY_VARIABLE
-from distvae.train.documents import Event
-from distvae.train.events import read_events, starts_of
+from distvae.train.run_folder import Event, read_events, starts_of
 from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, command

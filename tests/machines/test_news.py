@@ -8,10 +8,8 @@ import pytest
 from distvae.files.storage import Folder
 from distvae.machines import driver
 from distvae.machines.driver import RunFolderNews
-from distvae.train.documents import Event
-from distvae.train.epoch import Epoch
-from distvae.train.events import record_event
-from distvae.train.run_folder import drop_later_epochs
+from distvae.train.loop import Epoch
+from distvae.train.run_folder import Event, drop_later_epochs, record_event
 
 START = Event(
     epoch=0, batch=0, workers=2, leaving=0, time=0, rows=[], bytes=[], machines=[], copies=[]

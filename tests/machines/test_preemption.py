@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from distvae.train.documents import Event
-from distvae.train.events import EVENTS, describe_event, starts_of
-from distvae.train.run import read_epochs, read_records
+from distvae.train.run_folder import (
+    EVENTS,
+    Event,
+    describe_event,
+    read_epochs,
+    read_records,
+    starts_of,
+)
 from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, command

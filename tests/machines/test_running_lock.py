@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.machines.running_lock import LOCK_FILE, refuse_if_running
+from distvae.machines.cluster import LOCK_FILE, refuse_if_running
 
 HOLD = (
-    "from distvae.machines.running_lock import mark_running\n"
+    "from distvae.machines.cluster import mark_running\n"
     "with mark_running('distvae tune {}'):\n   "
     " print('held', flush=True)\n    input()"
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distvae.machines.session import STALL_VARIABLE
-from distvae.train.events import read_events, starts_of
+from distvae.train.run_folder import read_events, starts_of
 from tests.train.commands import PLAIN, TORCHRUN, bits, command, run
 from tests.train.kills import EACH_EPOCH, PACE, RECIPE
 from tests.train.patched import patch_trainer

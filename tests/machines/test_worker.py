@@ -14,12 +14,11 @@ from ray.util import get_node_ip_address
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines import driver
+from distvae.machines.cluster import WorkerGroup
 from distvae.machines.driver import _raise_outcome, _stop_workers, remove_ray_folders, run_workers
 from distvae.machines.session import ray_session
-from distvae.machines.stop_files import WORKER_ERROR_FILE, request_stop, stop_requested
-from distvae.machines.worker import Job
-from distvae.machines.worker_group import WorkerGroup
-from distvae.train.stopping import Interrupted
+from distvae.machines.worker import WORKER_ERROR_FILE, Job, request_stop, stop_requested
+from distvae.train.loop import Interrupted
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
 
 SPEECH = [

@@ -15,8 +15,7 @@ from distvae.models.population import pack
 from distvae.models.state_decoder import FromBits
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
-from distvae.train.adam import Adam
-from distvae.train.step import Ascent
+from distvae.train.step import Adam, Ascent
 from distvae.train.team import ALONE
 
 H, D, LINEAR = 6, 9, 5

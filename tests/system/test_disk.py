@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.system.disk import reserve_space
+from distvae.system import reserve_space
 
 
 def test_more_than_the_disk_has_is_refused_and_fills_nothing(tmp_path: Path) -> None:

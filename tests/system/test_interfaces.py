@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from distvae.system.interfaces import interface_of, listen_on_interface_of, own_address_towards
+from distvae.system import interface_of, listen_on_interface_of, own_address_towards
 
 TWO_ADDRESSES = """
 import subprocess

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from distvae.system import kernel
-from distvae.system.memory import available_memory
+from distvae import system
+from distvae.system import available_memory
 
 
 @pytest.fixture(autouse=True)
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which the system tells about itself."""
-    monkeypatch.setattr(kernel, "PROC", tmp_path)
-    monkeypatch.setattr(kernel, "CGROUP", tmp_path)
+    monkeypatch.setattr(system, "PROC", tmp_path)
+    monkeypatch.setattr(system, "CGROUP", tmp_path)
     return tmp_path
 
 

@@ -17,13 +17,12 @@ import os
 from pathlib import Path
 for means in ("memfd_create", "pidfd_open", "posix_fallocate", "sched_getaffinity"):
     delattr(os, means)
-from distvae.system import kernel
-kernel.PROC = kernel.CGROUP = Path("/no/such/folder")
+from distvae import system
+system.PROC = system.CGROUP = Path("/no/such/folder")
 """
 """Python runs this in every process, before anything else."""
 ASK = """
-from distvae.system.processors import available_cores, processor_kind
-from distvae.system.memory import available_memory, peak_memory
+from distvae.system import available_cores, processor_kind, available_memory, peak_memory
 import os
 assert available_cores() == os.cpu_count()
 assert available_memory() > 2**28 and peak_memory() > 2**20

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from distvae.system import kernel
-from distvae.system.processors import processor_kind
+from distvae import system
+from distvae.system import processor_kind
 
 
 @pytest.fixture(autouse=True)
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which the system tells about itself."""
-    monkeypatch.setattr(kernel, "PROC", tmp_path)
+    monkeypatch.setattr(system, "PROC", tmp_path)
     return tmp_path
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distvae.train.adam import Adam
+from distvae.train.step import Adam
 from distvae.train.team import ALONE, Team
 from tests.train.crew import Crew, crew_of
 

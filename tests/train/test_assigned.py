@@ -18,12 +18,11 @@ from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines import driver
+from distvae.machines.cluster import WorkerGroup, wait_for_workers
 from distvae.machines.driver import scaling_config
 from distvae.machines.session import ray_session
-from distvae.machines.worker_group import WorkerGroup, wait_for_workers
-from distvae.train.epoch import Epoch
+from distvae.train.loop import Epoch, Interrupted
 from distvae.train.run_folder import open_folder
-from distvae.train.stopping import Interrupted
 from tests.ray_cluster import cluster
 
 pytestmark = pytest.mark.slow

@@ -20,8 +20,8 @@ import torch
 from distvae.config import Config
 from distvae.files.refusal import Refusal
 from distvae.numerics.arithmetic import onednn_is_precise
-from distvae.train.bits import agree_on_arithmetic, run_arithmetic
-from distvae.train.run import read_config, read_info
+from distvae.train.devices import agree_on_arithmetic, run_arithmetic
+from distvae.train.run_folder import read_config, read_info
 from distvae.train.session import fit
 from distvae.train.team import Team
 from tests import tiny

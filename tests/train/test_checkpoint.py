@@ -14,14 +14,18 @@ from distvae.estep.store import PopulationFile
 from distvae.estep.truncated import Search
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.train import checkpoint, saving
-from distvae.train.documents import CheckpointFacts
-from distvae.train.local_copy import state_folder, update_local_copy
-from distvae.train.run import read_epochs
-from distvae.train.run_folder import OWNER, delete_run, take_ownership
-from distvae.train.saving import Savings
-from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
-from distvae.train.stopping import Interrupted
+from distvae.train import checkpoint, session
+from distvae.train.checkpoint import CheckpointFacts
+from distvae.train.loop import Interrupted
+from distvae.train.run_folder import (
+    OWNER,
+    delete_run,
+    read_epochs,
+    state_folder,
+    take_ownership,
+    update_local_copy,
+)
+from distvae.train.session import RunOptions, Savings, build_trainer, fit, train_in_folder
 from tests import tiny
 
 TVAE: dict[str, Any] = {
@@ -262,7 +266,7 @@ def test_a_checkpoint_names_no_populations_that_are_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a worker's machine lacks the shared disk: it writes under the same path."""
-    monkeypatch.setattr(saving, "SEEN_WITHIN", 0.0)
+    monkeypatch.setattr(session, "SEEN_WITHIN", 0.0)
     save = Search.save
 
     def save_elsewhere(self: Search, place: Path | str, generation: str) -> list[PopulationFile]:

@@ -7,9 +7,10 @@ import torch
 
 from distvae.config import from_dict
 from distvae.files.refusal import Refusal
+from distvae.machines.cluster import WorkerGroup, gpus_per_process, wait_for_workers
 from distvae.machines.worker import gpu_positions
-from distvae.machines.worker_group import WorkerGroup, gpus_per_process, wait_for_workers
-from distvae.train.devices import choose_device, gpu_id, have_distinct_gpus, select_device
+from distvae.train.devices import choose_device, select_device
+from distvae.train.team import gpu_id, have_distinct_gpus
 from tests.called import Called
 
 

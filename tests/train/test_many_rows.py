@@ -13,11 +13,11 @@ from distvae.estep.store import HeldPopulations, KeepsPopulations
 from distvae.numerics import bands
 from distvae.numerics.bands import HeldBands
 from distvae.train import checkpoint
+from distvae.train.loop import Interrupted, Sample
 from distvae.train.progress import describe_epoch
-from distvae.train.run import Run, read_info
+from distvae.train.run import Run
+from distvae.train.run_folder import read_info
 from distvae.train.session import build_trainer, fit
-from distvae.train.stopping import Interrupted
-from distvae.train.validation import Sample
 from tests import tiny
 from tests.train.test_session import KINDS, after, reproducible_metrics
 

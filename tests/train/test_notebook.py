@@ -8,9 +8,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from distvae.train.epoch import Epoch
-from distvae.train.notebook import in_notebook, progress_bar
-from distvae.train.progress import Progress
+from distvae.train.loop import Epoch
+from distvae.train.progress import Progress, in_notebook, progress_bar
 
 
 @dataclass

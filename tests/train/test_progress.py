@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.train.epoch import Epoch
+from distvae.train.loop import Epoch
 from distvae.train.progress import (
     ECHO_SECONDS,
     Mark,

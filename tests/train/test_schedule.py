@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from distvae.config import Train
-from distvae.train.schedule import Rates, rate
 from distvae.train.session import build_trainer
+from distvae.train.step import Rates, rate
 from tests import tiny
 
 EPOCHS, BASE, STEPS = 6, 16, 40

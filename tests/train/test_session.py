@@ -16,12 +16,11 @@ from distvae.files.storage import Folder
 from distvae.interface import Batch
 from distvae.numerics.noise import Noise, order
 from distvae.train import checkpoint
-from distvae.train.epoch import Epoch
-from distvae.train.run import Run, read_epochs
-from distvae.train.saving import Savings
-from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
-from distvae.train.stopping import Diverged, Interrupted
-from distvae.train.weights import load_weights
+from distvae.train.checkpoint import load_weights
+from distvae.train.loop import Diverged, Epoch, Interrupted
+from distvae.train.run import Run
+from distvae.train.run_folder import read_epochs
+from distvae.train.session import RunOptions, Savings, build_trainer, fit, train_in_folder
 from tests import tiny
 from tests.slowly import long
 

@@ -14,12 +14,10 @@ from distvae.engines import choose_engine
 from distvae.interface import Batch
 from distvae.models.vsc import VSC
 from distvae.numerics.noise import Noise
-from distvae.train.adam import Adam
-from distvae.train.schedule import rate
+from distvae.train.loop import means
 from distvae.train.session import build_trainer
-from distvae.train.step import Ascent
+from distvae.train.step import Adam, Ascent, rate
 from distvae.train.team import ALONE
-from distvae.train.validation import means
 from tests import tiny
 
 KINDS: list[dict[str, Any]] = [

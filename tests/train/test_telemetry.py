@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.models.population import pack
-from distvae.train.epoch import Epoch
+from distvae.train.loop import Diverged, Epoch
 from distvae.train.session import build_trainer
-from distvae.train.stopping import Diverged
 from tests import dense, tiny
 
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from distvae.config import Config
 from distvae.estep.truncated import Search
 from distvae.numerics import bands
+from distvae.train.checkpoint import weights
+from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer
-from distvae.train.stopping import Interrupted
 from distvae.train.team import ALONE, Team
-from distvae.train.weights import weights
 from tests import tiny
 from tests.slowly import long
 from tests.train.crew import Crew, crew_of
