@@ -290,7 +290,7 @@ def measure_beside(case: HouseCase, data: Array, parsed: argparse.Namespace) -> 
 
 def _objective_sum(trainer: Trainer) -> float:
     """Return the sum of the objective over the rows of the current epoch so far."""
-    add(trainer.total, trainer.ascent.later_sums())
+    add(trainer.total, trainer.eager.later_sums())
     return float(trainer.total.get("objective", 0.0))
 
 

@@ -132,7 +132,8 @@ def train_configured(
     from distvae.train.run_folder import check_run_folder, has_begun, update_local_copy
     from distvae.train.team import ALONE, WorkerLost, join_team
 
-    refuse_hidden_gpus("--gpus-per-worker", group.gpus if group else None, config.train.device)
+    if group:
+        refuse_hidden_gpus("--gpus-per-worker", group.gpus, config.train.device)
     # Workers under Ray choose their own devices.
     team = ALONE if group else join_team(select_device(config.train.device))
     is_chief = team.rank == 0

@@ -50,7 +50,7 @@ MESSAGES_FILE = "messages-{}.txt"
 """Lines that workers of an owner tell the user."""
 POLL_LOCAL, POLL_REMOTE = 0.3, 2.0
 """Seconds between two looks at a folder on a disk of this machine, or elsewhere."""
-PREFIXES = tuple(name.partition("{")[0] for name in (STOP_FILE, WORKER_ERROR_FILE, MESSAGES_FILE))
+PREFIXES = ("stop-", "refused-", "messages-")
 
 
 def delete_stop_files(folder: Folder) -> None:

@@ -49,7 +49,7 @@ from distvae.train.devices import select_device
 from distvae.train.graphs import choose_steps, settings_of
 from distvae.train.step import (
     Adam,
-    Ascent,
+    EagerSteps,
     Rates,
     add,
     add_step,
@@ -311,8 +311,8 @@ class Trainer:
         self.local_steps = config.local_steps if team.size > 1 else 0
         self.adam = Adam(self.parameters, ALONE if self.local_steps else team, config.clip)
         engine = choose_engine(config.gradients, self.model, self.estep)
-        self.ascent = Ascent(self.model, self.estep, self.adam, engine)
-        self.steps = choose_steps(config, self.ascent, self.estep)
+        self.eager = EagerSteps(self.model, self.estep, self.adam, engine)
+        self.steps = choose_steps(config, self.eager, self.estep)
         self.position = Position()
         self.rates = Rates(config, self.batches, self.device)
         self.range: tuple[float, ...] = ()
@@ -350,7 +350,7 @@ class Trainer:
             position.batch += steps
             last = position.batch == self.batches
             if self.local_steps and (last or position.batch % self.local_steps == 0):
-                self.ascent.average(self.team)
+                self.eager.average(self.team)
             if last or position.batch % FINITE_EVERY == 0:
                 self._refuse_to_diverge()
 
@@ -426,7 +426,7 @@ class Trainer:
         return batch, noise
 
     def _refuse_to_diverge(self) -> None:
-        add(self.total, self.ascent.later_sums())
+        add(self.total, self.eager.later_sums())
         sums = sum_over(self.team, {name: self.total[name] for name in ("objective", "finite")})
         if bool(sums["objective"].isfinite()):
             return
@@ -494,7 +494,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, Tensor], PositionFacts]:
         """Return everything that a resumed run needs: tensors by name, and the position."""
-        add(self.total, self.ascent.later_sums())
+        add(self.total, self.eager.later_sums())
         tensors = weights(self.model, self.estep) | self.adam.state()
         for name, value in sums_by_worker(self.team, self.total).items():
             tensors[f"totals.{name}"] = value

@@ -203,19 +203,17 @@ def read_records(
     """
     folder = Folder.of(place)
     lines = folder.read(name).splitlines(keepends=True) if folder.has(name) else []
-    return [
-        _record(f"{folder}/{name}", n, line, fields)
-        for n, line in enumerate(lines[first - 1 :], first)
-        if line.endswith(b"\n")
-    ]
-
-
-def _record(file: str, number: int, line: bytes, fields: tuple[str, ...]) -> Tree:
-    record = parse_json(line, f"{file}: line {number}")
-    for name in fields:
-        if name not in record:
-            raise Refusal(f"{file}: altered or damaged in line {number}: no {name}")
-    return record
+    records = []
+    for number, line in enumerate(lines[first - 1 :], first):
+        if line.endswith(b"\n"):
+            record = parse_json(line, f"{folder}/{name}: line {number}")
+            for field in fields:
+                if field not in record:
+                    raise Refusal(
+                        f"{folder}/{name}: altered or damaged in line {number}: no {field}"
+                    )
+            records.append(record)
+    return records
 
 
 EVENTS = "events.jsonl"
@@ -437,23 +435,7 @@ def _check_same_run(config: Config, dataset: Dataset, folder: Folder, recipe: st
             f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder"
             " expected"
         )
-    _refuse_other_settings(config, read_config(folder, info), folder)
-    trained = max((epoch["epoch"] for epoch in read_epochs(folder)), default=0)
-    if config.train.epochs < trained:
-        raise Refusal(
-            f"train.epochs: {config.train.epochs}, but the run in {folder} has {trained:.0f}"
-            f" already; {trained:.0f} or more expected"
-        )
-    if info["data_digest"] != dataset.digest:
-        raise Refusal(
-            f"{folder}: trained on other data ({info['data']}); --resume needs the data it was"
-            " started on"
-        )
-
-
-def _refuse_other_settings(config: Config, stored: Config, folder: Folder) -> None:
-    """Raise `Refusal` for a changed setting that may not change when a run is resumed."""
-    before, now = flatten(stored), flatten(config)
+    before, now = flatten(read_config(folder, info)), flatten(config)
     free = set(FREE_TO_CHANGE)
     if config.train.schedule != "cosine":
         free.add("train.epochs")
@@ -468,6 +450,17 @@ def _refuse_other_settings(config: Config, stored: Config, folder: Folder) -> No
         raise Refusal(
             f"{name}: {new!r}, but the run in {folder} has {old!r}{reason}; --resume needs the same"
             f" value{hint}"
+        )
+    trained = max((epoch["epoch"] for epoch in read_epochs(folder)), default=0)
+    if config.train.epochs < trained:
+        raise Refusal(
+            f"train.epochs: {config.train.epochs}, but the run in {folder} has {trained:.0f}"
+            f" already; {trained:.0f} or more expected"
+        )
+    if info["data_digest"] != dataset.digest:
+        raise Refusal(
+            f"{folder}: trained on other data ({info['data']}); --resume needs the data it was"
+            " started on"
         )
 
 
@@ -541,8 +534,9 @@ def state_folder(local: Path, storage: str | None, resume: bool, force: bool) ->
     A storage that only `run.json` names is refused, because the file may come from a stranger.
     """
     if storage is None:
-        if resume:
-            _refuse_recorded_storage(local)
+        if resume and (local / "run.json").is_file() and (kept := read_info(local).get("storage")):
+            above = str(kept).partition("?")[0].rstrip("/").rpartition("/")[0]
+            raise Refusal(f"{local}: its state is in {kept}; --resume --storage {above} expected")
         return Folder(local)
     folder = Folder(storage).subfolder(local.name)
     _check_storage(folder)
@@ -550,14 +544,6 @@ def state_folder(local: Path, storage: str | None, resume: bool, force: bool) ->
         delete_run(local, force)
     local.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _refuse_recorded_storage(local: Path) -> None:
-    """Refuse to resume a local copy of a run whose state is on a storage."""
-    recorded = read_info(local).get("storage") if (local / "run.json").is_file() else None
-    if recorded:
-        above = str(recorded).partition("?")[0].rstrip("/").rpartition("/")[0]
-        raise Refusal(f"{local}: its state is in {recorded}; --resume --storage {above} expected")
 
 
 def _check_storage(folder: Folder) -> None:

@@ -35,6 +35,9 @@ from distvae.train.run_folder import (
 )
 from distvae.train.team import ALONE, Team
 
+SEEN_WITHIN = 10.0
+"""Seconds within which other machines must see a file after it was written."""
+
 
 def refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, float]]:
     """Refuse values without a density under the likelihood, or without a logarithm if needed.
@@ -44,9 +47,18 @@ def refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, flo
     dataset.split_names("train")  # refuses data without rows to train on
     ranges = {}
     for split in dataset.split_names("all"):
-        ranges[split] = _range(dataset.splits[split])
-        for value in ranges[split]:
+        rows = dataset.splits[split]
+        low = high = math.nan
+        if facts := recorded_facts(rows):
+            low, high = facts.range
+        else:
+            for start in range(0, len(rows), BLOCK):
+                block = rows[start : start + BLOCK]
+                low = float(np.fmin.reduce(block, axis=None, initial=low))
+                high = float(np.fmax.reduce(block, axis=None, initial=high))
+        for value in (low, high):
             _refuse_value(config, dataset.name, split, value)
+        ranges[split] = low, high
     return ranges
 
 
@@ -70,22 +82,6 @@ def _refuse_value(config: Config, name: str, split: str, value: float) -> None:
     raise Refusal(
         f"{field} with a value of {value:g} in split '{split}' of {name}; {wanted} expected"
     )
-
-
-def _range(rows: Rows) -> tuple[float, float]:
-    """Return the smallest and the largest observed value, or NaN if no value was observed."""
-    if facts := recorded_facts(rows):
-        return facts.range
-    low = high = math.nan
-    for start in range(0, len(rows), BLOCK):
-        block = rows[start : start + BLOCK]
-        low = float(np.fmin.reduce(block, axis=None, initial=low))
-        high = float(np.fmax.reduce(block, axis=None, initial=high))
-    return low, high
-
-
-SEEN_WITHIN = 10.0
-"""Seconds within which other machines must see a file after it was written."""
 
 
 class Savings:
@@ -123,7 +119,7 @@ class Savings:
         if team.rank == 0:
             check_ownership(self.folder, self.owner)
             populations = [kept for worker in saved for kept in worker]
-            _refuse_unseen(self.folder, populations)
+            self._refuse_unseen(populations)
             facts: CheckpointFacts = {
                 "position": position,
                 "populations": populations,
@@ -133,33 +129,20 @@ class Savings:
         now = time.monotonic()
         self.due = now + max(self.pause, (now - began) / self.share)
 
-
-def _refuse_unseen(folder: Folder, populations: Iterable[PopulationFile]) -> None:
-    """Refuse files that another worker saved but this worker cannot see. A checkpoint that names
-    them could not be read.
-    """
-    deadline = time.monotonic() + SEEN_WITHIN
-    for kept in populations:
-        while folder.size(kept["file"]) != kept["bytes"]:
-            if time.monotonic() > deadline:
-                raise Refusal(
-                    f"{folder}: {kept['file']} is not there, though another worker saved it; a"
-                    " storage that all machines see expected (is it mounted on each of them?)"
-                )
-            time.sleep(0.1)
-
-
-def save_when_asked(
-    savings: Savings, must_save: Callable[[], bool], stop: Callable[[], object]
-) -> Callable[[], object]:
-    """Return a `stop` function for the trainer that also saves the state if `must_save()`."""
-
-    def save_and_ask() -> object:
-        if must_save():
-            savings.save()
-        return stop()
-
-    return save_and_ask
+    def _refuse_unseen(self, populations: Iterable[PopulationFile]) -> None:
+        """Refuse files that another worker saved but this worker cannot see. A checkpoint that
+        names them could not be read.
+        """
+        deadline = time.monotonic() + SEEN_WITHIN
+        for kept in populations:
+            while self.folder.size(kept["file"]) != kept["bytes"]:
+                if time.monotonic() > deadline:
+                    raise Refusal(
+                        f"{self.folder}: {kept['file']} is not there, though another worker saved"
+                        " it; a storage that all machines see expected (is it mounted on each of"
+                        " them?)"
+                    )
+                time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -230,8 +213,14 @@ def train_in_folder(
     owner = _begin_or_resume(trainer, config, dataset, folder, options)
     options.begun(trainer)
     savings = Savings(folder, trainer, owner)
+
+    def stop() -> object:
+        if options.must_save():
+            savings.save()
+        return options.stop()
+
     try:
-        for epoch in trainer.run(save_when_asked(savings, options.must_save, options.stop)):
+        for epoch in trainer.run(stop):
             if is_chief:
                 _record_epoch(folder, trainer, epoch, owner)
             savings.after(epoch, options.save_every)
@@ -252,7 +241,10 @@ def _begin_or_resume(
     team, owner = trainer.team, options.owner
     run = (config, dataset, folder, options.recipe, options.resume, options.force)
     saved = _on_first_worker(team, lambda: open_folder(*run))
-    recalled = options.recall(trainer, _saved_point(folder, saved))
+    point = None
+    if saved:
+        point = checkpoint.epoch_and_batch(checkpoint.read_manifest(folder, "last.json")["facts"])
+    recalled = options.recall(trainer, point)
     if saved and not recalled:
         _restore(trainer, folder)
     if team.rank == 0:
@@ -265,13 +257,6 @@ def _begin_or_resume(
             checkpoint.restore_best(folder)
     team.barrier()
     return owner
-
-
-def _saved_point(folder: Folder, saved: bool) -> tuple[int, int] | None:
-    """Return the epoch and the batch of the last state in a folder, or None if none is saved."""
-    if not saved:
-        return None
-    return checkpoint.epoch_and_batch(checkpoint.read_manifest(folder, "last.json")["facts"])
 
 
 def _restore(trainer: Trainer, folder: Folder) -> None:

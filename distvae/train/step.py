@@ -161,7 +161,7 @@ SettingsAfter = Callable[[int], tuple[object, ...]]
 """Returns the values that a model's schedules set for a step, by its distance to the next step."""
 
 
-class Ascent:
+class EagerSteps:
     """Takes eager steps along the gradient of the objective, for a model and its E-step."""
 
     def __init__(

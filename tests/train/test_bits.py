@@ -21,7 +21,7 @@ from distvae.config import Config
 from distvae.files.refusal import Refusal
 from distvae.numerics.arithmetic import onednn_is_precise
 from distvae.train.devices import agree_on_arithmetic, run_arithmetic
-from distvae.train.run_folder import read_config, read_info
+from distvae.train.run_folder import read_info
 from distvae.train.session import fit
 from distvae.train.team import Team
 from tests import tiny
@@ -69,7 +69,6 @@ def test_a_run_and_its_checkpoint_say_how_they_were_computed(half: Path) -> None
     [
         ({"threads": 2}, {}, "threads 2 instead of 1"),
         ({}, {"processor": "another"}, "instead of another"),
-        ({}, {"numpy": "1.0"}, "instead of 1.0"),
         ({}, {"MKL_CBWR": "AVX2"}, "MKL_CBWR not set instead of AVX2"),
         ({"products": "blas"}, {"products": "onednn"}, "products blas instead of onednn"),
     ],
@@ -105,16 +104,6 @@ def test_a_recorded_library_is_used_again(half: Path) -> None:
     with run_arithmetic({"arithmetic": {"products": "blas", "threads": 2}}):
         assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == ("highest", 2)
     agree_on_arithmetic(tiny.config().train).apply()
-
-
-def test_a_run_from_before_goes_on_and_is_recorded_from_then_on(half: Path) -> None:
-    for name in ("run.json", "last.json"):
-        manifest = json.loads((half / name).read_text())
-        del (manifest["facts"] if name == "last.json" else manifest)["arithmetic"]
-        (half / name).write_text(json.dumps(manifest))
-    resumed(half)
-    assert read_info(half)["arithmetic"]["device"] == "cpu"
-    assert "arithmetic_before" not in read_info(half)
 
 
 def agreed(team: Team, config: Config, variable: str) -> str:
@@ -182,13 +171,10 @@ def trained(out: Path, *settings: str) -> tuple[str, ...]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processes", [2, 20])
-def test_fresh_processes_on_a_busy_machine_end_with_the_same_bits(
-    processes: int, tmp_path: Path
-) -> None:
+def test_fresh_processes_on_a_busy_machine_end_with_the_same_bits(tmp_path: Path) -> None:
     trained(tmp_path / "first")  # also prepares the data
     with busy(2), ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(trained, [tmp_path / str(n) for n in range(processes)]))
+        found = set(pool.map(trained, [tmp_path / str(n) for n in range(8)]))
     assert len(found) == 1
     assert found == {tuple(bits(tmp_path / "first"))}
 
@@ -220,9 +206,3 @@ def test_tf32_is_of_a_gpu_alone() -> None:
     assert agree_on_arithmetic(config).products in ("blas", "onednn")
     with run_arithmetic({"arithmetic": {"products": "tf32", "threads": 1}}):
         assert torch.get_float32_matmul_precision() == "highest", "it is evaluated on the CPU"
-
-
-def test_a_run_goes_on_with_or_without_recorded_steps(half: Path) -> None:
-    assert read_config(half, read_info(half)).train.graphs
-    (*_, last) = resumed(half, graphs=False)
-    assert last["epoch"] == 4
