@@ -127,10 +127,9 @@ def train_configured(
     from distvae.track import Tracker
     from distvae.train.checkpoint import restore_previous
     from distvae.train.cost import memory_refused
-    from distvae.train.devices import select_device
     from distvae.train.loop import Diverged, Interrupted
     from distvae.train.run_folder import check_run_folder, has_begun, update_local_copy
-    from distvae.train.team import ALONE, WorkerLost, join_team
+    from distvae.train.team import ALONE, WorkerLost, join_team, select_device
 
     if group:
         refuse_hidden_gpus("--gpus-per-worker", group.gpus, config.train.device)

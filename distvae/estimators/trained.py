@@ -19,12 +19,11 @@ from distvae.interface import Batch
 from distvae.numerics.noise import VALIDATION, Noise, row_keys
 from distvae.train import checkpoint
 from distvae.train.checkpoint import load_weights, weights
-from distvae.train.devices import agree_on_arithmetic, run_arithmetic
 from distvae.train.loop import Trainer
 from distvae.train.progress import Progress
 from distvae.train.run import InputFormat, Run
 from distvae.train.run_folder import EPOCHS
-from distvae.train.session import RunOptions, fit_with
+from distvae.train.session import RunOptions, agree_on_arithmetic, fit_with, run_arithmetic
 
 DOCUMENTS = ("run.json", "config.yaml", EPOCHS)
 """The files of a run folder that an estimator keeps besides checkpoints."""

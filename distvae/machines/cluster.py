@@ -24,14 +24,11 @@ from distvae.files.storage import Folder
 from distvae.machines.session import ObjectRef, RayApi
 from distvae.numerics.numbers import counted
 from distvae.system import is_locked, lock
-from distvae.train.loop import Interrupted
 
 ANSWER_SECONDS = 120.0
 """Seconds in which a machine has to answer."""
 REQUEST_INTERVAL = 30.0
 """Seconds between two requests for machines that have not arrived."""
-HEAD = "node:__internal_head__"
-"""A resource that Ray counts on the machine of its head alone."""
 PACKAGES = ("torch", "ray", "numpy", "pyarrow", "safetensors")
 """Packages that compute, communicate or store, whose versions have to agree."""
 STORAGE_REMEDY = "--storage with a path on a shared disk, or a URI such as s3://bucket/runs"
@@ -45,11 +42,8 @@ class Machine(NamedTuple):
     """A machine of a Ray cluster."""
 
     address: str
-    port: int
-    """The port on which Ray's own process there listens."""
     cpus: float = 0.0
     gpus: float = 0.0
-    is_head: bool = False
 
 
 def live_machines(ray: RayApi) -> dict[str, Machine]:
@@ -60,10 +54,8 @@ def live_machines(ray: RayApi) -> dict[str, Machine]:
             resources = node["Resources"]
             machines[node["NodeID"]] = Machine(
                 node["NodeManagerAddress"],
-                node["NodeManagerPort"],
                 resources.get("CPU", 0.0),
                 resources.get("GPU", 0.0),
-                HEAD in resources,
             )
     return machines
 
@@ -348,6 +340,8 @@ def wait_for_workers(
 
     Raise a Refusal if there is no room within `group.wait` seconds.
     """
+    from distvae.train.loop import Interrupted
+
     deadline = time.monotonic() + group.wait
     threads = config.threads or 1
     settled = _with_gpus(ray, group, config.device)

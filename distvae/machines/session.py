@@ -23,7 +23,6 @@ class NodeInfo(TypedDict):
 
     NodeID: str
     NodeManagerAddress: str
-    NodeManagerPort: int
     Alive: bool
     Resources: dict[str, float]
 
@@ -102,17 +101,12 @@ POLL_SECONDS = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def never_stop() -> bool:
-    """Return False."""
-    return False
-
-
 @contextmanager
 def ray_session(
     address: str | None,
     cpus: int,
     object_store_bytes: int = OBJECT_STORE_BYTES,
-    stop: Callable[[], object] = never_stop,
+    stop: Callable[[], object] = lambda: False,
 ) -> Iterator[RayApi]:
     """Connect to the Ray at an address, or start a private one with `cpus` processors.
 

@@ -249,7 +249,7 @@ def _train(job: Job) -> bool:
     from torch.distributed import DistError
 
     from distvae.train.cost import memory_refused
-    from distvae.train.devices import select_device
+    from distvae.train.team import select_device
 
     folder = Folder(job.place)
     message = partial(say, folder, job.owner)
@@ -282,8 +282,12 @@ def _run_epochs(
 
     from distvae.data import open_dataset
     from distvae.train.cost import COPIES_OF_A_WORKER
-    from distvae.train.devices import agree_on_arithmetic
-    from distvae.train.session import RunOptions, build_trainer, train_in_folder
+    from distvae.train.session import (
+        RunOptions,
+        agree_on_arithmetic,
+        build_trainer,
+        train_in_folder,
+    )
 
     dataset = open_dataset(config.data, quiet=True)
     agree_on_arithmetic(config.train, device, team, folder).apply()

@@ -45,7 +45,6 @@ from distvae.train.batches import (
     has_missing,
 )
 from distvae.train.checkpoint import PositionFacts, load_weights, tensors_below, weights
-from distvae.train.devices import select_device
 from distvae.train.graphs import choose_steps, settings_of
 from distvae.train.step import (
     Adam,
@@ -59,7 +58,7 @@ from distvae.train.step import (
     sum_over,
     sums_by_worker,
 )
-from distvae.train.team import ALONE, Team, count_sharing
+from distvae.train.team import ALONE, Team, count_sharing, select_device
 
 declare("bound", "bound", "objective", "kl")
 declare("bound", "train_objective", "val_kl")

@@ -194,7 +194,7 @@ def open_data(space: Space, quiet: bool, resources: TrialResources) -> "tuple[Sp
     """
     from distvae.data import open_dataset
     from distvae.train.cost import COPIES_OF_A_WORKER, DataSize
-    from distvae.train.devices import select_device
+    from distvae.train.team import select_device
 
     on_this_machine = resources.address is None
     resources.refuse_hidden_gpus(space.base.train.device)

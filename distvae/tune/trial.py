@@ -270,9 +270,9 @@ class TrialRun:
         from distvae.data import open_dataset
         from distvae.machines import driver
         from distvae.machines.worker import stop_requested
-        from distvae.train.devices import select_device
         from distvae.train.run_folder import open_folder
         from distvae.train.session import RunOptions, fit_with
+        from distvae.train.team import select_device
 
         trials, folder = self.trials, Folder(self.folder)
         config = trials.space.config(self.values)

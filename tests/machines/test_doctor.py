@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distvae.machines.cluster import program_versions
 from distvae.machines.doctor import (
     Facts,
     Finding,
@@ -27,7 +28,7 @@ from tests.called import Called
 from tests.ports import free_port
 from tests.ray_cluster import HERE, cluster_in_two_folders
 
-FACTS = gather_facts()
+FACTS = Facts(program_versions(), 0, "")
 WITHOUT_TOKEN = """
 import sys
 from ray.cluster_utils import Cluster
@@ -50,13 +51,16 @@ def doctor(folder: Path, *arguments: str, **variables: str) -> "subprocess.Compl
     )
 
 
+@pytest.mark.slow
 def test_facts_are_what_python_and_torch_say() -> None:
-    assert FACTS.versions["python"] == sys.version.split()[0]
+    facts = gather_facts()
+    assert facts.versions["python"] == sys.version.split()[0]
     for name in ("torch", "ray", "distvae"):
-        assert FACTS.versions[name] == version(name)
-    assert (FACTS.gpus, FACTS.error) == (torch.cuda.device_count(), "")
+        assert facts.versions[name] == version(name)
+    assert (facts.gpus, facts.error) == (torch.cuda.device_count(), "")
 
 
+@pytest.mark.slow
 def test_this_machine_alone(tmp_path: Path, call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = call("doctor", "--json")
@@ -91,9 +95,8 @@ def test_gpus_that_torch_does_not_see_are_wrong(seen: int, counted: int) -> None
     assert check_gpus("there", Facts({}, seen, "no libcuda"), counted, "Ray").state == "bad"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "0.0.0.0"])
-def test_a_port_is_taken_while_a_program_listens_there(address: str) -> None:
-    port = free_port()
+def test_a_port_is_taken_while_a_program_listens_there() -> None:
+    port, address = free_port(), "127.0.0.2"
     assert check_port(port, "MLflow").state == "ok"
     with socket.create_server((address, port)):
         finding = check_port(port, "MLflow")

@@ -52,8 +52,7 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
         from ray.train.torch import get_device
 
         from distvae.machines.worker import assigned_gpus
-        from distvae.train.devices import choose_device
-        from distvae.train.team import join_team
+        from distvae.train.team import choose_device, join_team
 
         chosen = {
             "ids": [str(name) for name in ray.get_gpu_ids()],

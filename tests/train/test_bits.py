@@ -20,9 +20,8 @@ import torch
 from distvae.config import Config
 from distvae.files.refusal import Refusal
 from distvae.numerics.arithmetic import onednn_is_precise
-from distvae.train.devices import agree_on_arithmetic, run_arithmetic
 from distvae.train.run_folder import read_info
-from distvae.train.session import fit
+from distvae.train.session import agree_on_arithmetic, fit, run_arithmetic
 from distvae.train.team import Team
 from tests import tiny
 from tests.train.commands import PLAIN, bits, command

@@ -27,6 +27,7 @@ from distvae.train.run_folder import (
 )
 from distvae.train.session import RunOptions, Savings, build_trainer, fit, train_in_folder
 from tests import tiny
+from tests.slowly import slow
 
 TVAE: dict[str, Any] = {
     "model": {"kind": "tvae"},
@@ -142,7 +143,7 @@ def test_the_best_weights_after_a_crash_are_of_an_epoch_that_is_not_trained_agai
 
 
 @pytest.mark.usefixtures("always_saving")
-@pytest.mark.parametrize("lost", ["last-*.safetensors", "population-00003-*.arrow"])
+@pytest.mark.parametrize("lost", ["last-*.safetensors", *slow("population-00003-*.arrow")])
 def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_been(
     tmp_path: Path, lost: str
 ) -> None:

@@ -8,8 +8,7 @@ from distvae.config import from_dict
 from distvae.files.refusal import Refusal
 from distvae.machines.cluster import WorkerGroup, wait_for_workers
 from distvae.machines.worker import gpu_positions
-from distvae.train.devices import choose_device
-from distvae.train.team import have_distinct_gpus
+from distvae.train.team import choose_device, have_distinct_gpus
 from tests.called import Called
 
 

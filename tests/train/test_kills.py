@@ -14,7 +14,7 @@ from tests.train.processes import PHASES, spied
 
 FEW = [19, *(pytest.param(seed, marks=pytest.mark.long) for seed in (26, 5))]
 """Seeds that kill a worker, a shard and the driver, the latter two at length only. That a machine
-goes is in `test_preemption`.
+goes is in `test_losses`.
 """
 MANY = 100
 

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distvae.config.recipes import load
 from distvae.estep import truncated
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch
+from distvae.models.population import pack
 from distvae.numerics.noise import Noise, order
 from distvae.train import checkpoint
 from distvae.train.checkpoint import load_weights
@@ -21,7 +25,7 @@ from distvae.train.loop import Diverged, Epoch, Interrupted
 from distvae.train.run import Run
 from distvae.train.run_folder import read_epochs
 from distvae.train.session import RunOptions, Savings, build_trainer, fit, train_in_folder
-from tests import tiny
+from tests import dense, tiny
 from tests.slowly import long
 
 KINDS: list[dict[str, Any]] = [
@@ -251,3 +255,37 @@ def test_a_resumed_run_draws_no_first_states(
     assert list(fit(config, data, tmp_path / "run", resume=True))
     with pytest.raises(AssertionError, match="states are drawn"):
         build_trainer(config, data)
+
+
+def epochs(**train: Any) -> list[Epoch]:
+    model, estep = (
+        {"kind": "tvae", "latent": 6},
+        {"kind": "evolution", "states": 8, "parents": 3, "block": 16},
+    )
+    config = tiny.config(
+        model=model, estep=estep, train={"epochs": 3, "warmup": 0, "device": "cpu"} | train
+    )
+    return list(build_trainer(config, tiny.dataset()).run())
+
+
+@given(st.integers(0, 2**31))
+def test_active_latents_are_counted_as_numpy_counts_them(seed: int) -> None:
+    model = dense.model(seed)
+    batch, z = dense.rows(40, model, seed=seed), dense.some_states(40, 9, model.code_size)
+    q = model.posterior(batch, pack(z))
+    total = {
+        name: value.double()
+        for name, value in model.statistics(batch, q, dense.noise(batch)).items()
+    }
+    active = q.code.sum(1).round().detach().numpy()
+    np.testing.assert_array_equal(
+        total["counts"], np.bincount(active.astype(int), minlength=model.code_size + 1)
+    )
+    shares = model.telemetry(total, 40)
+    for share in (10, 50, 90):
+        assert shares[f"active_p{share}"] == np.percentile(active, share, method="inverted_cdf")
+
+
+def test_a_search_that_diverges_says_so() -> None:
+    with pytest.raises(Diverged, match="in epoch 1"):
+        epochs(rate=1e30)
