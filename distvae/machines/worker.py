@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distvae.config import Config
-    from distvae.train.loop import Trainer
 
 STOP_FILE = "stop-{}"
 """A file that asks the workers of an owner to stop after their batch."""
@@ -299,16 +298,28 @@ def _run_epochs(
 
     def record(preempted: Collection[str] = ()) -> None:
         """Record that the team trains, or that machines will be taken away."""
-        event = _describe_team(trainer, [names[node] for node in workers])
-        event["copies"] = [names[nodes[0]] for nodes in homes]
-        event["leaving"] = len(preempted)
+        store, position = store_of(trainer), trainer.position
+        shapes = team.gather(store.shape if store else (0, 0, 0))
+        event: Event = {
+            "epoch": position.epoch,
+            "batch": position.batch,
+            "workers": team.size,
+            "leaving": len(preempted),
+            "time": time.time(),
+            "rows": [rows for rows, _, _ in shapes],
+            "bytes": [8 * math.prod(shape) for shape in shapes],
+            "machines": [names[node] for node in workers],
+            "copies": [names[nodes[0]] for nodes in homes],
+        }
         if team.rank == 0:
             check_ownership(folder, job.owner)
             record_event(folder, event)
 
     def ask() -> frozenset[str]:
+        """Return the machines of this training that Ray was told will be taken away."""
         shards.send_if_due(trainer)
-        return preempted_nodes()
+        info = ray.train.get_preemption_info()
+        return frozenset(info.preempted_node_ids if info else ())
 
     every = min(NOTICE_SECONDS, job.copy_seconds)
     options = RunOptions(
@@ -344,23 +355,6 @@ def _plan_machines(team: Team) -> tuple[list[str], list[list[str]], dict[str, st
     )
     homes, names = team.gather(plan)[0]
     return workers, homes, names
-
-
-def _describe_team(trainer: "Trainer", machines: Sequence[str]) -> Event:
-    """Return an event with the position, the machines and the populations of all workers."""
-    store, team, position = store_of(trainer), trainer.team, trainer.position
-    shapes = team.gather(store.shape if store else (0, 0, 0))
-    return {
-        "epoch": position.epoch,
-        "batch": position.batch,
-        "workers": team.size,
-        "leaving": 0,
-        "time": time.time(),
-        "rows": [rows for rows, _, _ in shapes],
-        "bytes": [8 * math.prod(shape) for shape in shapes],
-        "machines": machines,
-        "copies": [],
-    }
 
 
 def assigned_gpus() -> tuple[int, ...]:
@@ -425,17 +419,6 @@ class PreemptionNotices:
         self.calls_until_ask = min(calls, 2 * self.calls_until_ask)
         self.calls = 0
         self.last_asked = time.monotonic()
-
-
-def preempted_nodes() -> frozenset[str]:
-    """Return the machines of this training that Ray was told will be taken away.
-
-    All workers have to call it together.
-    """
-    from ray.train import get_preemption_info
-
-    info = get_preemption_info()
-    return frozenset(info.preempted_node_ids if info else ())
 
 
 class RayReports:

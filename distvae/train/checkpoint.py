@@ -153,21 +153,14 @@ def delete_unreferenced(folder: Folder) -> None:
     needed: set[str] = set()
     for name in MANIFESTS:
         if folder.has(name):
-            needed |= _referenced_files(read_manifest(folder, name))
+            manifest = read_manifest(folder, name)
+            populations = manifest["facts"].get("populations", [])
+            needed |= {manifest["tensors"], *(kept["file"] for kept in populations)}
+            if best := manifest["facts"].get("best"):
+                needed.add(best["tensors"])
     for file in folder.list_files():
         if file not in needed and file.lstrip(".").startswith(TENSOR_FILES):
             folder.delete(file)
-
-
-def _referenced_files(manifest: Manifest) -> set[str]:
-    facts = manifest["facts"]
-    files = {manifest["tensors"]}
-    for population in facts.get("populations", []):
-        files.add(population["file"])
-    best = facts.get("best")
-    if best:
-        files.add(best["tensors"])
-    return files
 
 
 def load(place: Place, name: str) -> tuple[dict[str, Tensor], CheckpointFacts]:

@@ -5,7 +5,7 @@ It does not use files, Ray or MLflow; it needs only torch and NumPy.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import cast
@@ -24,7 +24,6 @@ from distvae.interface import (
     Batch,
     ClosedForm,
     Completes,
-    Module,
     Posterior,
     Reports,
     Scheduled,
@@ -40,7 +39,6 @@ from distvae.train.batches import (
     BLOCK,
     READ_TOGETHER,
     Batches,
-    BatchReader,
     batch_reader,
     has_missing,
 )
@@ -223,33 +221,6 @@ class Sample:
         return lanes.held(self.rank, self.size)
 
 
-@torch.no_grad()
-def assess_rows(
-    model: AnyModel,
-    estep: AnyEStep,
-    reader: BatchReader,
-    val: Rows,
-    parts: Iterable[RowNumbers],
-    watch: Watch | None = None,
-) -> Sums:
-    """Return sums over the validation rows, with fixed draws."""
-    total: Sums = {}
-    for part in parts:
-        batch, noise = reader.read(val, part, VALIDATION)
-        q = estep.infer(model, batch, 0)
-        add(total, assess(model, q, batch, noise))
-        if watch:
-            watch(part, q)
-    return total
-
-
-def ranks_epochs(model: Module, may_be_missing: bool) -> bool:
-    """Return whether a larger objective means a better epoch. It does not if missing values are
-    imputed.
-    """
-    return not (may_be_missing and isinstance(model, Completes) and model.completes)
-
-
 def means(total: Sums, rows: int) -> dict[str, float]:
     """Return means over rows. The mean sparsity is over the rows with a finite sparsity."""
     averages = {}
@@ -257,15 +228,6 @@ def means(total: Sums, rows: int) -> dict[str, float]:
         count = total["sparse_rows"] if name == "hoyer" else rows
         averages[name] = float(value / count)
     return averages
-
-
-def telemetry(parts: Iterable[Module], total: Sums, rows: int) -> dict[str, float]:
-    """Return the metrics of models and E-steps, from an epoch's sums over `rows` rows."""
-    found: dict[str, float] = {}
-    for part in parts:
-        if isinstance(part, Reports):
-            found |= part.telemetry(total, rows)
-    return found
 
 
 FINITE_EVERY = 64  # batches between checks that the objective is finite
@@ -294,8 +256,11 @@ class Trainer:
         self.scheduled = self.model if isinstance(self.model, Scheduled) else None
         self.train, self.val = train, val
         may_be_missing = has_missing(train) or has_missing(val)
-        self.ranks = ranks_epochs(self.model, may_be_missing)
-        """Whether a larger validation objective means a better epoch."""
+        imputes = may_be_missing and isinstance(self.model, Completes) and self.model.completes
+        self.ranks = not imputes
+        """Whether a larger validation objective means a better epoch. It does not if missing values
+        are imputed.
+        """
         self.ending = Ending.of(config, train, may_be_missing, team, scale)
         lanes = divide(len(train), config.batch)
         keeps = self.searches is not None
@@ -389,13 +354,10 @@ class Trainer:
         """Return whether any worker was asked to stop. Several workers vote every few batches."""
         if self.team.size == 1:
             return bool(stop())
-        if not self._every(together * math.ceil(STOP_EVERY / together)):
+        every = math.lcm(together * math.ceil(STOP_EVERY / together), max(self.local_steps, 1))
+        if self.position.batch % every:  # workers with equal parameters vote
             return False
         return bool(sum_over(self.team, {"asked": torch.tensor(float(bool(stop())))})["asked"])
-
-    def _every(self, batches: int) -> bool:
-        """Return whether a multiple of `batches` is done, and all workers have equal parameters."""
-        return self.position.batch % math.lcm(batches, max(self.local_steps, 1)) == 0
 
     def _search_block(self, searches: Searches[AnyModel], rows: RowNumbers) -> None:
         batch, noise = self._batch(rows)
@@ -433,12 +395,19 @@ class Trainer:
         where = f"batch {batch} of {batches} in epoch {self.position.epoch + 1}"
         raise diverged(f"is no longer finite at {where}")
 
+    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Return means over validation rows, with fixed draws and without warm-ups."""
         if self.scheduled:
             self.scheduled.at(math.inf)
         parts = self.sample.every() if self.watch else self.sample.parts()
-        total = assess_rows(self.model, self.estep, self.reader, self.val, parts, self.watch)
+        total: Sums = {}
+        for part in parts:
+            batch, noise = self.reader.read(self.val, part, VALIDATION)
+            q = self.estep.infer(self.model, batch, 0)
+            add(total, assess(self.model, q, batch, noise))
+            if self.watch:
+                self.watch(part, q)
         return means(sum_over(self.team, total), self.val_rows)
 
     @property
@@ -482,7 +451,10 @@ class Trainer:
 
     def _details(self, total: Sums, trained: float) -> dict[str, float]:
         """Return the metrics that only some models and E-steps have."""
-        details = telemetry((self.model, self.estep), total, len(self.train))
+        details: dict[str, float] = {}
+        for part in (self.model, self.estep):
+            if isinstance(part, Reports):
+                details |= part.telemetry(total, len(self.train))
         if self.searches:
             details["estep_seconds"] = self.search_seconds
             details["data_seconds"] = self.data_seconds

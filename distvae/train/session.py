@@ -267,6 +267,7 @@ def fit(
     config: Config,
     dataset: Dataset,
     out: Place,
+    options: RunOptions | None = None,
     *,
     recipe: str = "",
     resume: bool = False,
@@ -274,25 +275,13 @@ def fit(
     stop: Callable[[], object] = lambda: False,
     team: Team = ALONE,
     device: torch.device | None = None,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch, None, None]:
     """Train into the folder `out`, a path or a URI, and yield a record after each epoch.
 
-    `device` is by default the device of `train.device`.
+    `options` replaces `recipe`, `resume`, `force` and `stop`. `device` is by default the device of
+    `train.device`.
     """
-    options = RunOptions(recipe, resume, force, stop)
-    return fit_with(config, dataset, out, options, team=team, device=device)
-
-
-def fit_with(
-    config: Config,
-    dataset: Dataset,
-    out: Place,
-    options: RunOptions,
-    *,
-    team: Team = ALONE,
-    device: torch.device | None = None,
-) -> Generator[Epoch, None, None]:
-    """Train as `fit` does, with all options."""
+    options = options or RunOptions(recipe, resume, force, stop)
     folder = Folder.of(out)
     agree_on_arithmetic(config.train, device, team, folder if options.resume else None).apply()
     resumes = options.resume and has_saved_state(folder)

@@ -126,15 +126,11 @@ def rate(config: Train, step: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step, counted from zero."""
     warm = min(1.0, base_steps(config, step + 1) / config.warmup) if config.warmup else 1.0
     grown = min(1.0, (step + 1) / steps_per_epoch)
-    scale = 1.0 + grown * (largest_factor(config) - 1.0)
+    factor = 1.0  # of the learning rate after the first epoch, for the batch size
+    if config.base_batch is not None:
+        factor = float((config.batch / config.base_batch) ** EXPONENTS[config.scale_rate])
+    scale = 1.0 + grown * (factor - 1.0)
     return scale * warm * _scheduled(config, step, steps_per_epoch)
-
-
-def largest_factor(config: Train) -> float:
-    """Return the factor of the learning rate after the first epoch, for the batch size."""
-    if config.base_batch is None:
-        return 1.0
-    return float((config.batch / config.base_batch) ** EXPONENTS[config.scale_rate])
 
 
 def base_steps(config: Train, steps: int) -> float:

@@ -271,7 +271,7 @@ class TrialRun:
         from distvae.machines import driver
         from distvae.machines.worker import stop_requested
         from distvae.train.run_folder import open_folder
-        from distvae.train.session import RunOptions, fit_with
+        from distvae.train.session import RunOptions, fit
         from distvae.train.team import select_device
 
         trials, folder = self.trials, Folder(self.folder)
@@ -283,7 +283,7 @@ class TrialRun:
             device = select_device(config.train.device, trials.gpus)
             every = trials.space.judge.interval if trials.space.judge else 0
             options = RunOptions(recipe, resume=True, stop=stop, save_every=every)
-            yield from fit_with(config, dataset, folder, options, device=device)
+            yield from fit(config, dataset, folder, options, device=device)
         else:
             open_folder(config, dataset, folder, recipe, resume=True, force=False)
             yield from driver.lead_workers(config, recipe, folder, trials.group, stop)
