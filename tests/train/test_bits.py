@@ -25,7 +25,7 @@ from distvae.train.session import agree_on_arithmetic, fit, run_arithmetic
 from distvae.train.team import Team
 from tests import tiny
 from tests.train.commands import PLAIN, bits, command
-from tests.train.crew import crew_of
+from tests.train.crew import Crew
 from tests.train.test_session import reproducible_metrics
 
 SMALL = ["speech-vae", "train.epochs=2"]
@@ -116,35 +116,22 @@ def agreed(team: Team, config: Config, variable: str) -> str:
         return str(error)
 
 
-def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them() -> None:
+def test_workers_that_compute_in_different_ways_are_refused_by_all_of_them(crew: Crew) -> None:
     config = tiny.config()
-    with crew_of(2) as crew:
-        assert (
-            crew.all(agreed, [config] * 2, ["", ""])
-            == [agree_on_arithmetic(config.train).products] * 2
-        )
-        for answer in crew.all(agreed, [config] * 2, ["", "AVX2"]):
-            assert (
-                "worker 1 of 2 would compute other last digits than worker 0:"
-                " MKL_ENABLE_INSTRUCTIONS AVX2" in answer
-            )
-        either = tiny.config(train={"bits": "any"})
-        assert (
-            crew.all(agreed, [either] * 2, ["", "AVX2"])
-            == [agree_on_arithmetic(config.train).products] * 2
-        )
-        forced = [tiny.config(train={"products": name}) for name in ("blas", "onednn")]
-        if onednn_is_precise():
-            for answer in crew.all(agreed, forced, ["", ""]):
-                assert (
-                    "worker 1 of 2 would compute other last digits than worker 0: products onednn"
-                    " instead of blas" in answer
-                )
-        obeying = [
-            tiny.config(train={"products": name})
-            for name in ("onednn" if onednn_is_precise() else "blas", "auto")
-        ]
-        assert len(set(crew.all(agreed, obeying, ["", ""]))) == 1
+    same, other = [""] * 3, ["", "AVX2", ""]
+    own = agree_on_arithmetic(config.train).products
+    refused = "worker 1 of 3 would compute other last digits than worker 0:"
+    assert crew.all(agreed, [config] * 3, same) == [own] * 3
+    for answer in crew.all(agreed, [config] * 3, other):
+        assert f"{refused} MKL_ENABLE_INSTRUCTIONS AVX2" in answer
+    assert crew.all(agreed, [tiny.config(train={"bits": "any"})] * 3, other) == [own] * 3
+    forced = [tiny.config(train={"products": name}) for name in ("blas", "onednn", "blas")]
+    if onednn_is_precise():
+        for answer in crew.all(agreed, forced, same):
+            assert f"{refused} products onednn instead of blas" in answer
+    first = "onednn" if onednn_is_precise() else "blas"
+    obeying = [tiny.config(train={"products": name}) for name in (first, "auto", "auto")]
+    assert len(set(crew.all(agreed, obeying, same))) == 1
 
 
 @contextmanager

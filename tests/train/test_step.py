@@ -1,7 +1,6 @@
 """The step: halves of the rows add up to the whole, Adam is torch's, rates follow their curves."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from distvae.train.session import build_trainer
 from distvae.train.step import Adam, EagerSteps, rate
 from distvae.train.team import ALONE, Team
 from tests import tiny
-from tests.train.crew import Crew, crew_of
+from tests.train.crew import Crew
 
 KINDS: list[dict[str, Any]] = [
     {"kind": "vae"},
@@ -154,12 +153,6 @@ def test_alone_it_is_torchs_to_the_last_bit(dtype: torch.dtype) -> None:
         assert torch.equal(found, other)
     assert adam.state().keys() == named(moments).keys()
     assert all(torch.equal(adam.state()[name], value) for name, value in named(moments).items())
-
-
-@pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
-    with crew_of(3) as crew:
-        yield crew
 
 
 def train_briefly(team: Team) -> tuple[Arrays, dict[str, NDArray[Any]]]:

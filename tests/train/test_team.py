@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,9 @@ from distvae.train.team import (
     _rendezvous,
     join_team,
 )
-from tests.slowly import slow
 from tests.train.crew import Crew, crew_of
 
 Arrays = list[NDArray[Any]]
-
-
-@pytest.fixture(scope="module", params=[3, *slow(2)])
-def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
-    with crew_of(request.param) as crew:
-        yield crew
 
 
 def summed(team: Team, arrays: Arrays) -> Arrays:

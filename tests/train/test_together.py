@@ -2,7 +2,6 @@
 and stopped workers end with the parameters of workers that were not stopped.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +18,7 @@ from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer
 from distvae.train.team import ALONE, Team
 from tests import tiny
-from tests.slowly import long
-from tests.train.crew import Crew, crew_of
+from tests.train.crew import Crew
 
 STEPS, BATCH = 20, 24
 KINDS: dict[str, dict[str, Any]] = {
@@ -33,12 +31,6 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }
 Found = dict[str, NDArray[np.float64]]
-
-
-@pytest.fixture(scope="module", params=[3, *long(2)])
-def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
-    with crew_of(request.param) as crew:
-        yield crew
 
 
 def config_of(kind: str, **train: Any) -> Config:
