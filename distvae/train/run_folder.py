@@ -24,6 +24,41 @@ from distvae.numerics.numbers import counted
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place, delete_unreferenced, read_document, read_manifest
 
+EPOCHS = "epochs.jsonl"
+"""The file of a run folder with the record of each epoch, one record per line."""
+EVENTS = "events.jsonl"
+"""The file of a run folder with its events, one event per line."""
+OWNER = "owner"
+"""The file of a run folder with the token of the training that owns the folder."""
+FACTS = {
+    **{"recipe": str, "data": str, "data_digest": str, "unit": str},
+    **{"rows": dict, "versions": dict},
+}
+"""The required facts of run.json, and their types."""
+RUN_FILES = ("run.json", "config.yaml", OWNER, EPOCHS, *checkpoint.MANIFESTS)
+"""The files of a run folder that training replaces, besides files of tensors."""
+FREE_TO_CHANGE = {
+    "data.path",
+    "estep.mapped",
+    "estep.sweeps",
+    "eval.processes",
+    "train.device",
+    "train.threads",
+    "train.products",
+    "train.graphs",
+    "train.tf32",
+    "train.bits",
+    "train.sinks",
+}
+"""Settings that may change when a run is resumed. They only say where and how to compute, and where
+to report.
+
+`agree_on_arithmetic` checks that the run still computes the same bits. The digest of the data
+checks that the data are the same.
+"""
+COPIED_FILES = ("config.yaml", "epochs.jsonl", "events.jsonl")
+COPIED_CHECKPOINTS = ("best", "last")
+
 
 class Lineage(TypedDict):
     """The origin of a trial in population-based training."""
@@ -88,15 +123,6 @@ class Event(TypedDict):
     """
     moved: NotRequired[int]
     """Non-zero in some events of version 0.2.0, which are not starts."""
-
-
-EPOCHS = "epochs.jsonl"
-"""The file of a run folder with the record of each epoch, one record per line."""
-FACTS = {
-    **{"recipe": str, "data": str, "data_digest": str, "unit": str},
-    **{"rows": dict, "versions": dict},
-}
-"""The required facts of run.json, and their types."""
 
 
 def refuse_untrained(path: Path, which: str = "best") -> None:
@@ -216,10 +242,6 @@ def read_records(
     return records
 
 
-EVENTS = "events.jsonl"
-"""The file of a run folder with its events, one event per line."""
-
-
 def record_event(folder: Folder, event: Event) -> None:
     """Append an event to a run's file of events."""
     folder.append(EVENTS, json.dumps(event).encode() + b"\n")
@@ -251,31 +273,6 @@ def describe_event(event: Event, start: int) -> str:
         if start == 1
         else f"workers lost or changed; training continues with {workers} {epoch}"
     )
-
-
-OWNER = "owner"
-"""The file of a run folder with the token of the training that owns the folder."""
-RUN_FILES = ("run.json", "config.yaml", OWNER, EPOCHS, *checkpoint.MANIFESTS)
-"""The files of a run folder that training replaces, besides files of tensors."""
-FREE_TO_CHANGE = {
-    "data.path",
-    "estep.mapped",
-    "estep.sweeps",
-    "eval.processes",
-    "train.device",
-    "train.threads",
-    "train.products",
-    "train.graphs",
-    "train.tf32",
-    "train.bits",
-    "train.sinks",
-}
-"""Settings that may change when a run is resumed. They only say where and how to compute, and where
-to report.
-
-`bits.agree_on_arithmetic` checks that the run still computes the same bits. The digest of the data
-checks that the data are the same.
-"""
 
 
 def open_folder(
@@ -522,10 +519,6 @@ def update_info(folder: Folder, **changes: Unpack[RunInfo]) -> None:
     """Add or change facts in `run.json`."""
     info: RunInfo = {**read_info(folder), **changes}
     folder.write("run.json", json.dumps(info, indent=1).encode())
-
-
-COPIED_FILES = ("config.yaml", "epochs.jsonl", "events.jsonl")
-COPIED_CHECKPOINTS = ("best", "last")
 
 
 def state_folder(local: Path, storage: str | None, resume: bool, force: bool) -> Folder:
