@@ -25,8 +25,8 @@ from distvae.data.dataset import Array
 from distvae.files.plain import Plain
 from distvae.numerics.noise import order
 from distvae.train.batches import BLOCK
-from distvae.train.devices import select_device
 from distvae.train.loop import Trainer
+from distvae.train.team import select_device
 
 STEPS = 64
 """Steps in which products, launches and synchronisations are counted."""

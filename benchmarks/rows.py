@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.output import keep, parser_of, show
 from distvae.config import RowsData, from_dict
 from distvae.data import open_dataset
-from distvae.system.memory import peak_memory
+from distvae.system import peak_memory
+from distvae.train.loop import Interrupted
 from distvae.train.session import fit
-from distvae.train.stopping import Interrupted
 
 TOGETHER = 2**16
 """Number of rows generated at a time."""

@@ -11,11 +11,9 @@ from distvae.data.dataset import Array
 from distvae.estep import assemble
 from distvae.interface import prepare
 from distvae.numerics.bands import divide
-from distvae.train.bits import agree_on_arithmetic
-from distvae.train.devices import CPU
-from distvae.train.loop import Trainer
-from distvae.train.stopping import Interrupted
-from distvae.train.team import ALONE
+from distvae.train.loop import Interrupted, Trainer
+from distvae.train.session import agree_on_arithmetic
+from distvae.train.team import ALONE, CPU
 
 Clock = Callable[[], float]
 

@@ -46,10 +46,9 @@ from distvae.models.state_decoder import FromBits
 from distvae.models.truncated import NEAR
 from distvae.models.tvae import MIN_PI, TVAE
 from distvae.numerics.noise import Noise, order
-from distvae.system.memory import peak_memory
-from distvae.train.loop import Trainer
+from distvae.system import peak_memory
+from distvae.train.loop import Interrupted, Trainer
 from distvae.train.step import add
-from distvae.train.stopping import Interrupted
 
 SIDE = 256
 """Pixels along the side of the drawn scene."""
@@ -291,7 +290,7 @@ def measure_beside(case: HouseCase, data: Array, parsed: argparse.Namespace) -> 
 
 def _objective_sum(trainer: Trainer) -> float:
     """Return the sum of the objective over the rows of the current epoch so far."""
-    add(trainer.total, trainer.ascent.later_sums())
+    add(trainer.total, trainer.eager.later_sums())
     return float(trainer.total.get("objective", 0.0))
 
 

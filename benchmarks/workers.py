@@ -31,9 +31,9 @@ from distvae.data import open_dataset
 from distvae.data.dataset import Array
 from distvae.data.tables.ingest import Division, ingest
 from distvae.numerics.noise import order
-from distvae.train.run import read_epochs
+from distvae.train.loop import Interrupted
+from distvae.train.run_folder import read_epochs
 from distvae.train.session import fit
-from distvae.train.stopping import Interrupted
 
 QUIET = 0.9
 """The smallest share of two processors that two independent processes get on a quiet machine."""

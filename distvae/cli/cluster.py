@@ -56,7 +56,7 @@ def doctor(
     Exits with code 1 if anything is wrong.
     """
     from distvae.machines import doctor
-    from distvae.machines.running_lock import refuse_if_running
+    from distvae.machines.cluster import refuse_if_running
 
     if idle:
         refuse_if_running()

@@ -22,7 +22,7 @@ from distvae.train.progress import Style
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from distvae.machines.worker_group import WorkerGroup
+    from distvae.machines.cluster import WorkerGroup
     from distvae.tune.resources import TrialResources
 
 Function = Callable[..., None]
@@ -194,7 +194,7 @@ class WorkerOptions:
 
     def group(self) -> "WorkerGroup | None":
         """Return the group of workers, or None if this process trains alone."""
-        from distvae.machines.worker_group import WorkerGroup
+        from distvae.machines.cluster import WorkerGroup
 
         if self.workers != "0":
             refuse_missing("--workers", "ray")

@@ -19,7 +19,7 @@ from distvae.cli.completion import complete_metric
 from distvae.cli.options import RUNS, AsJson, command
 from distvae.files.plain import finite
 from distvae.files.refusal import Refusal, nearest
-from distvae.system.loopback import HOST, is_free
+from distvae.system import HOST, is_free
 
 if TYPE_CHECKING:
     from distvae.track import Store

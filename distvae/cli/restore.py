@@ -45,8 +45,7 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.numbers import counted
-from distvae.system.memory import available_memory
-from distvae.system.processors import available_cores
+from distvae.system import available_cores, available_memory
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import (
     corrupted_windows,
@@ -436,8 +435,8 @@ def restore_by_training(task: Task) -> None:
         check_restorable,
     )
     from distvae.train.cost import memory_refused
+    from distvae.train.loop import Diverged, Interrupted
     from distvae.train.run_folder import has_begun, remove_run
-    from distvae.train.stopping import Diverged, Interrupted
 
     config, options, source = task.config, task.options, task.place.source
     windows = check_restorable(config, task.observed.values, str(source))

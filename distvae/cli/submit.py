@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from distvae.files.refusal import Refusal
-from distvae.machines.running_lock import mark_running
+from distvae.machines.cluster import mark_running
 
 Command = Literal["tune", "train"]
 
@@ -71,7 +71,7 @@ def _wait_for_machines(count: int) -> None:
     """Wait until `count` machines have joined, as a sweep uses only the machines it finds."""
     from distvae.machines.cluster import live_machines
     from distvae.machines.session import ray_session
-    from distvae.system.processors import available_cores
+    from distvae.system import available_cores
 
     deadline = time.monotonic() + WAIT
     with ray_session("auto", available_cores()) as ray:

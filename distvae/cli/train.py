@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from distvae.config.train import Scaling
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
-    from distvae.machines.worker_group import WorkerGroup
+    from distvae.machines.cluster import WorkerGroup
     from distvae.tasks.drawing import DrawingProcess
     from distvae.tasks.evaluation import Evaluation
     from distvae.track import Tracker
-    from distvae.train.epoch import Epoch
+    from distvae.train.loop import Epoch
     from distvae.train.team import Team
 
 app = typer.Typer(rich_help_panel="Train a model and use it")
@@ -122,18 +122,17 @@ def train_configured(
     """Train into a run folder, record the run and evaluate it. The process `drawing` draws
     the pictures of the evaluation; without it, this process draws them.
     """
-    from distvae.machines.worker_group import refuse_hidden_gpus
+    from distvae.machines.cluster import refuse_hidden_gpus
     from distvae.tasks.measures import refuse_impossible_measures
     from distvae.track import Tracker
     from distvae.train.checkpoint import restore_previous
     from distvae.train.cost import memory_refused
-    from distvae.train.devices import select_device
-    from distvae.train.local_copy import update_local_copy
-    from distvae.train.run_folder import check_run_folder, has_begun
-    from distvae.train.stopping import Diverged, Interrupted
-    from distvae.train.team import ALONE, WorkerLost, join_team
+    from distvae.train.loop import Diverged, Interrupted
+    from distvae.train.run_folder import check_run_folder, has_begun, update_local_copy
+    from distvae.train.team import ALONE, WorkerLost, join_team, select_device
 
-    refuse_hidden_gpus("--gpus-per-worker", group.gpus if group else None, config.train.device)
+    if group:
+        refuse_hidden_gpus("--gpus-per-worker", group.gpus, config.train.device)
     # Workers under Ray choose their own devices.
     team = ALONE if group else join_team(select_device(config.train.device))
     is_chief = team.rank == 0
@@ -251,7 +250,7 @@ def run_name(recipe: str) -> str:
     folder = folder_of_settings(recipe)
     if folder is None:
         return Path(recipe).stem
-    from distvae.train.run import read_info
+    from distvae.train.run_folder import read_info
 
     return str(read_info(folder)["recipe"]) or folder.name
 
@@ -284,7 +283,7 @@ def state_folder_in_turn(local: Path, options: TrainOptions, team: "Team") -> "F
     """Return the folder of the state. Worker 0 deletes a run that is replaced, then the first
     worker of each machine does the same, as each machine may have a separate folder.
     """
-    from distvae.train.local_copy import state_folder
+    from distvae.train.run_folder import state_folder
 
     is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
     own_turn = (team.rank > 0) + (not is_first_here)
@@ -402,8 +401,8 @@ def closed_on_failure(tracker: "Tracker | None", progress: Progress) -> Iterator
     A training that is refused before its first epoch has no record, although the folder may hold
     the record of an earlier run. A record that another training took over stays open.
     """
+    from distvae.train.loop import Interrupted
     from distvae.train.run_folder import TakenOver
-    from distvae.train.stopping import Interrupted
 
     try:
         yield

@@ -65,7 +65,8 @@ def evaluate(
     before and after.
     """
     from distvae.tasks.evaluate import evaluate as evaluate_run
-    from distvae.train.run import Run, read_config, read_info
+    from distvae.train.run import Run
+    from distvae.train.run_folder import read_config, read_info
 
     overrides = parse_assignments(assignments or [])
     for key in overrides:
@@ -229,7 +230,7 @@ def show(run: RunFolder) -> None:
 
     from distvae.numerics.figures import without_spreads
     from distvae.numerics.numbers import shown
-    from distvae.train.run import best_epoch, read_config, read_epochs, read_info
+    from distvae.train.run_folder import best_epoch, read_config, read_epochs, read_info
 
     info, epochs = read_info(run), read_epochs(run)
     counts = ", ".join(f"{count:,} {split}" for split, count in info["rows"].items())
@@ -260,7 +261,7 @@ def show(run: RunFolder) -> None:
 
 def _describe_workers(run: Path) -> Iterator[str]:
     """Yield the number of workers that trained together, and the size of their populations."""
-    from distvae.train.events import read_events, starts_of
+    from distvae.train.run_folder import read_events, starts_of
 
     starts = starts_of(read_events(run))
     if not starts:

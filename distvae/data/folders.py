@@ -21,7 +21,7 @@ from distvae.files.memory import MemoryShortage
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
-from distvae.system.processors import available_cores
+from distvae.system import available_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

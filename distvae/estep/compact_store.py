@@ -17,7 +17,7 @@ from distvae.estep.store import (
 from distvae.models.compiled import kernels
 from distvae.models.population import words_of
 from distvae.numerics.lanes import HeldRows
-from distvae.system.memory import available_memory
+from distvae.system import available_memory
 
 MAX_LATENT = 2**16
 """The largest number of latents for which two bytes hold the place of a bit."""

@@ -15,8 +15,7 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.numerics.bands import Bands
 from distvae.numerics.lanes import HeldRows, Lanes
-from distvae.system.disk import reserve_space
-from distvae.system.memory import available_memory
+from distvae.system import available_memory, reserve_space
 
 VERSION = 2
 PART = 4096  # rows written to a file at a time

@@ -18,13 +18,12 @@ from distvae.files.storage import Folder
 from distvae.interface import Batch
 from distvae.numerics.noise import VALIDATION, Noise, row_keys
 from distvae.train import checkpoint
-from distvae.train.bits import agree_on_arithmetic, run_arithmetic
-from distvae.train.inputs import InputFormat
+from distvae.train.checkpoint import load_weights, weights
 from distvae.train.loop import Trainer
 from distvae.train.progress import Progress
-from distvae.train.run import EPOCHS, Run
-from distvae.train.session import RunOptions, fit_with
-from distvae.train.weights import load_weights, weights
+from distvae.train.run import InputFormat, Run
+from distvae.train.run_folder import EPOCHS
+from distvae.train.session import RunOptions, agree_on_arithmetic, fit, run_arithmetic
 
 DOCUMENTS = ("run.json", "config.yaml", EPOCHS)
 """The files of a run folder that an estimator keeps besides checkpoints."""
@@ -151,7 +150,7 @@ def _train_in(
     """Train into a folder, and return the run."""
     check_writable_folder(path)
     with agree_on_arithmetic(config.train).applied():
-        for epoch in fit_with(config, dataset, path, options):
+        for epoch in fit(config, dataset, path, options):
             progress.epoch(epoch)
     progress.end()
     return Trained.in_folder(path)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distvae.files.refusal import Refusal
-from distvae.system.memory import available_memory
+from distvae.system import available_memory
 
 
 class MemoryShortage(Refusal):

@@ -1,28 +1,34 @@
-"""The machines of a Ray cluster: their resources, functions run on each machine, requests for more
-machines, and the check that all machines run the same programs and share their storage.
+"""The machines of a Ray: what they have, whether workers fit on them, functions that run on each of
+them, and whether they run the same programs and share their storage.
 """
 
 import importlib.metadata
 import math
 import platform
+import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from distvae.config import Train
+from distvae.config.schema import check_value
+from distvae.config.values import NonNegative
 from distvae.files.provenance import program_version
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
-from distvae.machines.ray_api import ObjectRef, RayApi
+from distvae.machines.session import ObjectRef, RayApi
+from distvae.numerics.numbers import counted
+from distvae.system import is_locked, lock
 
 ANSWER_SECONDS = 120.0
 """Seconds in which a machine has to answer."""
 REQUEST_INTERVAL = 30.0
 """Seconds between two requests for machines that have not arrived."""
-HEAD = "node:__internal_head__"
-"""A resource that Ray counts on the machine of its head alone."""
 PACKAGES = ("torch", "ray", "numpy", "pyarrow", "safetensors")
 """Packages that compute, communicate or store, whose versions have to agree."""
 STORAGE_REMEDY = "--storage with a path on a shared disk, or a URI such as s3://bucket/runs"
@@ -36,11 +42,8 @@ class Machine(NamedTuple):
     """A machine of a Ray cluster."""
 
     address: str
-    port: int
-    """The port on which Ray's own process there listens."""
     cpus: float = 0.0
     gpus: float = 0.0
-    is_head: bool = False
 
 
 def live_machines(ray: RayApi) -> dict[str, Machine]:
@@ -51,10 +54,8 @@ def live_machines(ray: RayApi) -> dict[str, Machine]:
             resources = node["Resources"]
             machines[node["NodeID"]] = Machine(
                 node["NodeManagerAddress"],
-                node["NodeManagerPort"],
                 resources.get("CPU", 0.0),
                 resources.get("GPU", 0.0),
-                HEAD in resources,
             )
     return machines
 
@@ -246,3 +247,188 @@ def list_files(folder: str) -> list[str]:
 def delete_marker(folder: str, name: str) -> None:
     """Delete a file."""
     Folder(folder).delete(name)
+
+
+POLL_SECONDS = 0.3
+"""Seconds between two looks at the resources of Ray."""
+SMALLEST_SHARE = 1e-4
+"""The smallest part of a GPU that Ray can count."""
+
+
+@dataclass(frozen=True)
+class WorkerGroup:
+    """The number of workers that train together, and the Ray cluster that provides them."""
+
+    min_workers: int
+    max_workers: int
+    gpus: float | None = 0.0
+    """GPUs of each worker; None: one, if Ray has any."""
+    address: str | None = None
+    """Address of a running Ray; None: start one on this machine."""
+    wait: float = 0.0
+    """Seconds to wait for machines that have not joined."""
+
+    @classmethod
+    def parse(
+        cls, text: str, gpus: float | None = None, address: str | None = None, wait: float = 0.0
+    ) -> "WorkerGroup":
+        """Return the group for `--workers N`, or for `--workers MIN:MAX`."""
+        parts = text.split(":")
+        if len(parts) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,5}", part) for part in parts):
+            raise Refusal(
+                f"--workers: '{text}'; a number such as 4, or a range such as 1:4, expected"
+            )
+        min_workers, max_workers = int(parts[0]), int(parts[-1])
+        if min_workers > max_workers:
+            raise Refusal(f"--workers: '{text}' falls; a range such as 1:4 expected")
+        refuse_gpu_share("--gpus-per-worker", gpus)
+        return cls(min_workers, max_workers, gpus, address, checked_wait(wait))
+
+
+def checked_wait(seconds: float) -> float:
+    """Return the seconds of --wait, or raise a Refusal if they are no number of seconds."""
+    return float(check_value("--wait", NonNegative, seconds))
+
+
+def refuse_gpu_share(option: str, gpus: float | None) -> None:
+    """Refuse a number of GPUs that Ray cannot give a process."""
+    if not gpus:
+        return
+    is_share = SMALLEST_SHARE <= gpus <= 1
+    is_whole = gpus > 1 and gpus % 1 == 0
+    if not is_share and not is_whole:
+        raise Refusal(
+            f"{option}: {gpus:g}; a part of one, such as 0.25, or a whole number expected"
+        )
+
+
+def refuse_hidden_gpus(option: str, gpus: float | None, device: str) -> None:
+    """Refuse to train on GPUs that an option hides."""
+    if gpus == 0 and device == "cuda":
+        raise Refusal(
+            f"{option}: 0 hides the GPUs, but train.device is 'cuda'; 1, or train.device=cpu,"
+            " expected"
+        )
+
+
+def gpus_per_process(requested: float | None, device: str, available: float) -> float:
+    """Return the GPUs that each process requests from Ray.
+
+    Without a request that is one, if Ray has any and `train.device` lets the process use it.
+    """
+    if requested is not None:
+        return requested
+    uses_gpu = device == "cuda" or (device == "auto" and available > 0)
+    return 1.0 if uses_gpu else 0.0
+
+
+def suggest_gpu_options(workers: int, gpus: float, device: str) -> str:
+    """Return the options with which workers could train on too few GPUs."""
+    suggestions = []
+    share = math.floor(100 / math.ceil(workers / gpus)) / 100 if gpus else 0.0
+    if share:
+        suggestions.append(f"--gpus-per-worker {share:g} to share them, ")
+    on_cpu = "train.device=cpu" if device == "cuda" else "--gpus-per-worker 0"
+    suggestions.append(f"{on_cpu} to train on the CPU, ")
+    return "".join(suggestions)
+
+
+def wait_for_workers(
+    ray: RayApi, group: WorkerGroup, config: Train, stop: Callable[[], object]
+) -> Generator[str, None, WorkerGroup]:
+    """Wait until Ray has room for a group; return the group with the GPUs of each worker.
+
+    Raise a Refusal if there is no room within `group.wait` seconds.
+    """
+    from distvae.train.loop import Interrupted
+
+    deadline = time.monotonic() + group.wait
+    threads = config.threads or 1
+    settled = _with_gpus(ray, group, config.device)
+    shortage = describe_shortage(machine_resources(ray), settled, threads)
+    if group.wait and shortage:
+        yield f"{shortage}; waiting up to {group.wait:.0f} s for more"
+    bundle = {"CPU": threads, "GPU": settled.gpus or 0.0}
+    with requested_resources(bundle, group.max_workers) if group.wait else nullcontext():
+        while shortage:
+            if stop():
+                raise Interrupted
+            if time.monotonic() >= deadline:
+                raise Refusal(
+                    f"{shortage}; {_gpu_suggestions(ray, group, config.device, shortage)}fewer"
+                    " workers, more machines, or --wait SECONDS for those to come expected"
+                )
+            time.sleep(POLL_SECONDS)
+            # New machines may have the first GPUs.
+            settled = _with_gpus(ray, group, config.device)
+            shortage = describe_shortage(machine_resources(ray), settled, threads)
+    return settled
+
+
+def _with_gpus(ray: RayApi, group: WorkerGroup, device: str) -> WorkerGroup:
+    """Return the group with the GPUs of each worker, by the present resources."""
+    available = total(machine_resources(ray), "GPU")
+    return replace(group, gpus=gpus_per_process(group.gpus, device, available))
+
+
+def _gpu_suggestions(ray: RayApi, group: WorkerGroup, device: str, shortage: str) -> str:
+    """Return options for too few GPUs, where their number was not requested."""
+    available = total(machine_resources(ray), "GPU")
+    if group.gpus is not None or "GPU" not in shortage or group.min_workers <= available:
+        return ""
+    return suggest_gpu_options(group.min_workers, available, device)
+
+
+def describe_shortage(machines: MachineResources, group: WorkerGroup, threads: int) -> str:
+    """Describe what the fewest workers of a group need that is not available; '' if they fit."""
+    per_worker = {"CPU": threads, "GPU": group.gpus or 0.0}
+    for name, count in per_worker.items():
+        needed = group.min_workers * count
+        found = total(machines, name)
+        if needed > found + 1e-6:
+            return (
+                f"--workers: {group.min_workers} workers need {needed:g} {name}s, and Ray has"
+                f" {found:g}"
+            )
+    fitting = count_fitting(machines, per_worker)
+    if fitting < group.min_workers:
+        each = amounts({name: count for name, count in per_worker.items() if count})
+        return (
+            f"--workers: {counted(group.min_workers, 'worker')} with {each} each, and Ray has"
+            f" machines for {fitting}"
+        )
+    return ""
+
+
+LOCK_FILE = "~/.distvae/running"
+"""The file that running commands lock; it holds the words of the one started last.
+
+The kernel releases the lock however a command ends.
+"""
+
+
+@contextmanager
+def mark_running(command: str) -> Iterator[None]:
+    """Hold the lock while a command runs."""
+    path = Path(LOCK_FILE).expanduser()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        lock(file.fileno(), shared=True)
+        file.truncate(0)
+        file.write(f"{command}\n")
+        file.flush()
+        yield
+
+
+def refuse_if_running() -> None:
+    """Raise a Refusal if a command holds the lock."""
+    path = Path(LOCK_FILE).expanduser()
+    if not path.exists():
+        return
+    with path.open("r+") as file:  # NFS locks alone only what is open for writing
+        if is_locked(file.fileno()):
+            raise Refusal(
+                f"'{file.read().strip()}' runs on this head, and 'ray up' restarts Ray, which ends"
+                " it. End it first where it was submitted (Ctrl-C saves its state; the same"
+                f" command resumes it), or to restart all the same: rm {LOCK_FILE}"
+            )

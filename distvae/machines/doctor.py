@@ -22,7 +22,7 @@ from distvae.machines.cluster import (
     run_on_nodes,
 )
 from distvae.machines.session import ray_session
-from distvae.system.loopback import is_free
+from distvae.system import is_free
 
 HERE = "here"
 """The machine that this process runs on, in findings."""

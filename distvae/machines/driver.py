@@ -1,46 +1,65 @@
 """Training in several worker processes under Ray Train, as the driver sees it.
 
 The run folder is the checkpoint: workers that are restarted resume from the folder or from later
-snapshots. The driver starts the actors that hold the snapshots, watches the folder, and reports the
-epochs and events that the workers write there.
+snapshots. The driver starts the actors that hold the snapshots, watches the machines and the
+folder, and reports the epochs and events that the workers write there.
 """
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.config import Config, Truncation, to_dict
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.machines.cluster import live_machines, machine_resources
-from distvae.machines.node_watch import Machines, NodeWatch, Outlook, Pings, is_named
-from distvae.machines.ray_api import ActorHandle, RayApi
+from distvae.machines.cluster import (
+    Machine,
+    WorkerGroup,
+    count_fitting,
+    describe_shortage,
+    live_machines,
+    machine_resources,
+    wait_for_workers,
+)
+from distvae.machines.session import ActorHandle, RayApi
 from distvae.machines.shards import start_actor
-from distvae.machines.stop_files import (
+from distvae.machines.worker import (
+    Job,
     WorkerMessages,
     cancel_stop,
     delete_stop_files,
     poll_seconds,
     raise_worker_error,
     request_stop,
+    work,
 )
-from distvae.machines.worker import Job, work
-from distvae.machines.worker_group import WorkerGroup, describe_shortage, wait_for_workers
-from distvae.train.documents import Event
-from distvae.train.epoch import Epoch
-from distvae.train.events import EVENTS, describe_event, read_events, starts_of
-from distvae.train.run import EPOCHS, read_epochs, read_info
-from distvae.train.run_folder import take_ownership
-from distvae.train.stopping import Interrupted
+from distvae.numerics.numbers import counted
+from distvae.train.loop import Epoch, Interrupted
+from distvae.train.run_folder import (
+    EPOCHS,
+    EVENTS,
+    Event,
+    describe_event,
+    read_epochs,
+    read_events,
+    read_info,
+    starts_of,
+    take_ownership,
+)
 from distvae.train.team import WorkerLost
 
 if TYPE_CHECKING:
     from ray.train import ScalingConfig
 
+WATCH_INTERVAL = 2.0
+"""Seconds between two looks at Ray's list of machines."""
+Machines = Mapping[str, Machine]
+"""Machines by id."""
 BLOCK_BYTES = 50 * 2**20
 """Bytes of a worker's snapshot that may be on their way."""
 STOP_SECONDS = 60.0
@@ -51,6 +70,87 @@ RAY_FOLDER = "ray-"
 """Begins the name of Ray Train's own folder, which ends with the owner of the training."""
 RESTARTS = 5
 """Restarts of the workers without progress before a training gives up."""
+
+
+@dataclass
+class NodeWatch:
+    """A watch that reports lost machines, new machines and missing resources, and how training goes
+    on. It runs in a thread, because Ray does not answer for a minute after its head was lost.
+    """
+
+    group: WorkerGroup
+    threads: int
+    list_machines: Callable[[], Machines]
+    events: Callable[[], Sequence[Event]]
+    """Returns the events of the run so far."""
+    shortage: Callable[[], str]
+    """Returns the resources that the workers lack; '' if the workers fit."""
+
+    def __post_init__(self) -> None:
+        self.machines, self.missing = dict(self.list_machines()), ""
+        self.unread: deque[str] = deque()
+        self.closed = threading.Event()
+
+    def __enter__(self) -> "NodeWatch":
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.set()
+
+    def _watch(self) -> None:
+        while not self.closed.wait(WATCH_INTERVAL):
+            # If Ray's head does not answer, the thread that waits for the workers notices.
+            with suppress(Exception):
+                self.unread.extend(self.describe_changes())
+
+    def take_messages(self) -> Iterator[str]:
+        """Yield the sentences that were not read yet."""
+        while self.unread:
+            yield self.unread.popleft()
+
+    def describe_changes(self) -> list[str]:
+        """Return a sentence for each change since the last call."""
+        machines, missing = dict(self.list_machines()), self.shortage()
+        changes = []
+        for name, machine in self.machines.items():
+            if name not in machines:
+                effect = self.after_loss(name, machines)
+                changes.append(f"machine {machine.address} is lost{effect}")
+        for name, machine in machines.items():
+            if name not in self.machines:
+                changes.append(f"machine {machine.address} has joined")
+        if missing and missing != self.missing:
+            changes.append(f"{missing}; training continues when they fit")
+        self.machines, self.missing = machines, missing
+        return changes
+
+    def after_loss(self, name: str, left: Machines) -> str:
+        """Return how training goes on without a machine, with the machines that are left."""
+        events = self.events()
+        if not events:
+            return ""
+        if not any(is_named(name, machine) for machine in events[-1]["machines"]):
+            has_copies = any(is_named(name, machine) for machine in events[-1]["copies"])
+            return "; workers have other snapshots on their own machines" if has_copies else ""
+        gpus = self.group.gpus or 0.0
+        free = [{"CPU": machine.cpus, "GPU": machine.gpus} for machine in left.values()]
+        workers = count_fitting(free, {"CPU": float(self.threads), "GPU": gpus})
+        workers = min(workers, self.group.max_workers)
+        if workers >= self.group.min_workers:
+            return f"; training goes on with {counted(workers, 'worker')}"
+        missing = self.group.min_workers - workers
+        needed = counted(missing * self.threads, "more CPU")
+        if gpus:
+            needed += f" and {missing * gpus:g} GPUs"
+        verb = "needs" if missing == 1 else "need"
+        lacking = f"{counted(missing, 'worker')} {verb}"
+        return f"; training waits for machines with {needed}, which {lacking}"
+
+
+def is_named(node: str, machine: str | None) -> bool:
+    """Return whether a name in events is the name of a machine, which is given by Ray's id."""
+    return machine is not None and node.startswith(machine.rpartition("-")[2])
 
 
 def train_with_workers(
@@ -68,7 +168,7 @@ def train_with_workers(
     """
     from distvae.machines.cluster import check_cluster
     from distvae.machines.session import ray_session
-    from distvae.system.processors import available_cores
+    from distvae.system import available_cores
 
     memory = object_store_bytes(group.max_workers)
     with ray_session(group.address, available_cores(), memory, stop) as ray:
@@ -104,10 +204,15 @@ def lead_workers(
     training.start()
     try:
         with watch_nodes(ray, config, folder, group, owner) as node_watch:
-            for _ in _polls(training, folder, owner, stop):
+            requested = False
+            while training.is_alive():
+                if stop() and not requested:
+                    request_stop(folder, owner)
+                    requested = True
                 yield from news.read()
                 yield from messages.read()
                 yield from node_watch.take_messages()
+                training.join(poll_seconds(folder))
         yield from news.read()
     finally:
         _stop_workers(training, folder, owner)
@@ -122,7 +227,6 @@ def watch_nodes(
 
     Where workers send snapshots, it starts the actors that hold the snapshots.
     """
-    is_private = group.address is None  # a Ray of this machine alone, which cannot fall silent
     threads = config.train.threads or 1
     mapped = config.estep.mapped if isinstance(config.estep, Truncation) else None
     actors: dict[str, ActorHandle] = {}
@@ -136,13 +240,13 @@ def watch_nodes(
                     actors[node] = start_actor(owner, node, mapped)
         return machines
 
-    outlook = Outlook(
+    return NodeWatch(
         group,
         threads,
+        list_machines,
         events=lambda: read_events(folder),
         shortage=lambda: describe_shortage(machine_resources(ray), group, threads),
     )
-    return NodeWatch(list_machines, outlook, None if is_private else Pings())
 
 
 def limit_to_rows(config: Config, rows: int, group: WorkerGroup) -> WorkerGroup:
@@ -272,12 +376,10 @@ def scaling_config(group: WorkerGroup, threads: int) -> "ScalingConfig":
     """Return Ray Train's configuration of the number of workers and their resources."""
     from ray.train import ScalingConfig
 
-    gpus = group.gpus or 0.0
-    resources = {"CPU": threads, "GPU": gpus} if gpus else {"CPU": threads}
-    is_fixed = group.min_workers == group.max_workers
+    gpus, is_fixed = group.gpus or 0.0, group.min_workers == group.max_workers
     return ScalingConfig(
         num_workers=group.max_workers if is_fixed else (group.min_workers, group.max_workers),
-        resources_per_worker=resources,
+        resources_per_worker={"CPU": threads, "GPU": gpus} if gpus else {"CPU": threads},
         use_gpu=gpus > 0,
         elastic_resize_monitor_interval_s=RESIZE_INTERVAL,
     )
@@ -297,19 +399,6 @@ def _remove(ray_folder: Folder) -> None:
     except OSError as error:  # NFS refuses while a worker that ends has a file open
         message = f"distvae: {ray_folder}: could not be removed ({error}); it is no longer needed"
         print(message, file=sys.stderr, flush=True)
-
-
-def _polls(
-    training: threading.Thread, folder: Folder, owner: str, stop: Callable[[], object]
-) -> Iterator[None]:
-    """Yield now and then while the workers train; pass on the request to stop, once."""
-    requested = False
-    while training.is_alive():
-        if stop() and not requested:
-            request_stop(folder, owner)
-            requested = True
-        yield
-        training.join(poll_seconds(folder))
 
 
 def _stop_workers(training: threading.Thread, folder: Folder, owner: str) -> None:

@@ -12,10 +12,48 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
+from typing import Protocol, TypedDict
 
 from distvae.files.checkout import PACKAGE
 from distvae.files.refusal import Refusal, cause
-from distvae.machines.ray_api import RayApi
+
+
+class NodeInfo(TypedDict):
+    """A machine as Ray describes it."""
+
+    NodeID: str
+    NodeManagerAddress: str
+    Alive: bool
+    Resources: dict[str, float]
+
+
+class RayApi(Protocol):
+    """The module `ray` of a process that is connected to a cluster."""
+
+    def nodes(self) -> list[NodeInfo]:
+        """Return all machines, including machines that are gone."""
+
+    def available_resources(self) -> Mapping[str, float]:
+        """Return the resources that nobody uses."""
+
+
+class ObjectRef(Protocol):
+    """A reference to a value that another process computes; `ray.get` returns the value."""
+
+
+class RemoteMethod(Protocol):
+    """A method of an actor, or a function that runs in another process."""
+
+    def remote(self, *arguments: object) -> ObjectRef:
+        """Call it and return a reference to its result."""
+
+
+class ActorHandle(Protocol):
+    """A handle of an actor, which has the methods of the actor's class."""
+
+    def __getattr__(self, name: str) -> RemoteMethod:
+        """Return a method."""
+
 
 STALL_VARIABLE = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 """Names the seconds after which Ray Train restarts all workers if one does not answer."""
@@ -63,17 +101,12 @@ POLL_SECONDS = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def never_stop() -> bool:
-    """Return False."""
-    return False
-
-
 @contextmanager
 def ray_session(
     address: str | None,
     cpus: int,
     object_store_bytes: int = OBJECT_STORE_BYTES,
-    stop: Callable[[], object] = never_stop,
+    stop: Callable[[], object] = lambda: False,
 ) -> Iterator[RayApi]:
     """Connect to the Ray at an address, or start a private one with `cpus` processors.
 

@@ -20,13 +20,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from distvae.files.refusal import cause
-from distvae.machines.ray_api import ActorHandle, ObjectRef
+from distvae.machines.session import ActorHandle, ObjectRef
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from distvae.estep.store import HeldPopulations
-    from distvae.train.documents import PositionFacts
+    from distvae.train.checkpoint import PositionFacts
     from distvae.train.loop import Trainer
     from distvae.train.team import Team
 

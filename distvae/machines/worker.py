@@ -1,14 +1,17 @@
 """One worker of a training under Ray Train: the same loop as in one process, in every worker.
 
 The workers stay in step: all workers report to Ray after the same epoch, and all send their
-snapshots after the same block of rows.
+snapshots after the same block of rows. A worker and the driver reach each other by files in the run
+folder.
 """
 
+import json
 import math
 import os
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,16 +25,14 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines.session import STALL_SECONDS, STALL_VARIABLE
 from distvae.machines.shards import COPY_SECONDS, Shards, plan_homes, store_of
-from distvae.machines.stop_files import (
-    has_worker_error,
-    say,
-    stop_requested,
-    write_worker_error,
+from distvae.train.loop import Diverged, Interrupted
+from distvae.train.run_folder import (
+    Event,
+    TakenOver,
+    check_ownership,
+    has_saved_state,
+    record_event,
 )
-from distvae.train.documents import Event
-from distvae.train.events import record_event
-from distvae.train.run_folder import check_ownership, has_saved_state
-from distvae.train.stopping import Interrupted
 from distvae.train.team import ALONE, TIMEOUT, Team, WorkerLost, join_team, store_at
 
 if TYPE_CHECKING:
@@ -39,10 +40,107 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distvae.config import Config
-    from distvae.train.loop import Trainer
+
+STOP_FILE = "stop-{}"
+"""A file that asks the workers of an owner to stop after their batch."""
+WORKER_ERROR_FILE = "refused-{}.json"
+"""The error of a worker that would occur again after a restart."""
+MESSAGES_FILE = "messages-{}.txt"
+"""Lines that workers of an owner tell the user."""
+POLL_LOCAL, POLL_REMOTE = 0.3, 2.0
+"""Seconds between two looks at a folder on a disk of this machine, or elsewhere."""
+PREFIXES = ("stop-", "refused-", "messages-")
+
+
+def delete_stop_files(folder: Folder) -> None:
+    """Delete the files that earlier owners left."""
+    for name in folder.list_files():
+        if name.lstrip(".").startswith(PREFIXES):
+            folder.delete(name)
+
+
+def request_stop(folder: Folder, owner: str) -> None:
+    """Ask the workers of an owner to stop; workers of other owners go on."""
+    folder.write(STOP_FILE.format(owner), b"")
+
+
+def cancel_stop(folder: Folder, owner: str) -> None:
+    """Delete the request to stop, if there is one."""
+    folder.delete(STOP_FILE.format(owner))
+
+
+def stop_requested(folder: Folder, owner: str) -> Callable[[], bool]:
+    """Return a function that tells whether a stop was requested, looking now and then."""
+    found, next_look = False, 0.0
+
+    def look() -> bool:
+        nonlocal found, next_look
+        if not found and time.monotonic() >= next_look:
+            found = folder.has(STOP_FILE.format(owner))
+            next_look = time.monotonic() + poll_seconds(folder)
+        return found
+
+    return look
+
+
+def poll_seconds(folder: Folder) -> float:
+    """Return the seconds between two looks at a folder."""
+    return POLL_REMOTE if folder.remote else POLL_LOCAL
+
+
+def write_worker_error(folder: Folder, owner: str, error: Exception) -> None:
+    """Write an error for the driver, with the traceback of one that nobody foresaw."""
+    text = str(error)
+    if not isinstance(error, (Refusal, Diverged)):
+        text = "".join(traceback.format_exception(error))
+    record = json.dumps({"kind": type(error).__name__, "text": text})
+    folder.write(WORKER_ERROR_FILE.format(owner), record.encode())
+
+
+def has_worker_error(folder: Folder, owner: str) -> bool:
+    """Return whether a worker of an owner wrote an error."""
+    return folder.has(WORKER_ERROR_FILE.format(owner))
+
+
+def raise_worker_error(folder: Folder, owner: str) -> None:
+    """Raise the error that a worker wrote, if there is one, and delete its file."""
+    if not has_worker_error(folder, owner):
+        return
+    name = WORKER_ERROR_FILE.format(owner)
+    record = json.loads(folder.read(name))
+    folder.delete(name)
+    foreseen: tuple[type[Exception], ...] = (Refusal, TakenOver, Diverged)
+    for kind in foreseen:
+        if kind.__name__ == record["kind"]:
+            raise kind(record["text"])
+    raise RuntimeError(record["text"])
+
+
+def say(folder: Folder, owner: str, text: str) -> None:
+    """Tell the user a line."""
+    folder.append(MESSAGES_FILE.format(owner), f"{text}\n".encode())
+
+
+class WorkerMessages:
+    """The lines that workers tell the user."""
+
+    def __init__(self, folder: Folder, owner: str) -> None:
+        self.folder, self.name = folder, MESSAGES_FILE.format(owner)
+        self.size = 0
+
+    def read(self) -> Iterator[str]:
+        """Yield the lines that were written since the last call."""
+        if (size := self.folder.size(self.name)) > self.size:
+            new = self.folder.read(self.name)[self.size : size]
+            self.size = size
+            yield from new.decode().splitlines()
+
+    def delete(self) -> None:
+        """Delete the file of the lines."""
+        self.folder.delete(self.name)
+
 
 T = TypeVar("T")
-
 REPORT_SECONDS = 5.0
 """Seconds between two reports to Ray, which takes a report in only when it looks at its workers.
 
@@ -114,8 +212,7 @@ def process_group() -> Iterator[None]:
     import torch.distributed as dist
     from ray.train.collective import broadcast_from_rank_zero
 
-    from distvae.system.interfaces import listen_on_interface_of
-    from distvae.system.loopback import HOST, stay_on_loopback
+    from distvae.system import HOST, listen_on_interface_of, stay_on_loopback
 
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
@@ -151,7 +248,7 @@ def _train(job: Job) -> bool:
     from torch.distributed import DistError
 
     from distvae.train.cost import memory_refused
-    from distvae.train.devices import select_device
+    from distvae.train.team import select_device
 
     folder = Folder(job.place)
     message = partial(say, folder, job.owner)
@@ -183,9 +280,13 @@ def _run_epochs(
     import ray.train
 
     from distvae.data import open_dataset
-    from distvae.train.bits import agree_on_arithmetic
     from distvae.train.cost import COPIES_OF_A_WORKER
-    from distvae.train.session import RunOptions, build_trainer, train_in_folder
+    from distvae.train.session import (
+        RunOptions,
+        agree_on_arithmetic,
+        build_trainer,
+        train_in_folder,
+    )
 
     dataset = open_dataset(config.data, quiet=True)
     agree_on_arithmetic(config.train, device, team, folder).apply()
@@ -197,16 +298,28 @@ def _run_epochs(
 
     def record(preempted: Collection[str] = ()) -> None:
         """Record that the team trains, or that machines will be taken away."""
-        event = _describe_team(trainer, [names[node] for node in workers])
-        event["copies"] = [names[nodes[0]] for nodes in homes]
-        event["leaving"] = len(preempted)
+        store, position = store_of(trainer), trainer.position
+        shapes = team.gather(store.shape if store else (0, 0, 0))
+        event: Event = {
+            "epoch": position.epoch,
+            "batch": position.batch,
+            "workers": team.size,
+            "leaving": len(preempted),
+            "time": time.time(),
+            "rows": [rows for rows, _, _ in shapes],
+            "bytes": [8 * math.prod(shape) for shape in shapes],
+            "machines": [names[node] for node in workers],
+            "copies": [names[nodes[0]] for nodes in homes],
+        }
         if team.rank == 0:
             check_ownership(folder, job.owner)
             record_event(folder, event)
 
     def ask() -> frozenset[str]:
+        """Return the machines of this training that Ray was told will be taken away."""
         shards.send_if_due(trainer)
-        return preempted_nodes()
+        info = ray.train.get_preemption_info()
+        return frozenset(info.preempted_node_ids if info else ())
 
     every = min(NOTICE_SECONDS, job.copy_seconds)
     options = RunOptions(
@@ -242,23 +355,6 @@ def _plan_machines(team: Team) -> tuple[list[str], list[list[str]], dict[str, st
     )
     homes, names = team.gather(plan)[0]
     return workers, homes, names
-
-
-def _describe_team(trainer: "Trainer", machines: Sequence[str]) -> Event:
-    """Return an event with the position, the machines and the populations of all workers."""
-    store, team, position = store_of(trainer), trainer.team, trainer.position
-    shapes = team.gather(store.shape if store else (0, 0, 0))
-    return {
-        "epoch": position.epoch,
-        "batch": position.batch,
-        "workers": team.size,
-        "leaving": 0,
-        "time": time.time(),
-        "rows": [rows for rows, _, _ in shapes],
-        "bytes": [8 * math.prod(shape) for shape in shapes],
-        "machines": machines,
-        "copies": [],
-    }
 
 
 def assigned_gpus() -> tuple[int, ...]:
@@ -323,17 +419,6 @@ class PreemptionNotices:
         self.calls_until_ask = min(calls, 2 * self.calls_until_ask)
         self.calls = 0
         self.last_asked = time.monotonic()
-
-
-def preempted_nodes() -> frozenset[str]:
-    """Return the machines of this training that Ray was told will be taken away.
-
-    All workers have to call it together.
-    """
-    from ray.train import get_preemption_info
-
-    info = get_preemption_info()
-    return frozenset(info.preempted_node_ids if info else ())
 
 
 class RayReports:

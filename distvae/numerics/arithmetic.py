@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distvae.system.processors import processor_kind
+from distvae.system import processor_kind
 
 Library = Literal["blas", "onednn"]
 """The library that multiplies matrices on the CPU: torch's BLAS (MKL on x86), or oneDNN."""

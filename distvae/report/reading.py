@@ -17,8 +17,7 @@ from distvae.files.untrusted import (
     refuse_strange_entries,
 )
 from distvae.tasks.restoration import STAGES
-from distvae.train.documents import RunInfo
-from distvae.train.run import read_config, read_epochs, read_info, read_records
+from distvae.train.run_folder import RunInfo, read_config, read_epochs, read_info, read_records
 from distvae.tune.folder import SWEEP_FILE
 from distvae.tune.results import Result, rank
 from distvae.tune.space import Directions

@@ -17,7 +17,7 @@ from distvae.report.reading import RunResults
 from distvae.tasks import pictures
 from distvae.tasks.pictures.canvas import PALETTE, new_figure, panels
 from distvae.train.progress import format_duration
-from distvae.train.run import best_epoch
+from distvae.train.run_folder import best_epoch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ from distvae.report.reading import read_stages
 from distvae.reproduce.rows import write_row
 
 if TYPE_CHECKING:
-    from distvae.train.documents import RunInfo
+    from distvae.train.run_folder import RunInfo
 
 NOTHING: Mapping[str, object] = {}
 
@@ -29,7 +29,7 @@ def add_run(
 ) -> None:
     """Write the row of an evaluated run; `extra` is added to it."""
     from distvae.files.provenance import commit
-    from distvae.train.run import read_config, read_info
+    from distvae.train.run_folder import read_config, read_info
 
     info = read_info(run)
     for key in ("seconds", "epochs"):
@@ -69,7 +69,7 @@ def _machine(info: "RunInfo") -> str:
 
 def _figures(run: Path) -> dict[str, object]:
     """Return the metrics of a restoration's last stage, or of the evaluation and the best epoch."""
-    from distvae.train.run import read_epochs
+    from distvae.train.run_folder import read_epochs
 
     if stages := read_stages(run):
         return _stage_figures(stages)
@@ -90,7 +90,7 @@ def _stage_figures(stages: list[dict[str, float]]) -> dict[str, object]:
 
 def _best_epoch(run: Path, epochs: list[dict[str, float]]) -> dict[str, float]:
     """Return the validation metrics of the best epoch."""
-    from distvae.train.run import best_epoch
+    from distvae.train.run_folder import best_epoch
 
     if not epochs:
         raise Refusal(

@@ -151,7 +151,7 @@ class Reproduction:
         """Keep the row of each finished run. Return the names of rows that exist at another scale,
         and leave these rows unchanged.
         """
-        from distvae.train.run import read_info
+        from distvae.train.run_folder import read_info
 
         table = self.work.table
         not_kept = []

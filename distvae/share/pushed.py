@@ -20,8 +20,13 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import error_text
 from distvae.share.card import CARD, EPOCHS, SUMMARIES, Card, summaries
 from distvae.train.checkpoint import read_manifest
-from distvae.train.run import read_config, read_info, refuse_untrained, size_of_rows
-from distvae.train.run_folder import config_yaml
+from distvae.train.run_folder import (
+    config_yaml,
+    read_config,
+    read_info,
+    refuse_untrained,
+    size_of_rows,
+)
 
 HUB = re.compile(r"hf://([\w-][\w.-]*/[\w-][\w.-]*)")
 """A repository of the hub."""

@@ -18,7 +18,7 @@ from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, shown
 from distvae.numerics.array_types import Doubles
 from distvae.numerics.plain_arrays import plain_array
-from distvae.system.processors import available_cores
+from distvae.system import available_cores
 from distvae.tasks.model_choice import Model, is_by_groups
 from distvae.tasks.presets import (
     Preset,

@@ -6,7 +6,7 @@ import numpy as np
 
 from distvae.data.windows.patches import distinct_channels
 from distvae.numerics.array_types import Doubles, Floats
-from distvae.system.processors import available_cores
+from distvae.system import available_cores
 from distvae.tasks import groups, sound_groups
 from distvae.tasks.groups import Frames, Noise, Report, Restored, part_of, silent
 from distvae.tasks.sound_groups import RATE, RestoredSound

@@ -13,8 +13,8 @@ from distvae.tasks.resynthesis import resynthesise, run_coder, write_sound
 from distvae.tasks.run_pictures import DRAWN, draw_model, draw_training, pictures_of
 from distvae.tasks.scoring import recordings_of_split, score_run
 from distvae.tasks.waiting import announce
-from distvae.train.bits import run_arithmetic
 from distvae.train.run import Run
+from distvae.train.session import run_arithmetic
 
 SOUNDS = ("original", "reconstruction")
 """A recording and its resynthesis."""

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from distvae.tasks.measures import measures_for
 from distvae.tasks.scoring import score_run
-from distvae.train.bits import run_arithmetic
-from distvae.train.epoch import FIGURES_OF_TRAINING
-from distvae.train.run import Run, read_epochs
+from distvae.train.loop import FIGURES_OF_TRAINING
+from distvae.train.run import Run
+from distvae.train.run_folder import read_epochs
+from distvae.train.session import run_arithmetic
 
 
 def judge_run(folder: Path, figure: str, split: str, sample: int) -> float:

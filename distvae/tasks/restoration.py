@@ -27,11 +27,10 @@ from distvae.numerics.lanes import RowNumbers
 from distvae.numerics.noise import RESTORATION, Noise
 from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import RESTORING, corrupted_windows, refuse_unfit, restored_windows
-from distvae.train.bits import agree_on_arithmetic
-from distvae.train.epoch import Epoch
+from distvae.train.loop import Epoch
 from distvae.train.run import Run
 from distvae.train.run_folder import check_run_folder
-from distvae.train.session import RunOptions, build_trainer, train_in_folder
+from distvae.train.session import RunOptions, agree_on_arithmetic, build_trainer, train_in_folder
 
 BLOCK = 1024
 """Rows that are restored together. Each of their distinct states is decoded once."""

@@ -15,7 +15,7 @@ from distvae.data.dataset import Recording
 from distvae.data.family import HasRecordings, recordings_of
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.system.processors import available_cores
+from distvae.system import available_cores
 from distvae.tasks.evaluation import Evaluation, Refused, summarise
 from distvae.tasks.images import score_rows
 from distvae.tasks.measures import measure_run, refuse_impossible_measures

@@ -16,7 +16,8 @@ from distvae.numerics.figures import declare
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.exactness import MAX_BITS
 from distvae.train.batches import BLOCK
-from distvae.train.run import Run, best_epoch, read_config
+from distvae.train.run import Run
+from distvae.train.run_folder import best_epoch, read_config
 
 declare("bound", "true_log_likelihood")
 declare("quality", "reliability", "recovered")

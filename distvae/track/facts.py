@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-    from distvae.train.documents import RunInfo
+    from distvae.train.run_folder import RunInfo
 
 
 def run_info(folder: Path) -> "RunInfo | None":

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-    from distvae.train.documents import RunInfo
+    from distvae.train.run_folder import RunInfo
 
 METRICS_AT_ONCE = 1000
 """The largest number of metrics in one request to MLflow."""
@@ -159,7 +159,7 @@ class Sender:
 
     def _send_epochs(self) -> Iterator[str]:
         """Send the epochs that MLflow does not have, each at the time when it ended."""
-        from distvae.train.run import read_epochs
+        from distvae.train.run_folder import read_epochs
 
         waiting = set[int]()
         metrics: list[Metric] = []

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
     from distvae.data.dataset import Array
-    from distvae.train.documents import RunInfo
     from distvae.train.run import Run
+    from distvae.train.run_folder import RunInfo
 
 Output = Literal["codes", "reconstruction"]
 NEEDED = ("run.json", "config.yaml", "best.json")

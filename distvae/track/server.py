@@ -23,7 +23,7 @@ from distvae.files.packages import is_installed
 from distvae.files.refusal import Refusal, cause
 from distvae.files.sqlite import sqlite_uri
 from distvae.files.storage import Folder
-from distvae.system.loopback import HOST
+from distvae.system import HOST
 from distvae.track.store import QUIET, SERVER_OPTIONS
 
 DATABASE = Path("~/mlflow/mlflow.db")

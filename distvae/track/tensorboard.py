@@ -26,7 +26,7 @@ class TensorBoard:
 
     def update(self, record: Record) -> None:
         """Write the new epochs and metrics."""
-        from distvae.train.run import read_epochs
+        from distvae.train.run_folder import read_epochs
 
         if not self._epochs:
             rows = sorted(record["params"].items())

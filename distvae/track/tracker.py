@@ -28,7 +28,7 @@ from distvae.track.store import Store, without_secrets
 from distvae.track.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
-    from distvae.train.epoch import Epoch
+    from distvae.train.loop import Epoch
 
 
 @dataclass
@@ -189,7 +189,7 @@ class Tracker:
         self._board.update(self._record)
 
     def _copy_epochs(self) -> None:
-        from distvae.train.run import EPOCHS
+        from distvae.train.run_folder import EPOCHS
 
         assert self.state is not None
         Folder(self.folder).write(EPOCHS, self.state.read(EPOCHS))

@@ -7,18 +7,52 @@ is lost.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import NotRequired, TypedDict, cast
 
 from torch import Tensor
 
+from distvae.estep.store import PopulationFile
 from distvae.files.memory import require_memory
-from distvae.files.plain import Tree
+from distvae.files.plain import Plain, Tree
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import error_text, parse_json
-from distvae.train.documents import CheckpointFacts, Manifest
+from distvae.interface import AnyEStep, AnyModel
+
+
+class PositionFacts(TypedDict):
+    """The position of a training, as a checkpoint stores it."""
+
+    epoch: int
+    batch: int
+    best: float
+    best_epoch: int
+    seconds: float
+    sigma: NotRequired[float]
+    shift: NotRequired[int]
+
+
+class CheckpointFacts(TypedDict, total=False):
+    """The facts that a checkpoint stores besides tensors. `best` stores only the epoch."""
+
+    epoch: int
+    position: PositionFacts
+    populations: Sequence[PopulationFile]
+    arithmetic: Mapping[str, Plain]
+    best: "Manifest | None"
+    """The manifest of the best weights when the state was saved."""
+
+
+class Manifest(TypedDict):
+    """The JSON file of a checkpoint, which names its tensors by their checksum."""
+
+    version: int
+    tensors: str
+    sha256: str
+    facts: CheckpointFacts
+
 
 VERSION = 1
 MANIFESTS = ("best.json", "last.json", "previous.json")
@@ -27,7 +61,6 @@ REQUIRED_KEYS = {"tensors": str, "sha256": str, "facts": dict}
 """The required keys of a manifest, and the types of their values."""
 TENSOR_FILES = ("best-", "last-", "population-")
 """The name prefixes of files that manifests refer to."""
-
 Place = str | Path | Folder
 
 
@@ -120,21 +153,14 @@ def delete_unreferenced(folder: Folder) -> None:
     needed: set[str] = set()
     for name in MANIFESTS:
         if folder.has(name):
-            needed |= _referenced_files(read_manifest(folder, name))
+            manifest = read_manifest(folder, name)
+            populations = manifest["facts"].get("populations", [])
+            needed |= {manifest["tensors"], *(kept["file"] for kept in populations)}
+            if best := manifest["facts"].get("best"):
+                needed.add(best["tensors"])
     for file in folder.list_files():
         if file not in needed and file.lstrip(".").startswith(TENSOR_FILES):
             folder.delete(file)
-
-
-def _referenced_files(manifest: Manifest) -> set[str]:
-    facts = manifest["facts"]
-    files = {manifest["tensors"]}
-    for population in facts.get("populations", []):
-        files.add(population["file"])
-    best = facts.get("best")
-    if best:
-        files.add(best["tensors"])
-    return files
 
 
 def load(place: Place, name: str) -> tuple[dict[str, Tensor], CheckpointFacts]:
@@ -203,3 +229,27 @@ def _reason(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return error.strerror or str(error)
+
+
+def tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix.`, with this prefix removed."""
+    found = {}
+    for name, value in tensors.items():
+        if name.startswith(f"{prefix}."):
+            found[name.removeprefix(f"{prefix}.")] = value
+    return found
+
+
+def weights(model: AnyModel, estep: AnyEStep) -> dict[str, Tensor]:
+    """Return the parameters and buffers of the model and the E-step, by name."""
+    found = {}
+    for part, module in (("model", model), ("estep", estep)):
+        for name, value in module.state_dict().items():
+            found[f"{part}.{name}"] = value
+    return found
+
+
+def load_weights(model: AnyModel, estep: AnyEStep, tensors: dict[str, Tensor]) -> None:
+    """Set the parameters and buffers of the model and the E-step, by name."""
+    model.load_state_dict(tensors_below("model", tensors))
+    estep.load_state_dict(tensors_below("estep", tensors))

@@ -17,7 +17,7 @@ from distvae.estep.store import check_populations_fit
 from distvae.files.memory import gigabytes
 from distvae.files.refusal import Refusal, cause, shown
 from distvae.models.population import words_of
-from distvae.system.memory import available_memory
+from distvae.system import available_memory
 
 NUMBER, WORD = 4, 8
 """Bytes of a float32, and of a 64-bit word of a state."""

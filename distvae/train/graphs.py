@@ -20,7 +20,7 @@ from distvae.interface import AnyEStep, AnyModel, Batch, Sums
 from distvae.models.truncated import KeepsStates, KeptStates, ShowsStates
 from distvae.numerics.given import Draw, Given, Watched, draw
 from distvae.numerics.noise import Noise
-from distvae.train.step import Ascent, SettingsAfter, Steps, add_step
+from distvae.train.step import EagerSteps, SettingsAfter, Steps, add_step
 
 EAGER = 2
 """Eager steps of one kind before a step is recorded. They allocate memory and fill caches, which
@@ -146,10 +146,10 @@ class Kind:
 class RecordedSteps:
     """Takes the steps of a training on a GPU, recorded by kind."""
 
-    def __init__(self, ascent: Ascent, estep: AnyEStep, recorder: Recorder) -> None:
-        self.ascent, self.estep, self.recorder = ascent, estep, recorder
+    def __init__(self, eager: EagerSteps, estep: AnyEStep, recorder: Recorder) -> None:
+        self.eager, self.estep, self.recorder = eager, estep, recorder
         self.shows = estep if isinstance(estep, ShowsStates) else None
-        engine: object = ascent.engine
+        engine: object = eager.engine
         self.refreshes = engine if isinstance(engine, Refreshes) else None
         self.kinds: dict[tuple[int, bool], Kind] = {}
 
@@ -165,7 +165,7 @@ class RecordedSteps:
         replayed.
         """
         kind = self._kind(batch, rows)
-        rates = self.ascent.adam.rate
+        rates = self.eager.adam.rate
         assert isinstance(rates, Tensor)
         if kind.taken < EAGER or not len(batch.row):
             return self._take(batch, noise, rows, rates.view(-1), kind)
@@ -181,7 +181,7 @@ class RecordedSteps:
 
     def _kind(self, batch: Batch, rows: int) -> Kind:
         """Return the kind of a step. A change of a schedule starts a new kind."""
-        key, settings = (rows, batch.mask is None), settings_of(self.ascent.model)
+        key, settings = (rows, batch.mask is None), settings_of(self.eager.model)
         kind = self.kinds.get(key)
         if kind is None or kind.settings != settings:
             if kind is None and len(self.kinds) == KINDS:
@@ -196,9 +196,9 @@ class RecordedSteps:
             kind.taken += 1
             drawn = noise.part(part)
             watched = Watched(noise.seed, noise.epoch, drawn.row, drawn, kind.asked)
-            self.ascent.adam.rate = rate
-            add_step(total, self.ascent.step(batch.part(part), watched, rows))
-        add_step(total, self.ascent.later_sums())
+            self.eager.adam.rate = rate
+            add_step(total, self.eager.step(batch.part(part), watched, rows))
+        add_step(total, self.eager.later_sums())
         return total
 
     def _record(self, inputs: Inputs, noise: Noise, rows: int) -> Recorded:
@@ -208,13 +208,13 @@ class RecordedSteps:
             total: Sums = {}
             for one in inputs.of_steps():
                 given = Given(noise.seed, noise.epoch, noise.row, one.draws)
-                self.ascent.adam.rate = one.rates
+                self.eager.adam.rate = one.rates
                 with self._showing(one.kept):
-                    add_step(total, self.ascent.step(one.batch, given, rows))
-            add_step(total, self.ascent.later_sums())
+                    add_step(total, self.eager.step(one.batch, given, rows))
+            add_step(total, self.eager.later_sums())
             return total
 
-        rates = self.ascent.adam.rate
+        rates = self.eager.adam.rate
         try:
             replay, sums = self.recorder(work)
         except torch.OutOfMemoryError:
@@ -225,7 +225,7 @@ class RecordedSteps:
                 " train.graphs=false expected"
             ) from error
         finally:
-            self.ascent.adam.rate = rates
+            self.eager.adam.rate = rates
         return Recorded(inputs, replay, sums)
 
     @contextmanager
@@ -267,12 +267,12 @@ def settings_of(model: AnyModel) -> tuple[object, ...]:
     return tuple(found)
 
 
-def choose_steps(config: Train, ascent: Ascent, estep: AnyEStep) -> Steps:
+def choose_steps(config: Train, eager: EagerSteps, estep: AnyEStep) -> Steps:
     """Return recorded steps if the setting, the device, the model and the team allow them; else
     return eager steps.
     """
-    recorder = recorder_of(next(ascent.model.parameters()).device) if config.graphs else None
-    waits = isinstance(estep, KeepsStates) and ascent.engine is None
-    if recorder is None or waits or ascent.adam.team.size > 1:
-        return ascent
-    return RecordedSteps(ascent, estep, recorder)
+    recorder = recorder_of(next(eager.model.parameters()).device) if config.graphs else None
+    waits = isinstance(estep, KeepsStates) and eager.engine is None
+    if recorder is None or waits or eager.adam.team.size > 1:
+        return eager
+    return RecordedSteps(eager, estep, recorder)

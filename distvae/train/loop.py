@@ -5,41 +5,230 @@ It does not use files, Ray or MLflow; it needs only torch and NumPy.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from distvae.config import Train
 from distvae.data.dataset import Rows
+from distvae.data.noise_floor import noise_floor
 from distvae.engines import choose_engine
-from distvae.interface import AnyEStep, AnyModel, Batch, ClosedForm, Scheduled, Searches, Sums
+from distvae.interface import (
+    AnyEStep,
+    AnyModel,
+    Batch,
+    ClosedForm,
+    Completes,
+    Posterior,
+    Reports,
+    Scheduled,
+    Searches,
+    Sums,
+)
 from distvae.numerics.arithmetic import Arithmetic
-from distvae.numerics.bands import divide, share_of
-from distvae.numerics.lanes import RowNumbers
-from distvae.numerics.noise import Noise
-from distvae.train import devices
-from distvae.train.adam import Adam
-from distvae.train.batches import Batches, has_missing
-from distvae.train.documents import PositionFacts
-from distvae.train.epoch import Epoch, Position
+from distvae.numerics.bands import Bands, divide, share_of
+from distvae.numerics.figures import declare
+from distvae.numerics.lanes import HeldRows, Lanes, RowNumbers
+from distvae.numerics.noise import VALIDATION, Noise
+from distvae.train.batches import (
+    BLOCK,
+    READ_TOGETHER,
+    Batches,
+    batch_reader,
+    has_missing,
+)
+from distvae.train.checkpoint import PositionFacts, load_weights, tensors_below, weights
 from distvae.train.graphs import choose_steps, settings_of
-from distvae.train.resident import READ_TOGETHER, batch_reader
-from distvae.train.schedule import Rates, base_steps
 from distvae.train.step import (
-    Ascent,
+    Adam,
+    EagerSteps,
+    Rates,
     add,
     add_step,
+    assess,
+    base_steps,
     own_sums,
     sum_over,
     sums_by_worker,
 )
-from distvae.train.stopping import Ending, Interrupted, diverged
-from distvae.train.team import ALONE, Team
-from distvae.train.validation import Sample, Watch, assess_rows, means, ranks_epochs, telemetry
-from distvae.train.weights import load_weights, tensors_below, weights
+from distvae.train.team import ALONE, Team, count_sharing, select_device
+
+declare("bound", "bound", "objective", "kl")
+declare("bound", "train_objective", "val_kl")
+FIGURES_OF_TRAINING = declare("bound", "val_bound", "val_objective")
+"""The metrics of epochs by which trials may be ranked."""
+declare("sparsity", "val_hoyer")
+declare("time", "seconds", "rows_per_second", "estep_seconds", "data_seconds", "mstep_seconds")
+
+
+@dataclass
+class Position:
+    """The position of a training: its state except parameters, optimiser and populations."""
+
+    epoch: int = 0
+    batch: int = 0
+    best: float = -math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+    sigma: float = math.inf
+    """The model's noise sigma after the last epoch; infinity for models without sigma."""
+    shift: int = 0
+    """Correction of the number of steps, after epochs on other rows with more or fewer batches."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The record of one epoch. Objectives, bounds and divergences are in nats per data point."""
+
+    epoch: int
+    """The number of finished epochs."""
+    epochs: int
+    train_objective: float
+    """The mean over the epoch, while parameters change."""
+    val_objective: float
+    val_bound: float
+    val_kl: float
+    val_hoyer: float
+    rate: float
+    rows_per_second: float
+    seconds: float
+    """Training time since the run began, over all resumptions."""
+    best: bool
+    """True if the validation objective is the best so far, or if it cannot rank epochs."""
+    details: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of some models: sigma, active and dead latents, replaced states, seconds by phase."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics to log, without NaN."""
+        figures = {
+            k: float(v) for k, v in asdict(self).items() if k not in ("epochs", "best", "details")
+        }
+        return {k: v for k, v in (figures | dict(self.details)).items() if not math.isnan(v)}
+
+    @classmethod
+    def read(cls, record: Mapping[str, float], epochs: int) -> "Epoch":
+        """Return an epoch from its record. The record does not tell whether it was the best."""
+        names = {f.name for f in fields(cls)} - {"epoch", "epochs", "best", "details"}
+        figures = {name: record.get(name, math.nan) for name in names}
+        details = {name: value for name, value in record.items() if name not in names | {"epoch"}}
+        return cls(
+            epoch=int(record["epoch"]), epochs=epochs, best=False, details=details, **figures
+        )
+
+
+BELOW = 0.99
+"""Training ends once a model's sigma is below this share of the noise in the rows, which is known
+to about 1 %.
+"""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The rule by which a training ends after an epoch."""
+
+    epochs: int
+    patience: int | None
+    """Training ends after this number of epochs without a better validation objective; None for
+    no limit.
+    """
+    noise: float
+    """Training ends once sigma falls below this noise in the rows; 0 for no limit."""
+
+    @classmethod
+    def of(
+        cls, config: Train, rows: Rows, may_be_missing: bool, team: Team, scale: float
+    ) -> "Ending":
+        """Return the rule of a configuration for the training rows, equal on all workers.
+
+        A value of 1 in the rows is `scale` in the units of the data.
+        """
+        noise = 0.0
+        if config.sigma and not may_be_missing:
+            noise = config.sigma / scale
+        elif config.stop_at_noise and not may_be_missing and team.rank == 0:
+            noise = noise_floor(rows)
+        return cls(config.epochs, config.patience, team.gather(noise)[0])
+
+    def is_reached(self, position: Position) -> bool:
+        """Return whether a training ends at a position."""
+        worse = position.epoch - position.best_epoch
+        out_of_patience = self.patience is not None and worse >= self.patience
+        return position.epoch >= self.epochs or out_of_patience or self.is_below_noise(position)
+
+    def is_below_noise(self, position: Position) -> bool:
+        """Return whether the model's sigma has fallen below the noise in the rows."""
+        return position.sigma <= BELOW * self.noise
+
+
+class Interrupted(Exception):
+    """Training stopped between two batches, on request."""
+
+
+class Diverged(ArithmeticError):
+    """The objective is no longer finite."""
+
+
+def diverged(where: str) -> Diverged:
+    """Return an error for an objective that is no longer finite, with advice."""
+    return Diverged(f"the objective {where}; a smaller train.rate may help, or train.clip")
+
+
+Watch = Callable[[RowNumbers, Posterior], None]
+"""A function that is called with validation rows and their posteriors."""
+
+
+class Sample:
+    """One worker's share of the validation rows that are assessed after each epoch.
+
+    The validation rows are the same after every epoch, for any number of workers. With
+    `train.val_rows`, they are the first rows of a fixed random order with equally many rows from
+    each lane.
+    """
+
+    def __init__(self, config: Train, rows: int, rank: int, size: int, keeps: bool) -> None:
+        self.seed, self.rows, self.keeps = config.seed, rows, keeps
+        self.count = rows if config.val_rows is None else min(config.val_rows, rows)
+        self.lanes, self.rank, self.size = divide(rows, config.batch), rank, size
+
+    def parts(self) -> Iterator[RowNumbers]:
+        """Yield this worker's share of the sample in blocks: at least one block, maybe empty."""
+        if self.count == self.rows:
+            yield from self.every()
+        else:
+            yield from np.split(self.chosen, range(BLOCK, len(self.chosen), BLOCK))
+
+    @cached_property
+    def chosen(self) -> RowNumbers:
+        """The rows of this worker in the sample."""
+        held = self.lanes.held(self.rank, self.size)
+        return np.sort(held.order(self.seed, VALIDATION).rows(0, self.count))
+
+    def every(self) -> Iterator[RowNumbers]:
+        """Yield this worker's share of all validation rows in blocks."""
+        held = self._held()
+        for first in range(0, max(len(held), 1), BLOCK):
+            yield held.part(slice(first, first + BLOCK))
+
+    def _held(self) -> HeldRows:
+        """Return this worker's share of all rows: every `size`-th row if no worker holds rows."""
+        stay = self.keeps or isinstance(self.lanes, Bands)
+        lanes = self.lanes if stay else Lanes(self.rows, self.size)
+        return lanes.held(self.rank, self.size)
+
+
+def means(total: Sums, rows: int) -> dict[str, float]:
+    """Return means over rows. The mean sparsity is over the rows with a finite sparsity."""
+    averages = {}
+    for name, value in total.items():
+        count = total["sparse_rows"] if name == "hoyer" else rows
+        averages[name] = float(value / count)
+    return averages
+
 
 FINITE_EVERY = 64  # batches between checks that the objective is finite
 STOP_EVERY = 16  # batches between votes of several workers on whether to stop
@@ -60,22 +249,25 @@ class Trainer:
         scale: float = 1.0,
     ) -> None:
         self.config, self.team = config, team
-        self.device = device or devices.select_device(config.device)
+        self.device = device or select_device(config.device)
         self.arithmetic = Arithmetic.current(self.device)
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.searches = self.estep if isinstance(self.estep, Searches) else None
         self.scheduled = self.model if isinstance(self.model, Scheduled) else None
         self.train, self.val = train, val
         may_be_missing = has_missing(train) or has_missing(val)
-        self.ranks = ranks_epochs(self.model, may_be_missing)
-        """Whether a larger validation objective means a better epoch."""
+        imputes = may_be_missing and isinstance(self.model, Completes) and self.model.completes
+        self.ranks = not imputes
+        """Whether a larger validation objective means a better epoch. It does not if missing values
+        are imputed.
+        """
         self.ending = Ending.of(config, train, may_be_missing, team, scale)
         lanes = divide(len(train), config.batch)
         keeps = self.searches is not None
         self.share = share_of(lanes, config.batch, team.rank, team.size, keeps)
         self.sample = Sample(config, len(val), team.rank, team.size, keeps)
         self.reader = batch_reader(config.seed, self.device, may_be_missing)
-        workers = devices.count_sharing(self.device, team.gather)
+        workers = count_sharing(self.device, team.gather)
         self.reader.keep(train, self._batches_together(READ_TOGETHER), self.estep, workers)
         both = [*self.model.parameters(), *self.estep.parameters()]
         self.parameters = [parameter for parameter in both if parameter.requires_grad]
@@ -83,8 +275,8 @@ class Trainer:
         self.local_steps = config.local_steps if team.size > 1 else 0
         self.adam = Adam(self.parameters, ALONE if self.local_steps else team, config.clip)
         engine = choose_engine(config.gradients, self.model, self.estep)
-        self.ascent = Ascent(self.model, self.estep, self.adam, engine)
-        self.steps = choose_steps(config, self.ascent, self.estep)
+        self.eager = EagerSteps(self.model, self.estep, self.adam, engine)
+        self.steps = choose_steps(config, self.eager, self.estep)
         self.position = Position()
         self.rates = Rates(config, self.batches, self.device)
         self.range: tuple[float, ...] = ()
@@ -122,7 +314,7 @@ class Trainer:
             position.batch += steps
             last = position.batch == self.batches
             if self.local_steps and (last or position.batch % self.local_steps == 0):
-                self.ascent.average(self.team)
+                self.eager.average(self.team)
             if last or position.batch % FINITE_EVERY == 0:
                 self._refuse_to_diverge()
 
@@ -162,13 +354,10 @@ class Trainer:
         """Return whether any worker was asked to stop. Several workers vote every few batches."""
         if self.team.size == 1:
             return bool(stop())
-        if not self._every(together * math.ceil(STOP_EVERY / together)):
+        every = math.lcm(together * math.ceil(STOP_EVERY / together), max(self.local_steps, 1))
+        if self.position.batch % every:  # workers with equal parameters vote
             return False
         return bool(sum_over(self.team, {"asked": torch.tensor(float(bool(stop())))})["asked"])
-
-    def _every(self, batches: int) -> bool:
-        """Return whether a multiple of `batches` is done, and all workers have equal parameters."""
-        return self.position.batch % math.lcm(batches, max(self.local_steps, 1)) == 0
 
     def _search_block(self, searches: Searches[AnyModel], rows: RowNumbers) -> None:
         batch, noise = self._batch(rows)
@@ -198,7 +387,7 @@ class Trainer:
         return batch, noise
 
     def _refuse_to_diverge(self) -> None:
-        add(self.total, self.ascent.later_sums())
+        add(self.total, self.eager.later_sums())
         sums = sum_over(self.team, {name: self.total[name] for name in ("objective", "finite")})
         if bool(sums["objective"].isfinite()):
             return
@@ -206,12 +395,19 @@ class Trainer:
         where = f"batch {batch} of {batches} in epoch {self.position.epoch + 1}"
         raise diverged(f"is no longer finite at {where}")
 
+    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Return means over validation rows, with fixed draws and without warm-ups."""
         if self.scheduled:
             self.scheduled.at(math.inf)
         parts = self.sample.every() if self.watch else self.sample.parts()
-        total = assess_rows(self.model, self.estep, self.reader, self.val, parts, self.watch)
+        total: Sums = {}
+        for part in parts:
+            batch, noise = self.reader.read(self.val, part, VALIDATION)
+            q = self.estep.infer(self.model, batch, 0)
+            add(total, assess(self.model, q, batch, noise))
+            if self.watch:
+                self.watch(part, q)
         return means(sum_over(self.team, total), self.val_rows)
 
     @property
@@ -255,7 +451,10 @@ class Trainer:
 
     def _details(self, total: Sums, trained: float) -> dict[str, float]:
         """Return the metrics that only some models and E-steps have."""
-        details = telemetry((self.model, self.estep), total, len(self.train))
+        details: dict[str, float] = {}
+        for part in (self.model, self.estep):
+            if isinstance(part, Reports):
+                details |= part.telemetry(total, len(self.train))
         if self.searches:
             details["estep_seconds"] = self.search_seconds
             details["data_seconds"] = self.data_seconds
@@ -266,7 +465,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, Tensor], PositionFacts]:
         """Return everything that a resumed run needs: tensors by name, and the position."""
-        add(self.total, self.ascent.later_sums())
+        add(self.total, self.eager.later_sums())
         tensors = weights(self.model, self.estep) | self.adam.state()
         for name, value in sums_by_worker(self.team, self.total).items():
             tensors[f"totals.{name}"] = value

@@ -12,15 +12,16 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
+from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from distvae.files.plain import finite
 from distvae.files.untrusted import printable
-from distvae.train.notebook import NotebookOutput, in_notebook, progress_bar
 
 if TYPE_CHECKING:
-    from distvae.train.epoch import Epoch
+    from distvae.train.loop import Epoch
 
 Style = Literal["line", "quiet", "json"]
 ECHO_SECONDS = 1.0
@@ -146,32 +147,20 @@ SEARCH_FIGURES = {"sigma": ".3f", "active": ".2f", "dead": ".0f", "substitutions
 
 def describe_epoch(record: "Epoch", unit: str, left: float) -> str:
     """Describe an epoch on one line: its number, its metrics, and the time left."""
-    is_search = "active" in record.details
-    figures = _search_figures(record) if is_search else _encoder_figures(record, unit)
+    rows = record.details.get("val_rows")
+    sample = f" ({rows:,.0f} rows)" if rows else ""  # validation rows, if they are a sample
+    if "active" in record.details:
+        figures = f"bound {record.val_bound:.2f}{sample}"
+        for name, digits in SEARCH_FIGURES.items():
+            if name in record.details:
+                figures += f"  {name} {record.details[name]:{digits}}"
+    else:
+        figures = (
+            f"nats/{unit} train {record.train_objective:.1f} val {record.val_bound:.1f}{sample}  "
+            f"Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s"
+        )
     best = "  best" if record.best else ""
     return f"epoch {record.epoch}/{record.epochs}  {figures}  {format_duration(left)} left{best}"
-
-
-def _sample(record: "Epoch") -> str:
-    """Return the number of validation rows in words, if they are a sample, or ''."""
-    rows = record.details.get("val_rows")
-    return f" ({rows:,.0f} rows)" if rows else ""
-
-
-def _encoder_figures(record: "Epoch", unit: str) -> str:
-    bound = f"{record.val_bound:.1f}{_sample(record)}"
-    return (
-        f"nats/{unit} train {record.train_objective:.1f} val {bound}  "
-        f"Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s"
-    )
-
-
-def _search_figures(record: "Epoch") -> str:
-    figures = [f"bound {record.val_bound:.2f}{_sample(record)}"]
-    for name, digits in SEARCH_FIGURES.items():
-        if name in record.details:
-            figures.append(f"{name} {record.details[name]:{digits}}")
-    return "  ".join(figures)
 
 
 def format_duration(seconds: float) -> str:
@@ -231,3 +220,26 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+class NotebookOutput:
+    """A replaceable part of a cell's output."""
+
+    def __init__(self) -> None:
+        self._shown = import_module("IPython.display")
+        self._handle = self._shown.display(self._shown.HTML(""), display_id=True)
+
+    def show(self, html: str) -> None:
+        """Replace the output."""
+        self._handle.update(self._shown.HTML(html))
+
+
+def progress_bar(done: int, count: int, text: str) -> str:
+    """Return a progress bar as HTML, with text beside it."""
+    return f'<progress value="{done}" max="{count}"></progress> <code>{escape(text)}</code>'

@@ -1,55 +1,161 @@
-"""Open a run folder: its configuration, its records of epochs, and its trained model."""
+"""A trained model in its run folder, and the checks of the arrays that a caller passes to it."""
 
-import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from distvae.config import Config, from_stored
-from distvae.config.schema import check_value, whole_number
-from distvae.config.values import Count, Widths
-from distvae.data.dataset import Array, Rows
+from distvae.config import Amortised, Config
+from distvae.config.schema import whole_number
+from distvae.config.values import Count
+from distvae.data.dataset import Array, LazyRows, Rows
+from distvae.data.family import family_of
 from distvae.data.media import Media, media_of, rows_of
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
 from distvae.files.memory import require_memory
-from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
-from distvae.files.untrusted import parse_json, parse_yaml, refuse_strange_entries
-from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
+from distvae.files.untrusted import error_text
+from distvae.interface import AnyEStep, AnyModel, Batch, Persistent, Posterior, Scheduled, expect
+from distvae.models.likelihoods import support_of
 from distvae.numerics.bands import divide
 from distvae.numerics.noise import EVALUATION, Noise, row_keys
-from distvae.train.checkpoint import Place, load, read_document, read_manifest
-from distvae.train.cost import NUMBER, DataSize
-from distvae.train.documents import RunInfo
-from distvae.train.inputs import InputFormat
-from distvae.train.weights import load_stored_weights, refuse_too_few
+from distvae.numerics.plain_arrays import plain_array
+from distvae.train.checkpoint import load, load_weights
+from distvae.train.cost import NUMBER, DataSize, count_parameters
+from distvae.train.run_folder import (
+    RunInfo,
+    read_config,
+    read_epochs,
+    read_info,
+    refuse_untrained,
+    size_of_rows,
+)
 
-EPOCHS = "epochs.jsonl"
-"""The file of a run folder with the record of each epoch, one record per line."""
+MAX_RATIO = 100
+"""The ratio to the largest training value above which data are assumed to have other units."""
+SPECTRUM = "power spectrum"
+"""The name of a row of speech data."""
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """The format of rows that a trained model accepts."""
+
+    name: str
+    """The name of the array in messages."""
+    width: int
+    low: float = -math.inf
+    high: float = math.inf
+    largest: float = math.inf
+    """The largest magnitude in the training data."""
+    may_be_missing: bool = False
+    """Whether values may be NaN."""
+    unit: str = "row"
+    """The name of one data point."""
+
+    @classmethod
+    def of_run(cls, config: Config, width: int, info: RunInfo, name: str = "x") -> "InputFormat":
+        """Return the format of the data that a run was trained on.
+
+        Old runs did not record the range of their data.
+        """
+        low, high = support_of(config.model)
+        values = family_of(config.data).values
+        if isinstance(config.estep, Amortised) and config.estep.takes_logarithm:
+            low = max(low, 0.0)
+        if math.isfinite(values.low) or math.isfinite(values.high):
+            low, high = values.low, values.high
+        largest = max(map(abs, info.get("range", ())), default=math.inf) or math.inf
+        unit = values.row_name or str(info.get("unit", "row"))
+        return cls(name, width, low, high, largest, values.may_be_missing, unit)
+
+    def check_table(self, array: ArrayLike | Rows | Tensor) -> Rows:
+        """Check the shape and type of an array (rows, width). Values are checked when used."""
+        rows = self._as_rows(array)
+        shape = tuple(rows.shape)
+        if len(shape) != 2:
+            raise Refusal(
+                f"{self.name}: {self._describe(shape)}; an array {self} expected{self._hint(shape)}"
+            )
+        if shape[1] != self.width:
+            raise Refusal(f"{self.name}: rows of {shape[1]:,} values; an array {self} expected")
+        if not shape[0]:
+            raise Refusal(f"{self.name}: no rows; an array {self} with one or more expected")
+        dtype = np.asarray(rows[:1]).dtype
+        if dtype.kind not in "fiub":
+            raise Refusal(f"{self.name}: holds {dtype}; real numbers expected")
+        return rows
+
+    def _as_rows(self, array: ArrayLike | Rows | Tensor) -> Rows:
+        """Return rows that are read lazily unchanged, and convert other values to an array."""
+        if isinstance(array, LazyRows):
+            return array
+        try:
+            return np.asarray(plain_array(array))
+        except ValueError as error:
+            raise Refusal(
+                f"{self.name}: rows of different lengths; an array {self} expected"
+            ) from error
+
+    def __str__(self) -> str:
+        """Describe the expected shape."""
+        plural = "power spectra" if self.unit == SPECTRUM else f"{self.unit}s"
+        return f"({plural}, {self.width})"
+
+    def _describe(self, shape: tuple[int, ...]) -> str:
+        if len(shape) != 1:
+            return f"{len(shape)} axes, {shape}"
+        hint = ", as of a signal" if self.unit == SPECTRUM else ""
+        return f"{shape[0]:,} values in a row{hint}"
+
+    def _hint(self, shape: tuple[int, ...]) -> str:
+        if len(shape) == 1 and self.unit == SPECTRUM:
+            return "; 'distvae encode RUN FOLDER' takes recordings"
+        if math.prod(shape) == self.width:
+            return f", such as {self.name}.reshape(1, -1)"
+        if len(shape) > 2 and math.prod(shape[1:]) == self.width:
+            return f", such as {self.name}.reshape(len({self.name}), -1)"
+        return ""
+
+    def check_values(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return some rows, or raise `Refusal` if their values do not fit the training data."""
+        if not self.may_be_missing and np.isnan(block).any():
+            raise Refusal(
+                f"{self.name}: holds NaN; finite values expected: in data of this kind none is"
+                " missing"
+            )
+        lowest = float(np.fmin.reduce(block, axis=None, initial=math.nan))
+        highest = float(np.fmax.reduce(block, axis=None, initial=math.nan))
+        for value in (lowest, highest):
+            self._check_value(value)
+        return block
+
+    def _check_value(self, value: float) -> None:
+        if math.isinf(value):
+            raise Refusal(
+                f"{self.name}: holds an infinite value, or one beyond float32; finite ones expected"
+            )
+        if value < self.low or value > self.high:
+            expected = f"at least {self.low:g}"
+            if self.high < math.inf:
+                expected += f" and at most {self.high:g}"
+            raise Refusal(f"{self.name}: holds {value:g}; {expected} expected, as in training")
+        if abs(value) > MAX_RATIO * self.largest:
+            ratio = f"{abs(value) / self.largest:,.0f} times the largest value of training"
+            raise Refusal(
+                f"{self.name}: holds {value:g}, {ratio}; values in the same units expected"
+            )
+
+
 BLOCK = 4096  # rows that are encoded or decoded at once
 VALUES = 2**22  # the most values of these rows, because convolutions make several of each value
-FACTS = {
-    **{"recipe": str, "data": str, "data_digest": str, "unit": str},
-    **{"rows": dict, "versions": dict},
-}
-"""The required facts of run.json, and their types."""
-
-
-def refuse_untrained(path: Path, which: str = "best") -> None:
-    """Raise `Refusal` if a run folder has no weights."""
-    if not Folder(path).has(f"{which}.json"):
-        raise Refusal(
-            f"{path}: no {which}.json in it: no epoch was finished, or the file was removed;"
-            " --resume writes it"
-        )
 
 
 class Run:
@@ -187,111 +293,29 @@ def _narrow(rows: ArrayLike) -> Array:
         return np.array(rows, np.float32, order="C")
 
 
-def size_of_rows(place: Path, info: RunInfo) -> tuple[int, tuple[int, ...]]:
-    """Return the number of values of a row, and its shape if rows are images."""
-    file = f"{place}/run.json"
-    dims: int = check_value(f"{file}: dims", Count, info.get("dims"))
-    shape: tuple[int, ...] = check_value(f"{file}: shape", Widths, info.get("shape", ()))
-    if shape and math.prod(shape) != dims:
-        raise Refusal(
-            f"{file}: shape: {shown(list(shape))} has {shown(math.prod(shape))} values, and dims is"
-            f" {shown(dims)}; altered or damaged"
-        )
-    return dims, shape
+def refuse_too_few(
+    place: Path, config: Config, data: DataSize, tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse weights with fewer values than the configured model has, before it is allocated.
 
-
-def read_info(place: Place) -> RunInfo:
-    """Return the facts in run.json, or refuse a folder that is not a run folder."""
-    folder = Folder.of(place)
-    info = refuse_other_folder(folder)
-    for name, kind in FACTS.items():
-        if not isinstance(info.get(name), kind):
-            raise Refusal(
-                f"{folder}/run.json: altered or damaged: '{name}' is not as it was written"
-            )
-    return cast(RunInfo, info)
-
-
-def refuse_other_folder(folder: Folder) -> Tree:
-    """Refuse a folder that is not a run folder, or that links to files outside of it.
-
-    Return the content of its run.json, without checking its facts.
+    A damaged folder therefore cannot make this process allocate a huge model.
     """
-    if not folder.remote:
-        refuse_strange_entries(Path(folder.path))
-    if folder.has("sweep.json"):
+    needed, found = count_parameters(config, data), sum(map(Tensor.numel, tensors.values()))
+    if found < needed:
         raise Refusal(
-            f"{folder}: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP,"
-            " expected"
+            f"{place}: weights of {found:,} values; {shown(needed)} expected by its config.yaml and"
+            " run.json"
         )
-    if not folder.has("run.json"):
+
+
+def load_stored_weights(
+    place: Path, model: AnyModel, estep: AnyEStep, tensors: dict[str, Tensor]
+) -> None:
+    """Set the parameters and buffers of both parts. Refuse weights of another model."""
+    try:
+        load_weights(model, estep, tensors)
+    except RuntimeError as error:  # torch raises it for other names and sizes
         raise Refusal(
-            f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is"
-            " expected"
-        )
-    return read_document(folder, "run.json")
-
-
-def read_config(place: Place, info: RunInfo) -> Config:
-    """Return the configuration of a run, or refuse a file that was altered."""
-    folder = Folder.of(place)
-    file = f"{folder}/config.yaml"
-    if not folder.has("config.yaml"):
-        raise Refusal(f"{file}: missing; a run folder keeps its configuration there")
-    text = folder.read("config.yaml")
-    # Another process may be replacing the file, so the previous digest is valid too.
-    known = (
-        info.get("config_sha256"),
-        info.get("config_sha256_before"),
-    )
-    if hashlib.sha256(text).hexdigest() not in known:
-        raise Refusal(
-            f"{file}: altered since the run was started; begin a new run from it with 'distvae"
-            f" train {file}'"
-        )
-    tree = parse_yaml(text, file)
-    if not isinstance(tree, dict):
-        raise Refusal(f"{file}: holds no mapping; the configuration that training wrote expected")
-    return from_stored(tree)
-
-
-def read_epochs(place: Place, first: int = 1) -> list[dict[str, float]]:
-    """Return the records in epochs.jsonl from line `first` on, or [] without a file."""
-    return read_records(place, EPOCHS, ("epoch", "val_objective", "val_bound"), first)
-
-
-def best_epoch(place: Place, epochs: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    """Return the record of the epoch with the run's best weights.
-
-    If this record is missing, as after a crash, return the record with the largest objective.
-    """
-    folder = Folder.of(place)
-    if folder.has("best.json"):
-        kept = read_manifest(folder, "best.json")["facts"]["epoch"]
-        if found := [record for record in epochs if record["epoch"] == kept]:
-            return found[-1]
-    return max(epochs, key=lambda record: record["val_objective"])
-
-
-def read_records(
-    place: Place, name: str, fields: tuple[str, ...] = ("epoch",), first: int = 1
-) -> list[Tree]:
-    """Return the JSON objects of a file, one object per line, from line `first` on.
-
-    Each object must have the fields. A line that a crash cut short is left out.
-    """
-    folder = Folder.of(place)
-    lines = folder.read(name).splitlines(keepends=True) if folder.has(name) else []
-    return [
-        _record(f"{folder}/{name}", n, line, fields)
-        for n, line in enumerate(lines[first - 1 :], first)
-        if line.endswith(b"\n")
-    ]
-
-
-def _record(file: str, number: int, line: bytes, fields: tuple[str, ...]) -> Tree:
-    record = parse_json(line, f"{file}: line {number}")
-    for name in fields:
-        if name not in record:
-            raise Refusal(f"{file}: altered or damaged in line {number}: no {name}")
-    return record
+            f"{place}: weights of another model ({error_text(error)}); those of its config.yaml"
+            " and run.json expected"
+        ) from error

@@ -1,25 +1,40 @@
-"""The run folder: create it, or check that a run can resume in it, and record its owner."""
+"""The run folder: its files, their owner, and the rules by which a run begins or resumes in it."""
 
 import hashlib
 import json
+import math
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Unpack
+from pathlib import Path
+from typing import NotRequired, TypedDict, Unpack, cast
 
-from distvae.config import Config, flatten, to_dict
+from distvae.config import Config, flatten, from_stored, to_dict
+from distvae.config.schema import check_value
+from distvae.config.values import Count, Widths
 from distvae.data.dataset import Dataset
-from distvae.files.atomic import finished_name
+from distvae.files.atomic import finished_name, partial_name
+from distvae.files.plain import Plain, Tree
 from distvae.files.provenance import provenance
-from distvae.files.refusal import DISK_FAILED, Refusal
-from distvae.files.storage import Folder
+from distvae.files.refusal import DISK_FAILED, Refusal, cause, shown
+from distvae.files.storage import Folder, without_password
+from distvae.files.untrusted import parse_json, parse_yaml, refuse_strange_entries
+from distvae.numerics.numbers import counted
 from distvae.train import checkpoint
-from distvae.train.checkpoint import Place
-from distvae.train.documents import RunInfo
-from distvae.train.run import EPOCHS, read_config, read_epochs, read_info, refuse_other_folder
+from distvae.train.checkpoint import Place, delete_unreferenced, read_document, read_manifest
 
+EPOCHS = "epochs.jsonl"
+"""The file of a run folder with the record of each epoch, one record per line."""
+EVENTS = "events.jsonl"
+"""The file of a run folder with its events, one event per line."""
 OWNER = "owner"
 """The file of a run folder with the token of the training that owns the folder."""
+FACTS = {
+    **{"recipe": str, "data": str, "data_digest": str, "unit": str},
+    **{"rows": dict, "versions": dict},
+}
+"""The required facts of run.json, and their types."""
 RUN_FILES = ("run.json", "config.yaml", OWNER, EPOCHS, *checkpoint.MANIFESTS)
 """The files of a run folder that training replaces, besides files of tensors."""
 FREE_TO_CHANGE = {
@@ -38,9 +53,226 @@ FREE_TO_CHANGE = {
 """Settings that may change when a run is resumed. They only say where and how to compute, and where
 to report.
 
-`bits.agree_on_arithmetic` checks that the run still computes the same bits. The digest of the data
+`agree_on_arithmetic` checks that the run still computes the same bits. The digest of the data
 checks that the data are the same.
 """
+COPIED_FILES = ("config.yaml", "epochs.jsonl", "events.jsonl")
+COPIED_CHECKPOINTS = ("best", "last")
+
+
+class Lineage(TypedDict):
+    """The origin of a trial in population-based training."""
+
+    parent: int
+    """The number of the trial whose state this trial continues."""
+    epoch: int
+    """The number of epochs of the parent's state."""
+    replaces: int
+    """The number of the trial that this trial replaces."""
+
+
+class RunInfo(TypedDict, total=False):
+    """The facts about a run in its `run.json`."""
+
+    version: int
+    recipe: str
+    dims: int
+    shape: Sequence[int]
+    unit: str
+    data: str
+    data_digest: str
+    rows: Mapping[str, int]
+    val_rows: int
+    """The number of validation rows that are assessed after each epoch."""
+    noise: float
+    """The white noise in the rows, if training ends once sigma falls below it; otherwise 0."""
+    recordings: Sequence[Plain]
+    config_sha256: str
+    config_sha256_before: str
+    begun: str
+    lineage: Lineage
+    commit: str | None
+    versions: Mapping[str, str]
+    machine: Mapping[str, Plain]
+    arithmetic: Mapping[str, Plain]
+    arithmetic_before: Sequence[Mapping[str, Plain]]
+    storage: str
+    seconds: float
+    epochs: int
+    range: Sequence[float]
+
+
+class Event(TypedDict):
+    """A line of `events.jsonl`: training started or resumed, or machines will be taken away."""
+
+    epoch: int
+    batch: int
+    workers: int
+    leaving: int
+    """Machines that will be taken away; 0 for a start."""
+    time: float
+    rows: Sequence[float]
+    """The number of rows whose populations each worker holds; 0 without populations."""
+    bytes: Sequence[float]
+    """The bytes of these populations."""
+    machines: Sequence[str]
+    """The machine of each worker."""
+    copies: Sequence[str | None]
+    """The machine that holds each worker's snapshots. With several machines, it is not the worker's
+    machine.
+    """
+    moved: NotRequired[int]
+    """Non-zero in some events of version 0.2.0, which are not starts."""
+
+
+def refuse_untrained(path: Path, which: str = "best") -> None:
+    """Raise `Refusal` if a run folder has no weights."""
+    if not Folder(path).has(f"{which}.json"):
+        raise Refusal(
+            f"{path}: no {which}.json in it: no epoch was finished, or the file was removed;"
+            " --resume writes it"
+        )
+
+
+def size_of_rows(place: Path, info: RunInfo) -> tuple[int, tuple[int, ...]]:
+    """Return the number of values of a row, and its shape if rows are images."""
+    file = f"{place}/run.json"
+    dims: int = check_value(f"{file}: dims", Count, info.get("dims"))
+    shape: tuple[int, ...] = check_value(f"{file}: shape", Widths, info.get("shape", ()))
+    if shape and math.prod(shape) != dims:
+        raise Refusal(
+            f"{file}: shape: {shown(list(shape))} has {shown(math.prod(shape))} values, and dims is"
+            f" {shown(dims)}; altered or damaged"
+        )
+    return dims, shape
+
+
+def read_info(place: Place) -> RunInfo:
+    """Return the facts in run.json, or refuse a folder that is not a run folder."""
+    folder = Folder.of(place)
+    info = refuse_other_folder(folder)
+    for name, kind in FACTS.items():
+        if not isinstance(info.get(name), kind):
+            raise Refusal(
+                f"{folder}/run.json: altered or damaged: '{name}' is not as it was written"
+            )
+    return cast(RunInfo, info)
+
+
+def refuse_other_folder(folder: Folder) -> Tree:
+    """Refuse a folder that is not a run folder, or that links to files outside of it.
+
+    Return the content of its run.json, without checking its facts.
+    """
+    if not folder.remote:
+        refuse_strange_entries(Path(folder.path))
+    if folder.has("sweep.json"):
+        raise Refusal(
+            f"{folder}: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP,"
+            " expected"
+        )
+    if not folder.has("run.json"):
+        raise Refusal(
+            f"{folder}: not a run folder (no run.json in it); one that 'distvae train' made is"
+            " expected"
+        )
+    return read_document(folder, "run.json")
+
+
+def read_config(place: Place, info: RunInfo) -> Config:
+    """Return the configuration of a run, or refuse a file that was altered."""
+    folder = Folder.of(place)
+    file = f"{folder}/config.yaml"
+    if not folder.has("config.yaml"):
+        raise Refusal(f"{file}: missing; a run folder keeps its configuration there")
+    text = folder.read("config.yaml")
+    # Another process may be replacing the file, so the previous digest is valid too.
+    known = (
+        info.get("config_sha256"),
+        info.get("config_sha256_before"),
+    )
+    if hashlib.sha256(text).hexdigest() not in known:
+        raise Refusal(
+            f"{file}: altered since the run was started; begin a new run from it with 'distvae"
+            f" train {file}'"
+        )
+    tree = parse_yaml(text, file)
+    if not isinstance(tree, dict):
+        raise Refusal(f"{file}: holds no mapping; the configuration that training wrote expected")
+    return from_stored(tree)
+
+
+def read_epochs(place: Place, first: int = 1) -> list[dict[str, float]]:
+    """Return the records in epochs.jsonl from line `first` on, or [] without a file."""
+    return read_records(place, EPOCHS, ("epoch", "val_objective", "val_bound"), first)
+
+
+def best_epoch(place: Place, epochs: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """Return the record of the epoch with the run's best weights.
+
+    If this record is missing, as after a crash, return the record with the largest objective.
+    """
+    folder = Folder.of(place)
+    if folder.has("best.json"):
+        kept = read_manifest(folder, "best.json")["facts"]["epoch"]
+        if found := [record for record in epochs if record["epoch"] == kept]:
+            return found[-1]
+    return max(epochs, key=lambda record: record["val_objective"])
+
+
+def read_records(
+    place: Place, name: str, fields: tuple[str, ...] = ("epoch",), first: int = 1
+) -> list[Tree]:
+    """Return the JSON objects of a file, one object per line, from line `first` on.
+
+    Each object must have the fields. A line that a crash cut short is left out.
+    """
+    folder = Folder.of(place)
+    lines = folder.read(name).splitlines(keepends=True) if folder.has(name) else []
+    records = []
+    for number, line in enumerate(lines[first - 1 :], first):
+        if line.endswith(b"\n"):
+            record = parse_json(line, f"{folder}/{name}: line {number}")
+            for field in fields:
+                if field not in record:
+                    raise Refusal(
+                        f"{folder}/{name}: altered or damaged in line {number}: no {field}"
+                    )
+            records.append(record)
+    return records
+
+
+def record_event(folder: Folder, event: Event) -> None:
+    """Append an event to a run's file of events."""
+    folder.append(EVENTS, json.dumps(event).encode() + b"\n")
+
+
+def read_events(place: Place) -> list[Event]:
+    """Return the events of a run, in order."""
+    return cast(list[Event], read_records(place, EVENTS))
+
+
+def starts_of(events: Sequence[Event]) -> list[Event]:
+    """Return the events at which training started or resumed."""
+    return [event for event in events if not event.get("leaving") and not event.get("moved")]
+
+
+def describe_event(event: Event, start: int) -> str:
+    """Describe an event; `start` is the number of starts so far."""
+    if event["leaving"]:
+        machines = counted(event["leaving"], "machine")
+        return f"{machines} will be taken away; what was trained is saved"
+    workers = counted(event["workers"], "worker")
+    if len({*event["machines"]}) > 1:
+        workers += f" on {len({*event['machines']})} machines"
+    epoch = f"from epoch {event['epoch']:.0f}"
+    if event.get("batch"):
+        epoch += f", batch {event['batch']:.0f}"
+    return (
+        f"{workers}, {epoch}"
+        if start == 1
+        else f"workers lost or changed; training continues with {workers} {epoch}"
+    )
 
 
 def open_folder(
@@ -200,23 +432,7 @@ def _check_same_run(config: Config, dataset: Dataset, folder: Folder, recipe: st
             f"{folder}: holds a run of '{info['recipe']}', not of '{recipe}'; another folder"
             " expected"
         )
-    _refuse_other_settings(config, read_config(folder, info), folder)
-    trained = max((epoch["epoch"] for epoch in read_epochs(folder)), default=0)
-    if config.train.epochs < trained:
-        raise Refusal(
-            f"train.epochs: {config.train.epochs}, but the run in {folder} has {trained:.0f}"
-            f" already; {trained:.0f} or more expected"
-        )
-    if info["data_digest"] != dataset.digest:
-        raise Refusal(
-            f"{folder}: trained on other data ({info['data']}); --resume needs the data it was"
-            " started on"
-        )
-
-
-def _refuse_other_settings(config: Config, stored: Config, folder: Folder) -> None:
-    """Raise `Refusal` for a changed setting that may not change when a run is resumed."""
-    before, now = flatten(stored), flatten(config)
+    before, now = flatten(read_config(folder, info)), flatten(config)
     free = set(FREE_TO_CHANGE)
     if config.train.schedule != "cosine":
         free.add("train.epochs")
@@ -231,6 +447,17 @@ def _refuse_other_settings(config: Config, stored: Config, folder: Folder) -> No
         raise Refusal(
             f"{name}: {new!r}, but the run in {folder} has {old!r}{reason}; --resume needs the same"
             f" value{hint}"
+        )
+    trained = max((epoch["epoch"] for epoch in read_epochs(folder)), default=0)
+    if config.train.epochs < trained:
+        raise Refusal(
+            f"train.epochs: {config.train.epochs}, but the run in {folder} has {trained:.0f}"
+            f" already; {trained:.0f} or more expected"
+        )
+    if info["data_digest"] != dataset.digest:
+        raise Refusal(
+            f"{folder}: trained on other data ({info['data']}); --resume needs the data it was"
+            " started on"
         )
 
 
@@ -292,3 +519,58 @@ def update_info(folder: Folder, **changes: Unpack[RunInfo]) -> None:
     """Add or change facts in `run.json`."""
     info: RunInfo = {**read_info(folder), **changes}
     folder.write("run.json", json.dumps(info, indent=1).encode())
+
+
+def state_folder(local: Path, storage: str | None, resume: bool, force: bool) -> Folder:
+    """Return the folder of a run's state: the local folder, or a subfolder of the storage.
+
+    A storage that only `run.json` names is refused, because the file may come from a stranger.
+    """
+    if storage is None:
+        if resume and (local / "run.json").is_file() and (kept := read_info(local).get("storage")):
+            above = str(kept).partition("?")[0].rstrip("/").rpartition("/")[0]
+            raise Refusal(f"{local}: its state is in {kept}; --resume --storage {above} expected")
+        return Folder(local)
+    folder = Folder(storage).subfolder(local.name)
+    _check_storage(folder)
+    if not resume and not Folder(local).is_empty():
+        delete_run(local, force)
+    local.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _check_storage(folder: Folder) -> None:
+    """Write, read and delete a test file, before anything is computed."""
+    folder = folder.with_short_timeout()
+    name, content = partial_name("look"), secrets.token_bytes(8)
+    try:
+        folder.write(name, content)
+        returned = folder.read(name)
+        folder.delete(name)
+    except OSError as error:
+        raise Refusal(
+            f"--storage: {folder}: {cause(error)}; a place that can be written expected"
+        ) from error
+    if returned != content:
+        raise Refusal(f"--storage: {folder}: returns other bytes than were written")
+
+
+def update_local_copy(folder: Folder, local_path: Path) -> None:
+    """Copy the results of a run to the local folder, and delete the weights of earlier copies.
+
+    Do nothing if the run's state is in the local folder.
+    """
+    local = Folder(local_path)
+    if folder.place == local.place or not folder.has("run.json"):
+        return
+    for name in COPIED_FILES:
+        if folder.has(name):
+            local.write(name, folder.read(name))
+    for name in COPIED_CHECKPOINTS:
+        if folder.has(f"{name}.json"):
+            tensors = read_manifest(folder, f"{name}.json")["tensors"]
+            local.write(tensors, folder.read(tensors))
+            local.write(f"{name}.json", folder.read(f"{name}.json"))
+    delete_unreferenced(local)
+    info: RunInfo = {**read_info(folder), "storage": without_password(folder.place)}
+    local.write("run.json", json.dumps(info, indent=1).encode())

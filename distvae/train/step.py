@@ -1,12 +1,13 @@
-"""One training step for any model: posterior, objective, gradient, update."""
+"""One training step for any model: posterior, objective, gradient, update by Adam."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from distvae.config import Train
 from distvae.engines.protocols import SumsLater
 from distvae.interface import (
     AnyModel,
@@ -19,16 +20,92 @@ from distvae.interface import (
 )
 from distvae.numerics.measures import hoyer
 from distvae.numerics.noise import Noise
-from distvae.train.adam import Adam
 from distvae.train.team import Team
 
+PRECISION = torch.float32
+"""The precision of learning rates that torch's fused Adam requires on a GPU."""
+EXPONENTS = {"none": 0.0, "root": 0.5, "linear": 1.0}
+"""The exponent of batch / base_batch in the factor of the learning rate, by `scale_rate`."""
 Inference = Callable[[AnyModel, Batch], Posterior]
 """The part of an E-step that a step needs."""
 SettingsAfter = Callable[[int], tuple[object, ...]]
 """Returns the values that a model's schedules set for a step, by its distance to the next step."""
 
 
-class Ascent:
+class Steps(Protocol):
+    """Takes the steps of a training, eagerly or from recordings."""
+
+    def at_once(self, limit: int, settings_after: SettingsAfter) -> int:
+        """Return the number of steps to take at once, at most `limit`."""
+
+    def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
+        """Take one step, with the objective divided by `rows`, the batch size over all workers. If
+        `batch` holds several batches of `rows` rows, take one step for each of them.
+        """
+
+
+class Adam:
+    """Adam with a step counter per parameter, so that parameters may start to learn later."""
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], team: Team, clip: float | None = None
+    ) -> None:
+        self.parameters, self.team, self.clip = list(parameters), team, clip
+        self.rate: float | Tensor = 0.0
+        """The learning rate: a number, or a scalar tensor on the device of the parameters."""
+        on_device = any(parameter.device.type != "cpu" for parameter in self.parameters)
+        self.adam = torch.optim.Adam(self.parameters, fused=True, capturable=on_device)
+        for parameter in self.parameters:  # so that checkpoints always have the same tensors
+            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            self.adam.state[parameter] = {"step": step, **moments}
+
+    def forget(self) -> None:
+        """Clear the gradients."""
+        self.adam.zero_grad()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take a step with the summed gradients of all workers. A worker without rows adds zero.
+
+        Parameters that do not learn yet stay unchanged.
+        """
+        learning = [parameter for parameter in self.parameters if parameter.requires_grad]
+        if not learning:
+            return
+        for parameter in learning:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.team.sum([parameter.grad for parameter in learning if parameter.grad is not None])
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(learning, self.clip)
+        self.adam.param_groups[0]["lr"] = self.rate
+        self.adam.step()
+
+    @torch.no_grad()
+    def average(self, team: Team) -> None:
+        """Replace parameters and moments by their means over all workers."""
+        averaged = [*self.parameters, *self.state().values()]
+        team.sum(averaged)
+        for tensor in averaged:
+            tensor /= team.size
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimiser state of all parameters, by the names in checkpoints."""
+        found = {}
+        for place, parameter in enumerate(self.parameters):
+            for name, value in self.adam.state[parameter].items():
+                found[f"optimizer.{place}.{name}"] = value
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load the optimiser state. Parameters that are missing in `tensors` keep their state."""
+        for name, value in self.state().items():
+            if name in tensors:
+                value.copy_(tensors[name])
+
+
+class EagerSteps:
     """Takes eager steps along the gradient of the objective, for a model and its E-step."""
 
     def __init__(
@@ -84,16 +161,63 @@ class Ascent:
         return sums
 
 
-class Steps(Protocol):
-    """Takes the steps of a training, eagerly or from recordings."""
+class Rates:
+    """The learning rates of a training, on the device of its parameters."""
 
-    def at_once(self, limit: int, settings_after: SettingsAfter) -> int:
-        """Return the number of steps to take at once, at most `limit`."""
+    def __init__(self, config: Train, batches: int, device: torch.device) -> None:
+        self.config, self.batches, self.device = config, batches, device
+        self.last = 0.0
+        """The rate of the last step, as a number."""
+        self.epoch: Tensor | None = None
+        """The rates of an epoch on the device, or None on the host."""
 
-    def step(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        """Take one step, with the objective divided by `rows`, the batch size over all workers. If
-        `batch` holds several batches of `rows` rows, take one step for each of them.
+    def begin_epoch(self, epoch: int) -> None:
+        """Copy the rates of an epoch to the device."""
+        if self.device.type == "cpu":
+            return
+        steps = range(epoch * self.batches, (epoch + 1) * self.batches)
+        rates = [rate(self.config, step, self.batches) for step in steps]
+        self.epoch = torch.tensor(rates, dtype=PRECISION).to(self.device, non_blocking=True)
+
+    def at(self, step: int, steps: int = 1) -> float | Tensor:
+        """Return the rate of a step: a number on the host, or a scalar on the device.
+
+        On the device, several steps of an epoch get a tensor of rates, (steps,).
         """
+        self.last = rate(self.config, step + steps - 1, self.batches)
+        if self.epoch is None:
+            return self.last
+        first = step % self.batches
+        return self.epoch[first] if steps == 1 else self.epoch[first : first + steps]
+
+
+def rate(config: Train, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of a step, counted from zero."""
+    warm = min(1.0, base_steps(config, step + 1) / config.warmup) if config.warmup else 1.0
+    grown = min(1.0, (step + 1) / steps_per_epoch)
+    factor = 1.0  # of the learning rate after the first epoch, for the batch size
+    if config.base_batch is not None:
+        factor = float((config.batch / config.base_batch) ** EXPONENTS[config.scale_rate])
+    scale = 1.0 + grown * (factor - 1.0)
+    return scale * warm * _scheduled(config, step, steps_per_epoch)
+
+
+def base_steps(config: Train, steps: int) -> float:
+    """Convert a number of steps to steps of `base_batch` rows."""
+    if config.base_batch is None:
+        return steps
+    return steps * config.batch / config.base_batch
+
+
+def _scheduled(config: Train, step: int, steps_per_epoch: int) -> float:
+    span = config.rate - config.rate_low
+    if config.schedule == "cosine":
+        progress = step / (config.epochs * steps_per_epoch)
+        return config.rate_low + span * 0.5 * (1 + math.cos(math.pi * progress))
+    if config.schedule == "cyclical":
+        phase = (step / (config.cycle * steps_per_epoch)) % 1.0
+        return config.rate_low + span * (1 - abs(2 * phase - 1))
+    return config.rate
 
 
 def start_backward(objective: Tensor, gradient: Tensor) -> None:

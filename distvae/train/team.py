@@ -1,12 +1,13 @@
-"""Teams: the workers of one training sum tensors over torch.distributed.
+"""Teams: the workers of one training, their devices, and sums over all workers.
 
 A sum is bit-identical on every worker, and in every run with the same number of workers.
 """
 
 import json
 import os
+import platform
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, Protocol, TypeAlias, TypedDict, TypeVar
@@ -16,11 +17,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distvae.files.refusal import Refusal
-from distvae.system.interfaces import listen_on_interface_of, own_address_towards
-from distvae.system.loopback import HOST, LOOPBACK, stay_on_loopback
-from distvae.train.devices import CPU, gpu_id, have_distinct_gpus
+from distvae.system import (
+    HOST,
+    LOOPBACK,
+    listen_on_interface_of,
+    own_address_towards,
+    stay_on_loopback,
+)
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 Store: TypeAlias = Any
 """A store of torch.distributed. Torch's type stubs lack its public name."""
 TIMEOUT = timedelta(minutes=30)
@@ -206,3 +212,70 @@ def store_at(host: str, port: int, size: int, listener: socket.socket | None) ->
     file = listener.detach() if listener else None
     kind = dist.TCPStore  # type: ignore[attr-defined]
     return kind(host, port, size, file is not None, timeout=TIMEOUT, master_listen_fd=file)
+
+
+GpuId: TypeAlias = list[str]
+"""The unique id of a GPU, and its slot in a machine, which the instances of a divided GPU (MIG)
+share. Empty for another device. A list, because workers send it as JSON.
+"""
+
+
+def gpu_id(device: torch.device) -> GpuId:
+    """Return the id of a worker's GPU, or [] for another device."""
+    if device.type != "cuda":
+        return []
+    found = torch.cuda.get_device_properties(device)
+    slot = [str(getattr(found, f"pci_{part}_id")) for part in ("domain", "bus", "device")]
+    return [str(found.uuid), f"{platform.node()} {':'.join(slot)}"]
+
+
+def count_sharing(device: torch.device, gather: Callable[[GpuId], list[GpuId]]) -> int:
+    """Return the number of workers on this worker's device. All workers call this together."""
+    own = gpu_id(device)
+    return gather(own).count(own)
+
+
+def have_distinct_gpus(gpu_ids: Sequence[GpuId]) -> bool:
+    """Return whether every worker has its own GPU, which NCCL requires."""
+    if not all(gpu_ids):
+        return False
+    return all(len(set(names)) == len(names) for names in zip(*gpu_ids, strict=True))
+
+
+def select_device(name: str, assigned: Sequence[int] | None = None) -> torch.device:
+    """Return the device of this process; see `choose_device`."""
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return choose_device(name, visible, assigned, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def choose_device(
+    name: str, visible: int, assigned: Sequence[int] | None = None, rank: int = 0
+) -> torch.device:
+    """Return the device for a setting of `train.device`, if torch sees `visible` CUDA devices.
+
+    Under Ray it is the first device that was assigned to this process, or the CPU if none was.
+    Without Ray (`assigned` is None) the processes of a machine take the devices in turns, by their
+    local ranks.
+    """
+    if name == "cpu":
+        return CPU
+    if assigned is not None and not assigned:
+        return _cpu_instead(
+            name, "Ray assigned this process no GPU", "--gpus-per-worker 1 or --gpus-per-trial 1"
+        )
+    if not visible:
+        return _cpu_instead(name, "torch finds no CUDA device here", "cpu or auto")
+    index = rank % visible if assigned is None else assigned[0]
+    if index >= visible:
+        raise Refusal(
+            f"train.device: Ray assigned this process GPU {index}, but torch finds {visible} here; "
+            "as many as given to 'ray start --num-gpus' expected, or train.device=cpu"
+        )
+    return torch.device("cuda", index)
+
+
+def _cpu_instead(name: str, reason: str, expected: str) -> torch.device:
+    """Return the CPU, or raise `Refusal` if the setting asks for a GPU."""
+    if name == "cuda":
+        raise Refusal(f"train.device: 'cuda', but {reason}; {expected} expected")
+    return CPU

@@ -93,7 +93,7 @@ def refuse_folder(
 
     A sweep to be resumed must explore the same space and compute with the same arithmetic.
     """
-    from distvae.train.bits import check_same_arithmetic
+    from distvae.train.session import check_same_arithmetic
 
     is_sweep = (out / SWEEP_FILE).is_file()
     if is_sweep and resume:
@@ -114,7 +114,7 @@ def refuse_folder(
 
 def prepare_sweep_folder(space: Space, out: Path, resume: bool, resources: TrialResources) -> None:
     """Write sweep.json, after deleting an earlier sweep that is not resumed."""
-    from distvae.train.bits import agree_on_arithmetic
+    from distvae.train.session import agree_on_arithmetic
 
     if not resume and (out / SWEEP_FILE).is_file():
         clear_folder(out)
@@ -142,7 +142,7 @@ def clear_folder(out: Path) -> None:
 
 def _device(space: Space, resources: TrialResources) -> "torch.device":
     """Return the device of trials that all train on this machine."""
-    from distvae.train.devices import select_device
+    from distvae.train.team import select_device
 
     gpus = resources.group.gpus if resources.group else resources.gpus
     return select_device(space.base.train.device, () if gpus == 0 else None)
@@ -284,7 +284,7 @@ def refuse_other_data(space: Space, out: Path, base: "Dataset") -> None:
     each path, with the settings of the first trial that trained on it.
     """
     from distvae.data import open_dataset
-    from distvae.train.run import read_info
+    from distvae.train.run_folder import read_info
 
     opened: dict[str, tuple[DataConfig, Dataset]] = {}
     trials = Trials(space, out / "trials")

@@ -38,7 +38,7 @@ from distvae.tune.trial import saved_epoch
 from distvae.tune.validation import INHERITED
 
 if TYPE_CHECKING:
-    from distvae.train.documents import Lineage
+    from distvae.train.run_folder import Lineage
 
 REDRAWN = 0.25
 """The probability that a setting is drawn again instead of moved."""
@@ -266,8 +266,7 @@ def branch(origin: Path, target: Path, config: Config, lineage: "Lineage") -> No
     the last state of the parent is not its state after the epoch of the lineage.
     """
     from distvae.train import checkpoint
-    from distvae.train.run import read_info
-    from distvae.train.run_folder import config_yaml
+    from distvae.train.run_folder import config_yaml, read_info
 
     if saved_epoch(origin) != lineage["epoch"]:
         raise Refusal(

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from distvae.files.plain import Plain
 from distvae.files.storage import Folder
-from distvae.machines.stop_files import request_stop
+from distvae.machines.worker import request_stop
 from distvae.numerics.numbers import counted
 from distvae.track import Sending
-from distvae.train.notebook import NotebookOutput, in_notebook
-from distvae.train.progress import Mark, format_duration, recent_pace
+from distvae.train.progress import Mark, NotebookOutput, format_duration, in_notebook, recent_pace
 from distvae.tune.results import EndedEpoch, Result, html_table, progress_table
 from distvae.tune.space import ROW, Space
 from distvae.tune.study import NextTrial, OptunaStudy
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from distvae.train.documents import Lineage
+    from distvae.train.run_folder import Lineage
 
 REFRESH_SECONDS = 0.5
 """Seconds between two updates of the table in a notebook."""

@@ -8,23 +8,21 @@ from dataclasses import dataclass, replace
 
 from distvae.files.refusal import Refusal
 from distvae.machines.cluster import (
-    MachineResources,
-    amounts,
-    count_fitting,
-    machine_resources,
-    requested_resources,
-    total,
-)
-from distvae.machines.ray_api import RayApi
-from distvae.machines.worker_group import (
     POLL_SECONDS,
+    MachineResources,
     WorkerGroup,
+    amounts,
     checked_wait,
+    count_fitting,
     gpus_per_process,
+    machine_resources,
     refuse_gpu_share,
     refuse_hidden_gpus,
+    requested_resources,
     suggest_gpu_options,
+    total,
 )
+from distvae.machines.session import RayApi
 from distvae.numerics.numbers import counted
 
 TUNE_MINIMUM = {"memory": 1.0}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from distvae.train.documents import Lineage
+    from distvae.train.run_folder import Lineage
 
 Left = Literal["trials", "pictures", "nothing"]
 """What a resumed sweep would do: train trials, or only draw pictures of its report."""

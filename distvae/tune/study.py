@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-    from distvae.train.documents import Lineage
+    from distvae.train.run_folder import Lineage
 
 FILE = "optuna.db"
 """The file of a sweep's folder that holds the trials."""
@@ -357,7 +357,7 @@ def judge_if_due(folder: Path, space: Space, epoch: int) -> bool:
     """
     from distvae.files.output import atomic_file
     from distvae.tasks.judging import judge_run
-    from distvae.train.run import read_epochs
+    from distvae.train.run_folder import read_epochs
 
     judge = space.judge
     if judge is None or epoch <= 0 or epoch % judge.interval:

@@ -14,9 +14,9 @@ from distvae.files.storage import Folder
 from distvae.machines.cluster import MachineResources, check_cluster
 from distvae.machines.driver import object_store_bytes, with_absolute_paths
 from distvae.machines.session import ray_session
-from distvae.machines.stop_files import STOP_FILE
+from distvae.machines.worker import STOP_FILE
 from distvae.numerics.numbers import counted
-from distvae.system.processors import available_cores
+from distvae.system import available_cores
 from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages
 from distvae.track.sending import recorded_folders
 from distvae.train.progress import stop_signals
@@ -194,7 +194,7 @@ def open_data(space: Space, quiet: bool, resources: TrialResources) -> "tuple[Sp
     """
     from distvae.data import open_dataset
     from distvae.train.cost import COPIES_OF_A_WORKER, DataSize
-    from distvae.train.devices import select_device
+    from distvae.train.team import select_device
 
     on_this_machine = resources.address is None
     resources.refuse_hidden_gpus(space.base.train.device)

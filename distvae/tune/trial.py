@@ -28,9 +28,9 @@ from distvae.tune.space import Space
 from distvae.tune.study import judge_if_due
 
 if TYPE_CHECKING:
-    from distvae.machines.worker_group import WorkerGroup
-    from distvae.train.documents import Lineage
-    from distvae.train.epoch import Epoch
+    from distvae.machines.cluster import WorkerGroup
+    from distvae.train.loop import Epoch
+    from distvae.train.run_folder import Lineage
 
 FIGURES = "figures.json"
 """The file of a finished run of a trial, with its figures."""
@@ -156,7 +156,7 @@ def saved_epoch(folder: Path) -> int:
 
 def _last_epoch(folder: Path, until: float = math.inf) -> Mapping[str, float]:
     """Return the record of the last epoch of a run, at most `until`; {} if there is none."""
-    from distvae.train.run import read_epochs
+    from distvae.train.run_folder import read_epochs
 
     if folder.exists():
         with suppress(Refusal):  # the evaluation of the trial will say what is damaged
@@ -181,7 +181,7 @@ class TrialRun:
 
         The tags of a branch say which trial it continues.
         """
-        from distvae.train.run import read_info
+        from distvae.train.run_folder import read_info
 
         space = self.trials.space
         params: Mapping[str, Plain] = self.values
@@ -215,7 +215,7 @@ class TrialRun:
 
     def run(self) -> Iterator[Report]:
         """Train and evaluate; the last report has the figures."""
-        from distvae.train.stopping import Interrupted
+        from distvae.train.loop import Interrupted
 
         if (self.folder / FIGURES).exists():  # another seed of the trial goes on
             yield {"figures": cast(dict[str, float], read_figures(self.folder / FIGURES))}
@@ -240,8 +240,8 @@ class TrialRun:
 
     def _train(self, tracker: Tracker) -> Iterator[Report]:
         """Train, or resume training, and report each epoch; judge the run where it is due."""
-        from distvae.train.epoch import Epoch
-        from distvae.train.run import read_epochs
+        from distvae.train.loop import Epoch
+        from distvae.train.run_folder import read_epochs
 
         if not self.begun:  # it may have been killed before it had anything to resume
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -268,21 +268,22 @@ class TrialRun:
     def _events(self) -> "Generator[Epoch | str, None, None]":
         """Yield the epochs of a training in this process or in workers, until asked to stop."""
         from distvae.data import open_dataset
-        from distvae.machines import driver, stop_files
-        from distvae.train.devices import select_device
+        from distvae.machines import driver
+        from distvae.machines.worker import stop_requested
         from distvae.train.run_folder import open_folder
-        from distvae.train.session import RunOptions, fit_with
+        from distvae.train.session import RunOptions, fit
+        from distvae.train.team import select_device
 
         trials, folder = self.trials, Folder(self.folder)
         config = trials.space.config(self.values)
         recipe = trials.space.row_of(self.values).recipe
         dataset = open_dataset(config.data, quiet=True)
-        stop = stop_files.stop_requested(Folder(trials.folder), trials.owner)
+        stop = stop_requested(Folder(trials.folder), trials.owner)
         if trials.group is None:
             device = select_device(config.train.device, trials.gpus)
             every = trials.space.judge.interval if trials.space.judge else 0
             options = RunOptions(recipe, resume=True, stop=stop, save_every=every)
-            yield from fit_with(config, dataset, folder, options, device=device)
+            yield from fit(config, dataset, folder, options, device=device)
         else:
             open_folder(config, dataset, folder, recipe, resume=True, force=False)
             yield from driver.lead_workers(config, recipe, folder, trials.group, stop)
@@ -290,7 +291,8 @@ class TrialRun:
     def _evaluate(self, tracker: Tracker) -> dict[str, float]:
         """Return the figures of the trained model, with the published figures of its row."""
         from distvae.tasks.evaluate import evaluate
-        from distvae.train.run import Run, best_epoch
+        from distvae.train.run import Run
+        from distvae.train.run_folder import best_epoch
 
         run, space = Run.open(self.folder), self.trials.space
         # the report shows the pictures of all rows, but of other trials only those it chooses
@@ -334,7 +336,7 @@ def run_trial(
     The trial pauses after the epoch `until`. The figures are means over all seeds. A file in the
     folder of the trials asks all of them to stop.
     """
-    from distvae.train.stopping import Interrupted
+    from distvae.train.loop import Interrupted
 
     folder = trials.folder_of(number)
     folder.mkdir(parents=True, exist_ok=True)

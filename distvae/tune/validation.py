@@ -21,7 +21,7 @@ from distvae.tasks.measures import MEASURES, figure_names, refuse_impossible_mea
 from distvae.tasks.presets import corrupted_windows
 from distvae.tasks.recording_scores import recording_metrics
 from distvae.train.cost import DataSize, check_fits_in_memory
-from distvae.train.epoch import FIGURES_OF_TRAINING
+from distvae.train.loop import FIGURES_OF_TRAINING
 from distvae.tune.space import (
     EXPECTED,
     ROW,

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from distvae.config import Train
-from distvae.machines.cluster import machine_resources
+from distvae.machines.cluster import WorkerGroup, machine_resources, wait_for_workers
 from distvae.machines.session import SETTINGS, ray_session
-from distvae.machines.worker_group import WorkerGroup, wait_for_workers
 from distvae.tune.resources import TrialResources, wait_for_capacity
 from tests.ports import free_port
 

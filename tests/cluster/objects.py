@@ -203,22 +203,3 @@ def _together(objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _kinds(objects: Sequence[Mapping[str, Any]]) -> set[str]:
     return {each["kind"] for each in objects}
-
-
-def strict(schema: Any) -> Any:
-    """A schema of a custom resource in which keys that it does not name are wrong."""
-    if isinstance(schema, list):
-        return [strict(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("x-kubernetes-int-or-string"):
-        return {"type": ["integer", "string"]}
-    fields = {key: value for key, value in schema.items() if key not in ("format", "properties")}
-    closed = {key: strict(value) for key, value in fields.items()}
-    if "properties" in schema:
-        closed["properties"] = {name: strict(value) for name, value in schema["properties"].items()}
-        if "additionalProperties" not in schema and not schema.get(
-            "x-kubernetes-preserve-unknown-fields"
-        ):
-            closed["additionalProperties"] = False
-    return closed

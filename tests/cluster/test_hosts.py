@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distvae.train.run import read_epochs, read_records
+from distvae.train.run_folder import read_epochs, read_records
 from tests.cluster.hosts import SSH, Host, lacking, left, wait_for
 from tests.cluster.lab import MEMBERS, SHARED, Lab, download, lab
 from tests.ports import free_port

@@ -14,7 +14,7 @@ from subprocess import DEVNULL, Popen
 
 import pytest
 
-from distvae.train.run import read_epochs
+from distvae.train.run_folder import read_epochs
 from tests.cluster.hosts import wait_for
 from tests.cluster.pins import ROOT
 from tests.ports import free_port

@@ -29,11 +29,10 @@ from distvae.files.refusal import Refusal
 from distvae.models.vae import VAE
 from distvae.track import Tracker
 from distvae.track.record import read_record
-from distvae.train.epoch import Epoch
+from distvae.train.loop import Epoch, Interrupted
 from distvae.train.progress import Progress
 from distvae.train.run_folder import TakenOver
 from distvae.train.session import fit
-from distvae.train.stopping import Interrupted
 from tests import tiny
 from tests.called import Called
 from tests.track.records import RECORD

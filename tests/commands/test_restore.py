@@ -22,8 +22,8 @@ from distvae.data.windows.missing import masked_by, read_mask
 from distvae.files.atomic import partial_name
 from distvae.models.tvae import TVAE
 from distvae.tasks.restoration import Restoration, RunDestination
+from distvae.train.loop import Interrupted
 from distvae.train.run import Run
-from distvae.train.stopping import Interrupted
 from tests.called import Called
 from tests.processes import started
 

@@ -9,7 +9,7 @@ from distvae.cli.train import MEASURED, describe_rows, suggest_batch
 from distvae.config.recipes import load, parse_assignments
 from distvae.config.train import Train
 from distvae.data.dataset import Dataset
-from distvae.train.run import read_epochs
+from distvae.train.run_folder import read_epochs
 from tests.called import Called
 
 

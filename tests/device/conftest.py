@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from distvae.train import devices, schedule
+from distvae.train import loop, session, step, team
 from tests.device.pretended import Machine, present
 
 
@@ -14,8 +14,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """A machine whose `train.device=auto` is the pretended device."""
     with present() as device:
         found = Machine(device)
-        monkeypatch.setattr(devices, "select_device", found.of)
-        monkeypatch.setattr(schedule, "PRECISION", torch.float64)  # as that of the CPU's rates
+        for module in (team, loop, session):
+            monkeypatch.setattr(module, "select_device", found.of)
+        monkeypatch.setattr(step, "PRECISION", torch.float64)  # as that of the CPU's rates
         yield found
 
 

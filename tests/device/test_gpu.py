@@ -14,10 +14,9 @@ from torch import Tensor
 from benchmarks import gpu
 from distvae.numerics.arithmetic import Arithmetic, Products, relative_error
 from distvae.train import checkpoint
-from distvae.train.devices import gpu_id, have_distinct_gpus
+from distvae.train.loop import Interrupted
 from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
-from distvae.train.stopping import Interrupted
-from distvae.train.team import Team, Workers
+from distvae.train.team import Team, Workers, gpu_id, have_distinct_gpus
 from tests import tiny
 from tests.device.cases import CASES, ENCODED, ROWS, config_of, dataset
 from tests.device.training import agree, trained

@@ -11,8 +11,8 @@ from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.numerics.noise import Noise
 from distvae.train import graphs
+from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer, fit
-from distvae.train.stopping import Interrupted
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import Machine
 from tests.device.tape import record, recorder_of
@@ -120,7 +120,7 @@ def test_a_training_goes_on_where_it_stopped(machine: Machine, tmp_path: Path, n
 def test_steps_that_wait_are_not_recorded(machine: Machine, name: str) -> None:
     train = {"graphs": True, "gradients": "autograd"}
     trainer = build_trainer(config_of(name, train=train), dataset(name))
-    assert trainer.steps is trainer.ascent
+    assert trainer.steps is trainer.eager
 
 
 def test_a_recording_does_nothing_until_it_is_replayed(machine: Machine) -> None:

@@ -23,14 +23,11 @@ from distvae.machines.shards import (
 )
 from distvae.numerics.noise import Noise
 from distvae.train import checkpoint
-from distvae.train.checkpoint import pack_tensors
-from distvae.train.documents import PositionFacts
+from distvae.train.checkpoint import PositionFacts, pack_tensors, weights
 from distvae.train.loop import Trainer
-from distvae.train.run import read_epochs
-from distvae.train.run_folder import has_saved_state
+from distvae.train.run_folder import has_saved_state, read_epochs
 from distvae.train.session import RunOptions, build_trainer, train_in_folder
 from distvae.train.team import ALONE
-from distvae.train.weights import weights
 from tests.device.cases import config_of, dataset
 from tests.device.pretended import Machine
 from tests.device.pretended_ray import OWNER, Actor, pretend

@@ -11,8 +11,8 @@ from torch import Tensor
 from distvae.estep.store import LocalStore
 from distvae.estep.truncated import Search
 from distvae.interface import Searches
+from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer, fit
-from distvae.train.stopping import Interrupted
 from tests.device.cases import CASES, config_of, dataset
 from tests.device.pretended import Machine, Pretended
 from tests.device.training import agree, trained

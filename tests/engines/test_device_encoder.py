@@ -17,8 +17,7 @@ from distvae.interface import AnyEStep, Batch, Engine, Projects, Scheduled, Sums
 from distvae.models.vae import VAE
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
-from distvae.train.adam import Adam
-from distvae.train.step import Ascent, add
+from distvae.train.step import Adam, EagerSteps, add
 from distvae.train.team import ALONE
 from tests import tiny
 
@@ -87,7 +86,7 @@ class Pair:
         named = [*self.model.named_parameters(), *self.estep.named_parameters()]
         adam = Adam([parameter for _, parameter in named], ALONE)  # at a rate of zero
         noise = Noise(3, 1, self.batch.row)
-        sums = Ascent(self.model, self.estep, adam, engine).step(self.batch, noise, rows)
+        sums = EagerSteps(self.model, self.estep, adam, engine).step(self.batch, noise, rows)
         found = {}
         for name, parameter in named:
             if parameter.grad is not None:
@@ -209,5 +208,5 @@ def test_a_model_that_brings_an_engine_is_trained_with_it() -> None:
     adam = Adam(list(model.parameters()), ALONE)
     adam.rate = 0.1
     batch = Batch(torch.rand(6, tiny.DIMS), torch.arange(6))
-    Ascent(model, estep, adam, engine).step(batch, Noise(3, 1, batch.row), 6)
+    EagerSteps(model, estep, adam, engine).step(batch, Noise(3, 1, batch.row), 6)
     assert all(map(torch.equal, before, model.parameters()))

@@ -21,8 +21,8 @@ from distvae.models.population import pack
 from distvae.models.truncated import LEFT_OUT, NEAR, SAMPLED, KeptStates
 from distvae.models.tvae import TVAE
 from distvae.numerics.lanes import Lanes
-from distvae.train.devices import CPU
 from distvae.train.loop import Trainer
+from distvae.train.team import CPU
 from tests import dense, tiny
 
 ROWS, KEPT = 40, 9
@@ -190,8 +190,8 @@ def trained(gradients: str, horizon: float | None, compact: bool = True, **field
 @pytest.mark.parametrize("horizon", [None, 3.0])
 def test_training_ends_where_autograd_ends(fields: dict[str, Any], horizon: float | None) -> None:
     by_hand, by_autograd = (trained(way, horizon, **fields) for way in ("auto", "autograd"))
-    assert by_hand.ascent.engine is not None
-    assert by_autograd.ascent.engine is None
+    assert by_hand.eager.engine is not None
+    assert by_autograd.eager.engine is None
     assert torch.equal(by_hand.model.get_buffer("horizon"), by_autograd.model.get_buffer("horizon"))  # type: ignore[attr-defined]
     for one, other in zip(by_hand.parameters, by_autograd.parameters, strict=True):
         assert (one - other).abs().max() <= 1e-4 * other.abs().max()

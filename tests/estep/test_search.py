@@ -18,9 +18,8 @@ from distvae.models.population import pack, unpack
 from distvae.models.tvae import TVAE
 from distvae.numerics.lanes import Lanes
 from distvae.train import checkpoint
-from distvae.train.epoch import Epoch
+from distvae.train.loop import Epoch, Interrupted
 from distvae.train.session import fit
-from distvae.train.stopping import Interrupted
 from tests import dense, tiny
 from tests.slowly import long
 

@@ -13,8 +13,8 @@ from distvae.data import open_dataset
 from distvae.data.windows.family import PatchFamily
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.train.local_copy import state_folder, update_local_copy
-from distvae.train.run import Run, read_epochs, read_info
+from distvae.train.run import Run
+from distvae.train.run_folder import read_epochs, read_info, state_folder, update_local_copy
 from distvae.train.session import fit
 from tests import tiny
 from tests.object_store import object_store

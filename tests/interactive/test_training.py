@@ -26,7 +26,8 @@ from distvae.interactive.given import data_settings, kept_rows
 from distvae.interactive.pages import exhibits, figures_table
 from distvae.interactive.sweeping import Sweep
 from distvae.interactive.training import Training, configured
-from distvae.train.run import Run, read_epochs
+from distvae.train.run import Run
+from distvae.train.run_folder import read_epochs
 from distvae.train.session import fit
 from distvae.tune.results import Findings, Result
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.machines.running_lock import LOCK_FILE, refuse_if_running
+from distvae.machines.cluster import LOCK_FILE, refuse_if_running
 
 HOLD = (
-    "from distvae.machines.running_lock import mark_running\n"
+    "from distvae.machines.cluster import mark_running\n"
     "with mark_running('distvae tune {}'):\n   "
     " print('held', flush=True)\n    input()"
 )
@@ -41,6 +41,7 @@ def test_nothing_runs_on_a_head_that_never_ran_anything() -> None:
     assert not Path(LOCK_FILE).expanduser().exists()
 
 
+@pytest.mark.slow
 def test_a_home_on_nfs_is_idle_once_its_command_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """There, only a file that is open for writing is locked for one alone."""
     flock = fcntl.flock
@@ -59,6 +60,7 @@ def test_a_home_on_nfs_is_idle_once_its_command_has_ended(monkeypatch: pytest.Mo
     refuse_if_running()
 
 
+@pytest.mark.slow
 def test_as_long_as_one_command_runs_whatever_its_end_ray_is_not_restarted() -> None:
     with held("one") as one, held("two") as two:
         with pytest.raises(

@@ -147,8 +147,8 @@ def test_the_bound_never_falls() -> None:
 
 def test_autograd_and_compiled_loops_end_alike() -> None:
     one, other = (trainer_of(3, way, hidden=()) for way in ("auto", "autograd"))
-    assert one.ascent.engine is not None
-    assert other.ascent.engine is None
+    assert one.eager.engine is not None
+    assert other.eager.engine is None
     assert len(list(one.run())) == len(list(other.run())) == 3
     for ours, theirs in zip(one.parameters, other.parameters, strict=True):
         assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()

@@ -15,8 +15,7 @@ from distvae.models.population import pack
 from distvae.models.state_decoder import FromBits
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
-from distvae.train.adam import Adam
-from distvae.train.step import Ascent
+from distvae.train.step import Adam, EagerSteps
 from distvae.train.team import ALONE
 
 H, D, LINEAR = 6, 9, 5
@@ -36,7 +35,7 @@ def trained(model: TVAE, posterior: Any, steps: range, adam: Adam) -> None:
     row = torch.arange(20)
     for step in steps:
         model.at(step)
-        Ascent(model, posterior, adam).step(Batch(x, row), Noise(0, step, row), 20)
+        EagerSteps(model, posterior, adam).step(Batch(x, row), Noise(0, step, row), 20)
 
 
 def adam_of(model: TVAE) -> Adam:

@@ -10,7 +10,7 @@ import pytest
 from distvae.files.refusal import Refusal
 from distvae.reproduce.record import add_run
 from distvae.reproduce.rows import read_rows
-from distvae.train.run import read_epochs
+from distvae.train.run_folder import read_epochs
 from distvae.train.session import fit
 from tests import tiny
 

@@ -20,8 +20,7 @@ from distvae.data.speech.frames import Stft, power
 from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode
 from distvae.tasks.resynthesis import resynthesize_file
-from distvae.train.inputs import InputFormat
-from distvae.train.run import Run
+from distvae.train.run import InputFormat, Run
 from distvae.train.session import fit
 
 POWERS = np.random.default_rng(0).exponential(size=(3, 257)).astype(np.float32)

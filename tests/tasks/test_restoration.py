@@ -23,7 +23,7 @@ from distvae.tasks.restoration import (
     WindowDecoder,
     restore_array,
 )
-from distvae.train.stopping import Interrupted
+from distvae.train.loop import Interrupted
 from tests.slowly import slow
 
 Floats = NDArray[np.float64]

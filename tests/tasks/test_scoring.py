@@ -13,7 +13,7 @@ import soundfile
 from distvae.config import Config
 from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
-from distvae.system.processors import available_cores
+from distvae.system import available_cores
 from distvae.tasks.baselines import speech as baselines
 from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.resynthesis import run_coder

@@ -11,9 +11,9 @@ from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
 from distvae.tasks.arrays import denoise
 from distvae.tasks.restoration import Restoration, RunDestination, check_restorable
-from distvae.train.run import read_info
+from distvae.train.loop import BELOW
+from distvae.train.run_folder import read_info
 from distvae.train.session import build_trainer
-from distvae.train.stopping import BELOW
 from distvae.train.team import Team
 from tests.tasks.test_restoration import SMALL, Floats, noisy, rmse, stopped_after, stripes
 from tests.train.crew import crew_of

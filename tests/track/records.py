@@ -10,7 +10,7 @@ from typing import Any
 
 from distvae.config import Config
 from distvae.track import Sending, Store, Tracker
-from distvae.train.epoch import Epoch
+from distvae.train.loop import Epoch
 
 RECORD = Epoch(
     epoch=1,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from distvae.tasks import pictures
-from distvae.train.run import read_epochs
+from distvae.train.run_folder import read_epochs
 from tests.browser import needs_browser, opened
 from tests.machines.test_listeners import listeners, reachable
 from tests.ports import answers, free_port

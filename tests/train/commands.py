@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.train.run import read_epochs
+from distvae.train.run_folder import read_epochs
 
 OWN = {"rows_per_second", "seconds", "distinct_states"}
 """What is of the process, not of the training; of distinct states a sample of each worker's rows is

@@ -16,8 +16,7 @@ from subprocess import STDOUT, Popen, TimeoutExpired
 from typing import Any
 
 from distvae.machines.worker import COPY_VARIABLE, REPORT_VARIABLE
-from distvae.train.events import EVENTS
-from distvae.train.run import read_epochs, read_records
+from distvae.train.run_folder import EVENTS, read_epochs, read_records
 from tests.ray_cluster import cluster
 from tests.train.commands import PLAIN, bits, command, same
 from tests.train.processes import NONE, SHARD, WORKER, below, phase, remaining, stopped, titled

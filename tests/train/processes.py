@@ -16,7 +16,7 @@ SPY = Path(sysconfig.get_path("scripts")) / "py-spy"
 
 PHASES = {
     "report": ("ray/train/v2/api/train_fn_utils.py", {"report"}),
-    "snapshot": ("distvae/train/saving.py", {"save"}),
+    "snapshot": ("distvae/train/session.py", {"save"}),
     "record": ("distvae/train/session.py", {"_record_epoch"}),
     "copy": ("distvae/machines/shards.py", {"send_if_due"}),
     "E-step": ("distvae/train/loop.py", {"_search_block"}),

@@ -18,12 +18,11 @@ from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines import driver
+from distvae.machines.cluster import WorkerGroup, wait_for_workers
 from distvae.machines.driver import scaling_config
 from distvae.machines.session import ray_session
-from distvae.machines.worker_group import WorkerGroup, wait_for_workers
-from distvae.train.epoch import Epoch
+from distvae.train.loop import Epoch, Interrupted
 from distvae.train.run_folder import open_folder
-from distvae.train.stopping import Interrupted
 from tests.ray_cluster import cluster
 
 pytestmark = pytest.mark.slow
@@ -53,8 +52,7 @@ def owned(address: str, gpus: float | None, storage: Path) -> list[dict[str, Any
         from ray.train.torch import get_device
 
         from distvae.machines.worker import assigned_gpus
-        from distvae.train.devices import choose_device
-        from distvae.train.team import join_team
+        from distvae.train.team import choose_device, join_team
 
         chosen = {
             "ids": [str(name) for name in ray.get_gpu_ids()],

@@ -14,15 +14,20 @@ from distvae.estep.store import PopulationFile
 from distvae.estep.truncated import Search
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.train import checkpoint, saving
-from distvae.train.documents import CheckpointFacts
-from distvae.train.local_copy import state_folder, update_local_copy
-from distvae.train.run import read_epochs
-from distvae.train.run_folder import OWNER, delete_run, take_ownership
-from distvae.train.saving import Savings
-from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
-from distvae.train.stopping import Interrupted
+from distvae.train import checkpoint, session
+from distvae.train.checkpoint import CheckpointFacts
+from distvae.train.loop import Interrupted
+from distvae.train.run_folder import (
+    OWNER,
+    delete_run,
+    read_epochs,
+    state_folder,
+    take_ownership,
+    update_local_copy,
+)
+from distvae.train.session import RunOptions, Savings, build_trainer, fit, train_in_folder
 from tests import tiny
+from tests.slowly import slow
 
 TVAE: dict[str, Any] = {
     "model": {"kind": "tvae"},
@@ -70,12 +75,6 @@ def test_the_files_of_the_last_two_generations_are_kept_and_no_others(
             assert checkpoint.load(folder, name)[0]["w"].item() == epoch
 
 
-def test_a_checkpoint_that_names_no_tensors_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "best.json").write_text('{"version": 1}')
-    with pytest.raises(Refusal, match=r"best\.json: altered or damaged: no 'tensors' in it"):
-        checkpoint.load(tmp_path, "best")
-
-
 def test_going_back_makes_the_previous_state_the_last(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     with pytest.raises(Refusal, match="no checkpoint before the last"):
@@ -111,19 +110,6 @@ def test_a_state_that_does_not_say_which_weights_were_best_leaves_them(tmp_path:
     assert checkpoint.load(folder, "best")[0]["w"].item() == 1
 
 
-def test_what_one_goes_back_to_is_earlier_than_the_last_state(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
-    for epoch, batch in ((1, 0), (2, 0), (2, 0)):
-        advance(folder, epoch, batch)
-    assert checkpoint.restore_previous(folder) == 1
-    with pytest.raises(Refusal, match="no checkpoint before the last"):
-        checkpoint.restore_previous(folder)
-    for epoch, batch in ((2, 0), (2, 7), (2, 7)):
-        advance(folder, epoch, batch)
-    assert checkpoint.restore_previous(folder) == 2
-    assert checkpoint.read_manifest(folder, "last.json")["facts"]["position"]["batch"] == 0
-
-
 @pytest.mark.usefixtures("always_saving")
 def test_previous_after_a_stop_between_epochs_is_the_epoch_before(tmp_path: Path) -> None:
     config, done = tiny.config(train={"epochs": 4}), list[int]()
@@ -157,18 +143,18 @@ def test_the_best_weights_after_a_crash_are_of_an_epoch_that_is_not_trained_agai
 
 
 @pytest.mark.usefixtures("always_saving")
-@pytest.mark.parametrize("lost", ["last-*.safetensors", "population-00005-*.arrow"])
+@pytest.mark.parametrize("lost", ["last-*.safetensors", *slow("population-00003-*.arrow")])
 def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_been(
     tmp_path: Path, lost: str
 ) -> None:
     whole, run, config = (
         tmp_path / "whole",
         tmp_path / "run",
-        tiny.config(**TVAE, train={"epochs": 6}),
+        tiny.config(**TVAE, train={"epochs": 4}),
     )
     list(fit(config, tiny.dataset(), whole))
     begun = fit(config, tiny.dataset(), run)
-    for _ in range(5):
+    for _ in range(3):
         next(begun)
     del begun
     name = (
@@ -178,10 +164,10 @@ def test_a_lost_file_is_named_with_the_way_back_which_ends_as_if_nothing_had_bee
     )
     (run / name).unlink()
     with pytest.raises(
-        Refusal, match=f"{name}.*--previous resumes from the checkpoint before it, of epoch 4"
+        Refusal, match=f"{name}.*--previous resumes from the checkpoint before it, of epoch 2"
     ):
         list(fit(config, tiny.dataset(), run, resume=True))
-    assert checkpoint.restore_previous(Folder(run)) == 4
+    assert checkpoint.restore_previous(Folder(run)) == 2
     list(fit(config, tiny.dataset(), run, resume=True))
     bounds = [[epoch["val_bound"] for epoch in read_epochs(out)] for out in (whole, run)]
     assert bounds[0] == bounds[1]
@@ -231,15 +217,6 @@ def test_workers_of_a_former_owner_who_begin_again_forget_no_epoch_of_the_next(
     assert folder.read("epochs.jsonl") == before
 
 
-def test_a_run_may_be_kept_at_a_uri(tmp_path: Path) -> None:
-    at_path, at_uri = tmp_path / "path", tmp_path / "uri"
-    for there in (str(at_path), f"file://{at_uri}"):
-        list(fit(tiny.config(**TVAE), tiny.dataset(), there))
-    assert [e["val_bound"] for e in read_epochs(at_path)] == [
-        e["val_bound"] for e in read_epochs(at_uri)
-    ]
-
-
 @pytest.mark.usefixtures("always_saving")
 def test_a_copy_of_a_run_has_the_weights_that_it_names_and_no_earlier_ones(tmp_path: Path) -> None:
     run, config = tmp_path / "run", tiny.config(train={"epochs": 3})
@@ -252,17 +229,11 @@ def test_a_copy_of_a_run_has_the_weights_that_it_names_and_no_earlier_ones(tmp_p
     assert {path.name for path in run.glob("*.safetensors")} == named
 
 
-def test_a_line_that_was_cut_short_is_none(tmp_path: Path) -> None:
-    first = {"epoch": 1, "val_objective": -2.0, "val_bound": -2.0}
-    (tmp_path / "epochs.jsonl").write_bytes(json.dumps(first).encode() + b'\n{"epo')
-    assert read_epochs(tmp_path) == [first]
-
-
 def test_a_checkpoint_names_no_populations_that_are_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a worker's machine lacks the shared disk: it writes under the same path."""
-    monkeypatch.setattr(saving, "SEEN_WITHIN", 0.0)
+    monkeypatch.setattr(session, "SEEN_WITHIN", 0.0)
     save = Search.save
 
     def save_elsewhere(self: Search, place: Path | str, generation: str) -> list[PopulationFile]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from distvae.config import GumbelModel, from_dict
-from distvae.config.recipes import load, recipe_names
+from distvae.config import from_dict
+from distvae.config.recipes import load
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
 from distvae.train.cost import DataSize, check_fits_in_memory, count_parameters, estimate_cost
@@ -35,7 +35,7 @@ def counted(config: Any) -> int:
     return sum(values.numel() for part in parts for values in part.parameters())
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", ["speech-sdm", "mnist-vae", "house-50", "mnist-conv-vsc"])
 def test_parameters_are_reckoned_as_many_as_there_are(recipe: str) -> None:
     assert count_parameters(load(recipe), IMAGES) == counted(load(recipe))
 
@@ -45,46 +45,24 @@ def test_so_are_those_of_families_that_no_recipe_has(tree: dict[str, Any]) -> No
     assert count_parameters(from_dict(tree), IMAGES) == counted(from_dict(tree))
 
 
+@pytest.mark.slow
 def test_counting_parameters_imports_no_compiler() -> None:
     """Some operations on torch's meta device import 800 modules, which takes two seconds."""
     program = """
 import sys
-from distvae.config.recipes import load, recipe_names
+from distvae.config.recipes import load
 from distvae.train.cost import DataSize, count_parameters
-for name in recipe_names():
+for name in ("speech-sdm", "bars", "mnist-conv-vsc"):
     count_parameters(load(name), DataSize(1000, 784, (1, 28, 28)))
     assert "torch._dynamo" not in sys.modules, name
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.parametrize("recipe", ["speech-sdm", "bars", "house-50", "mnist-conv-vsc"])
+@pytest.mark.parametrize("recipe", ["speech-sdm", "house-50"])
 def test_exactly_what_is_needed_is_enough(recipe: str) -> None:
     config = load(recipe).with_("train", device="cpu")
     needed = sum(demand.size for demand in estimate_cost(config, IMAGES))
     check_fits_in_memory(config, IMAGES, free=needed)
     with pytest.raises(Refusal, match="are free; less expected"):
         check_fits_in_memory(config, IMAGES, free=needed - 1)
-
-
-def test_each_draw_is_decoded_in_memory_of_its_own() -> None:
-    one, many = (
-        from_dict({"model": {"kind": "gumbel", "draws": draws}, "train": {"device": "cpu"}})
-        for draws in (1, 4000)
-    )
-    needed = [sum(demand.size for demand in estimate_cost(c, IMAGES)) for c in (one, many)]
-    assert isinstance(one.model, GumbelModel)
-    decoded = one.model.latent + sum(one.model.hidden) + IMAGES.dims
-    assert needed[1] - needed[0] == one.train.batch * 3999 * decoded * 4
-    with pytest.raises(Refusal, match=r"model\.draws: 4000: batches of"):
-        check_fits_in_memory(many, IMAGES, free=needed[0])
-
-
-def test_workers_share_a_batch_and_a_block() -> None:
-    config = load("house-25").with_("train", device="cpu", batch=1024)
-    parts = [
-        {demand.what: demand.size for demand in estimate_cost(config, IMAGES, count)}
-        for count in (1, 4)
-    ]
-    alone, four = (sum(part.values()) for part in parts)
-    assert four < alone

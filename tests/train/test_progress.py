@@ -1,4 +1,8 @@
-"""The display of training: lines for a log, JSON for programs, durations for people."""
+"""The display of training: lines for a log, a bar in a notebook, JSON for programs.
+
+IPython is not among the packages of the tests, so a stand-in with the same functions records what a
+cell would show.
+"""
 
 import json
 import os
@@ -6,18 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.train.epoch import Epoch
+from distvae.train.loop import Epoch
 from distvae.train.progress import (
     ECHO_SECONDS,
     Mark,
     Progress,
     format_duration,
+    progress_bar,
     recent_pace,
     stop_signals,
 )
@@ -102,23 +108,6 @@ def test_a_pace_that_changed_counts_once_it_has_lasted_as_long_as_the_one_before
     while times[-1] - changed < max(changed, 60.0) + after:
         times.append(times[-1] + after)
     assert recent_pace(marks(times)) == pytest.approx(after, rel=1e-6)
-
-
-def test_one_slow_epoch_of_many_matters_little() -> None:
-    times = [10.0 * epoch for epoch in range(60)]
-    assert recent_pace(marks([*times, times[-1] + 60.0])) < 1.25 * 10.0
-
-
-def test_epochs_may_be_repeated_after_a_loss(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress("line", "frame")
-    for epoch in (1, 2, 1, 2, 2):
-        progress.epoch(record(epoch, 2.0))
-    assert len(capsys.readouterr().err.splitlines()) == 5
-
-
-def test_time_since_the_last_epoch_counts() -> None:
-    """Epochs take 100 seconds. The next epoch has taken as long and has not ended."""
-    assert recent_pace([*marks([0.0, 100.0, 200.0]), Mark(300.0, 2)]) == 200.0
 
 
 @given(st.integers(0, 10**6))
@@ -209,3 +198,56 @@ def test_a_terminal_that_is_closed_asks_to_stop_unless_that_is_ignored(
     os.close(terminal)
     process.communicate("\n", timeout=60)
     assert process.returncode == code
+
+
+@dataclass
+class Cell:
+    """The output of a cell: its content, and the number of times it was replaced."""
+
+    shown: str = ""
+    replaced: int = 0
+
+    def update(self, html: str) -> None:
+        self.shown, self.replaced = html, self.replaced + 1
+
+
+@dataclass
+class Kernel:
+    cells: list[Cell] = field(default_factory=list)
+
+    def display(self, html: str, display_id: bool) -> Cell:
+        self.cells.append(Cell(html))
+        return self.cells[-1]
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    found, package, shown = Kernel(), ModuleType("IPython"), ModuleType("IPython.display")
+    vars(package)["get_ipython"] = lambda: SimpleNamespace(kernel=found)
+    vars(shown).update(HTML=str, display=found.display)
+    monkeypatch.setitem(sys.modules, "IPython", package)
+    monkeypatch.setitem(sys.modules, "IPython.display", shown)
+    return found
+
+
+def epoch(number: int) -> Epoch:
+    figures = {"train_objective": -1.0, "val_objective": -2.0, "val_bound": -3.0}
+    return Epoch.read({"epoch": number, "seconds": number, **figures}, epochs=4)
+
+
+def test_a_bar_is_replaced_and_nothing_is_printed(
+    kernel: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress("line", "row")
+    for number in (1, 2, 3):
+        progress.epoch(epoch(number))
+    progress.end()
+    (cell,) = kernel.cells
+    assert cell.replaced == 3
+    assert '<progress value="3" max="4">' in cell.shown
+    assert "epoch 3/4" in cell.shown
+    assert capsys.readouterr() == ("", "")
+
+
+def test_text_beside_a_bar_is_no_markup() -> None:
+    assert "<b>" not in progress_bar(1, 2, "<b>")

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from distvae.numerics.lanes import FreeInList, FreeRows, RowNumbers
-from distvae.train import resident
-from distvae.train.batches import Batches, BatchReader
-from distvae.train.resident import DeviceReader
+from distvae.train import batches as reading
+from distvae.train.batches import Batches, BatchReader, DeviceReader
 
 CPU = torch.device("cpu")
 
@@ -23,9 +22,9 @@ def batches_of(rows: RowNumbers, size: int) -> Batches:
 def test_batches_and_their_draws(
     monkeypatch: pytest.MonkeyPatch, share: float, missing: bool, numbered: int
 ) -> None:
-    monkeypatch.setattr(resident, "SHARE", share)
-    monkeypatch.setattr(resident, "NUMBERED", numbered)
-    monkeypatch.setattr(resident, "free_memory", lambda device: 1e9)
+    monkeypatch.setattr(reading, "SHARE", share)
+    monkeypatch.setattr(reading, "NUMBERED", numbered)
+    monkeypatch.setattr(reading, "free_memory", lambda device: 1e9)
     chance = np.random.default_rng(0)
     data = chance.random((50, 3), dtype=np.float32)
     data[chance.random(data.shape) < 0.2 * missing] = np.nan
@@ -50,7 +49,7 @@ def test_batches_and_their_draws(
 
 
 def test_rows_that_find_no_room_are_read_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident, "free_memory", lambda device: 1e9)
+    monkeypatch.setattr(reading, "free_memory", lambda device: 1e9)
 
     def full(self: torch.Tensor, *size: object) -> torch.Tensor:
         raise torch.OutOfMemoryError

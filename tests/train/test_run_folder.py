@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,23 @@ import pytest
 import torch
 
 import distvae
-from distvae.files.atomic import finished_name, partial_name
 from distvae.files.refusal import Refusal
-from distvae.files.storage import Folder
-from distvae.train import checkpoint
 from distvae.train.run import Run
 from distvae.train.run_folder import config_yaml
 from distvae.train.session import fit
 from tests import tiny
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    list(fit(tiny.config(), tiny.dataset(), folder))
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
-    return tmp_path / "run"
+def run(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def test_an_opened_run_encodes_and_decodes(run: Path) -> None:
@@ -97,14 +101,12 @@ def claim(run: Path, **facts: object) -> None:
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"dims": None}, r"run\.json: dims: None is not a whole number"),
         ({"dims": "a"}, r"run\.json: dims: 'a' is not a whole number"),
         ({"shape": 3}, r"run\.json: shape: 3 is not a list"),
         (
             {"dims": 2**50, "shape": []},
             r"weights of \d+ values; \d+ expected by its config\.yaml and run\.json",
         ),
-        ({"dims": 10**12, "shape": [10**6, 10**6]}, r"weights of \d+ values; \d+ expected"),
         (
             {"shape": [10**6, 10**6]},
             r"run\.json: shape: \[1000000, 1000000\] has 1000000000000 values",
@@ -120,7 +122,7 @@ def test_facts_that_do_not_fit_the_weights_are_refused(
         Run.open(run)
 
 
-@pytest.mark.parametrize("latent", [3, 5, 2**50])
+@pytest.mark.parametrize("latent", [5, 2**50])
 def test_a_configuration_of_another_size_is_refused_before_it_takes_memory(
     run: Path, latent: int
 ) -> None:
@@ -131,11 +133,10 @@ def test_a_configuration_of_another_size_is_refused_before_it_takes_memory(
         Run.open(run)
 
 
-@pytest.mark.parametrize("changes", [{"tensors": 3}, {"sha256": None}, {"facts": []}])
-def test_a_manifest_of_other_types_is_refused(run: Path, changes: dict[str, object]) -> None:
+def test_a_manifest_of_other_types_is_refused(run: Path) -> None:
     manifest = json.loads((run / "best.json").read_text())
-    (run / "best.json").write_text(json.dumps(manifest | changes))
-    with pytest.raises(Refusal, match=f"best.json: altered or damaged: no '{next(iter(changes))}'"):
+    (run / "best.json").write_text(json.dumps(manifest | {"tensors": 3}))
+    with pytest.raises(Refusal, match=r"best\.json: altered or damaged: no 'tensors'"):
         Run.open(run)
 
 
@@ -159,7 +160,6 @@ def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(run:
     ("count", "seed", "message"),
     [
         (0, 0, "count: 0 is out of range; at least 1"),
-        (-1, 0, "count: -1 is out of range"),
         (2.5, 0, "count: 2.5 is not a whole number"),
         ("3", 0, "count: '3' is not a whole number"),
         (10**12, 0, r"count: 1,000,000,000,000 codes need .* are free; fewer expected"),
@@ -171,13 +171,6 @@ def test_a_number_of_samples_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(Refusal, match=message):
         Run.open(run).sample(count, seed)
-
-
-def test_samples_are_counted_and_seeded_by_any_whole_numbers(run: Path) -> None:
-    opened = Run.open(run)
-    expected = opened.sample(2, 5)
-    for two, five in ((np.int64(2), np.int64(5)), (torch.tensor(2), np.array(5))):
-        np.testing.assert_array_equal(opened.sample(two, five), expected)  # type: ignore[arg-type]
 
 
 def test_masked_values_are_missing_ones(run: Path) -> None:
@@ -198,35 +191,6 @@ def test_an_output_that_exists_is_refused_and_kept(run: Path) -> None:
     assert before == {path.name: path.read_bytes() for path in run.iterdir()}
 
 
-@pytest.mark.parametrize("resume", [True, False])
-def test_a_folder_in_which_no_run_was_begun_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
-) -> None:
-    """Its training ended while it wrote config.yaml, and left what a killed process leaves."""
-    out = tmp_path / "run"
-    write = Folder.write
-
-    def end(folder: Folder, name: str, content: bytes) -> None:
-        if name == "config.yaml":
-            write(folder, partial_name(name), content)
-            raise KeyboardInterrupt
-        write(folder, name, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "write", end)
-        with pytest.raises(KeyboardInterrupt):
-            list(fit(tiny.config(), tiny.dataset(), out))
-    again = fit(tiny.config(), tiny.dataset(), out, resume=resume, force=not resume)
-    assert len(list(again)) == 4
-    assert not any(finished_name(path.name) for path in out.iterdir())
-
-
-def test_only_unfinished_files_are_no_run(tmp_path: Path) -> None:
-    (tmp_path / partial_name("run.json")).write_bytes(b"{")
-    assert len(list(fit(tiny.config(), tiny.dataset(), tmp_path))) == 4
-    assert not any(finished_name(path.name) for path in tmp_path.iterdir())
-
-
 def test_a_run_that_lost_its_settings_is_not_begun_anew(run: Path) -> None:
     (run / "config.yaml").unlink()
     with pytest.raises(Refusal, match=r"config\.yaml: missing"):
@@ -243,9 +207,9 @@ def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path
     assert (tmp_path / "precious" / "thesis.txt").exists()
 
 
-@pytest.mark.parametrize("inside", ["another/run.json", "group/sweep/sweep.json"])
-def test_force_never_deletes_other_runs_and_sweeps(run: Path, inside: str) -> None:
+def test_force_never_deletes_other_runs_and_sweeps(run: Path) -> None:
     """The user may have given the folder of all runs as the folder of one run."""
+    inside = "group/sweep/sweep.json"
     (run / inside).parent.mkdir(parents=True)
     (run / inside).write_text("{}")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -270,15 +234,6 @@ def test_a_resume_with_other_data_is_refused(run: Path) -> None:
         list(fit(tiny.config(), tiny.dataset(seed=1), run, resume=True))
 
 
-def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(run: Path) -> None:
-    before = checkpoint.load(run, "last")
-    # The tensors are written, the manifest is not yet replaced.
-    (run / "last-000000000000.safetensors").write_bytes(b"half")
-    after_crash = checkpoint.load(run, "last")
-    assert before[1] == after_crash[1]
-    assert all(torch.equal(before[0][key], after_crash[0][key]) for key in before[0])
-
-
 def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("CUDA is here")
@@ -287,23 +242,9 @@ def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    "damage", [{"recipe": None}, {"rows": "x"}, {"data": 3}, {"unit": []}, {"data_digest": None}]
-)
-def test_facts_that_are_not_as_they_were_written_are_named(
-    damage: dict[str, object], tmp_path: Path
-) -> None:
-    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
-    file = tmp_path / "run" / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
-    (name,) = damage
-    with pytest.raises(Refusal, match=rf"run\.json: altered or damaged: '{name}'"):
-        Run.open(tmp_path / "run")
-
-
-def test_a_run_with_damaged_facts_can_still_be_replaced(tmp_path: Path) -> None:
-    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
-    file = tmp_path / "run" / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"unit": None}))
-    assert len(list(fit(tiny.config(), tiny.dataset(), tmp_path / "run", force=True))) == 4
-    assert Run.open(tmp_path / "run").info["unit"] == "frame"
+def test_a_run_with_damaged_facts_is_refused_and_can_be_replaced(run: Path) -> None:
+    claim(run, rows="x")
+    with pytest.raises(Refusal, match=r"run\.json: altered or damaged: 'rows'"):
+        Run.open(run)
+    assert len(list(fit(tiny.config(), tiny.dataset(), run, force=True))) == 4
+    assert Run.open(run).info["unit"] == "frame"

@@ -1,26 +1,26 @@
-"""The step and its schedule: halves add up to the whole, and rates follow their curve."""
+"""The step: halves of the rows add up to the whole, Adam is torch's, rates follow their curves."""
 
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from distvae.config import Train
-from distvae.engines import choose_engine
 from distvae.interface import Batch
 from distvae.models.vsc import VSC
 from distvae.numerics.noise import Noise
-from distvae.train.adam import Adam
-from distvae.train.schedule import rate
+from distvae.train.loop import means
 from distvae.train.session import build_trainer
-from distvae.train.step import Ascent
-from distvae.train.team import ALONE
-from distvae.train.validation import means
+from distvae.train.step import Adam, EagerSteps, rate
+from distvae.train.team import ALONE, Team
 from tests import tiny
+from tests.train.crew import Crew
 
 KINDS: list[dict[str, Any]] = [
     {"kind": "vae"},
@@ -32,24 +32,22 @@ KINDS: list[dict[str, Any]] = [
 
 
 def gradients(
-    model: dict[str, Any], kind: str, rows: Tensor, of: int
+    model: dict[str, Any], rows: Tensor, of: int
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Return the gradients and sums of a worker that has some of the rows."""
     trainer = build_trainer(tiny.config(model=model), tiny.dataset())
-    engine = choose_engine(kind, trainer.model, trainer.estep)
     x = torch.from_numpy(trainer.train[rows.numpy()])
     still = Adam(trainer.parameters, ALONE)  # at a rate of zero
-    ascent = Ascent(trainer.model, trainer.estep, still, engine)
-    sums = ascent.step(Batch(x, rows), Noise(0, 0, rows), of)
+    eager = EagerSteps(trainer.model, trainer.estep, still)
+    sums = eager.step(Batch(x, rows), Noise(0, 0, rows), of)
     return [p.grad for p in trainer.parameters if p.grad is not None], sums
 
 
-@pytest.mark.parametrize("kind", ["auto", "autograd"])
 @pytest.mark.parametrize("model", KINDS)
-def test_two_workers_with_half_the_rows_each_equal_one(model: dict[str, Any], kind: str) -> None:
+def test_two_workers_with_half_the_rows_each_equal_one(model: dict[str, Any]) -> None:
     rows = torch.arange(16)
-    whole, sums = gradients(model, kind, rows, 16)
-    halves = [gradients(model, kind, part, 16) for part in (rows[:5], rows[5:])]
+    whole, sums = gradients(model, rows, 16)
+    halves = [gradients(model, part, 16) for part in (rows[:5], rows[5:])]
     for one, *two in zip(whole, *(gradient for gradient, _ in halves), strict=True):
         torch.testing.assert_close(one, two[0] + two[1])
     for name, value in sums.items():
@@ -86,3 +84,162 @@ def test_the_sparsity_of_an_epoch_is_the_mean_over_rows_that_have_one() -> None:
     sums = {"bound": 12.0, "hoyer": 1.5, "sparse_rows": 3.0}
     found = means({name: torch.tensor(value) for name, value in sums.items()}, 4)
     assert (found["bound"], found["hoyer"]) == (3.0, 0.5)
+
+
+SHAPES = [(37, 5), (5,), (), (0,), (1, 3, 4)]
+STEPS, LATE = 12, 5
+RATES = [0.01 * (1 + step % 4) for step in range(STEPS)]
+Arrays = list[NDArray[np.float64]]
+
+
+def beginning(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in SHAPES]
+
+
+def drawn_gradients(rank: int, step: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Return the gradients of one worker, over many magnitudes."""
+    generator = torch.Generator().manual_seed(100 * rank + step)
+    return [
+        torch.randn(s, generator=generator, dtype=dtype) * 10.0 ** (step % 5 - 3) for s in SHAPES
+    ]
+
+
+def peer(
+    size: int, dtype: torch.dtype = torch.float64, clip: float = math.inf
+) -> tuple[list[nn.Parameter], list[dict[str, Tensor]]]:
+    """Apply torch's Adam to the summed gradients. The first parameter learns late."""
+    parameters = beginning(dtype)
+    adam = torch.optim.Adam(parameters, fused=True)
+    for step, chosen_rate in enumerate(RATES):
+        adam.param_groups[0]["lr"] = chosen_rate
+        for k, parameter in enumerate(parameters):
+            summands = [drawn_gradients(rank, step, dtype)[k] for rank in range(size)]
+            parameter.grad = None if k == 0 and step < LATE else torch.stack(summands).sum(0)
+        nn.utils.clip_grad_norm_(parameters, clip)
+        adam.step()
+    return parameters, [adam.state[parameter] for parameter in parameters]
+
+
+def named(moments: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return moments by the names that checkpoints give them."""
+    return {
+        f"optimizer.{place}.{name}": value
+        for place, own in enumerate(moments)
+        for name, value in own.items()
+    }
+
+
+def ours(
+    team: Team, dtype: torch.dtype = torch.float64, clip: float | None = None
+) -> tuple[list[nn.Parameter], Adam]:
+    parameters = beginning(dtype)
+    adam = Adam(parameters, team, clip)
+    for step, adam.rate in enumerate(RATES):
+        adam.forget()
+        parameters[0].requires_grad_(step >= LATE)
+        for parameter, gradient in zip(
+            parameters, drawn_gradients(team.rank, step, dtype), strict=True
+        ):
+            parameter.grad = gradient if parameter.requires_grad else None
+        adam.step()
+    return parameters, adam
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_alone_it_is_torchs_to_the_last_bit(dtype: torch.dtype) -> None:
+    (parameters, adam), (expected, moments) = ours(ALONE, dtype), peer(1, dtype)
+    for found, other in zip(parameters, expected, strict=True):
+        assert torch.equal(found, other)
+    assert adam.state().keys() == named(moments).keys()
+    assert all(torch.equal(adam.state()[name], value) for name, value in named(moments).items())
+
+
+def train_briefly(team: Team) -> tuple[Arrays, dict[str, NDArray[Any]]]:
+    parameters, adam = ours(team)
+    moments = {name: value.numpy().copy() for name, value in adam.state().items()}
+    return [p.detach().numpy().copy() for p in parameters], moments
+
+
+def test_of_several_workers_it_is_that_of_the_sum_and_the_same_on_all(crew: Crew) -> None:
+    expected, moments = peer(crew.size)
+    (first, kept), *others = crew.all(train_briefly)
+    for found, other in zip(first, expected, strict=True):
+        np.testing.assert_allclose(found, other.detach().numpy(), rtol=1e-12)
+    for name, value in named(moments).items():
+        np.testing.assert_allclose(kept[name], value.numpy(), rtol=1e-12)
+    for again, _ in others:
+        assert [a.tobytes() for a in again] == [a.tobytes() for a in first]
+
+
+def test_moments_that_were_kept_are_gone_on_from() -> None:
+    parameters, adam = ours(ALONE)
+    again = [nn.Parameter(p.detach().clone()) for p in parameters]
+    resumed = Adam(again, ALONE)
+    resumed.load(adam.state())
+    for one in (adam, resumed):
+        for k, parameter in enumerate(one.parameters):
+            parameter.grad = drawn_gradients(0, STEPS)[k]
+        one.rate = 0.1
+        one.step()
+    assert all(torch.equal(a, b) for a, b in zip(parameters, again, strict=True))
+
+
+def test_long_gradients_are_shortened_as_torch_does() -> None:
+    (parameters, _), (expected, _) = ours(ALONE, clip=1.0), peer(1, clip=1.0)
+    for parameter, wanted in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter, wanted, rtol=1e-12, atol=1e-12)
+
+
+EPOCHS, BASE, STEPS = 6, 16, 40
+"""Epochs, the base batch, and its steps in an epoch."""
+GROWTH = {"none": 1.0, "root": 2.0, "linear": 4.0}
+"""Factors for batches of four times the size."""
+
+
+def rates(**settings: Any) -> list[float]:
+    config = Train(epochs=EPOCHS, **settings)
+    steps = STEPS * BASE // config.batch
+    return [rate(config, step, steps) for step in range(EPOCHS * steps)]
+
+
+@pytest.mark.parametrize("scale", GROWTH)
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "cyclical"])
+def test_a_larger_batch_has_the_rates_of_the_same_rows_times_a_factor(
+    scale: str, schedule: str
+) -> None:
+    own: dict[str, Any] = {"schedule": schedule, "cycle": 3, "rate_low": 1e-4, "warmup": 0}
+    base = rates(batch=BASE, **own)
+    larger = rates(batch=4 * BASE, base_batch=BASE, scale_rate=scale, **own)
+    after_first_epoch = STEPS // 4
+    for step in range(after_first_epoch, len(larger)):
+        assert larger[step] == pytest.approx(GROWTH[scale] * base[4 * step])
+
+
+def test_the_factor_grows_over_the_first_epoch() -> None:
+    held = rates(batch=64, base_batch=BASE, schedule="constant", warmup=0)
+    linear = rates(batch=64, base_batch=BASE, scale_rate="linear", schedule="constant", warmup=0)
+    factors = [ours / theirs for ours, theirs in zip(linear, held, strict=True)]
+    assert factors[:10] == pytest.approx([1 + 0.3 * (step + 1) for step in range(10)])
+    assert factors[9:] == pytest.approx([4.0] * (len(factors) - 9))
+
+
+def test_a_warmup_takes_as_many_rows_whatever_the_batch() -> None:
+    base = rates(batch=BASE, schedule="constant", warmup=100)
+    larger = rates(batch=4 * BASE, base_batch=BASE, schedule="constant", warmup=100)
+    assert larger == pytest.approx([base[4 * step + 3] for step in range(len(larger))])
+    own = rates(batch=4 * BASE, schedule="constant", warmup=100)
+    assert own[:50] == pytest.approx(base[:50])  # without a base batch, steps are counted
+
+
+def test_the_warmups_of_a_model_take_as_many_rows_too() -> None:
+    def beta(**train: Any) -> float:
+        model = {"beta": 1.0, "beta_warmup": 20}
+        trainer = build_trainer(tiny.config(model=model, train=train), tiny.dataset(400))
+        trainer.position.batch = 64 // train["batch"]
+        trainer.step(np.arange(train["batch"]))
+        return float(vars(trainer.model)["beta"])
+
+    assert beta(batch=8) == pytest.approx(8 / 20)
+    assert beta(batch=32, base_batch=8) == pytest.approx(8 / 20)
+    assert beta(batch=32) == pytest.approx(2 / 20)

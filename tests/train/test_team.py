@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,9 @@ from distvae.train.team import (
     _rendezvous,
     join_team,
 )
-from tests.slowly import slow
 from tests.train.crew import Crew, crew_of
 
 Arrays = list[NDArray[Any]]
-
-
-@pytest.fixture(scope="module", params=[2, 3, *slow(4)])
-def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
-    with crew_of(request.param) as crew:
-        yield crew
 
 
 def summed(team: Team, arrays: Arrays) -> Arrays:
@@ -69,13 +61,6 @@ def test_sums_are_right_and_equal_on_all_workers_and_in_every_run(crew: Crew) ->
         assert np.all(np.abs(total - exact) <= 2 * np.finfo(total.dtype).eps * scale)
     for again in [*others, *crew.all(summed, given)]:
         assert bits(again) == bits(first)
-
-
-@pytest.mark.slow
-def test_other_processes_get_the_same_bits() -> None:
-    given = draws(1, 3, LARGE)
-    with crew_of(3) as one, crew_of(3) as other:
-        assert bits(one.all(summed, given)[0]) == bits(other.all(summed, given)[0])
 
 
 def test_counts_are_summed_as_integers(crew: Crew) -> None:
@@ -151,8 +136,9 @@ def stopped(team: Team, how: str) -> None:
         os.kill(os.getpid(), getattr(signal, how))
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_a_worker_that_is_killed_is_missed_by_the_others(size: int) -> None:
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_missed_by_the_others() -> None:
+    size = 3
     with crew_of(size) as crew:
         crew.all(gathered, [*range(size)])
         crew.tell(stopped, ["SIGKILL"] * size)

@@ -90,8 +90,9 @@ def test_a_split_without_an_observed_value_is_refused() -> None:
         build_trainer(tiny.config(), data)
 
 
-@pytest.mark.parametrize("value", [math.nan, 0, 1])
-@pytest.mark.parametrize("likelihood", ["itakura_saito", "bernoulli", "gaussian"])
+@pytest.mark.parametrize(
+    ("likelihood", "value"), [("itakura_saito", 0), ("bernoulli", 1), ("gaussian", math.nan)]
+)
 def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(
     likelihood: str, value: float
 ) -> None:
@@ -99,7 +100,7 @@ def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(
 
 
 MODELS: list[dict[str, Any]] = [
-    *({"model": {"kind": kind}} for kind in ("vae", "sdm", "vsc", "gumbel")),
+    {"model": {"kind": "vae"}},
     {"model": {"kind": "tvae"}, "estep": {"kind": "exact"}},
 ]
 
@@ -118,21 +119,10 @@ def test_the_first_variance_is_the_given_one_or_that_of_the_data(
     assert float(trained.likelihood.variance) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_encoder_model_of_data_that_do_not_vary_starts_from_a_variance_of_one() -> None:
-    data = tiny.dataset()
-    rows = data.splits["train"][:]
-    rows[:] = rows[0]
-    trained = build_trainer(tiny.config(model={"likelihood": "gaussian"}), data).model
-    assert isinstance(trained, VAE)
-    assert isinstance(trained.likelihood, Gaussian)
-    assert float(trained.likelihood.variance) == 1
-
-
 @pytest.mark.parametrize(
     "sections",
     [
         {"model": {"likelihood": "gaussian"}},
-        {"model": {"likelihood": "itakura_saito"}},
         {"model": {"kind": "tvae", "variance": None}, "estep": {"kind": "exact"}},
     ],
 )

@@ -19,9 +19,10 @@ from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.track import Sending, Store
 from distvae.track.record import read_record
-from distvae.train.run import Run, read_info
-from distvae.train.schedule import Rates
+from distvae.train.run import Run
+from distvae.train.run_folder import read_info
 from distvae.train.session import build_trainer, fit
+from distvae.train.step import Rates
 from distvae.tune.population import choose_replacements, open_study, perturb
 from distvae.tune.recorder import Recorder, SweepDisplay
 from distvae.tune.results import EndedEpoch, Result

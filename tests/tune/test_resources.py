@@ -23,13 +23,12 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.machines.cluster import WorkerGroup
 from distvae.machines.driver import lead_workers
 from distvae.machines.session import ray_session
 from distvae.machines.worker import REPORT_VARIABLE
-from distvae.machines.worker_group import WorkerGroup
 from distvae.train.checkpoint import read_manifest
-from distvae.train.run import read_epochs
-from distvae.train.run_folder import open_folder
+from distvae.train.run_folder import open_folder, read_epochs
 from distvae.tune.resources import TrialResources, wait_for_capacity
 from distvae.tune.sweep import limit_concurrency, open_data, prepare_space
 from distvae.tune.trial import Trials, run_trial

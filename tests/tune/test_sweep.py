@@ -21,12 +21,12 @@ import yaml
 from distvae.config import from_dict
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.machines.stop_files import STOP_FILE
+from distvae.machines.worker import STOP_FILE
 from distvae.track import Sending, Store
 from distvae.track.record import read_record
 from distvae.track.records import list_records
 from distvae.track.sender import Sender
-from distvae.train.run import read_epochs
+from distvae.train.run_folder import read_epochs
 from distvae.tune.folder import clear_folder, has_content, locked_folder
 from distvae.tune.recorder import Recorder, SweepDisplay
 from distvae.tune.results import Result, rank, shown_in_report

@@ -21,8 +21,7 @@ from distvae.data.signals import read_plain_picture
 from distvae.files.kinds import PICTURES
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
-from distvae.system.disk import reserve_space
-from distvae.system.processors import available_cores
+from distvae.system import available_cores, reserve_space
 
 if TYPE_CHECKING:
     from PIL.Image import Image

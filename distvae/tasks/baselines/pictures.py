@@ -16,7 +16,7 @@ from distvae.data.windows.patches import distinct_channels
 from distvae.files.packages import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats
-from distvae.system.processors import available_cores
+from distvae.system import available_cores
 from distvae.tasks.baselines.names import find_method
 from distvae.tasks.groups import restore as by_groups
 from distvae.tasks.presets import estimate_noise

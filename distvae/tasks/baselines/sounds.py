@@ -9,7 +9,7 @@ import numpy as np
 from distvae.data.signals import Signal
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats
-from distvae.system.processors import available_cores
+from distvae.system import available_cores
 from distvae.tasks.baselines.gaps import FILLERS
 from distvae.tasks.baselines.names import find_method
 from distvae.tasks.sound_groups import restore as by_groups

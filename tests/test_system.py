@@ -1,0 +1,231 @@
+"""What the system tells of memory, processors, disks and networks, and what is done where it tells
+nothing.
+"""
+
+import errno
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distvae import system
+from distvae.system import (
+    available_memory,
+    interface_of,
+    listen_on_interface_of,
+    own_address_towards,
+    processor_kind,
+    reserve_space,
+)
+from tests.train.commands import PLAIN, TORCHRUN, command
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the system tells about itself."""
+    monkeypatch.setattr(system, "PROC", tmp_path)
+    monkeypatch.setattr(system, "CGROUP", tmp_path)
+    return tmp_path
+
+
+def machine(folder: Path, free_kb: int) -> None:
+    (folder / "meminfo").write_text(f"MemTotal:       16000000 kB\nMemAvailable:   {free_kb} kB\n")
+
+
+def test_the_machine_says_what_is_free(told: Path) -> None:
+    machine(told, 4000)
+    assert available_memory() == 4_096_000
+
+
+def test_a_container_may_leave_less_than_its_machine(told: Path) -> None:
+    machine(told, 4000)
+    (told / "memory.max").write_text("3000000\n")
+    (told / "memory.current").write_text("1000000\n")
+    assert available_memory() == 2_000_000
+    (told / "memory.max").write_text("max\n")
+    assert available_memory() == 4_096_000
+
+
+@pytest.mark.parametrize(
+    ("below", "limit", "used", "prefix"),
+    [
+        ("", "memory.max", "memory.current", ""),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ],
+)
+def test_cached_files_of_a_container_are_free(
+    told: Path, below: str, limit: str, used: str, prefix: str
+) -> None:
+    machine(told, 4000)
+    (told / below).mkdir(exist_ok=True)
+    (told / below / limit).write_text("3000000\n")
+    (told / below / used).write_text("2500000\n")
+    parts = f"anon 900000\n{prefix}inactive_file 1000000\n{prefix}active_file 500000\n"
+    (told / below / "memory.stat").write_text(parts)
+    assert available_memory() == 2_000_000
+
+
+def test_the_first_version_of_control_groups_counts_too(told: Path) -> None:
+    machine(told, 4000)
+    (told / "memory").mkdir()
+    (told / "memory" / "memory.limit_in_bytes").write_text("500\n")
+    (told / "memory" / "memory.usage_in_bytes").write_text("700\n")
+    assert available_memory() == 0
+
+
+@pytest.mark.usefixtures("told")
+def test_a_system_that_does_not_tell_has_what_is_built_in() -> None:
+    assert available_memory() > 2**28
+
+
+def test_an_arm_processor_is_known_by_its_numbers(told: Path) -> None:
+    core = "processor\t: {}\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"
+    (told / "cpuinfo").write_text(core.format(0) + "\n" + core.format(1))
+    assert processor_kind() == "0x41 0xd0c"
+
+
+@pytest.mark.usefixtures("told")
+def test_a_system_that_does_not_tell_names_its_processor() -> None:
+    assert processor_kind() == (platform.processor() or platform.machine())
+
+
+def test_more_than_the_disk_has_is_refused_and_fills_nothing(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        free = os.fstatvfs(file.fileno())
+        with pytest.raises(OSError, match="No space left") as refused:
+            reserve_space(file.fileno(), (free.f_bavail + 1_000_000) * free.f_frsize)
+    assert refused.value.errno == errno.ENOSPC
+    assert (tmp_path / "file").stat().st_size == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="files in memory are Linux's")
+def test_a_file_system_that_tells_no_size_is_used() -> None:
+    file = os.memfd_create("space")
+    try:
+        assert os.fstatvfs(file).f_blocks == 0
+        reserve_space(file, 4096)
+        assert os.fstat(file).st_size == 4096
+    finally:
+        os.close(file)
+
+
+TWO_ADDRESSES = """
+import subprocess
+from distvae.system import interface_of, own_address_towards
+for words in (
+    "link set lo up",
+    "link add one type veth peer name two",
+    "addr add 10.9.8.7/24 dev one",
+    "addr add 10.9.8.6/24 dev one",
+    "addr add 10.5.0.1/24 dev one",
+    "link set one up",
+    "link set two up",
+):
+    subprocess.run(["ip", *words.split()], check=True)
+assert own_address_towards("127.0.1.1") is None, "there is no default route"
+subprocess.run("ip route add default via 10.5.0.9".split(), check=True)
+print(interface_of("10.9.8.7"), interface_of("10.9.8.6"), interface_of("10.9.8.5"))
+print(own_address_towards("10.9.8.1"), own_address_towards("127.0.1.1"))
+"""
+"""A program for a network of its own."""
+
+
+def test_loopback_is_the_interface_of_its_address() -> None:
+    names = [name for _, name in socket.if_nameindex()]
+    assert interface_of("127.0.0.1") in names
+    assert interface_of("203.0.113.1") is None
+    assert interface_of("::1") is None
+
+
+@pytest.mark.skipif(not shutil.which("ip"), reason="iproute2 is not installed")
+def test_an_interface_has_several_addresses_and_a_route_chooses_one() -> None:
+    words = ["unshare", "--map-root-user", "--net", sys.executable, "-c", TWO_ADDRESSES]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode and "Traceback" not in done.stderr:
+        pytest.skip(f"no network of its own: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "one one None\n10.9.8.7 10.5.0.1\n"
+
+
+def test_an_interface_that_the_environment_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "named")
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    listen_on_interface_of("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "named"
+    assert os.environ["NCCL_SOCKET_IFNAME"] == "=named"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "other")
+    listen_on_interface_of("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == interface_of("127.0.0.1")
+    assert os.environ["NCCL_SOCKET_IFNAME"] == "other"
+
+
+def test_a_host_that_does_not_exist_is_reached_from_nowhere() -> None:
+    assert own_address_towards("no-such-host.invalid") is None
+
+
+WITHOUT_LINUX = """
+import os
+from pathlib import Path
+for means in ("memfd_create", "pidfd_open", "posix_fallocate", "sched_getaffinity"):
+    delattr(os, means)
+from distvae import system
+system.PROC = system.CGROUP = Path("/no/such/folder")
+"""
+"""Python runs this in every process, before anything else."""
+ASK = """
+from distvae.system import available_cores, processor_kind, available_memory, peak_memory
+import os
+assert available_cores() == os.cpu_count()
+assert available_memory() > 2**28 and peak_memory() > 2**20
+assert processor_kind()
+"""
+RECIPE = ["bars", "train.epochs=4", "train.schedule=constant", "train.products=blas"]
+"""`auto` goes by the kind of the processor, which only Linux tells."""
+
+
+@pytest.fixture
+def without_linux(tmp_path: Path) -> dict[str, str]:
+    """The environment of processes on such a system."""
+    (tmp_path / "means").mkdir()
+    (tmp_path / "means" / "sitecustomize.py").write_text(WITHOUT_LINUX)
+    own = str(Path(__file__).parents[1])
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path / "means"), own])}
+
+
+def succeed(words: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        words,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_what_the_system_does_not_tell_has_a_fallback(without_linux: dict[str, str]) -> None:
+    succeed([sys.executable, "-c", ASK], without_linux)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "start", [PLAIN, pytest.param(TORCHRUN, marks=pytest.mark.long)], ids=["one", "two"]
+)
+def test_training_ends_with_the_same_bits(
+    start: list[str], without_linux: dict[str, str], tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    recipe = [*RECIPE, f"estep.mapped={tmp_path}"]
+    succeed(command(start, recipe, here), {})
+    succeed(command(start, [*recipe, "train.epochs=2"], there), without_linux)
+    succeed(command(start, recipe, there, "--resume"), without_linux)
+    ended, other = (json.loads((run / "last.json").read_text()) for run in (here, there))
+    assert ended["sha256"] == other["sha256"]
