@@ -26,12 +26,12 @@ from distvae.config.model import (
     Decoder,
     GumbelModel,
     ModelConfig,
+    Net,
     SDMModel,
     TVAEModel,
     VAEModel,
     VSCModel,
 )
-from distvae.config.net import Net
 from distvae.config.registry import SECTIONS
 from distvae.config.schema import fields_of, read_section
 from distvae.config.train import Eval, Train

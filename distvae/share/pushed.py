@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from distvae.config import Config, to_dict
-from distvae.config.data.speech import CSV
+from distvae.config.data import CSV
 from distvae.config.recipes import recipe_name
 from distvae.files.output import check_writable_folder
 from distvae.files.packages import refuse_missing

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
 
 from distvae.config import SpeechData
-from distvae.config.data.speech import CSV
+from distvae.config.data import CSV
 from distvae.data import audio, folders
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.folders import SPLITS, split_of_word
