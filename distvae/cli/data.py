@@ -12,7 +12,7 @@ from distvae.cli.options import AsJson, Assignments, Force, Quiet, command
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
-    from distvae.data.survey import Survey
+    from distvae.data.family import Survey
     from distvae.files.plain import Plain
 
 app = typer.Typer(rich_help_panel="Data")
@@ -113,8 +113,8 @@ def ingest(
     """Shuffle the rows of tables of numbers, however large, into a folder to train on with
     data.kind=rows.
     """
-    from distvae.data.tables.ingest import Division
-    from distvae.data.tables.ingest import ingest as ingest_tables
+    from distvae.data.ingest import Division
+    from distvae.data.ingest import ingest as ingest_tables
 
     division = Division(val, test, seed, rows_per_file)
     summary = ingest_tables(sources, out, division, force, quiet)

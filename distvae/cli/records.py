@@ -44,41 +44,24 @@ START_SECONDS = 300
 class RunsOptions:
     """The options of `distvae runs`."""
 
-    of: Annotated[
-        str | None,
-        typer.Option(metavar="SWEEP", help="List the trials of a sweep: a name, id or folder."),
-    ] = None
-    kind: Annotated[
-        Literal["run", "sweep", "trial"] | None,
-        typer.Option(help="List only these; default: runs and sweeps."),
-    ] = None
-    where: Annotated[
-        str,
-        typer.Option(
-            metavar="FILTER",
-            help=(
-                "A filter of MLflow; for trials, for instance:"
-                """ --kind trial --where "metrics.hoyer > 0.4 and params.model.kind = 'sdm'"."""
-            ),
-        ),
-    ] = ""
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            metavar="METRIC",
-            help="Sort by a metric: largest first, or best first if --of SWEEP ranks by it.",
-            autocompletion=complete_metric,
-        ),
-    ] = None
-    ascending: Annotated[
-        bool | None,
-        typer.Option("--ascending/--descending", help="With --sort: smallest or largest first."),
-    ] = None
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help="Show this metric; may be repeated.", autocompletion=complete_metric),
-    ] = None
-    limit: Annotated[int, typer.Option(min=1, help="Number of lines.")] = 30
+    of: Annotated[str | None, typer.Option(metavar="SWEEP")] = None
+    """List the trials of a sweep: a name, id or folder."""
+    kind: Literal["run", "sweep", "trial"] | None = None
+    """List only these; default: runs and sweeps."""
+    where: Annotated[str, typer.Option(metavar="FILTER")] = ""
+    """A filter of MLflow; for trials, for instance: --kind trial --where "metrics.hoyer > 0.4 and
+    params.model.kind = 'sdm'".
+    """
+    sort: Annotated[str | None, typer.Option(metavar="METRIC", autocompletion=complete_metric)] = (
+        None
+    )
+    """Sort by a metric: largest first, or best first if --of SWEEP ranks by it."""
+    ascending: Annotated[bool | None, typer.Option("--ascending/--descending")] = None
+    """With --sort: smallest or largest first."""
+    metric: Annotated[list[str] | None, typer.Option(autocompletion=complete_metric)] = None
+    """Show this metric; may be repeated."""
+    limit: Annotated[int, typer.Option(min=1)] = 30
+    """Number of lines."""
     json: AsJson = False
 
 

@@ -1,5 +1,5 @@
 """The work of `distvae denoise` and `distvae inpaint` on one file: by groups of windows, or by a
-model that is trained on the file. `restore_options.py` has the options.
+model that is trained on the file. `restoration.py` has the options.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from distvae.cli.restore_options import (
+from distvae.cli.restoration import (
     FOR_ONE,
     MissingOptions,
     NoiseOptions,
@@ -35,7 +35,7 @@ from distvae.data.signals import (
     read_stack,
     write_stack,
 )
-from distvae.data.windows.missing import Finder, Missing, keep_observed, silenced
+from distvae.data.windows import Finder, Missing, keep_observed, silenced
 from distvae.files.atomic import delete_partials
 from distvae.files.kinds import TIFF
 from distvae.files.memory import gigabytes
@@ -60,7 +60,7 @@ from distvae.tasks.presets import (
 from distvae.train.progress import Progress, format_duration, stop_signals
 
 if TYPE_CHECKING:
-    from distvae.data.picture_noise import PictureNoise
+    from distvae.data.noise import PictureNoise
     from distvae.tasks.groups import Report
     from distvae.tasks.restoration import Restoration, Stage
 

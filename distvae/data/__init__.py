@@ -3,16 +3,16 @@
 from dataclasses import replace
 
 from distvae.config import DataConfig
+from distvae.data.crops import CropFamily
 from distvae.data.dataset import BUILT_IN, Dataset, Factors, Labels
 from distvae.data.family import DataFamily, HasFactors, HasLabels, Values, family_of, register
-from distvae.data.images.family import ImageFamily
-from distvae.data.images.generated import BarsFamily, SpritesFamily
-from distvae.data.images.idx import IdxFamily
-from distvae.data.remote import fetch, is_remote
-from distvae.data.speech.family import SpeechFamily
-from distvae.data.tables.rows import RowsFamily
-from distvae.data.windows.crops import CropFamily
-from distvae.data.windows.family import PatchFamily
+from distvae.data.folders import fetch, is_remote
+from distvae.data.generated import BarsFamily, SpritesFamily
+from distvae.data.idx import IdxFamily
+from distvae.data.images import ImageFamily
+from distvae.data.rows import RowsFamily
+from distvae.data.speech import SpeechFamily
+from distvae.data.windows import PatchFamily
 
 __all__ = [
     "BarsFamily",

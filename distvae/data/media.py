@@ -13,7 +13,7 @@ from distvae.config import DataConfig, Generated
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, FileOrArray, LazyRows, Rows, stack
 from distvae.data.family import ReadsMedia, family_of, same_place
-from distvae.data.remote import is_remote
+from distvae.data.folders import is_remote
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import AnyArray

@@ -25,7 +25,7 @@ from distvae.data.pictures import (
     stored_values,
     write_deep,
 )
-from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.synthesiser import RATE, utterance
 from distvae.files.kinds import DEEP_PICTURES, PICTURES, SOUNDS, TIFF, TRANSPARENT
 from distvae.files.memory import require_memory
 from distvae.files.output import atomic_file

@@ -13,7 +13,7 @@ from distvae.config.recipes import with_options
 from distvae.config.schema import check_value, whole_number
 from distvae.config.values import Positive
 from distvae.data.signals import Signal, read_signal
-from distvae.data.windows.missing import masked_by, read_mask
+from distvae.data.windows import masked_by, read_mask
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, shown
 from distvae.numerics.array_types import Doubles

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distvae.data.dataset import Array
 from distvae.data.family import recordings_of
-from distvae.data.speech.frames import Stft, power
+from distvae.data.speech import Stft, power
 from distvae.files.output import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.interface import Posterior, expect

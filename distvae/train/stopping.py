@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from distvae.config import Train
 from distvae.data.dataset import Rows
-from distvae.data.noise_floor import noise_floor
+from distvae.data.noise import noise_floor
 from distvae.train.epoch import Position
 from distvae.train.team import Team
 

@@ -15,7 +15,7 @@ from PIL import Image
 import distvae
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
-from distvae.data.windows.missing import marked_by, read_mask
+from distvae.data.windows import marked_by, read_mask
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats

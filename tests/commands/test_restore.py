@@ -14,11 +14,11 @@ import soundfile
 import torch
 from PIL import Image
 
+from distvae.cli.restoration import DAMAGE_PANEL, Place, RestoreOptions
 from distvae.cli.restore import Task, write_result
-from distvae.cli.restore_options import DAMAGE_PANEL, Place, RestoreOptions
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
-from distvae.data.windows.missing import masked_by, read_mask
+from distvae.data.windows import masked_by, read_mask
 from distvae.files.atomic import partial_name
 from distvae.models.tvae import TVAE
 from distvae.tasks.restoration import Restoration, RunDestination

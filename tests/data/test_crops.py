@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distvae.config import Config, CropData
-from distvae.data import open_dataset
-from distvae.data.windows import crops
+from distvae.data import crops, open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.train.run_folder import open_folder, update_info

@@ -24,14 +24,11 @@ from PIL import Image
 from pyarrow import feather
 
 from distvae.config import IdxData, ImageData, SpeechData
-from distvae.data import audio, open_dataset, signals
+from distvae.data import audio, idx, ingest, open_dataset, recordings, signals
+from distvae.data import image_files as archive
 from distvae.data.check import survey
-from distvae.data.images import arrays as archive
-from distvae.data.images import idx
 from distvae.data.pictures import head
-from distvae.data.speech import recordings
-from distvae.data.tables import ingest
-from distvae.data.tables.table import Table
+from distvae.data.table import Table
 from distvae.files.refusal import Refusal
 from tests.called import Called
 

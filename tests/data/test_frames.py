@@ -21,15 +21,15 @@ from distvae.config import SpeechData
 from distvae.config.values import POWER_FLOOR
 from distvae.data import audio, open_dataset
 from distvae.data.dataset import Array
-from distvae.data.speech.frames import Stft, power
-from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.speech import Stft, power
+from distvae.data.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import ItakuraSaito
 
 Write = Callable[..., Path]
 OPEN = "from distvae.config import SpeechData; from distvae.data import open_dataset; import sys\n"
 OPEN += "print(open_dataset(SpeechData(path=sys.argv[1])).digest)"
-KILL = "import os, signal; from distvae.data.tables import rows\n"
+KILL = "import os, signal; from distvae.data import rows\n"
 KILL += "rows.wrap = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n" + OPEN
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n" + OPEN
 

@@ -20,8 +20,7 @@ from PIL import Image, ImageOps
 
 from distvae.config import IdxData, ImageData
 from distvae.data import labels_of, open_dataset
-from distvae.data.images.arrays import NAMES, read_cifar, read_pickled_batch
-from distvae.data.images.source import divide_images
+from distvae.data.image_files import NAMES, divide_images, read_cifar, read_pickled_batch
 from distvae.files.refusal import Refusal
 
 Bytes = NDArray[np.uint8]

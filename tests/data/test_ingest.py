@@ -23,10 +23,10 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distvae.data.tables import ingest as ingesting
-from distvae.data.tables import rows as arrow
-from distvae.data.tables.ingest import Division, ingest
-from distvae.data.tables.table import Table
+from distvae.data import ingest as ingesting
+from distvae.data import rows as arrow
+from distvae.data.ingest import Division, ingest
+from distvae.data.table import Table
 from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
 from tests.called import Called
@@ -468,7 +468,7 @@ from pathlib import Path
 import numpy as np
 from distvae.config import RowsData
 from distvae.data import open_dataset
-from distvae.data.tables.ingest import Division, ingest
+from distvae.data.ingest import Division, ingest
 from distvae.train.session import fit
 from tests import tiny
 

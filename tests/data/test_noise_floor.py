@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from distvae.data.noise_floor import covariance, noise_floor
+from distvae.data.noise import covariance, noise_floor
 
 Array = NDArray[np.float32]
 DIMS = 24

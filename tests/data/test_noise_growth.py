@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distvae.data.noise_growth import NoiseGrowth
+from distvae.data.noise import NoiseGrowth
 from distvae.numerics.array_types import Doubles
 
 RATES = np.array([0.1, 0.7, 2.0, 5.0, 17.0, 60.0, 99.0, 150.0])

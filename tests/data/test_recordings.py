@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import SpeechData
-from distvae.data import SpeechFamily, folders, open_dataset
+from distvae.data import SpeechFamily, folders, open_dataset, recordings
 from distvae.data.audio import decode
 from distvae.data.check import survey
 from distvae.data.dataset import Recording
 from distvae.data.folders import split_of_word
-from distvae.data.speech import recordings
-from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
 

@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
 from distvae.data import pictures, signals
-from distvae.data.images.folder import read_to_form
+from distvae.data.image_files import read_to_form
 from distvae.data.signals import neighbours, read_stack, write_stack
 from distvae.files.kinds import PICTURES
 from distvae.files.refusal import Refusal

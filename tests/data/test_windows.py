@@ -15,9 +15,17 @@ from scipy import ndimage
 
 from distvae.config import PatchData
 from distvae.data.signals import Signal
-from distvae.data.windows.family import PatchFamily, read_source
-from distvae.data.windows.missing import drop_at_random, marked_by, masked_by, read_gaps
-from distvae.data.windows.patches import Grid, Patches, profile
+from distvae.data.windows import (
+    Grid,
+    Patches,
+    PatchFamily,
+    drop_at_random,
+    marked_by,
+    masked_by,
+    profile,
+    read_gaps,
+    read_source,
+)
 from distvae.files.refusal import Refusal
 
 Floats = NDArray[np.float64]

@@ -23,8 +23,8 @@ from distvae.config import (
 from distvae.config.registry import FAMILIES
 from distvae.data import DataFamily, Dataset
 from distvae.data.family import DATA
+from distvae.data.ingest import ingest
 from distvae.data.signals import PICTURE
-from distvae.data.tables.ingest import ingest
 from tests.laws.data_laws import LAWS, values_are_as_promised
 
 
@@ -100,7 +100,7 @@ def test_every_kind_of_data_is_there_and_has_an_object_behind_it() -> None:
 
 
 def test_values_out_of_range_break_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distvae.data.images.generated import SpritesFamily
+    from distvae.data.generated import SpritesFamily
 
     def open_dark(self: SpritesFamily, quiet: bool = False) -> Dataset:
         x = np.full((3, 256), -1, np.float32)

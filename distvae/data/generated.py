@@ -18,7 +18,7 @@ import numpy as np
 from distvae.config import BarsData, SpritesData
 from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
 from distvae.data.family import DataFamily, register
-from distvae.data.images.media import UNIT_INTERVAL, ReadsImages
+from distvae.data.images import UNIT_INTERVAL, ReadsImages
 from distvae.files.memory import require_memory
 from distvae.numerics.array_types import Doubles
 from distvae.numerics.noise import order

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from distvae.config import RowsData
 from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows, Stacked
-from distvae.data.family import DataFamily, Values, register
-from distvae.data.survey import Survey, count_rows
-from distvae.data.tables.table import FROM_CSV, SUFFIXES, Table
+from distvae.data.family import DataFamily, Survey, Values, count_rows, register
+from distvae.data.table import FROM_CSV, SUFFIXES, Table
 from distvae.files.arrow import rows_column
 from distvae.files.atomic import replaced_file
 from distvae.files.plain import Tree

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from distvae.config import IdxData
 from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, Labels
-from distvae.data.family import DataFamily, register
-from distvae.data.images.media import UNIT_INTERVAL, ReadsImages, describe_images
-from distvae.data.survey import Survey
+from distvae.data.family import DataFamily, Survey, register
+from distvae.data.images import UNIT_INTERVAL, ReadsImages, describe_images
 from distvae.files.kinds import PICTURES
 from distvae.files.memory import require_memory
 from distvae.files.refusal import Refusal
