@@ -325,33 +325,25 @@ def _quoted(ids: Sequence[str]) -> str:
     return quote(json.dumps(ids, separators=(",", ":")))
 
 
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of `distvae serve`."""
+
+    storage: Annotated[str, typer.Option(envvar="DISTVAE_STORAGE")]
+    """Storage that all machines share, for artifacts and a copy of the database."""
+    port: Port = 5000
+    database: Annotated[str | None, typer.Option(envvar="DISTVAE_DATABASE")] = None
+    """A database such as postgresql://...; default ~/mlflow/mlflow.db."""
+    beside: Annotated[str | None, typer.Option(metavar="HOST:PORT")] = None
+    """Exit when nothing has listened there for a minute."""
+
+
 @command(app)
-def serve(
-    storage: Annotated[
-        str,
-        typer.Option(
-            envvar="DISTVAE_STORAGE",
-            help="Storage that all machines share, for artifacts and a copy of the database.",
-        ),
-    ],
-    port: Port = 5000,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            envvar="DISTVAE_DATABASE",
-            help="A database such as postgresql://...; default ~/mlflow/mlflow.db.",
-        ),
-    ] = None,
-    beside: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Exit when nothing has listened there for a minute."
-        ),
-    ] = None,
-) -> None:
+def serve(*, options: ServeOptions) -> None:
     """Serve MLflow on the head of a cluster, on this machine alone; 'ray up' starts it."""
     from distvae.track.server import serve as serve_mlflow
 
+    beside = options.beside
     if beside is not None and not beside.rpartition(":")[2].isdecimal():
         raise Refusal(f"--beside: {beside}; an address such as 127.0.0.1:6379 expected")
-    serve_mlflow(storage, port, database, beside)
+    serve_mlflow(options.storage, options.port, options.database, beside)

@@ -400,14 +400,6 @@ VERSIONS = {"python": ("cifar-10-batches-py", ""), "binary": ("cifar-10-batches-
 """The folder and the suffix of the batches in each version."""
 NUMBERS = ("BININT", "BININT1", "BININT2")
 """The instructions of a pickle that stand for whole numbers."""
-KNOWN_DATASETS = {
-    "cifar10": (CIFAR10, SHAPE),
-    "fashionmnist": (Published("Fashion-MNIST", 60_000, 10_000), (1, 28, 28)),
-    "mnist": (Published("MNIST", 60_000, 10_000), (1, 28, 28)),
-}
-"""Published data by a word of an archive's name, with the shape of its images. The first match
-counts.
-"""
 COPIES = 3
 """Copies of an archive's arrays in memory while it is read."""
 EXPECTED = "arrays x_train and x_test, with y_train and y_test or not, or x alone, expected"
@@ -521,13 +513,7 @@ def read_archive(path: Path) -> Source:
     digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
     digest.update(b"" if labels is None else labels.data)
     counts = {name: len(part) for name, part in images.items()}
-    words = "".join(letter for letter in path.stem.lower() if letter.isalnum())
-    published = None
-    for word, (known, shape) in KNOWN_DATASETS.items():
-        if published is None and word in words and pixels.shape[1:] == shape:
-            published = known
-    layout = "images in an .npz" if published is None else f"{published.name} in an .npz"
-    return Source(layout, pixels, counts, labels, digest.hexdigest(), published)
+    return Source("images in an .npz", pixels, counts, labels, digest.hexdigest())
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

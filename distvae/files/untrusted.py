@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,13 @@ from distvae.files.plain import Tree
 from distvae.files.refusal import CONTROL, Refusal, shortened, shown
 
 if TYPE_CHECKING:
-    from yaml.events import Event
+    from yaml.nodes import Node
 
 MAX_BYTES = 2**18
 """The largest size of a YAML file in bytes. The longest recipe has a few thousand bytes."""
 MAX_DEPTH = 50
 """The deepest nesting of YAML and JSON."""
+TOO_DEEP = f"{{}}: nested more than {MAX_DEPTH} deep; flat values, lists and mappings expected"
 MAX_NODES = 20_000
 """The largest number of values, lists and mappings in YAML. Aliased values count each time."""
 MAX_NUMBER = 2**1024
@@ -152,76 +152,41 @@ def parse_yaml(content: bytes | str, name: str) -> object:
 
     try:
         text = content.decode() if isinstance(content, bytes) else content
-        _check_bounds(yaml.parse(text, Loader=yaml.SafeLoader), name)
+        _refuse_large(yaml.compose(text, Loader=yaml.SafeLoader), name)
         tree = yaml.safe_load(text)
     except Refusal:
         raise
+    except RecursionError as error:
+        raise Refusal(TOO_DEEP.format(name)) from error
     # PyYAML raises any exception for damaged values, such as KeyError for `!!bool x`
     except Exception as error:
         raise Refusal(f"{name}: not YAML: {error_text(error)}") from error
-    _refuse_long_numbers(tree, name)
-    return tree
-
-
-@dataclass
-class _Node:
-    """The size and height of a YAML node, with its aliases followed."""
-
-    anchor: str | None = None
-    size: int = 1
-    height: int = 1
-
-    def add(self, child: "_Node") -> None:
-        self.size += child.size
-        self.height = max(self.height, 1 + child.height)
-
-
-def _check_bounds(events: "Iterable[Event]", name: str) -> None:
-    """Raise `Refusal` if YAML is nested too deep or too large once its aliases are expanded.
-
-    This reads the parser's events, before any value is built.
-    """
-    from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
-
-    open_nodes = [_Node()]
-    anchored: dict[str | None, _Node] = {}
-    for event in events:
-        if isinstance(event, CollectionStartEvent):
-            open_nodes.append(_Node(event.anchor))
-        elif isinstance(event, AliasEvent):
-            if event.anchor in {node.anchor for node in open_nodes}:
-                alias = one_line(str(event.anchor))
-                raise Refusal(f"{name}: *{alias} stands for what it is itself a part of")
-            open_nodes[-1].add(anchored.get(event.anchor, _Node()))
-        elif isinstance(event, ScalarEvent):
-            node = anchored[event.anchor] = _Node(event.anchor)
-            open_nodes[-1].add(node)
-        elif isinstance(event, CollectionEndEvent):
-            node = open_nodes.pop()
-            anchored[node.anchor] = node
-            open_nodes[-1].add(node)
-        _check_extent(open_nodes, name)
-
-
-def _check_extent(open_nodes: list[_Node], name: str) -> None:
-    depth = len(open_nodes) - 2 + open_nodes[-1].height
-    if depth > MAX_DEPTH:
-        raise Refusal(
-            f"{name}: nested more than {MAX_DEPTH} deep; flat values, lists and mappings expected"
-        )
-    if sum(node.size for node in open_nodes) > MAX_NODES:
-        raise Refusal(
-            f"{name}: more than {MAX_NODES:,} values, its aliases followed; fewer expected"
-        )
-
-
-def _refuse_long_numbers(tree: object, name: str) -> None:
     waiting = [tree]
     while waiting:
         value = waiting.pop()
         if isinstance(value, int) and abs(value) >= MAX_NUMBER:
             raise Refusal(f"{name}: a whole number of more than 300 digits; a smaller one expected")
         waiting.extend(_children(value))
+    return tree
+
+
+def _refuse_large(root: "Node | None", name: str) -> None:
+    """Raise `Refusal` if YAML is nested too deep or too large once its aliases are expanded, before
+    any value is built.
+    """
+    waiting, count = [(root, 1)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH:
+            raise Refusal(TOO_DEEP.format(name))
+        if count > MAX_NODES:
+            raise Refusal(
+                f"{name}: more than {MAX_NODES:,} values, its aliases followed; fewer expected"
+            )
+        if node is not None and not isinstance(node.value, str):  # a list of nodes, or of pairs
+            parts = (each if isinstance(each, tuple) else (each,) for each in node.value)
+            waiting.extend((part, depth + 1) for pair in parts for part in pair)
 
 
 def _children(value: object) -> Iterable[object]:

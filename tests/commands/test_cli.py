@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,11 +59,19 @@ def elsewhere(
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a small run, and with one of frames of 22 samples."""
+    folder = tmp_path_factory.mktemp("trained")
+    list(fit(tiny.config(), tiny.dataset(), folder / "run"))
+    list(fit(tiny.config(data={"window": 22, "hop": 11}), tiny.dataset(), folder / "speech"))
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(trained: Path, tmp_path: Path) -> Path:
     """Return a small trained run."""
-    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
-    return tmp_path / "run"
+    return shutil.copytree(trained / "run", tmp_path / "run")
 
 
 def test_the_version_is_that_of_the_installed_package(
@@ -227,17 +236,6 @@ def test_training_shows_json_to_programs_and_nothing_when_quiet(
     assert (code, "train.seed" in err) == (2, True)
 
 
-@pytest.mark.slow
-def test_a_training_that_has_nothing_to_go_on_from_says_so(call: Called) -> None:
-    outcomes = [call("train", "speech-vae", "--resume", *SMALL, *LIGHT) for _ in range(2)]
-    assert [
-        (code, "contains no run to resume; starting a new one" in err) for code, _, err in outcomes
-    ] == [
-        (0, True),
-        (0, False),
-    ]
-
-
 def test_a_run_is_shown_with_its_best_epoch_and_its_time_so_far(call: Called, run: Path) -> None:
     code, out, _ = call("show", str(run))
     assert code == 0
@@ -367,10 +365,10 @@ UNWRITABLE = {
 
 @pytest.mark.parametrize("line", UNWRITABLE)
 def test_what_cannot_be_written_is_refused_before_anything_is_done(
-    call: Called, run: Path, tmp_path: Path, line: str
+    call: Called, trained: Path, run: Path, tmp_path: Path, line: str
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    list(fit(tiny.config(data={"window": 22, "hop": 11}), tiny.dataset(), tmp_path / "speech"))
+    shutil.copytree(trained / "speech", tmp_path / "speech")
     code, out, err = call(*line.split())
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert UNWRITABLE[line] in err

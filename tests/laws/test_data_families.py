@@ -1,7 +1,7 @@
 """Every kind of data keeps the laws of data families."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,19 +76,22 @@ CASES: dict[str, Callable[[Path], DataConfig]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="module", params=CASES)
+def config(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DataConfig]:
+    """The settings of a kind of data, written once for all laws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        made = CASES[request.param](tmp_path_factory.mktemp("data"))
+        assert made.kind == request.param
+        yield made
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("kind", CASES)
 def test_every_kind_of_data_keeps_the_law(
-    kind: str, law: Callable[[DataConfig], None], tmp_path: Path
+    config: DataConfig, law: Callable[[DataConfig], None]
 ) -> None:
-    (tmp_path / "data").mkdir()
-    config = CASES[kind](tmp_path / "data")
-    assert config.kind == kind
     law(config)
 
 
