@@ -98,7 +98,7 @@ def with_data(
     """Return the configuration of a run with the data at another path. `assigned` names the
     settings of the data that the user has set.
     """
-    from distvae.data.media import data_at
+    from distvae.data import data_at
 
     refuse_place(config, path)
     return replace(config, data=data_at(path, config.data, str(info["data_digest"]), assigned))
@@ -185,7 +185,7 @@ def encode(
     file, speaker, split and frame of recordings, the split and row of other data, the file of
     pictures, and labels where there are any.
     """
-    from distvae.data.media import is_single_file
+    from distvae.data import is_single_file
     from distvae.tasks.codes import encode as encode_data
     from distvae.tasks.codes import encode_file
     from distvae.train.run import Run

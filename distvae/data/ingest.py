@@ -20,8 +20,16 @@ from numpy.typing import NDArray
 from distvae.data import rows as tables
 from distvae.data.dataset import Array
 from distvae.data.folders import with_progress
-from distvae.data.rows import FACTS, MANIFEST, VERSION, FileEntry, digest, training_command
-from distvae.data.table import SUFFIXES, Table
+from distvae.data.rows import (
+    FACTS,
+    MANIFEST,
+    SUFFIXES,
+    VERSION,
+    FileEntry,
+    Table,
+    digest,
+    training_command,
+)
 from distvae.files.memory import gigabytes, require_memory
 from distvae.files.output import check_writable_folder
 from distvae.files.plain import Tree

@@ -14,8 +14,8 @@ from torch import Tensor
 from distvae.config import Config, from_stored
 from distvae.config.schema import check_value, whole_number
 from distvae.config.values import Count, Widths
+from distvae.data import Media, media_of, rows_of
 from distvae.data.dataset import Array, Rows
-from distvae.data.media import Media, media_of, rows_of
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
 from distvae.files.memory import require_memory

@@ -190,20 +190,6 @@ def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
         assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--seed", "3", "train.seed=4"), "--seed: 3, and train.seed=4; one of them expected"),
-        (("--data", "here", "data.path=there"), "--data: here, and data.path=there; one of them"),
-    ],
-)
-def test_an_option_and_its_key_with_two_values_are_refused(
-    call: Called, words: tuple[str, ...], message: str
-) -> None:
-    code, _, err = call("train", "mnist-vae", *words)
-    assert (code, message in err) == (2, True)
-
-
 def test_data_whose_squares_overflow_are_refused(call: Called, tmp_path: Path) -> None:
     np.save(tmp_path / "huge.npy", np.full((40, 3), 1e37) * np.arange(3))
     call("ingest", str(tmp_path / "huge.npy"), str(tmp_path / "rows"))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from distvae.cli import main
-from distvae.cli.completion import complete_setting
+from distvae.cli import app
+from distvae.cli.completion import complete_setting, join_words
 from distvae.config import flatten
 from distvae.config.recipes import RECIPES, load, recipe_names
 
@@ -55,10 +55,10 @@ def completed(*words: str) -> list[str]:
     """Return typer's completions of the last word, in this process."""
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-        patch.setattr(sys, "argv", ["distvae"])
         patch.setattr(os, "environ", os.environ | variables(words))
+        join_words()
         with pytest.raises(SystemExit):
-            main()
+            app(prog_name="distvae")
     return out.getvalue().split()
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 import distvae
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
-from distvae.data.windows import marked_by, read_mask
+from distvae.data.windows import read_mask
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats
@@ -132,14 +132,6 @@ def test_data_check_names_the_command_that_restores_the_file(
     assert out.splitlines()[-1].split(maxsplit=1)[1] == command.format(
         Path(f"{name}.tif").absolute()
     )
-
-
-def test_a_value_marks_what_equals_it(floats: NDArray[np.float32]) -> None:
-    values = floats.copy()
-    values[2, 3] = values[5, 6] = 0.0125
-    save("marked.tif", values)
-    found = marked_by(0.0125)(signals.read_signal(Path("marked.tif")))
-    np.testing.assert_array_equal(np.argwhere(found[..., 0]), [[2, 3], [5, 6]])
 
 
 def test_a_mask_of_floats_marks_what_is_above_zero() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from PIL import Image
 
 from distvae.cli.restoration import DAMAGE_PANEL, Place, RestoreOptions
@@ -21,7 +20,6 @@ from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows import masked_by, read_mask
 from distvae.files.atomic import partial_name
-from distvae.models.tvae import TVAE
 from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.run import Run
 from distvae.train.stopping import Interrupted
@@ -182,23 +180,6 @@ def test_help_lists_what_damages_the_input_last(call: Called) -> None:
         assert "--sigma" in before
 
 
-@pytest.mark.parametrize(
-    ("given", "noise", "assigned", "expected"),
-    [
-        (0, None, ["data.noise=20"], None),
-        (3, None, ["data.noise=20"], 3),
-        (0, 20.0, [], 0),
-        (0, 20.0, ["data.noise_seed=5"], 5),
-        (3, None, [], None),
-    ],
-)
-def test_the_seed_of_noise_is_that_of_the_recipe_unless_one_is_given(
-    given: int, noise: float | None, assigned: list[str], expected: int | None
-) -> None:
-    found = RestoreOptions(seed=given).overrides(assigned, noise=noise)
-    assert found.get("data.noise_seed") == expected
-
-
 @pytest.mark.slow
 def test_a_run_that_is_kept_knows_its_data(call: Called) -> None:
     assert call("denoise", "grey.png", "out.png", "--run", "kept", "--quiet", *BRIEF)[0] == 0
@@ -281,35 +262,11 @@ def test_missing_samples_are_filled_in_and_observed_ones_kept(call: Called, way:
         assert "the model can only guess 30 samples, too far from any observed one" in err
 
 
-def test_samples_of_an_excerpt_can_be_dropped(call: Called) -> None:
-    excerpt = ["data.rate=11025", "data.excerpt=[0.01, 0.005]"]
-    code, out, _ = call(
-        "inpaint", "stereo.wav", "o.wav", "--drop", "0.3", "--json", *excerpt, *SOUND
-    )
-    assert code == 0
-    assert {"snr", "snr_gain"} <= json.loads(out.splitlines()[-1]).keys()
-    assert signals.read_signal(Path("o.wav")).values.shape == (55, 2)
-
-
 def test_a_model_that_diverged_writes_nothing(call: Called) -> None:
     code, _, err = call("denoise", "grey.png", "out.png", *BRIEF, "train.rate=1e30")
     assert code == 1
     assert "no longer finite" in err
     assert not Path("out.png").exists()
-
-
-def test_a_restoration_that_runs_out_of_memory_says_what_to_lower(
-    call: Called, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def objective(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
-
-    monkeypatch.setattr(TVAE, "objective", objective)
-    code, _, err = call("denoise", "grey.png", "out.png", *BRIEF)
-    assert code == 2
-    assert "distvae: grey.png: training a tvae ran out of memory (CUDA out of memory. Tried" in err
-    assert "less of train.batch=32, estep.block=" in err
-    assert "estep.states=16, model.latent=8, model.hidden=[16] expected\n" in err
 
 
 def test_a_run_that_would_be_replaced_is_refused_before_the_time_is_estimated(call: Called) -> None:

@@ -60,12 +60,6 @@ def test_a_tone_survives_any_format_rate_and_channels(
     np.testing.assert_allclose(signal[middle], tone(16000)[middle], atol=tolerance)
 
 
-def test_channels_are_averaged(write: Write) -> None:
-    left, right = tone(16000), tone(16000, pitch=600.0)
-    path = write("stereo.wav", np.stack([left, right], axis=1), subtype="FLOAT")
-    np.testing.assert_allclose(read_mono(path, 16000), (left + right) / 2, atol=1e-7)
-
-
 def test_what_a_lower_rate_cannot_hold_is_filtered_out(write: Write) -> None:
     path = write("high.wav", tone(48000, pitch=10000.0), 48000, "FLOAT")
     assert np.abs(read_mono(path, 16000)[1000:-1000]).max() < 1e-4
@@ -147,15 +141,6 @@ def test_values_that_are_not_finite_are_refused(write: Write, bad: float) -> Non
     signal[777] = bad
     with pytest.raises(Refusal, match=r"bad\.wav: .*not finite"):
         read_mono(write("bad.wav", signal, subtype="FLOAT"), 16000)
-
-
-@pytest.mark.parametrize(
-    ("samples", "rate"), [(0, 16000), (1, 16000), (1023, 16000), (2 * 1023, 32000)]
-)
-def test_what_is_shorter_than_a_window_is_refused(write: Write, samples: int, rate: int) -> None:
-    path = write("short.wav", np.full(samples, 0.5), rate)
-    with pytest.raises(Refusal, match=r"short\.wav: \d+ samples .*1024 or more"):
-        audio.load_recording(path, SpeechData(rate=16000))
 
 
 def test_the_decoder_of_mp3_prints_nothing_of_its_own(

@@ -28,7 +28,7 @@ from distvae.data import audio, idx, ingest, open_dataset, recordings, signals
 from distvae.data import image_files as archive
 from distvae.data.check import survey
 from distvae.data.pictures import head
-from distvae.data.table import Table
+from distvae.data.rows import Table
 from distvae.files.refusal import Refusal
 from tests.called import Called
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from distvae.data import ingest as ingesting
 from distvae.data import rows as arrow
 from distvae.data.ingest import Division, ingest
-from distvae.data.table import Table
+from distvae.data.rows import Table
 from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
 from tests.called import Called

@@ -15,7 +15,6 @@ from distvae.data import SpeechFamily, folders, open_dataset, recordings
 from distvae.data.audio import decode
 from distvae.data.check import survey
 from distvae.data.dataset import Recording
-from distvae.data.folders import split_of_word
 from distvae.data.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
@@ -401,12 +400,3 @@ def test_shares_are_of_the_speakers_rounded(speakers: int, val: int, test: int) 
         ).values()
     )
     assert (drawn.count("val"), drawn.count("test")) == (val, test)
-
-
-@pytest.mark.parametrize(
-    ("word", "split"),
-    [("TRAIN", "train"), ("dev-clean", "val"), ("Valid", "val"), ("test_other", "test")]
-    + [(word, None) for word in ("training", "103", "development", "testing", "")],
-)
-def test_usual_names_of_splits_are_known(word: str, split: str | None) -> None:
-    assert split_of_word(word) == split

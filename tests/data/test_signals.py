@@ -19,7 +19,6 @@ from PIL.ExifTags import GPS, IFD, Base
 from distvae.data import pictures, signals
 from distvae.data.image_files import read_to_form
 from distvae.data.signals import neighbours, read_stack, write_stack
-from distvae.files.kinds import PICTURES
 from distvae.files.refusal import Refusal
 
 
@@ -69,21 +68,6 @@ def test_a_picture_of_eight_bits_comes_back_bit_for_bit(
     signal = signals.read_plain_picture(path)
     np.testing.assert_array_equal(signal.values, given.reshape(7, 5, channels))
     assert suffix in signals.suffixes_for(signal)
-
-
-@pytest.mark.parametrize(
-    ("channels", "bits", "unfit"),
-    [
-        (1, 8, {".webp", ".ppm"}),
-        (3, 8, {".pgm"}),
-        (3, 16, {".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}),
-    ],
-)
-def test_kinds_of_file_that_cannot_hold_a_picture(
-    channels: int, bits: int, unfit: set[str]
-) -> None:
-    signal = signals.Signal(np.zeros((2, 2, channels)), bits)
-    assert set(PICTURES) - set(signals.suffixes_for(signal)) == unfit
 
 
 def test_a_pgm_of_more_than_eight_bits_is_read_and_such_a_ppm_is_refused(tmp_path: Path) -> None:
@@ -262,18 +246,6 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(BAD[name])
     with pytest.raises(Refusal, match=name):
         signals.read_signal(tmp_path / name)
-
-
-@pytest.mark.parametrize(("suffix", "held"), [("png", 4), ("tif", 4), ("webp", 4), ("jpg", 3)])
-def test_transparency_is_left_out_of_kinds_that_do_not_hold_it(
-    tmp_path: Path, suffix: str, held: int
-) -> None:
-    path = tmp_path / f"a.{suffix}"
-    given = signals.Signal(np.full((8, 9, 3), 200.0), alpha=np.full((8, 9), 128, np.uint16))
-    signals.write(path, given)
-    assert signals.holds_transparency(path, given) == (held == 4)
-    with Image.open(path) as written:
-        assert len(written.getbands()) == held
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif", "deep.png"])

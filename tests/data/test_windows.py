@@ -100,16 +100,6 @@ def test_standardised_data_has_the_mean_and_deviation_of_the_observed_values_rem
     np.testing.assert_allclose([seen.mean(), seen.std()], [0, 1], atol=1e-5)
 
 
-@pytest.mark.parametrize(("shape", "largest"), [((9, 9, 1), 255.0), ((9, 1), 1.0)])
-def test_values_in_units_of_the_largest_possible_one_are_from_0_to_1(
-    shape: tuple[int, ...], largest: float
-) -> None:
-    array = np.linspace(0, largest, 9).repeat(math.prod(shape) // 9).reshape(shape)
-    window = (3,) * (len(shape) - 1)
-    rows = Patches.of(array, PatchData(window=window, scale="unit", level="keep")).rows
-    assert (rows.min(), rows.max()) == (0, 1)
-
-
 def test_a_grey_picture_in_colour_has_windows_of_one_channel_though_pixels_are_missing() -> None:
     """Otherwise each value would count three times."""
     grey = values((6, 7, 1))
@@ -150,22 +140,6 @@ def test_a_long_gap_has_samples_that_no_window_shares_with_an_observed_one(
     patches = Patches.of(array, PatchData(window=(samples,), level="keep"))
     # a window that holds the last observed sample ends samples - 1 behind it, and so before
     assert patches.unreached == max(0, gap - 2 * (samples - 1))
-
-
-@pytest.mark.parametrize(
-    ("shape", "window", "stride", "named"),
-    [
-        ((7, 20, 1), (8, 8), 1, "8 x 8, larger than the data's 7 x 20"),
-        ((100, 1), (8, 8), 1, r"\[samples\] expected"),
-        ((100, 100, 1), (8,), 1, r"\[height, width\] expected"),
-        ((100, 1), (8,), 9, "9 leaves gaps; at most 8"),
-    ],
-)
-def test_windows_that_do_not_fit_are_refused(
-    shape: tuple[int, ...], window: tuple[int, ...], stride: int, named: str
-) -> None:
-    with pytest.raises(Refusal, match=named):
-        Grid(shape, window, stride)
 
 
 def test_other_data_and_other_preparation_have_other_digests() -> None:
@@ -345,20 +319,3 @@ def test_an_excerpt_beyond_the_sound_or_without_samples_is_refused(
     sound(tmp_path / "a.wav")
     with pytest.raises(Refusal, match=r"data\.excerpt: .* of a\.wav, which lasts 1 s"):
         read_source(chunks(tmp_path / "a.wav", excerpt=excerpt))
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (
-            {"window": (16,), "noise": 0.1, "snr": 3.0},
-            r"data\.snr: 3 with data\.noise = 0\.1; one of",
-        ),
-        ({"snr": 3.0}, "for a picture, but it is for sounds; null, or"),
-        ({"rate": 16000}, "for a picture, but it is for sounds; null, or"),
-        ({"excerpt": (0.0, 1.0)}, "for a picture, but it is for sounds; null, or"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(Refusal, match=words):
-        PatchData(**settings)

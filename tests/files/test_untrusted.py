@@ -19,7 +19,6 @@ from distvae.files.untrusted import (
     read_json,
     read_yaml,
 )
-from distvae.train.checkpoint import read_manifest
 from tests.called import Called
 
 DEEP = "[" * 1200 + "]" * 1200
@@ -163,9 +162,3 @@ def test_a_folder_named_as_a_file_of_a_run_is_refused(
     code, _, err = call("train", "bars", *small, "--resume")
     assert (code, len(err.splitlines())) == (2, 1)
     assert f"{path}: a folder; a file, or none, expected" in err
-
-
-def test_a_manifest_that_is_a_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "best.json").mkdir()
-    with pytest.raises(Refusal, match=r"best\.json: "):
-        read_manifest(tmp_path, "best.json")
