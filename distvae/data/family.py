@@ -124,7 +124,7 @@ class DataFamily(ABC, Generic[Settings]):
     def survey(cls, path: str) -> Survey | None:
         """Return the survey of a path if this family reads it, otherwise None.
 
-        The path is one of the names in `built_in`, or a file or folder on this machine.
+        The path is a name in `built_in`, or a file or folder on this machine.
         """
         return None
 
@@ -132,7 +132,7 @@ class DataFamily(ABC, Generic[Settings]):
     def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
         """Return the survey of a path after every file was decoded, where that finds more.
 
-        Settings such as `data.skip_broken=true` that it obeys are among those of the survey.
+        The survey lists the settings that were obeyed, such as `data.skip_broken=true`.
         """
         return cls.survey(path)
 

@@ -1,9 +1,10 @@
 """Generated pictures: bars under noise, whose hidden causes are known (Foeldiak 1990), and sprites,
 whose factors are known.
 
-A sprite is one shape on a dark square, drawn from five factors. A pixel's value is the share of it
-that the shape covers, from the signed distance of its middle to the outline, so that a shift by a
-fraction of a pixel changes the picture. No two data points have all five factors in common.
+A sprite shows one shape on a dark square, drawn from five factors. A pixel's value is the share of
+the pixel that the shape covers, from the signed distance of its middle to the outline, so that a
+shift by a fraction of a pixel changes the picture. No two data points have all five factors in
+common.
 """
 
 import hashlib

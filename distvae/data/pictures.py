@@ -1,7 +1,7 @@
 """Files of pictures: opened, their headers read, their pixels decoded, and 16-bit colour written.
 
-Of 16-bit colour, Pillow reads only the high bytes, and writes nothing. Unpacked in the other order
-of bytes, the low bytes stand in their place.
+Of 16-bit colour, Pillow reads only the high bytes, and writes nothing. Unpacked in the reversed
+order of bytes, the low bytes stand in their place.
 """
 
 import struct

@@ -63,6 +63,7 @@ def test_the_result_is_that_of_the_array_in_its_units(
     assert result.min() < -0.01
 
 
+@pytest.mark.slow
 def test_noise_and_scores_are_in_units_of_the_picture(
     call: Called, floats: NDArray[np.float32]
 ) -> None:

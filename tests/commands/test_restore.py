@@ -92,6 +92,7 @@ def test_transparency_and_depth_are_kept(call: Called) -> None:
     assert signals.read_signal(Path("deep-out.png")).bits == 16
 
 
+@pytest.mark.slow
 def test_a_sound_keeps_its_rate_and_channels(call: Called) -> None:
     line = "denoise stereo.wav out.flac --add-noise 0.1 --json --figure f.png"
     code, out, _ = call(*line.split(), *SOUND)
@@ -128,6 +129,7 @@ def test_a_clean_file_is_cut_and_resampled_as_the_noisy_one_is(call: Called) -> 
     assert json.loads(again.splitlines()[-1])["snr"] > 60  # the same restoration, but for rounding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "key"),
     [
@@ -206,6 +208,7 @@ def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(name: str, kind
     np.testing.assert_array_equal(read_mask(Path(name)), expected)
 
 
+@pytest.mark.slow
 def test_samples_that_are_clipped_are_told(call: Called) -> None:
     soundfile.write("loud.wav", 10 * (pixels(1, 400, 2)[0] / 255 - 0.5), 22050, subtype="FLOAT")
     _, _, err = call("denoise", "loud.wav", "held.wav", *SOUND)
@@ -237,6 +240,7 @@ def test_missing_pixels_are_filled_in_and_observed_ones_kept(call: Called, way: 
         assert (result[gone] != 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["mask", "drop"])
 def test_missing_samples_are_filled_in_and_observed_ones_kept(call: Called, way: str) -> None:
     rate, gone = 8000, np.zeros(400, bool)

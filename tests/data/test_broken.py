@@ -176,6 +176,7 @@ def test_a_broken_picture_moves_no_other_to_another_split(
     assert (after.digest == before.digest) == (not broken)
 
 
+@pytest.mark.slow
 def test_a_broken_recording_moves_no_other_to_another_split(tmp_path: Path) -> None:
     for number in range(8):
         (tmp_path / f"speaker{number}").mkdir()
@@ -191,6 +192,7 @@ def test_a_broken_recording_moves_no_other_to_another_split(tmp_path: Path) -> N
     assert list(after) == [each for each in before if each.file not in lost]
 
 
+@pytest.mark.slow
 def test_pictures_of_more_than_eight_bits_are_left_out_where_eight_are_expected(
     tmp_path: Path,
 ) -> None:

@@ -93,6 +93,7 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_training_equals_that_on_the_same_rows_in_memory(tmp_path: Path, model: str) -> None:
     splits = tiny.dataset(120).splits
