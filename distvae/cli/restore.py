@@ -1,5 +1,5 @@
 """The work of `distvae denoise` and `distvae inpaint` on one file: by groups of windows, or by a
-model that is trained on the file. `restoration.py` has the options.
+model that is trained on the file. `restore_options.py` has the options.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from distvae.cli.restoration import (
+from distvae.cli.restore_options import (
     FOR_ONE,
     MissingOptions,
     NoiseOptions,

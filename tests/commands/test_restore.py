@@ -14,8 +14,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from distvae.cli.restoration import DAMAGE_PANEL, Place, RestoreOptions
 from distvae.cli.restore import Task, write_result
+from distvae.cli.restore_options import DAMAGE_PANEL, Place, RestoreOptions
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows import masked_by, read_mask

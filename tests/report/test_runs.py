@@ -13,8 +13,8 @@ import soundfile
 from PIL import Image
 
 from distvae import report
-from distvae.cli.restoration import NoiseOptions, Place, RestoreOptions
 from distvae.cli.restore import denoise_file
+from distvae.cli.restore_options import NoiseOptions, Place, RestoreOptions
 from distvae.cli.train import configure
 from distvae.config import Config, flatten
 from distvae.config.recipes import load
