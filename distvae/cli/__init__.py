@@ -11,7 +11,7 @@ with errors_reported():  # of Ctrl-C during these imports, which take a third of
 
     from distvae.cli import cluster, compare, data, records, reference, restoration, train, use
     from distvae.cli.completion import join_words
-    from distvae.files.provenance import program_version
+    from distvae.files.program import program_version
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from distvae.cli.options import AsJson, Force, command
-from distvae.files.checkout import checkout_files
-from distvae.files.output import atomic_file, make_folder
+from distvae.files.paths import atomic_file, make_folder
+from distvae.files.program import checkout_files
 from distvae.files.refusal import Refusal
 
 app = typer.Typer(rich_help_panel="Machines")

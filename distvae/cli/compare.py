@@ -25,8 +25,8 @@ from distvae.cli.options import (
     run_callback,
 )
 from distvae.config.recipes import parse_assignments
-from distvae.files.output import check_writable_folder
-from distvae.files.packages import refuse_missing
+from distvae.files.paths import check_writable_folder
+from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:

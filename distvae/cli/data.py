@@ -13,7 +13,7 @@ from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
     from distvae.data.family import Survey
-    from distvae.files.plain import Plain
+    from distvae.files.untrusted import Plain
 
 app = typer.Typer(rich_help_panel="Data")
 data = typer.Typer(no_args_is_help=True, help="Examine data before training on it.")

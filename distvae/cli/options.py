@@ -23,8 +23,8 @@ import typer
 from distvae.cli.completion import complete_recipe, complete_run, complete_setting
 from distvae.cli.errors import errors_reported
 from distvae.config.explanations import meanings_of
-from distvae.files.packages import refuse_missing
 from distvae.files.paths import given_path, refusing_bad_paths
+from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Style
 

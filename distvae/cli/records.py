@@ -17,8 +17,8 @@ import typer
 
 from distvae.cli.completion import complete_metric
 from distvae.cli.options import RUNS, AsJson, command
-from distvae.files.plain import finite
 from distvae.files.refusal import Refusal, nearest
+from distvae.files.untrusted import finite
 from distvae.system.loopback import HOST, is_free
 
 if TYPE_CHECKING:

@@ -20,9 +20,7 @@ from distvae.cli.restore_options import (
     Place,
     RestoreOptions,
 )
-from distvae.files.kinds import PICTURES, SOUNDS
-from distvae.files.output import make_folder
-from distvae.files.paths import refusing_bad_paths
+from distvae.files.paths import PICTURES, SOUNDS, make_folder, refusing_bad_paths
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Progress
 

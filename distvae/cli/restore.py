@@ -36,13 +36,16 @@ from distvae.data.signals import (
     write_stack,
 )
 from distvae.data.windows import Finder, Missing, keep_observed, silenced
-from distvae.files.atomic import delete_partials
-from distvae.files.kinds import TIFF
-from distvae.files.memory import gigabytes
-from distvae.files.output import check_new_file, check_writable_folder
-from distvae.files.plain import Plain
+from distvae.files.paths import (
+    TIFF,
+    check_new_file,
+    check_writable_folder,
+    delete_partials,
+    gigabytes,
+)
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.files.untrusted import Plain
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.numbers import counted
 from distvae.system.memory import available_memory

@@ -16,7 +16,7 @@ from distvae.train.progress import Style
 if TYPE_CHECKING:
     from distvae.config import Config
     from distvae.data.windows import Finder
-    from distvae.files.plain import Plain
+    from distvae.files.untrusted import Plain
 
 FOR_ONE = ("clean", "figure", "run")
 """Options that name a file or a folder for one picture."""

@@ -24,8 +24,7 @@ from distvae.cli.options import (
     progress_style,
 )
 from distvae.config.recipes import STORED, load, parse_assignments, recipe_path, with_options
-from distvae.files.memory import collect_from_now_on, collecting_later
-from distvae.files.output import check_writable_folder
+from distvae.files.paths import check_writable_folder, collect_from_now_on, collecting_later
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Progress, Style, stop_signals
 

@@ -16,9 +16,8 @@ from distvae.cli.completion import complete_setting
 from distvae.cli.options import Force, Quiet, RunFolder, WhichSplit, command
 from distvae.config import Config, changed_settings, from_dict, to_dict
 from distvae.config.recipes import override, parse_assignments, refuse_place
-from distvae.files.plain import finite
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import one_line, printable, read_figures
+from distvae.files.untrusted import finite, one_line, printable, read_figures
 from distvae.numerics.numbers import counted
 from distvae.train.progress import Style
 

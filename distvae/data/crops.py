@@ -24,9 +24,7 @@ from distvae.data.family import DataFamily, register
 from distvae.data.folders import hinting_at_broken
 from distvae.data.pictures import head
 from distvae.data.signals import read_picture
-from distvae.files.kinds import PICTURES
-from distvae.files.memory import require_memory
-from distvae.files.paths import resolve_path
+from distvae.files.paths import PICTURES, require_memory, resolve_path
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 

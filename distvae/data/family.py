@@ -31,7 +31,7 @@ from distvae.data.dataset import (
     Recording,
 )
 from distvae.data.folders import fetch
-from distvae.files.plain import Plain
+from distvae.files.untrusted import Plain
 from distvae.numerics.array_types import AnyArray
 
 

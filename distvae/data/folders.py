@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from distvae.config import DataConfig
-from distvae.files.memory import MemoryShortage
-from distvae.files.paths import resolve_path
+from distvae.files.paths import MemoryShortage, resolve_path
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder, without_password
 from distvae.files.untrusted import read_json

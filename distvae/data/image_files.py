@@ -21,8 +21,7 @@ from distvae.data.dataset import Array, Labels, LazyRows
 from distvae.data.folders import SPLITS, hinting_at_broken, split_of_word
 from distvae.data.pictures import UNREAD, Form, opened, plain_head, refuse_deep
 from distvae.data.signals import PEAK, read_plain_picture
-from distvae.files.kinds import PICTURES
-from distvae.files.memory import require_memory
+from distvae.files.paths import PICTURES, require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 from distvae.numerics.noise import order

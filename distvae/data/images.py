@@ -29,10 +29,9 @@ from distvae.data.image_files import (
 )
 from distvae.data.pictures import Form, plain_head
 from distvae.data.signals import read_plain_picture
-from distvae.files.kinds import PICTURES, SOUNDS
-from distvae.files.paths import resolve_path
-from distvae.files.plain import Plain
+from distvae.files.paths import PICTURES, SOUNDS, resolve_path
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.numerics.array_types import AnyArray
 
 Shape = tuple[int, ...]

@@ -30,11 +30,10 @@ from distvae.data.rows import (
     digest,
     training_command,
 )
-from distvae.files.memory import gigabytes, require_memory
-from distvae.files.output import check_writable_folder
-from distvae.files.plain import Tree
+from distvae.files.paths import check_writable_folder, gigabytes, require_memory
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
+from distvae.files.untrusted import Tree
 from distvae.numerics.facts import Facts, add_facts
 from distvae.numerics.permutations import Permutations
 

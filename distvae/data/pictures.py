@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.files.memory import require_memory
+from distvae.files.paths import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 

@@ -12,7 +12,7 @@ from distvae.config.data import CSV
 from distvae.data import audio, folders, synthesiser
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.folders import SPLITS, split_of_word
-from distvae.files.kinds import SOUNDS
+from distvae.files.paths import SOUNDS
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 

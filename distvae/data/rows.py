@@ -20,12 +20,11 @@ from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows, Stacked
 from distvae.data.family import DataFamily, Survey, Values, count_rows, register
 from distvae.data.folders import some_names
-from distvae.files.arrow import rows_column
-from distvae.files.atomic import replaced_file
-from distvae.files.plain import Tree
+from distvae.files.paths import replaced_file
 from distvae.files.refusal import Refusal, shown
-from distvae.files.storage import Sink
+from distvae.files.storage import Sink, rows_column
 from distvae.files.untrusted import (
+    Tree,
     decoding,
     read_json,
     refuse_strange_entries,

@@ -23,9 +23,9 @@ from distvae.data import rows as tables
 from distvae.data.dataset import BUILT_IN, Array, Dataset, FileOrArray, Recording
 from distvae.data.family import DataFamily, Survey, Values, checked_config, register, same_place
 from distvae.data.folders import SPLITS, fetch, hinting_at_broken
-from distvae.files.kinds import SOUNDS
-from distvae.files.plain import Plain
+from distvae.files.paths import SOUNDS
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.numerics.arithmetic import torch_threads
 from distvae.numerics.array_types import AnyArray
 from distvae.numerics.numbers import counted

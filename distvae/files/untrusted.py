@@ -1,22 +1,38 @@
-"""Read untrusted or damaged files.
+"""Plain values, and untrusted or damaged files that hold them.
 
 Reading is bounded: no function here waits for a named pipe or expands aliases without end. Any
 exception of a decoder becomes a `Refusal` that names the file.
 """
 
 import json
+import math
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from distvae.files.plain import Tree
 from distvae.files.refusal import CONTROL, Refusal, shortened, shown
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
+
+Plain: TypeAlias = "str | int | float | bool | Sequence[Plain] | Mapping[str, Plain] | None"
+"""A value that YAML and JSON can write: a scalar, or a list or mapping of such values."""
+Tree: TypeAlias = dict[str, Any]
+"""An object read from YAML or JSON, whose values are checked where they are used."""
+
+
+def finite(value: object) -> object:
+    """Return a value with null in place of the numbers that JSON lacks: NaN and infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
 
 MAX_BYTES = 2**18
 """The largest size of a YAML file in bytes. The longest recipe has a few thousand bytes."""
@@ -239,3 +255,23 @@ def _is_too_deep(tree: object) -> bool:
     for _ in range(MAX_DEPTH):
         level = [child for value in level for child in _children(value)]
     return bool(level)
+
+
+SPECIAL = re.compile(r"([\\`*\[\]<>&|~:]|\b_|_\b)")
+"""Characters that begin markup within a line, or a link from a bare address."""
+UNESCAPED = re.compile(r"(?<!\\)\|")
+"""A bar that would begin another column."""
+MOST = 500
+"""The largest number of characters in untrusted text."""
+
+
+def plain_text(text: object) -> str:
+    """Return untrusted text as Markdown that shows it literally, on one line."""
+    return SPECIAL.sub(r"\\\1", one_line(str(text), MOST))
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table. A cell may hold Markdown, but no other column."""
+    rule = ["---"] * len(head)
+    escaped = ([UNESCAPED.sub(r"\|", cell) for cell in cells] for cells in (head, rule, *rows))
+    return [f"| {' | '.join(cells)} |" for cells in escaped]

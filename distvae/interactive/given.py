@@ -12,8 +12,8 @@ from distvae.data import folders
 from distvae.data.check import survey_of_another_kind
 from distvae.data.folders import is_remote
 from distvae.data.ingest import Division, ingest
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.numerics.plain_arrays import plain_array
 
 Data = str | Path | ArrayLike | Tensor

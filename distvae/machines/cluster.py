@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from distvae.files.provenance import program_version
+from distvae.files.program import program_version
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.machines.ray_api import ObjectRef, RayApi

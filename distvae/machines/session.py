@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
 
-from distvae.files.checkout import PACKAGE
+from distvae.files.program import PACKAGE
 from distvae.files.refusal import Refusal, cause
 from distvae.machines.ray_api import RayApi
 

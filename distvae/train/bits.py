@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 
 from distvae.config import Train
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.files.untrusted import Plain
 from distvae.numerics.arithmetic import Arithmetic, choose_library
 from distvae.train import devices
 from distvae.train.checkpoint import read_document, read_manifest

@@ -13,11 +13,10 @@ from typing import cast
 
 from torch import Tensor
 
-from distvae.files.memory import require_memory
-from distvae.files.plain import Tree
+from distvae.files.paths import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.files.untrusted import error_text, parse_json
+from distvae.files.untrusted import Tree, error_text, parse_json
 from distvae.train.documents import CheckpointFacts, Manifest
 
 VERSION = 1

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 from distvae.estep.store import PopulationFile
-from distvae.files.plain import Plain
+from distvae.files.untrusted import Plain
 
 
 class PositionFacts(TypedDict):

@@ -7,7 +7,7 @@ import json
 import secrets
 from pathlib import Path
 
-from distvae.files.atomic import partial_name
+from distvae.files.paths import partial_name
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder, without_password
 from distvae.train.checkpoint import delete_unreferenced, read_manifest

@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from distvae.files.plain import finite
-from distvae.files.untrusted import printable
+from distvae.files.untrusted import finite, printable
 from distvae.train.notebook import NotebookOutput, in_notebook, progress_bar
 
 if TYPE_CHECKING:

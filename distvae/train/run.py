@@ -18,11 +18,10 @@ from distvae.data import Media, media_of, rows_of
 from distvae.data.dataset import Array, Rows
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
-from distvae.files.memory import require_memory
-from distvae.files.plain import Tree
+from distvae.files.paths import require_memory
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
-from distvae.files.untrusted import parse_json, parse_yaml, refuse_strange_entries
+from distvae.files.untrusted import Tree, parse_json, parse_yaml, refuse_strange_entries
 from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
 from distvae.numerics.bands import divide
 from distvae.numerics.noise import EVALUATION, Noise, row_keys

@@ -9,8 +9,8 @@ from typing import Unpack
 
 from distvae.config import Config, flatten, to_dict
 from distvae.data.dataset import Dataset
-from distvae.files.atomic import finished_name
-from distvae.files.provenance import provenance
+from distvae.files.paths import finished_name
+from distvae.files.program import provenance
 from distvae.files.refusal import DISK_FAILED, Refusal
 from distvae.files.storage import Folder
 from distvae.train import checkpoint

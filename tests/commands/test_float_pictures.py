@@ -16,8 +16,8 @@ import distvae
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows import read_mask
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.numerics.array_types import Floats
 from distvae.tasks.fidelity import fidelity
 from tests.called import Called

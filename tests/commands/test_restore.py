@@ -19,7 +19,7 @@ from distvae.cli.restore_options import DAMAGE_PANEL, Place, RestoreOptions
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows import masked_by, read_mask
-from distvae.files.atomic import partial_name
+from distvae.files.paths import partial_name
 from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.run import Run
 from distvae.train.stopping import Interrupted

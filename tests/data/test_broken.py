@@ -20,7 +20,7 @@ from distvae.data.check import examine
 from distvae.data.dataset import Dataset
 from distvae.data.family import recordings_of
 from distvae.data.folders import describe_skipped, find_broken
-from distvae.files.memory import MemoryShortage
+from distvae.files.paths import MemoryShortage
 from distvae.files.refusal import Refusal
 from tests.called import Called
 

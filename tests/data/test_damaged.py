@@ -143,7 +143,7 @@ def blank_png(side: int) -> bytes:
 
 
 def small_machine(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr("distvae.files.memory.available_memory", lambda: free)
+    monkeypatch.setattr("distvae.files.paths.available_memory", lambda: free)
 
 
 def test_a_picture_of_more_pixels_than_any_machine_needs_is_refused_by_its_header(

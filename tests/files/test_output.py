@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.files.output import atomic_file, prepare_folder
+from distvae.files.paths import atomic_file, prepare_folder
 from distvae.files.refusal import Refusal
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import distvae
-from distvae.files.atomic import finished_name, partial_name
+from distvae.files.paths import finished_name, partial_name
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.train import checkpoint
