@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -286,18 +286,22 @@ def describe_skipped(broken: Collection[str]) -> str:
     return f"{count} skipped: {some_names(sorted(broken))}"
 
 
-def refuse_lost_splits(
-    root: Path, broken: dict[str, str], found: Iterable[str], kept: Iterable[str]
-) -> None:
-    """Refuse a folder in which all files of a split are broken."""
-    lost = sorted(set(found) - set(kept))
-    if lost:
+def leave_out_broken(
+    root: Path, splits: Mapping[str, str], decode: Decode, quiet: bool
+) -> tuple[dict[str, str], str]:
+    """Return the broken files of a folder with the reasons, and a note on them. `splits` has the
+    split of each file. Refuse a folder in which all files of a split are broken.
+    """
+    broken = find_broken(root, [*splits], decode, quiet)
+    kept = {split for file, split in splits.items() if file not in broken}
+    if lost := sorted({*splits.values()} - kept):
         where = f" of {' and '.join(lost)}" if any(lost) else ""
         reason = next(iter(broken.values()))
         raise Refusal(
             f"{root}: every file{where} is broken, such as {reason}; one or more that can be"
             " decoded expected"
         )
+    return broken, describe_skipped(broken)
 
 
 @contextmanager

@@ -200,13 +200,11 @@ class Picture(NamedTuple):
 def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
     """Return the pictures of a folder by split, from the cache or decoded now."""
     found, layout = find_pictures(root)
-    broken = (
-        folders.find_broken(root, [each.file for each in found], read_plain_picture, quiet)
-        if config.skip_broken
-        else {}
-    )
+    broken, skipped = dict[str, str](), ""
+    if config.skip_broken:
+        splits = {each.file: each.split for each in found}
+        broken, skipped = folders.leave_out_broken(root, splits, read_plain_picture, quiet)
     kept = [each for each in found if each.file not in broken]
-    folders.refuse_lost_splits(root, broken, count_by_split(found), count_by_split(kept))
     key, pixels = _read_pixels(root, kept, config, quiet)
     return Source(
         layout,
@@ -215,7 +213,7 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
         _labels(kept),
         hashlib.sha256(json.dumps([key, kept]).encode()).hexdigest(),
         CELEBA if layout.startswith("CelebA") else None,
-        tuple(filter(None, (describe_unread(root), folders.describe_skipped(broken)))),
+        tuple(filter(None, (describe_unread(root), skipped))),
         tuple(place for place, each in enumerate(found) if each.file in broken),
         tuple(each.file for each in kept),
     )

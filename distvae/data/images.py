@@ -249,10 +249,12 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
     """
     root, config = Path(path), checked_config("images", path, settings)
     found, layout = find_pictures(root)
-    names = [picture.file for picture in found]
-    broken = {}
-    if decoded:
-        broken = folders.find_broken(root, names, read_plain_picture, quiet=False)
+    splits_of = {picture.file: picture.split for picture in found}
+    broken, skipped = dict[str, str](), ""
+    if config.skip_broken:
+        broken, skipped = folders.leave_out_broken(root, splits_of, read_plain_picture, False)
+    elif decoded:
+        broken = folders.find_broken(root, [*splits_of], read_plain_picture, quiet=False)
     kept = [picture for picture in found if picture.file not in broken]
     paths = [root / picture.file for picture in kept]
     heads = list(folders.map_in_order(folders.or_refusal(plain_head), paths))
@@ -260,8 +262,6 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
     refused = [str(head) for head in heads if isinstance(head, Refusal)]
     unreadable = tuple(refused if config.skip_broken else [*broken.values(), *refused])
     if config.skip_broken:
-        splits_of = [[picture.split for picture in pictures] for pictures in (found, kept)]
-        folders.refuse_lost_splits(root, broken, *splits_of)
         found = kept
 
     sizes = Counter((head.height, head.width) for head in readable)
@@ -273,8 +273,8 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
         "grey": sum(head.mode == "L" for head in readable),
         "classes": len(classes) if has_classes else "none",
     }
-    if config.skip_broken and broken:
-        facts["left out"] = folders.describe_skipped(broken)
+    if skipped:
+        facts["left out"] = skipped
     is_celeba = layout.startswith("CelebA")
     needed = [] if config.size or not sizes or is_celeba else _needed_size(sizes)
 

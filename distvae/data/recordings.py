@@ -201,11 +201,9 @@ def skip_broken(
     """
     if not config.skip_broken:
         return found, ""
-    lost = folders.find_broken(root, [each.file for each in found], audio.decode_audible, quiet)
-    kept = [each for each in found if each.file not in lost]
-    splits = [[each.split for each in some] for some in (found, kept)]
-    folders.refuse_lost_splits(root, lost, *splits)
-    return kept, folders.describe_skipped(lost)
+    splits = {each.file: each.split for each in found}
+    broken, note = folders.leave_out_broken(root, splits, audio.decode_audible, quiet)
+    return [each for each in found if each.file not in broken], note
 
 
 def _foldered(file: str, speaker: str) -> Recording:

@@ -82,27 +82,6 @@ def power(spectrum: Tensor) -> Tensor:
     return torch.view_as_real(spectrum).square().sum(-1).clamp_min(POWER_FLOOR)
 
 
-def open_speech(config: SpeechData, quiet: bool = False) -> Dataset:
-    """Return the power spectra of a folder of recordings by split, cached or computed now."""
-    root, everything = recordings.find_recordings(config)
-    found, skipped = recordings.skip_broken(root, everything, config, quiet)
-    key = _key(root, found, config)
-    folder = folders.cache_folder() / "frames" / key
-    folders.build_once(folder, lambda part: _build(part, root, found, config, quiet))
-    splits = {split: tables.read_arrow(folder / f"{split}.arrow") for split in SPLITS}
-    unnamed = recordings.without_speakers(root, everything, config)
-    note = "; ".join(filter(None, (recordings.left_out(root, config), unnamed, skipped)))
-    name = BUILT_IN if root == synthesiser.place() else root.name
-    name = f"{name}: {note}" if note else name
-    return Dataset(name, "frame", key, splits, root, tuple(found), _lengths(folder))
-
-
-def digest_of(config: SpeechData) -> str:
-    """Return the digest of the data. No spectra are computed."""
-    root, everything = recordings.find_recordings(config)
-    return _key(root, recordings.skip_broken(root, everything, config)[0], config)
-
-
 def power_of_signal(signal: Array, config: SpeechData) -> Array:
     """Return the power spectrum (frames, bins) of a signal."""
     spectrum = Stft(config.window, config.hop).spectrum(torch.from_numpy(signal))
@@ -159,11 +138,6 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
             writer.writerow((recording.file, recording.speaker, recording.split, length))
 
 
-def _lengths(folder: Path) -> tuple[int, ...]:
-    with (folder / TABLE).open(newline="", encoding="utf-8") as stream:
-        return tuple(int(row["frames"]) for row in csv.DictReader(stream))
-
-
 @register(SpeechData)
 class SpeechFamily(DataFamily[SpeechData]):
     """Recordings of speech."""
@@ -189,7 +163,20 @@ class SpeechFamily(DataFamily[SpeechData]):
 
     def open(self, quiet: bool = False) -> Dataset:
         """Return the power spectra by split, computed now or read from the cache."""
-        return open_speech(self.config, quiet)
+        config = self.config
+        root, everything = recordings.find_recordings(config)
+        found, skipped = recordings.skip_broken(root, everything, config, quiet)
+        key = _key(root, found, config)
+        folder = folders.cache_folder() / "frames" / key
+        folders.build_once(folder, lambda part: _build(part, root, found, config, quiet))
+        splits = {split: tables.read_arrow(folder / f"{split}.arrow") for split in SPLITS}
+        with (folder / TABLE).open(newline="", encoding="utf-8") as stream:
+            lengths = tuple(int(row["frames"]) for row in csv.DictReader(stream))
+        unnamed = recordings.without_speakers(root, everything, config)
+        note = "; ".join(filter(None, (recordings.left_out(root, config), unnamed, skipped)))
+        name = BUILT_IN if root == synthesiser.place() else root.name
+        name = f"{name}: {note}" if note else name
+        return Dataset(name, "frame", key, splits, root, tuple(found), lengths)
 
     def recordings(self) -> tuple[Path, list[Recording]]:
         """Return the root folder and its recordings, without broken ones if data.skip_broken asks
@@ -241,7 +228,8 @@ class SpeechFamily(DataFamily[SpeechData]):
         The settings are compared, and the place or else the content. No spectra are computed.
         """
         same = replace(self.config, path=trained_on.path) == trained_on and (
-            same_place(self.config.path, trained_on.path) or digest_of(fetch(self.config)) == digest
+            same_place(self.config.path, trained_on.path)
+            or _key(*self.recordings(), self.config) == digest
         )
         return same, self.config.dims
 

@@ -317,15 +317,10 @@ def _read_gap(place: str, line: str) -> tuple[float, float]:
 def read_mask(path: Path) -> Missing:
     """Return where a mask says that pixels are missing: (height, width, 1)."""
     picture = read_picture(path)
-    black = PEAK / 2 if _is_lossy(path) else 0.0
+    with opened(path) as image:  # JPEG and WebP brighten black, whatever the name of the file says
+        black = PEAK / 2 if image.format in ("JPEG", PHOTOGRAPH, "WEBP") else 0.0
     mask = np.asarray((picture.values > black).any(-1, keepdims=True))
     return mask if picture.alpha is None else mask & (picture.alpha[..., None] > 0)
-
-
-def _is_lossy(path: Path) -> bool:
-    """Return whether a picture is compressed as JPEG or WebP, whatever its name says."""
-    with opened(path) as image:
-        return image.format in ("JPEG", PHOTOGRAPH, "WEBP")
 
 
 def marked_by(value: float) -> Finder:

@@ -167,13 +167,6 @@ def check_new_file(path: Path, suffixes: tuple[str, ...], force: bool) -> None:
             f"{path}: {shown(path.suffix)} is no kind of file for this result;"
             f" {' or '.join(suffixes)} expected"
         )
-    check_writable_file(path)
-    if path.exists() and not force:
-        raise Refusal(f"{path}: exists; another name or --force expected")
-
-
-def check_writable_file(path: Path) -> None:
-    """Raise `Refusal` if no file can be written at the path. An existing file is accepted."""
     with refusing_bad_paths(str(path), "another name expected"):
         check_path_name(path)
         if path.is_dir():
@@ -182,6 +175,8 @@ def check_writable_file(path: Path) -> None:
             raise Refusal(
                 f"{path}: cannot write into {path.parent}; an existing, writable folder expected"
             )
+    if path.exists() and not force:
+        raise Refusal(f"{path}: exists; another name or --force expected")
 
 
 def check_writable_folder(folder: Path) -> None:

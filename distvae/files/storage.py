@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from distvae.files.paths import partial_name, replaced_file
 from distvae.files.refusal import Refusal, cause, refusing_full_disk
-from distvae.files.untrusted import WRITTEN_FILE, check_plain, path_inside, require_regular_file
+from distvae.files.untrusted import (
+    WRITTEN_FILE,
+    check_plain,
+    is_text,
+    path_inside,
+    require_regular_file,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,7 +125,10 @@ class Folder:
         if self.remote:
             self.system, self.path = _open_uri(self.address)
         else:
-            _check_is_text(self.place)
+            if not is_text(self.place):
+                raise Refusal(
+                    f"{self.place!r}: a name that is not in UTF-8; another place expected"
+                )
             self.system, self.path = LocalFileSystem(), self.place
 
     def with_short_timeout(self) -> "Folder":
@@ -323,13 +332,3 @@ def _open_uri(uri: str) -> "tuple[FileSystem, str]":
             f"storage: {shown}: {reason}; a path or a URI that pyarrow reads expected"
         ) from None
     return system, path
-
-
-def _check_is_text(path: str) -> None:
-    """Raise `Refusal` for a path that pyarrow cannot handle."""
-    try:
-        is_text = "\0" not in path and bool(path.encode())
-    except UnicodeEncodeError:
-        is_text = False
-    if not is_text:
-        raise Refusal(f"{path!r}: a name that is not in UTF-8; another place expected")

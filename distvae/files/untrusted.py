@@ -71,7 +71,7 @@ def check_relative(name: object, named_in: str) -> str:
     """Return the name of a file below a folder. Refuse absolute names and parent folders."""
     if isinstance(name, str) and name and not CONTROL.search(name):
         path = PurePosixPath(name)
-        if path.parts and not path.is_absolute() and ".." not in path.parts and _is_text(name):
+        if path.parts and not path.is_absolute() and ".." not in path.parts and is_text(name):
             return name
     raise Refusal(f"{named_in}: {shown(name)} is no name of a file in this folder; one expected")
 
@@ -83,9 +83,10 @@ def check_plain(name: object, named_in: str) -> str:
     return checked
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Return whether a name is in UTF-8, without NUL."""
     with suppress(UnicodeEncodeError):
-        return bool(name.encode())
+        return "\0" not in name and bool(name.encode())
     return False
 
 
