@@ -202,7 +202,7 @@ def test_data_whose_squares_overflow_are_refused(call: Called, tmp_path: Path) -
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 def test_cuda_is_refused_where_there_is_none(call: Called, tmp_path: Path) -> None:
-    code, _, err = call("train", "speech-vae", "train.device=cuda", *LIGHT)
+    code, _, err = call("train", "sprites-vae", "train.device=cuda", *LIGHT)
     assert (code, "train.device" in err) == (2, True)
     assert not (tmp_path / "runs").exists()
 
@@ -442,11 +442,12 @@ def test_a_training_that_runs_out_of_memory_says_what_to_lower(
         raise error
 
     monkeypatch.setattr(VAE, "objective", objective)
-    code, _, err = call("train", "speech-vae", "--out", "run", "--quiet", *SMALL, *LIGHT)
+    words = ["train", "sprites-vae", "data.rows=100", "--out", "run", "--quiet"]
+    code, _, err = call(*words, *SMALL, *LIGHT)
     assert code == 2
     assert err == (
-        f"distvae: speech-vae: training a vae ran out of memory ({reason}); less of"
-        " train.batch=128, model.latent=4, model.hidden=[8], estep.hidden=[8] expected\n"
+        f"distvae: sprites-vae: training a vae ran out of memory ({reason}); less of"
+        " train.batch=64, model.latent=4, model.hidden=[8], estep.hidden=[8] expected\n"
     )
 
 
