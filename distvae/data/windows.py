@@ -348,27 +348,6 @@ def silenced(sound: Floats) -> Floats:
     return np.nan_to_num(sound, nan=0.0)
 
 
-def drop_at_random(config: PatchData) -> Finder:
-    """Return a finder that drops values at random: all channels of a pixel or sample together, or
-    each value by itself, in gaps of some size that may overlap.
-    """
-
-    def find(signal: Signal) -> Missing:
-        *places, channels = signal.values.shape
-        shape = (*places, channels if config.dropped == "values" else 1)
-        begins = config.drop
-        if config.gap > 1:  # a value is kept if no gap begins at any of gap^axes places
-            begins = 1 - (1 - config.drop) ** (config.gap ** -len(places))
-        gone: Missing = np.random.default_rng(config.noise_seed).random(shape) < begins
-        for axis in range(len(places)):  # gaps begin at a value or just before it
-            before = [(config.gap - 1, 0) if axis == k else (0, 0) for k in range(gone.ndim)]
-            windows = sliding_window_view(np.pad(gone, before), config.gap, axis)
-            gone = np.asarray(windows.any(-1))
-        return np.broadcast_to(gone, signal.values.shape)
-
-    return find
-
-
 @runtime_checkable
 class HasWindows(Protocol):
     """Data whose rows are overlapping windows of one picture or sound, which can be restored."""
@@ -469,8 +448,20 @@ class PatchFamily(DataFamily[PatchData]):
         return float(np.sqrt(np.square(signal.values).mean())) * 10 ** (-self.config.snr / 20)
 
     def find_dropped(self, signal: Signal) -> NDArray[np.bool_]:
-        """Return which values of a signal `corrupt` drops."""
-        return drop_at_random(self.config)(signal)
+        """Return which values of a signal `corrupt` drops: all channels of a pixel or sample
+        together, or each value by itself, in gaps of some size that may overlap.
+        """
+        config, (*places, channels) = self.config, signal.values.shape
+        shape = (*places, channels if config.dropped == "values" else 1)
+        begins = config.drop
+        if config.gap > 1:  # a value is kept if no gap begins at any of gap^axes places
+            begins = 1 - (1 - config.drop) ** (config.gap ** -len(places))
+        gone: Missing = np.random.default_rng(config.noise_seed).random(shape) < begins
+        for axis in range(len(places)):  # gaps begin at a value or just before it
+            before = [(config.gap - 1, 0) if axis == k else (0, 0) for k in range(gone.ndim)]
+            windows = sliding_window_view(np.pad(gone, before), config.gap, axis)
+            gone = np.asarray(windows.any(-1))
+        return np.broadcast_to(gone, signal.values.shape)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """Return the places of the windows on an array (..., channels)."""

@@ -18,7 +18,6 @@ from distvae.data.windows import (
     Grid,
     Patches,
     PatchFamily,
-    drop_at_random,
     marked_by,
     profile,
     read_gaps,
@@ -174,7 +173,9 @@ def picture(channels: int) -> Signal:
 def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(
     share: float, seed: int
 ) -> None:
-    pixels, values = (drop_at_random(dropping(share, seed, what))(picture(3)) for what in WAYS)
+    pixels, values = (
+        PatchFamily(dropping(share, seed, what)).find_dropped(picture(3)) for what in WAYS
+    )
     assert pixels.shape == values.shape == (50, 60, 3)
     assert (pixels.all(-1) == pixels.any(-1)).all()
     # Five deviations of 9000 draws are 0.026 at most.
@@ -188,7 +189,7 @@ def test_gaps_have_their_least_size_and_make_up_the_share(
     share: float, gap: int, sound: bool
 ) -> None:
     signal = Signal(np.zeros((4000, 1)), rate=8000) if sound else Signal(np.zeros((80, 80, 1)))
-    missing = drop_at_random(dropping(share, 3, "pixels", gap))(signal)[..., 0]
+    missing = PatchFamily(dropping(share, 3, "pixels", gap)).find_dropped(signal)[..., 0]
     # an opening (erosion, then dilation) keeps exactly what squares of this size make up
     square = np.ones((gap,) * missing.ndim)
     at_the_far_edges = tuple((0, gap) for _ in range(missing.ndim))  # where gaps are cut off
