@@ -1,4 +1,11 @@
-"""The report of `distvae data check`: the layout of a path, the amount of data, and its faults."""
+"""The object behind each kind of data, the capabilities that it may have, and the report of
+`distvae data check`.
+
+Every kind of data is a subclass of `DataFamily`, registered for its settings. It says how the data
+is opened. What else is possible depends on small protocols that it may satisfy: `HasLabels`,
+`HasFactors`, `HasRecordings`, `HasCauses`, `ReadsMedia`, and `HasWindows` in `windows.py`.
+Evaluating, encoding and drawing ask for these and never for a particular kind.
+"""
 
 import math
 import shlex

@@ -1,7 +1,8 @@
 """Folders of data: the files in them, broken files, and the cache of computed results.
 
 A folder may come from anyone. It is listed with the links in it, but no file is listed twice, and
-no link puts a file into a second split.
+no link puts a file into a second split. Data on a storage that many machines share is copied to the
+disk of each machine once.
 """
 
 import hashlib

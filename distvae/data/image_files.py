@@ -1,5 +1,6 @@
 """Images as bytes, with the splits and classes of their source: folders of pictures, CIFAR-10's
-batches and .npz archives. Nothing is unpickled.
+batches and .npz archives. Nothing is unpickled. Pictures of a folder are cropped and resized once,
+cached by content, and then memory-mapped.
 """
 
 import hashlib

@@ -1,5 +1,19 @@
-"""The noise in data: the level of white noise in rows, the noise of a picture and how neighbouring
-pixels share it, and noise whose variance grows with brightness.
+"""The noise in data: white noise in rows, the noise of a picture, and noise that grows with
+brightness.
+
+Signals vary in some directions of a window, white noise equally in all. So the smallest eigenvalues
+of the covariance of rows come from the noise alone. The largest set of them whose mean is at most
+its median is taken (Chen, Zhu and Heng, "An efficient statistical method for image noise level
+estimation", ICCV 2015).
+
+Noise of a camera, of film and of JPEG is not white: neighbouring pixels share it. Its covariance is
+measured on the flattest blocks of the picture, where there is little else. White noise has the
+level of the finest detail of these blocks.
+
+The noise of counts, cameras and scanners grows with brightness. A value is a count of events times
+a gain, and Gaussian noise: its variance is `gain x + offset`. A square root makes this noise nearly
+alike everywhere (Anscombe, 1948). The way back inverts the mean of the root, because its square
+would be too dark (Makitalo and Foi, 2011).
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,6 @@
-"""Columns of Arrow tables from NumPy arrays."""
+"""Folders on this machine or behind a URI that pyarrow reads (file://, s3://, gs://, hdfs://), columns
+of Arrow tables, and addresses of SQLite databases.
+"""
 
 import hashlib
 import io
