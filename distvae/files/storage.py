@@ -1,5 +1,5 @@
-"""Folders on this machine or behind a URI that pyarrow reads (file://, s3://, gs://, hdfs://), columns
-of Arrow tables, and addresses of SQLite databases.
+"""Folders on this machine or behind a URI that pyarrow reads (file://, s3://, gs://, hdfs://);
+columns of Arrow tables, and addresses of SQLite databases.
 """
 
 import hashlib
@@ -30,38 +30,6 @@ if TYPE_CHECKING:
     from pyarrow import NativeFile
     from pyarrow.fs import FileSystem, FileType
     from typing_extensions import Buffer
-
-
-def rows_column(values: NDArray[np.number], width: int) -> "pa.FixedSizeListArray":
-    """Return numbers as a column of rows with this width, without a copy.
-
-    `pyarrow.array` would import pandas, which takes longer than a short training.
-    """
-    import pyarrow as pa
-
-    flat = np.ascontiguousarray(values).ravel()
-    kind, buffer = pa.from_numpy_dtype(flat.dtype), pa.py_buffer(flat)
-    numbers = pa.Array.from_buffers(kind, len(flat), [None, buffer])
-    return pa.FixedSizeListArray.from_arrays(numbers, width)
-
-
-MEANT = str.maketrans({character: quote(character) for character in "%?{}"})
-"""Characters with a meaning in an address. Optuna replaces names within braces."""
-
-
-def sqlite_uri(file: Path) -> str:
-    """Return the address of a database. SQLite creates the database if it does not exist."""
-    return f"sqlite:///{str(file).translate(MEANT)}"
-
-
-def existing_sqlite_uri(file: Path) -> str:
-    """Return the address of an existing database, which SQLite does not create.
-
-    SQLite itself decodes the name once more. With mode rw, SQLite can roll back an interrupted
-    transaction after a crash.
-    """
-    name = quote(str(file.absolute()))
-    return f"sqlite:///file:{quote(name)}?mode=rw&uri=true"
 
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
@@ -334,3 +302,35 @@ def _open_uri(uri: str) -> "tuple[FileSystem, str]":
             f"storage: {shown}: {reason}; a path or a URI that pyarrow reads expected"
         ) from None
     return system, path
+
+
+def rows_column(values: NDArray[np.number], width: int) -> "pa.FixedSizeListArray":
+    """Return numbers as a column of rows with this width, without a copy.
+
+    `pyarrow.array` would import pandas, which takes longer than a short training.
+    """
+    import pyarrow as pa
+
+    flat = np.ascontiguousarray(values).ravel()
+    kind, buffer = pa.from_numpy_dtype(flat.dtype), pa.py_buffer(flat)
+    numbers = pa.Array.from_buffers(kind, len(flat), [None, buffer])
+    return pa.FixedSizeListArray.from_arrays(numbers, width)
+
+
+MEANT = str.maketrans({character: quote(character) for character in "%?{}"})
+"""Characters with a meaning in an address. Optuna replaces names within braces."""
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the address of a database. SQLite creates the database if it does not exist."""
+    return f"sqlite:///{str(file).translate(MEANT)}"
+
+
+def existing_sqlite_uri(file: Path) -> str:
+    """Return the address of an existing database, which SQLite does not create.
+
+    SQLite itself decodes the name once more. With mode rw, SQLite can roll back an interrupted
+    transaction after a crash.
+    """
+    name = quote(str(file.absolute()))
+    return f"sqlite:///file:{quote(name)}?mode=rw&uri=true"
