@@ -22,7 +22,7 @@ from benchmarks.training import device_seconds, new_trainer, synchronize, train_
 from benchmarks.tvae import BATCH, SIZES, HouseCase, noisy_patches, tvae_config
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
-from distvae.files.plain import Plain
+from distvae.files.untrusted import Plain
 from distvae.numerics.noise import order
 from distvae.train.batches import BLOCK
 from distvae.train.loop import Trainer

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from distvae.files.plain import Plain, finite
-from distvae.files.provenance import commit
+from distvae.files.program import commit
+from distvae.files.untrusted import Plain, finite
 from distvae.numerics.arithmetic import processor_name
 from distvae.reproduce.rows import write_row
 

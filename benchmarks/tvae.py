@@ -37,9 +37,9 @@ from benchmarks.training import Clock, new_trainer, time_call
 from distvae.config import Config, from_dict
 from distvae.data.dataset import Array
 from distvae.data.signals import read_signal, scene
-from distvae.data.windows.patches import Grid
+from distvae.data.windows import Grid
 from distvae.estep.truncated import Search
-from distvae.files.provenance import commit
+from distvae.files.program import commit
 from distvae.interface import Batch
 from distvae.models.population import tabulate, unpack
 from distvae.models.state_decoder import FromBits

@@ -29,7 +29,7 @@ from distvae.config import Config, from_dict, to_dict
 from distvae.config.recipes import load
 from distvae.data import open_dataset
 from distvae.data.dataset import Array
-from distvae.data.tables.ingest import Division, ingest
+from distvae.data.ingest import Division, ingest
 from distvae.numerics.noise import order
 from distvae.train.loop import Interrupted
 from distvae.train.run_folder import read_epochs

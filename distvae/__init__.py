@@ -78,7 +78,7 @@ def push(run: "Run | Path | str", destination: "Path | str") -> None:
 def __getattr__(name: str) -> object:
     """Import a public name, or read the version, on first access."""
     if name == "__version__":
-        from distvae.files.provenance import program_version
+        from distvae.files.program import program_version
 
         return program_version()
     if name in _CALLED:

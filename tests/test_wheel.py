@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distvae.files.checkout import PARTS
+from distvae.files.program import PARTS
 from tests.environments import link, needed_by
 
 ROOT = Path(__file__).parents[1]

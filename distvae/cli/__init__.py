@@ -9,25 +9,15 @@ from distvae.cli.errors import errors_reported
 with errors_reported():  # of Ctrl-C during these imports, which take a third of a second
     import typer
 
-    from distvae.cli import (
-        cluster,
-        compare,
-        data,
-        records,
-        reference,
-        restoration,
-        train,
-        tune,
-        use,
-    )
+    from distvae.cli import cluster, compare, data, records, reference, restoration, train, use
     from distvae.cli.completion import join_words
-    from distvae.files.provenance import program_version
+    from distvae.files.program import program_version
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (train, use, restoration, tune, compare, reference, data, records, cluster):
+for part in (train, use, restoration, compare, reference, data, records, cluster):
     app.add_typer(part.app)
 
 

@@ -2,16 +2,16 @@
 cluster is started.
 """
 
-import json as json_format
-from dataclasses import asdict
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from distvae.cli.options import AsJson, Force, command
-from distvae.files.checkout import checkout_files
-from distvae.files.output import atomic_file, make_folder
+from distvae.files.paths import atomic_file, make_folder
+from distvae.files.program import checkout_files
 from distvae.files.refusal import Refusal
 
 app = typer.Typer(rich_help_panel="Machines")
@@ -21,59 +21,45 @@ cluster = typer.Typer(
 app.add_typer(cluster, name="cluster", rich_help_panel=app.rich_help_panel)
 
 
+@dataclass(frozen=True)
+class DoctorOptions:
+    """The options of `distvae doctor`."""
+
+    address: str | None = None
+    """Address of a running Ray; examines all its machines instead of this one."""
+    storage: Annotated[str | None, typer.Option(metavar="URI")] = None
+    """With --address: a path or a URI that all machines should share."""
+    file: Annotated[Path | None, typer.Option(metavar="CLUSTER.yaml")] = None
+    """Before 'ray up': check that the files which this file names exist."""
+    idle: bool = False
+    """Check only whether a sweep or training runs here; exit with code 2 if one does."""
+    json: AsJson = False
+
+
 @command(app)
-def doctor(
-    *,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a running Ray; examines all its machines instead of this one."
-        ),
-    ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URI", help="With --address: a path or a URI that all machines should share."
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CLUSTER.yaml",
-            help="Before 'ray up': check that the files which this file names exist.",
-        ),
-    ] = None,
-    idle: Annotated[
-        bool,
-        typer.Option(
-            "--idle",
-            help="Check only whether a sweep or training runs here; exit with code 2 if one does.",
-        ),
-    ] = False,
-    json: AsJson = False,
-) -> None:
+def doctor(*, options: DoctorOptions) -> None:
     """Print what is wrong with this machine, or with those of a cluster, and what to do about it.
     Exits with code 1 if anything is wrong.
     """
     from distvae.machines import doctor
     from distvae.machines.cluster import refuse_if_running
 
-    if idle:
+    if options.idle:
         refuse_if_running()
         return
-    if file is not None and address is not None:
+    if options.file is not None and options.address is not None:
         raise Refusal("--file: before its Ray runs, --address: when it runs; one of them expected")
-    if storage is not None and address is None:
+    if options.storage is not None and options.address is None:
         raise Refusal("--storage: --address of the Ray whose machines should share it expected")
-    if file is not None:
-        findings = doctor.examine_cluster_file(file)
-    elif address is not None:
-        findings = doctor.examine_cluster(address, storage)
+    if options.file is not None:
+        findings = doctor.examine_cluster_file(options.file)
+    elif options.address is not None:
+        findings = doctor.examine_cluster(options.address, options.storage)
     else:
         findings = doctor.examine_this_machine()
     code = 0
     for finding in findings:
-        print(json_format.dumps(asdict(finding)) if json else finding, flush=True)
+        print(json.dumps(asdict(finding)) if options.json else finding, flush=True)
         if finding.state == "bad":
             code = 1
     raise typer.Exit(code)

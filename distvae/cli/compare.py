@@ -1,5 +1,5 @@
-"""`distvae report`, `reproduce` and `peer` compare models with each other, with published tables
-and with baselines.
+"""`distvae tune` sweeps a search space. `report`, `reproduce` and `peer` compare models with each
+other, with published tables and with baselines.
 """
 
 import sys
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distvae.cli.completion import complete_run, complete_setting, complete_table
+from distvae.cli.completion import complete_run, complete_setting, complete_space, complete_table
 from distvae.cli.options import (
     RUN_HELP,
     RUNS,
     AsJson,
+    Assignments,
     Data,
     Force,
     Quiet,
@@ -23,7 +24,9 @@ from distvae.cli.options import (
     progress_style,
     run_callback,
 )
-from distvae.files.output import check_writable_folder
+from distvae.config.recipes import parse_assignments
+from distvae.files.paths import check_writable_folder
+from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -35,6 +38,64 @@ app = typer.Typer(rich_help_panel="Compare models")
 
 WIDTH = 200
 """Characters of a line of a comparison, whatever the width of the terminal."""
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """The options of `distvae tune`."""
+
+    data: Data = None
+    out: Annotated[Path | None, typer.Option("-o", "--out")] = None
+    """Folder of the sweep; default runs/SPACE."""
+    trials: Annotated[int | None, typer.Option(min=1, max=10000)] = None
+    """Number of trials, or size of a population; default: as the space says."""
+    concurrent: Annotated[int | None, typer.Option(min=1, max=10000)] = None
+    """Trials that run at once; default: as the space says, otherwise as many as fit."""
+    resume: bool = False
+    """Resume the sweep in that folder."""
+    force: Force = False
+    keep_tune: bool = False
+    """Keep the experiment of Ray Tune in OUT/tune, with a result for each epoch."""
+    quiet: Quiet = False
+
+
+@command(app)
+def tune(
+    space: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.", autocompletion=complete_space
+        ),
+    ],
+    assignments: Assignments = None,
+    *,
+    options: TuneOptions,
+    trial_options: TrialOptions,
+) -> None:
+    """Sweep a search space for quality against sparsity; every trial is recorded in MLflow."""
+    from distvae.report import write_and_log
+    from distvae.tune.results import print_findings
+    from distvae.tune.sweep import SweepOptions, run_sweep
+    from distvae.tune.validation import load_space
+
+    refuse_missing("a sweep", "ray", "optuna", "mlflow")
+    resources = trial_options.resources()
+    searched = load_space(space)
+    sweep_options = SweepOptions(
+        assignments=parse_assignments(assignments or []),
+        data=options.data or "",
+        trials=options.trials,
+        concurrent=options.concurrent,
+        resume=options.resume,
+        force=options.force,
+        keep_tune=options.keep_tune,
+        quiet=options.quiet,
+    )
+    findings = run_sweep(searched, options.out or RUNS / searched.name, sweep_options, resources)
+    if not options.quiet:
+        print_findings(findings)
+    write_and_log(findings.folder, RUNS, options.quiet)
+    raise SystemExit(findings.exit_code)
 
 
 @command(app)
@@ -68,43 +129,24 @@ def report(
 class ReproduceOptions:
     """The options of `distvae reproduce`."""
 
-    data: Annotated[
-        str, typer.Option(help="Folder with the data that the table needs; default $DISTVAE_DATA.")
-    ] = ""
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ROWS", help="Only rows with this name or pattern; may be repeated."),
-    ] = None
-    scale: Annotated[
-        Literal["smoke", "day", "full"],
-        typer.Option(
-            help="full: as published; day: about a day on two cores; smoke: only test that it runs."
-        ),
-    ] = "full"
-    seeds: Annotated[
-        int | None,
-        typer.Option(min=1, max=1000, help="Seeds for each row; default: as the table says."),
-    ] = None
-    plan: Annotated[
-        bool,
-        typer.Option("--plan", help="Only print the rows and the estimated time; needs no data."),
-    ] = False
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder of the runs; default runs/reproduce/TABLE."),
-    ] = None
-    rows: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the finished rows, a file for each table; default OUT/rows."),
-    ] = None
-    concurrent: Annotated[
-        int | None,
-        typer.Option(min=1, max=10_000, help="Rows trained at once; default: as many as fit."),
-    ] = None
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Resume the rows in that folder; --only adds rows to them."),
-    ] = False
+    data: str = ""
+    """Folder with the data that the table needs; default $DISTVAE_DATA."""
+    only: Annotated[list[str] | None, typer.Option(metavar="ROWS")] = None
+    """Only rows with this name or pattern; may be repeated."""
+    scale: Literal["smoke", "day", "full"] = "full"
+    """full: as published; day: about a day on two cores; smoke: only test that it runs."""
+    seeds: Annotated[int | None, typer.Option(min=1, max=1000)] = None
+    """Seeds for each row; default: as the table says."""
+    plan: bool = False
+    """Only print the rows and the estimated time; needs no data."""
+    out: Annotated[Path | None, typer.Option("-o", "--out")] = None
+    """Folder of the runs; default runs/reproduce/TABLE."""
+    rows: Path | None = None
+    """Folder of the finished rows, a file for each table; default OUT/rows."""
+    concurrent: Annotated[int | None, typer.Option(min=1, max=10000)] = None
+    """Rows trained at once; default: as many as fit."""
+    resume: bool = False
+    """Resume the rows in that folder; --only adds rows to them."""
     force: Force = False
     quiet: Quiet = False
 

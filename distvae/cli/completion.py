@@ -14,10 +14,9 @@ from distvae.config.explanations import default_of
 from distvae.config.recipes import recipe_names
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
-from distvae.files.checkout import PACKAGE, SPACES
-from distvae.files.plain import Tree
+from distvae.files.program import PACKAGE, SPACES
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import read_json
+from distvae.files.untrusted import Tree, read_json
 
 RUNS = Path("runs")
 BREAKS = ("=", ":", "@")

@@ -2,7 +2,7 @@
 
 import json as json_format
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +12,8 @@ from distvae.cli.options import AsJson, Assignments, Force, Quiet, command
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
-    from distvae.data.survey import Survey
-    from distvae.files.plain import Plain
+    from distvae.data.family import Survey
+    from distvae.files.untrusted import Plain
 
 app = typer.Typer(rich_help_panel="Data")
 data = typer.Typer(no_args_is_help=True, help="Examine data before training on it.")
@@ -87,6 +87,22 @@ def _format_fact(value: "Plain") -> str:
     return _format_number(value)
 
 
+@dataclass(frozen=True)
+class IngestOptions:
+    """The options of `distvae ingest`."""
+
+    val: float = 0.05
+    """Share of the rows for validation; 0: validate on training rows."""
+    test: float = 0.05
+    """Share of the rows for testing; 0: test on validation rows."""
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1)] = 0
+    """Seed of the order of the rows."""
+    rows_per_file: Annotated[int | None, typer.Option(min=1)] = None
+    """Rows per file; default: 256 MB of them."""
+    force: Force = False
+    quiet: Quiet = False
+
+
 @command(app)
 def ingest(
     sources: Annotated[
@@ -95,28 +111,15 @@ def ingest(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     *,
-    val: Annotated[
-        float, typer.Option(help="Share of the rows for validation; 0: validate on training rows.")
-    ] = 0.05,
-    test: Annotated[
-        float, typer.Option(help="Share of the rows for testing; 0: test on validation rows.")
-    ] = 0.05,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**64 - 1, help="Seed of the order of the rows.")
-    ] = 0,
-    rows_per_file: Annotated[
-        int | None, typer.Option(min=1, help="Rows per file; default: 256 MB of them.")
-    ] = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    options: IngestOptions,
 ) -> None:
     """Shuffle the rows of tables of numbers, however large, into a folder to train on with
     data.kind=rows.
     """
-    from distvae.data.tables.ingest import Division
-    from distvae.data.tables.ingest import ingest as ingest_tables
+    from distvae.data.ingest import Division
+    from distvae.data.ingest import ingest as ingest_tables
 
-    division = Division(val, test, seed, rows_per_file)
-    summary = ingest_tables(sources, out, division, force, quiet)
-    if not quiet:
+    division = Division(options.val, options.test, options.seed, options.rows_per_file)
+    summary = ingest_tables(sources, out, division, options.force, options.quiet)
+    if not options.quiet:
         print(summary)

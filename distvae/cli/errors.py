@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distvae.files.packages import BROUGHT_BY, missing_package
 from distvae.files.paths import PATH_ERRORS
+from distvae.files.program import BROUGHT_BY, missing_package
 from distvae.files.refusal import DISK_FAILED, Refusal, refusing_full_disk
 
 

@@ -8,14 +8,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Literal,
+    TypeGuard,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
 
 from distvae.cli.completion import complete_recipe, complete_run, complete_setting
 from distvae.cli.errors import errors_reported
-from distvae.files.packages import refuse_missing
+from distvae.config.explanations import meanings_of
 from distvae.files.paths import given_path, refusing_bad_paths
+from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Style
 
@@ -31,7 +40,8 @@ Function = Callable[..., None]
 def command(app: typer.Typer) -> Callable[[Function], Function]:
     """Register a function as a command of the same name, in the help panel of its app.
 
-    A parameter annotated with a dataclass becomes one option for each field of the dataclass.
+    A parameter annotated with a dataclass becomes one option for each field of the dataclass. The
+    text below a field is the help of its option.
     Errors of the user are reported in one line.
     """
 
@@ -65,11 +75,23 @@ def _parameters(function: Function, hints: dict[str, object]) -> Iterator[inspec
         if not _is_group(hint):
             yield inspect.Parameter(name, kind, default=parameter.default, annotation=hint)
             continue
-        types = get_type_hints(hint, include_extras=True)
+        types, meanings = get_type_hints(hint, include_extras=True), meanings_of(hint)
         for field in fields(hint):
             default = inspect.Parameter.empty if field.default is MISSING else field.default
-            annotation = types[field.name]
-            yield inspect.Parameter(field.name, kind, default=default, annotation=annotation)
+            option = _option(field.name, types[field.name], default, meanings.get(field.name))
+            yield inspect.Parameter(field.name, kind, default=default, annotation=option)
+
+
+def _option(name: str, hint: object, default: object, meaning: str | None) -> object:
+    """Return the annotation of an option, whose help is the text below the field. A switch that is
+    off by default has no option to turn it off.
+    """
+    if get_origin(hint) is not Annotated:
+        words = [f"--{name.replace('_', '-')}"] if default is False else []
+        return Annotated[hint, typer.Option(*words, help=meaning)]
+    if meaning is not None:
+        get_args(hint)[1].help = meaning
+    return hint
 
 
 def _is_group(hint: object) -> TypeGuard[type["DataclassInstance"]]:
@@ -177,17 +199,10 @@ Wait = Annotated[
 class WorkerOptions:
     """The workers that train one model together, and their Ray."""
 
-    workers: Annotated[
-        str,
-        typer.Option(
-            metavar="N|MIN:MAX",
-            rich_help_panel=MACHINES,
-            help=(
-                "Number of processes that train together under Ray; a range such as 1:4 is elastic."
-                " 0: train in this process, without Ray."
-            ),
-        ),
-    ] = "0"
+    workers: Annotated[str, typer.Option(metavar="N|MIN:MAX", rich_help_panel=MACHINES)] = "0"
+    """Number of processes that train together under Ray; a range such as 1:4 is elastic. 0: train
+    in this process, without Ray.
+    """
     gpus_per_worker: GPUsPerWorker = None
     address: Address = None
     wait: Wait = 0.0
@@ -208,26 +223,13 @@ class WorkerOptions:
 class TrialOptions:
     """The workers and GPUs of each trial of a sweep, and their Ray."""
 
-    workers: Annotated[
-        str,
-        typer.Option(
-            metavar="N|MIN:MAX",
-            rich_help_panel=MACHINES,
-            help=(
-                "Number of processes that train each model together; a range such as 1:4 is"
-                " elastic. 0: one process per model."
-            ),
-        ),
-    ] = "0"
+    workers: Annotated[str, typer.Option(metavar="N|MIN:MAX", rich_help_panel=MACHINES)] = "0"
+    """Number of processes that train each model together; a range such as 1:4 is elastic. 0: one
+    process per model.
+    """
     gpus_per_worker: GPUsPerWorker = None
-    gpus_per_trial: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="GPUs for each model without --workers; 0.25: four share one.",
-            rich_help_panel=MACHINES,
-        ),
-    ] = None
+    gpus_per_trial: Annotated[float | None, typer.Option(min=0, rich_help_panel=MACHINES)] = None
+    """GPUs for each model without --workers; 0.25: four share one."""
     address: Address = None
     wait: Wait = 0.0
 

@@ -17,8 +17,8 @@ import typer
 
 from distvae.cli.completion import complete_metric
 from distvae.cli.options import RUNS, AsJson, command
-from distvae.files.plain import finite
 from distvae.files.refusal import Refusal, nearest
+from distvae.files.untrusted import finite
 from distvae.system import HOST, is_free
 
 if TYPE_CHECKING:
@@ -44,41 +44,24 @@ START_SECONDS = 300
 class RunsOptions:
     """The options of `distvae runs`."""
 
-    of: Annotated[
-        str | None,
-        typer.Option(metavar="SWEEP", help="List the trials of a sweep: a name, id or folder."),
-    ] = None
-    kind: Annotated[
-        Literal["run", "sweep", "trial"] | None,
-        typer.Option(help="List only these; default: runs and sweeps."),
-    ] = None
-    where: Annotated[
-        str,
-        typer.Option(
-            metavar="FILTER",
-            help=(
-                "A filter of MLflow; for trials, for instance:"
-                """ --kind trial --where "metrics.hoyer > 0.4 and params.model.kind = 'sdm'"."""
-            ),
-        ),
-    ] = ""
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            metavar="METRIC",
-            help="Sort by a metric: largest first, or best first if --of SWEEP ranks by it.",
-            autocompletion=complete_metric,
-        ),
-    ] = None
-    ascending: Annotated[
-        bool | None,
-        typer.Option("--ascending/--descending", help="With --sort: smallest or largest first."),
-    ] = None
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help="Show this metric; may be repeated.", autocompletion=complete_metric),
-    ] = None
-    limit: Annotated[int, typer.Option(min=1, help="Number of lines.")] = 30
+    of: Annotated[str | None, typer.Option(metavar="SWEEP")] = None
+    """List the trials of a sweep: a name, id or folder."""
+    kind: Literal["run", "sweep", "trial"] | None = None
+    """List only these; default: runs and sweeps."""
+    where: Annotated[str, typer.Option(metavar="FILTER")] = ""
+    """A filter of MLflow; for trials, for instance: --kind trial --where "metrics.hoyer > 0.4 and
+    params.model.kind = 'sdm'".
+    """
+    sort: Annotated[str | None, typer.Option(metavar="METRIC", autocompletion=complete_metric)] = (
+        None
+    )
+    """Sort by a metric: largest first, or best first if --of SWEEP ranks by it."""
+    ascending: Annotated[bool | None, typer.Option("--ascending/--descending")] = None
+    """With --sort: smallest or largest first."""
+    metric: Annotated[list[str] | None, typer.Option(autocompletion=complete_metric)] = None
+    """Show this metric; may be repeated."""
+    limit: Annotated[int, typer.Option(min=1)] = 30
+    """Number of lines."""
     json: AsJson = False
 
 
@@ -342,33 +325,25 @@ def _quoted(ids: Sequence[str]) -> str:
     return quote(json.dumps(ids, separators=(",", ":")))
 
 
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of `distvae serve`."""
+
+    storage: Annotated[str, typer.Option(envvar="DISTVAE_STORAGE")]
+    """Storage that all machines share, for artifacts and a copy of the database."""
+    port: Port = 5000
+    database: Annotated[str | None, typer.Option(envvar="DISTVAE_DATABASE")] = None
+    """A database such as postgresql://...; default ~/mlflow/mlflow.db."""
+    beside: Annotated[str | None, typer.Option(metavar="HOST:PORT")] = None
+    """Exit when nothing has listened there for a minute."""
+
+
 @command(app)
-def serve(
-    storage: Annotated[
-        str,
-        typer.Option(
-            envvar="DISTVAE_STORAGE",
-            help="Storage that all machines share, for artifacts and a copy of the database.",
-        ),
-    ],
-    port: Port = 5000,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            envvar="DISTVAE_DATABASE",
-            help="A database such as postgresql://...; default ~/mlflow/mlflow.db.",
-        ),
-    ] = None,
-    beside: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Exit when nothing has listened there for a minute."
-        ),
-    ] = None,
-) -> None:
+def serve(*, options: ServeOptions) -> None:
     """Serve MLflow on the head of a cluster, on this machine alone; 'ray up' starts it."""
     from distvae.track.server import serve as serve_mlflow
 
+    beside = options.beside
     if beside is not None and not beside.rpartition(":")[2].isdecimal():
         raise Refusal(f"--beside: {beside}; an address such as 127.0.0.1:6379 expected")
-    serve_mlflow(storage, port, database, beside)
+    serve_mlflow(options.storage, options.port, options.database, beside)

@@ -13,10 +13,9 @@ from distvae.config import to_dict
 from distvae.config.explanations import settings as explained_settings
 from distvae.config.recipes import load, read_tree, recipe_names, recipe_path
 from distvae.config.registry import FAMILIES
-from distvae.files.checkout import CITATION
-from distvae.files.plain import Tree
+from distvae.files.program import CITATION
 from distvae.files.refusal import Refusal, nearest
-from distvae.files.untrusted import read_yaml
+from distvae.files.untrusted import Tree, read_yaml
 
 app = typer.Typer(rich_help_panel="Recipes, settings and papers")
 

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,11 +20,12 @@ from distvae.cli.restore_options import (
     Place,
     RestoreOptions,
 )
-from distvae.files.kinds import PICTURES, SOUNDS
-from distvae.files.output import make_folder
-from distvae.files.paths import refusing_bad_paths
+from distvae.files.paths import PICTURES, SOUNDS, make_folder, refusing_bad_paths
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Progress
+
+if TYPE_CHECKING:
+    pass
 
 app = typer.Typer(rich_help_panel="Restore pictures or a sound")
 

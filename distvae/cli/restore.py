@@ -35,14 +35,17 @@ from distvae.data.signals import (
     read_stack,
     write_stack,
 )
-from distvae.data.windows.missing import Finder, Missing, keep_observed, silenced
-from distvae.files.atomic import delete_partials
-from distvae.files.kinds import TIFF
-from distvae.files.memory import gigabytes
-from distvae.files.output import check_new_file, check_writable_folder
-from distvae.files.plain import Plain
+from distvae.data.windows import Finder, Missing, keep_observed, silenced
+from distvae.files.paths import (
+    TIFF,
+    check_new_file,
+    check_writable_folder,
+    delete_partials,
+    gigabytes,
+)
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.files.untrusted import Plain
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.numbers import counted
 from distvae.system import available_cores, available_memory
@@ -59,7 +62,7 @@ from distvae.tasks.presets import (
 from distvae.train.progress import Progress, format_duration, stop_signals
 
 if TYPE_CHECKING:
-    from distvae.data.picture_noise import PictureNoise
+    from distvae.data.noise import PictureNoise
     from distvae.tasks.groups import Report
     from distvae.tasks.restoration import Restoration, Stage
 

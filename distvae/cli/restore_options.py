@@ -15,8 +15,8 @@ from distvae.train.progress import Style
 
 if TYPE_CHECKING:
     from distvae.config import Config
-    from distvae.data.windows.missing import Finder
-    from distvae.files.plain import Plain
+    from distvae.data.windows import Finder
+    from distvae.files.untrusted import Plain
 
 FOR_ONE = ("clean", "figure", "run")
 """Options that name a file or a folder for one picture."""
@@ -29,57 +29,30 @@ DAMAGE_PANEL = "Damage a clean input first, to measure the restoration"
 class RestoreOptions:
     """The options of `distvae denoise` and `distvae inpaint`."""
 
-    model: Annotated[
-        Model | None,
-        typer.Option(
-            help="groups (default) compares windows and takes seconds; tvae (default for gaps of"
-            " sounds) is trained, as --preset, --recipe or a setting also ask."
-        ),
-    ] = None
-    preset: Annotated[
-        Literal["fast", "balanced", "paper"] | None,
-        typer.Option(
-            help="How much time to spend; default fast. 'paper' uses the published settings."
-        ),
-    ] = None
-    recipe: Annotated[
-        str | None, typer.Option(help="Use this recipe or FILE.yaml instead of a preset.")
-    ] = None
-    stride: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Step from one window to the next; larger is faster and less accurate."
-        ),
-    ] = None
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of training, and of the noise or gaps made first.")
-    ] = 0
-    clean: Annotated[
-        Path | None,
-        typer.Option(help="A clean reference to compare with; it does not affect the result."),
-    ] = None
-    figure: Annotated[
-        Path | None,
-        typer.Option(help="Draw before, after and reference into a .png, .pdf or .svg."),
-    ] = None
-    across: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="FRAMES",
-            help="Of a stack (a TIFF of several pictures): search for similar windows in so many"
-            " frames before and behind; 0 restores each alone.",
-        ),
-    ] = 2
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            help="Keep the run in this folder; default: OUT.run, deleted after the last epoch."
-        ),
-    ] = None
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a run that was stopped or killed.")
-    ] = False
+    model: Model | None = None
+    """groups (default) compares windows and takes seconds; tvae (default for gaps of sounds) is
+    trained, as --preset, --recipe or a setting also ask.
+    """
+    preset: Literal["fast", "balanced", "paper"] | None = None
+    """How much time to spend; default fast. 'paper' uses the published settings."""
+    recipe: str | None = None
+    """Use this recipe or FILE.yaml instead of a preset."""
+    stride: Annotated[int | None, typer.Option(min=1)] = None
+    """Step from one window to the next; larger is faster and less accurate."""
+    seed: Annotated[int, typer.Option(min=0)] = 0
+    """Seed of training, and of the noise or gaps made first."""
+    clean: Path | None = None
+    """A clean reference to compare with; it does not affect the result."""
+    figure: Path | None = None
+    """Draw before, after and reference into a .png, .pdf or .svg."""
+    across: Annotated[int, typer.Option(min=0, metavar="FRAMES")] = 2
+    """Of a stack (a TIFF of several pictures): search for similar windows in so many frames before
+    and behind; 0 restores each alone.
+    """
+    run: Path | None = None
+    """Keep the run in this folder; default: OUT.run, deleted after the last epoch."""
+    resume: bool = False
+    """Continue a run that was stopped or killed."""
     force: Force = False
     quiet: Quiet = False
     json: AsJson = False
@@ -129,54 +102,26 @@ class RestoreOptions:
 class NoiseOptions:
     """The noise in the input, and the noise that is added first to measure how it is removed."""
 
-    sigma: Annotated[
-        float | None,
-        typer.Option(
-            metavar="LEVEL",
-            help=(
-                "Standard deviation of the noise, if you know it: of pixel values up to 255 (of a"
-                " picture of floats, its own) or samples from -1 to 1. By default presets estimate"
-                " it. The same as train.sigma."
-            ),
-        ),
-    ] = None
-    counts: Annotated[
-        bool,
-        typer.Option(
-            "--counts",
-            help="The values are counts, of photons for example, or proportional to them: their"
-            " noise grows with brightness. By default that is estimated too.",
-        ),
-    ] = False
-    std: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="OUT.tif",
-            help="Write the standard deviation of the errors that are left, pixel by pixel, and"
-            " print the PSNR to expect. Takes twice the time.",
-        ),
-    ] = None
+    sigma: Annotated[float | None, typer.Option(metavar="LEVEL")] = None
+    """Standard deviation of the noise, if you know it: of pixel values up to 255 (of a picture of
+    floats, its own) or samples from -1 to 1. By default presets estimate it. The same as
+    train.sigma.
+    """
+    counts: bool = False
+    """The values are counts, of photons for example, or proportional to them: their noise grows
+    with brightness. By default that is estimated too.
+    """
+    std: Annotated[Path | None, typer.Option(metavar="OUT.tif")] = None
+    """Write the standard deviation of the errors that are left, pixel by pixel, and print the PSNR
+    to expect. Takes twice the time.
+    """
     add_noise: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="LEVEL",
-            help="Add white noise of this standard deviation, in the units of --sigma; the same as"
-            " data.noise.",
-            rich_help_panel=DAMAGE_PANEL,
-        ),
+        float | None, typer.Option(min=0, metavar="LEVEL", rich_help_panel=DAMAGE_PANEL)
     ] = None
-    snr: Annotated[
-        float | None,
-        typer.Option(
-            metavar="DB",
-            help=(
-                "Add white noise to a sound, of this signal-to-noise ratio in dB; the same as"
-                " data.snr."
-            ),
-            rich_help_panel=DAMAGE_PANEL,
-        ),
-    ] = None
+    """Add white noise of this standard deviation, in the units of --sigma; the same as data.noise.
+    """
+    snr: Annotated[float | None, typer.Option(metavar="DB", rich_help_panel=DAMAGE_PANEL)] = None
+    """Add white noise to a sound, of this signal-to-noise ratio in dB; the same as data.snr."""
     noise: Annotated[str | None, typer.Option(hidden=True)] = None
     """The earlier name of `--add-noise`, which did not say that noise is added."""
 
@@ -199,38 +144,19 @@ class MissingOptions:
     the observed values.
     """
 
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Of a picture, a picture of the same size; pixels that are neither black nor"
-                " transparent mark what is missing, in a JPEG or WebP those brighter than half. Of"
-                " a sound, a text with the start and the end of a gap in seconds in each line, as"
-                " Audacity exports labels."
-            )
-        ),
-    ] = None
-    missing_value: Annotated[
-        float | None,
-        typer.Option(help="Pixels or samples with this value in all channels are missing."),
-    ] = None
-    sigma: Annotated[
-        float | None,
-        typer.Option(
-            metavar="LEVEL",
-            help="Standard deviation of the noise in a picture, as of 'distvae denoise': remove it"
-            " too. By default what was observed is kept. The same as train.sigma.",
-        ),
-    ] = None
-    drop: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Drop this share of the pixels or samples; the same as data.drop.",
-            rich_help_panel=DAMAGE_PANEL,
-        ),
-    ] = None
+    mask: Path | None = None
+    """Of a picture, a picture of the same size; pixels that are neither black nor transparent mark
+    what is missing, in a JPEG or WebP those brighter than half. Of a sound, a text with the start
+    and the end of a gap in seconds in each line, as Audacity exports labels.
+    """
+    missing_value: float | None = None
+    """Pixels or samples with this value in all channels are missing."""
+    sigma: Annotated[float | None, typer.Option(metavar="LEVEL")] = None
+    """Standard deviation of the noise in a picture, as of 'distvae denoise': remove it too. By
+    default what was observed is kept. The same as train.sigma.
+    """
+    drop: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=DAMAGE_PANEL)] = None
+    """Drop this share of the pixels or samples; the same as data.drop."""
 
     def refusal(self, source: Path, places: str, wrong: str) -> Refusal:
         """Return the refusal of options that mark all or none of the pixels or samples."""
@@ -253,7 +179,7 @@ class MissingOptions:
         """Return a function that finds the missing values. Exactly one of the three ways is
         expected, or none if some values are NaN.
         """
-        from distvae.data.windows.missing import marked_by, masked_by
+        from distvae.data.windows import marked_by, masked_by
         from distvae.tasks.presets import corrupted_windows
 
         windows = corrupted_windows(config)

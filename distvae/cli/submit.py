@@ -52,7 +52,8 @@ def run_on_cluster(command: Command, words: Sequence[str]) -> None:
                     _wait_for_machines(_expected_machines())
                 app()
     except SystemExit as end:
-        if end.code == 2 and not _is_ray_job():
+        # Ray Jobs, which does not split arguments, sets this variable
+        if end.code == 2 and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             print(SPACE_HINT, file=sys.stderr)
         raise
 
@@ -78,11 +79,6 @@ def _wait_for_machines(count: int) -> None:
         while (joined := len(live_machines(ray))) < count and time.monotonic() < deadline:
             print(f"{joined} of {count} machines have joined; waiting for the others", flush=True)
             time.sleep(POLL)
-
-
-def _is_ray_job() -> bool:
-    """Return whether Ray Jobs started this process. Ray Jobs does not split arguments."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def _enter_checkout() -> Path:

@@ -24,8 +24,7 @@ from distvae.cli.options import (
     progress_style,
 )
 from distvae.config.recipes import STORED, load, parse_assignments, recipe_path, with_options
-from distvae.files.memory import collect_from_now_on, collecting_later
-from distvae.files.output import check_writable_folder
+from distvae.files.paths import check_writable_folder, collect_from_now_on, collecting_later
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Progress, Style, stop_signals
 
@@ -49,32 +48,23 @@ class TrainOptions:
     """The options of `distvae train`."""
 
     data: Data = None
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the run; default runs/RECIPE.")
-    ] = None
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in that folder.")] = False
-    seed: Annotated[int | None, typer.Option(help="Shorthand for train.seed=N.")] = None
+    out: Annotated[Path | None, typer.Option("-o", "--out")] = None
+    """Folder of the run; default runs/RECIPE."""
+    resume: bool = False
+    """Resume the run in that folder."""
+    seed: int | None = None
+    """Shorthand for train.seed=N."""
     force: Force = False
     quiet: Quiet = False
     json: AsJson = False
-    evaluate: Annotated[
-        bool, typer.Option(help="Evaluate the trained model on the test split.")
-    ] = True
-    track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URI",
-            help="Keep the run on storage that all machines share: a path or s3://bucket/runs.",
-        ),
-    ] = None
-    previous: Annotated[
-        bool,
-        typer.Option(
-            "--previous",
-            help="Resume from the checkpoint before the last one, if the last one is damaged.",
-        ),
-    ] = False
+    evaluate: bool = True
+    """Evaluate the trained model on the test split."""
+    track: bool = True
+    """Record the run in MLflow."""
+    storage: Annotated[str | None, typer.Option(metavar="URI")] = None
+    """Keep the run on storage that all machines share: a path or s3://bucket/runs."""
+    previous: bool = False
+    """Resume from the checkpoint before the last one, if the last one is damaged."""
 
     @property
     def resumes(self) -> bool:
@@ -231,7 +221,7 @@ def naming_a_command(
     except Refusal as refusal:
         from distvae.data.check import survey_of_another_kind
         from distvae.data.family import next_command
-        from distvae.data.remote import is_remote
+        from distvae.data.folders import is_remote
 
         if not data or is_remote(data) or not str(refusal).startswith(about):
             raise

@@ -16,9 +16,8 @@ from distvae.cli.completion import complete_setting
 from distvae.cli.options import Force, Quiet, RunFolder, WhichSplit, command
 from distvae.config import Config, changed_settings, from_dict, to_dict
 from distvae.config.recipes import override, parse_assignments, refuse_place
-from distvae.files.plain import finite
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import one_line, printable, read_figures
+from distvae.files.untrusted import finite, one_line, printable, read_figures
 from distvae.numerics.numbers import counted
 from distvae.train.progress import Style
 
@@ -99,7 +98,7 @@ def with_data(
     """Return the configuration of a run with the data at another path. `assigned` names the
     settings of the data that the user has set.
     """
-    from distvae.data.media import data_at
+    from distvae.data import data_at
 
     refuse_place(config, path)
     return replace(config, data=data_at(path, config.data, str(info["data_digest"]), assigned))
@@ -186,7 +185,7 @@ def encode(
     file, speaker, split and frame of recordings, the split and row of other data, the file of
     pictures, and labels where there are any.
     """
-    from distvae.data.media import is_single_file
+    from distvae.data import is_single_file
     from distvae.tasks.codes import encode as encode_data
     from distvae.tasks.codes import encode_file
     from distvae.train.run import Run

@@ -26,17 +26,17 @@ from distvae.config.model import (
     Decoder,
     GumbelModel,
     ModelConfig,
+    Net,
     SDMModel,
     TVAEModel,
     VAEModel,
     VSCModel,
 )
-from distvae.config.net import Net
 from distvae.config.registry import SECTIONS
 from distvae.config.schema import fields_of, read_section
 from distvae.config.train import Eval, Train
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, nearest
+from distvae.files.untrusted import Plain
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

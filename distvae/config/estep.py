@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol
 
-from distvae.config.net import Net
+from distvae.config.model import Net
 from distvae.config.registry import Family, family
 from distvae.config.schema import Range
 from distvae.config.values import Count, Positive, Share

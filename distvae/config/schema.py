@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, SupportsIndex, TypeVar, cast
 
 from distvae.config.registry import FAMILIES, load_extensions
-from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal, nearest, shown
+from distvae.files.untrusted import Tree
 
 V = TypeVar("V")
 LONGEST = 1000

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from distvae.config import SpeechData
 from distvae.data.dataset import Array
-from distvae.files.memory import require_memory
+from distvae.files.paths import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 

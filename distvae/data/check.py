@@ -7,15 +7,14 @@ from inspect import getattr_static
 
 from distvae.config import DataConfig, Generated
 from distvae.config.registry import load_extensions
-from distvae.data.family import DATA, AnyFamily, DataFamily, family_of
-from distvae.data.images.family import EXPECTED as IMAGES
-from distvae.data.images.family import ImageFamily
-from distvae.data.images.idx import IdxFamily
-from distvae.data.remote import is_remote, local_path
-from distvae.data.speech.family import SpeechFamily
-from distvae.data.survey import Survey
-from distvae.data.tables.rows import RowsFamily
-from distvae.data.windows.family import PatchFamily
+from distvae.data.family import DATA, AnyFamily, DataFamily, Survey, family_of
+from distvae.data.folders import is_remote, local_path
+from distvae.data.idx import IdxFamily
+from distvae.data.images import EXPECTED as IMAGES
+from distvae.data.images import ImageFamily
+from distvae.data.rows import RowsFamily
+from distvae.data.speech import SpeechFamily
+from distvae.data.windows import PatchFamily
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 

@@ -1,18 +1,19 @@
-"""The object behind each kind of data, and the capabilities that it may have.
+"""The object behind each kind of data, the capabilities that it may have, and the report of
+`distvae data check`.
 
 Every kind of data is a subclass of `DataFamily`, registered for its settings. It says how the data
 is opened. What else is possible depends on small protocols that it may satisfy: `HasLabels`,
-`HasFactors`, `HasRecordings`, `HasWindows`, `HasCauses` and `ReadsMedia`. Evaluating, encoding and
-drawing ask for these and never for a particular kind.
+`HasFactors`, `HasRecordings`, `HasCauses`, `ReadsMedia`, and `HasWindows` in `windows.py`.
+Evaluating, encoding and drawing ask for these and never for a particular kind.
 """
 
 import math
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import (
-    TYPE_CHECKING,
     Any,
     ClassVar,
     Generic,
@@ -24,7 +25,9 @@ from typing import (
 )
 
 from distvae.config import DataConfig
+from distvae.config.recipes import override, parse_assignments
 from distvae.config.registry import FAMILIES, Registry
+from distvae.config.schema import read_section
 from distvae.data.dataset import (
     Array,
     Combinations,
@@ -34,16 +37,56 @@ from distvae.data.dataset import (
     Labels,
     Recording,
 )
-from distvae.data.remote import fetch
-from distvae.data.survey import Survey
-from distvae.numerics.array_types import AnyArray, Floats
+from distvae.data.folders import fetch
+from distvae.files.untrusted import Plain
+from distvae.numerics.array_types import AnyArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
-    from distvae.data.signals import Signal
-    from distvae.data.windows.patches import Grid, Patches
+@dataclass(frozen=True)
+class Survey:
+    """The data found at a path, and their faults."""
+
+    path: str
+    layout: str
+    """The layout that was recognised, in words."""
+    kind: str
+    """The data.kind that reads it."""
+    splits: dict[str, dict[str, float]]
+    """The size of each split: images, or recordings, speakers and hours."""
+    facts: dict[str, Plain] = field(default_factory=dict)
+    """Other facts: the shape, the rates, the classes."""
+    wrong: tuple[str, ...] = ()
+    """How it departs from its protocol."""
+    unreadable: tuple[str, ...] = ()
+    """The files that cannot be read, and why."""
+    settings: tuple[str, ...] = ()
+    """The settings that the next command needs, like `data.skip_broken=true`."""
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 for whole data, 1 if the data depart from their protocol, 2 if a file cannot be
+        read.
+        """
+        if self.unreadable:
+            return 2
+        return 1 if self.wrong else 0
+
+    @property
+    def quoted_path(self) -> str:
+        """Return the path as a word of a shell's command line."""
+        return shlex.quote(self.path)
+
+
+def checked_config(kind: str, path: str, settings: Sequence[str]) -> Any:
+    """Return the settings of data at a path, with settings of a command line."""
+    tree = {"data": {"kind": kind, "path": path}}
+    return read_section("data", override(tree, parse_assignments([*settings]))["data"])
+
+
+def count_rows(dataset: Dataset, unit: str) -> dict[str, dict[str, float]]:
+    """Return the number of rows of each split that does not repeat another split."""
+    return {split: {unit: len(dataset.splits[split])} for split in dataset.split_names("all")}
+
 
 Settings = TypeVar("Settings", bound=DataConfig)
 C = TypeVar("C", bound=Callable[..., object])
@@ -88,7 +131,7 @@ class DataFamily(ABC, Generic[Settings]):
     def survey(cls, path: str) -> Survey | None:
         """Return the survey of a path if this family reads it, otherwise None.
 
-        The path is one of the names in `built_in`, or a file or folder on this machine.
+        The path is a name in `built_in`, or a file or folder on this machine.
         """
         return None
 
@@ -96,7 +139,7 @@ class DataFamily(ABC, Generic[Settings]):
     def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
         """Return the survey of a path after every file was decoded, where that finds more.
 
-        Settings such as `data.skip_broken=true` that it obeys are among those of the survey.
+        The survey lists the settings that were obeyed, such as `data.skip_broken=true`.
         """
         return cls.survey(path)
 
@@ -151,48 +194,6 @@ class HasRecordings(Protocol):
         """Return the untrimmed signal of a recording, scaled as in training, and the factor that
         undoes the scaling.
         """
-
-
-@runtime_checkable
-class HasWindows(Protocol):
-    """Data whose rows are overlapping windows of one picture or sound, which can be restored."""
-
-    @property
-    def window(self) -> tuple[int, ...]:
-        """(height, width) of a patch or (samples,) of a chunk."""
-
-    @property
-    def corruption(self) -> Mapping[str, float]:
-        """The settings that `corrupt` follows, by name; empty if it changes nothing."""
-
-    @property
-    def noise_seed(self) -> int:
-        """Seed of `corrupt`."""
-
-    @property
-    def density(self) -> float:
-        """Windows for each value, 1 at a stride of one."""
-
-    def clean(self) -> "Signal":
-        """Return the picture or sound before it is corrupted."""
-
-    def corrupt(self, signal: "Signal") -> "Signal":
-        """Return a signal with the noise or the missing values that the settings ask for."""
-
-    def noise_level(self, signal: "Signal") -> float:
-        """Return the standard deviation of the noise that `corrupt` adds to a signal."""
-
-    def find_dropped(self, signal: "Signal") -> "NDArray[np.bool_]":
-        """Return which values of a signal `corrupt` drops."""
-
-    def grid(self, shape: tuple[int, ...]) -> "Grid":
-        """Return the places of the windows on an array (..., channels)."""
-
-    def cut(self, array: Floats) -> "Patches":
-        """Return the windows of an array (..., channels)."""
-
-    def dataset(self, name: str, patches: "Patches") -> Dataset:
-        """Return windows as a dataset."""
 
 
 @runtime_checkable
@@ -257,12 +258,6 @@ def recordings_of(config: DataConfig) -> HasRecordings | None:
     """Return the data as recordings, or None if it is something else."""
     family = family_of(config)
     return family if isinstance(family, HasRecordings) else None
-
-
-def windows_of(config: DataConfig) -> HasWindows | None:
-    """Return the data as windows of one picture or sound, or None if it is something else."""
-    family = family_of(config)
-    return family if isinstance(family, HasWindows) else None
 
 
 def causes_of(config: DataConfig) -> HasCauses | None:

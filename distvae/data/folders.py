@@ -1,7 +1,8 @@
 """Folders of data: the files in them, broken files, and the cache of computed results.
 
 A folder may come from anyone. It is listed with the links in it, but no file is listed twice, and
-no link puts a file into a second split.
+no link puts a file into a second split. Data on a storage that many machines share is copied to the
+disk of each machine once.
 """
 
 import hashlib
@@ -11,17 +12,22 @@ import re
 import shlex
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from distvae.files.memory import MemoryShortage
-from distvae.files.paths import resolve_path
-from distvae.files.refusal import Refusal
+from distvae.config import DataConfig
+from distvae.files.paths import MemoryShortage, resolve_path
+from distvae.files.refusal import Refusal, cause
+from distvae.files.storage import Folder, without_password
 from distvae.files.untrusted import read_json
 from distvae.system import available_cores
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -281,18 +287,22 @@ def describe_skipped(broken: Collection[str]) -> str:
     return f"{count} skipped: {some_names(sorted(broken))}"
 
 
-def refuse_lost_splits(
-    root: Path, broken: dict[str, str], found: Iterable[str], kept: Iterable[str]
-) -> None:
-    """Refuse a folder in which all files of a split are broken."""
-    lost = sorted(set(found) - set(kept))
-    if lost:
+def leave_out_broken(
+    root: Path, splits: Mapping[str, str], decode: Decode, quiet: bool
+) -> tuple[dict[str, str], str]:
+    """Return the broken files of a folder with the reasons, and a note on them. `splits` has the
+    split of each file. Refuse a folder in which all files of a split are broken.
+    """
+    broken = find_broken(root, [*splits], decode, quiet)
+    kept = {split for file, split in splits.items() if file not in broken}
+    if lost := sorted({*splits.values()} - kept):
         where = f" of {' and '.join(lost)}" if any(lost) else ""
         reason = next(iter(broken.values()))
         raise Refusal(
             f"{root}: every file{where} is broken, such as {reason}; one or more that can be"
             " decoded expected"
         )
+    return broken, describe_skipped(broken)
 
 
 @contextmanager
@@ -309,3 +319,92 @@ def hinting_at_broken(root: Path, skipped: bool) -> Iterator[None]:
             f"{refusal}; 'distvae data check {shlex.quote(str(root))}' names every file that cannot"
             " be read, and data.skip_broken=true leaves them out"
         ) from refusal
+
+
+Settings = TypeVar("Settings", bound=DataConfig)
+
+
+def is_remote(path: str) -> bool:
+    """Return True for a URI."""
+    return "://" in path
+
+
+def fetch(config: Settings) -> Settings:
+    """Return the settings with a path on this machine. Data at a URI is copied here first."""
+    return replace(config, path=local_path(config.path)) if is_remote(config.path) else config
+
+
+def local_path(path: str) -> str:
+    """Return a path on this machine. Data at a URI is copied here first."""
+    return str(download(path)) if is_remote(path) else path
+
+
+def download(uri: str) -> Path:
+    """Copy the folder or file at a URI to the cache, unless its present version is there already;
+    return the copy.
+    """
+    if without_password(uri) != uri:
+        advice = (
+            "names and passwords belong in the environment, for runs keep the path of their data"
+        )
+        raise Refusal(f"data.path: {Folder(uri)}: {advice}")
+    source = Folder(uri)
+    files = _list_remote_files(source.with_short_timeout())
+    known = hashlib.sha256(json.dumps([str(source), files]).encode()).hexdigest()[:16]
+    folder, name = (
+        cache_folder() / "data" / known,
+        source.path.rstrip("/").rpartition("/")[2],
+    )
+    build_once(folder, lambda part: _copy(source, part / name, files))
+    return folder / name
+
+
+def _list_remote_files(source: Folder) -> list[tuple[str, int, str]]:
+    """Return every file with its path below, its size, and when it was written."""
+    from pyarrow.fs import FileSelector, FileType
+
+    try:
+        (itself,) = source.system.get_file_info([source.path])
+        below = (
+            source.system.get_file_info(FileSelector(source.path, recursive=True))
+            if itself.type != FileType.File
+            else []
+        )
+    except OSError as error:
+        raise Refusal(
+            f"data.path: {source}: {cause(error)}; a folder or file that can be read expected"
+        ) from error
+    found = (
+        [itself]
+        if itself.type == FileType.File
+        else [info for info in below if info.type == FileType.File]
+    )
+    if not found:
+        raise Refusal(f"data.path: {source}: holds no files; a folder of data expected")
+    return sorted(
+        (info.path[len(source.path) :].lstrip("/"), int(info.size), _written(info))
+        for info in found
+    )
+
+
+def _written(info: "FileInfo") -> str:
+    return info.mtime.isoformat() if info.mtime else ""
+
+
+def _copy(source: Folder, target: Path, files: list[tuple[str, int, str]]) -> None:
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    for folder in {(target / name).parent for name, _, _ in files}:
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        copy_files(
+            source.path,
+            str(target),
+            source_filesystem=source.system,
+            destination_filesystem=LocalFileSystem(),
+        )
+    except OSError as error:
+        raise Refusal(
+            f"data.path: {source}: {cause(error)}; data that can be brought to"
+            f" {target.parent.parent} expected"
+        ) from error

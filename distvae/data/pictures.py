@@ -1,7 +1,7 @@
 """Files of pictures: opened, their headers read, their pixels decoded, and 16-bit colour written.
 
-Of 16-bit colour, Pillow reads only the high bytes, and writes nothing. Unpacked in the other order
-of bytes, the low bytes stand in their place.
+Of 16-bit colour, Pillow reads only the high bytes, and writes nothing. Unpacked in the reversed
+order of bytes, the low bytes stand in their place.
 """
 
 import struct
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.files.memory import require_memory
+from distvae.files.paths import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 

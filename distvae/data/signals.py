@@ -25,10 +25,16 @@ from distvae.data.pictures import (
     stored_values,
     write_deep,
 )
-from distvae.data.speech.synthesiser import RATE, utterance
-from distvae.files.kinds import DEEP_PICTURES, PICTURES, SOUNDS, TIFF, TRANSPARENT
-from distvae.files.memory import require_memory
-from distvae.files.output import atomic_file
+from distvae.data.synthesiser import RATE, utterance
+from distvae.files.paths import (
+    DEEP_PICTURES,
+    PICTURES,
+    SOUNDS,
+    TIFF,
+    TRANSPARENT,
+    atomic_file,
+    require_memory,
+)
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles, Floats
 

@@ -9,10 +9,9 @@ from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from distvae.files.arrow import rows_column
-from distvae.files.memory import gigabytes
+from distvae.files.paths import gigabytes
 from distvae.files.refusal import Refusal
-from distvae.files.storage import Folder
+from distvae.files.storage import Folder, rows_column
 from distvae.numerics.bands import Bands
 from distvae.numerics.lanes import HeldRows, Lanes
 from distvae.system import available_memory, reserve_space

@@ -1,6 +1,6 @@
 """The models as scikit-learn estimators."""
 
-from distvae.files.packages import is_installed, missing_package
+from distvae.files.program import is_installed, missing_package
 
 if not is_installed("sklearn"):
     raise ImportError(missing_package("sklearn", "an estimator"))

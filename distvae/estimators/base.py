@@ -13,7 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from distvae.config.from_python import named_settings
+from distvae.config.recipes import named_settings
 from distvae.config.schema import whole_number
 from distvae.config.values import Count
 from distvae.data.dataset import (
@@ -36,8 +36,8 @@ from distvae.estimators.settings import (
 )
 from distvae.estimators.trained import Trained, bounds, codes, train
 from distvae.files.paths import given_path
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.numerics.plain_arrays import plain_array
 from distvae.train.progress import Progress
 from distvae.train.session import RunOptions

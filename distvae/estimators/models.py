@@ -9,7 +9,7 @@ from distvae.config.values import Count
 from distvae.data.dataset import Rows, dataset_of_rows
 from distvae.estimators.base import Estimator, Table
 from distvae.estimators.settings import image_shape, refuse_course
-from distvae.files.plain import Plain
+from distvae.files.untrusted import Plain
 from distvae.train.session import RunOptions
 
 

@@ -9,13 +9,12 @@ from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
 from distvae.config import Config, Train, from_dict
-from distvae.config.from_python import named_settings, python_value
-from distvae.config.recipes import override
+from distvae.config.recipes import named_settings, override, python_value
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import Range, check_value, field_types, whole_number
 from distvae.config.values import Count, Whole
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 
 Sections = dict[str, dict[str, Plain]]
 """The settings of each section."""

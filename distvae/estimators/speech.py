@@ -10,11 +10,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from distvae.config import SpeechData
-from distvae.config.from_python import python_value
+from distvae.config.recipes import python_value
 from distvae.config.schema import read_section
 from distvae.data import audio
 from distvae.data.dataset import IN_MEMORY, Array, dataset_of_rows
-from distvae.data.speech.frames import Stft, power_of_signal, with_power
+from distvae.data.speech import Stft, power_of_signal, with_power
 from distvae.estimators.base import Estimator
 from distvae.estimators.models import SDMVAE
 from distvae.estimators.settings import validation_share

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data.dataset import Array, Dataset, Rows
-from distvae.files.output import check_writable_folder, make_folder
-from distvae.files.paths import given_path
+from distvae.files.paths import check_writable_folder, given_path, make_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch

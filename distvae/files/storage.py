@@ -1,4 +1,6 @@
-"""Folders on this machine or behind a URI that pyarrow reads (file://, s3://, gs://, hdfs://)."""
+"""Folders on this machine or behind a URI that pyarrow reads (file://, s3://, gs://, hdfs://);
+columns of Arrow tables, and addresses of SQLite databases.
+"""
 
 import hashlib
 import io
@@ -8,15 +10,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
 
-from distvae.files.atomic import partial_name, replaced_file
+import numpy as np
+from numpy.typing import NDArray
+
+from distvae.files.paths import partial_name, replaced_file
 from distvae.files.refusal import Refusal, cause, refusing_full_disk
-from distvae.files.untrusted import WRITTEN_FILE, check_plain, path_inside, require_regular_file
+from distvae.files.untrusted import (
+    WRITTEN_FILE,
+    check_plain,
+    is_text,
+    path_inside,
+    require_regular_file,
+)
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyarrow import NativeFile
     from pyarrow.fs import FileSystem, FileType
     from typing_extensions import Buffer
+
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 """File systems in which a closed file appears complete, and moving a file copies it."""
@@ -81,7 +95,10 @@ class Folder:
         if self.remote:
             self.system, self.path = _open_uri(self.address)
         else:
-            _check_is_text(self.place)
+            if not is_text(self.place):
+                raise Refusal(
+                    f"{self.place!r}: a name that is not in UTF-8; another place expected"
+                )
             self.system, self.path = LocalFileSystem(), self.place
 
     def with_short_timeout(self) -> "Folder":
@@ -287,11 +304,33 @@ def _open_uri(uri: str) -> "tuple[FileSystem, str]":
     return system, path
 
 
-def _check_is_text(path: str) -> None:
-    """Raise `Refusal` for a path that pyarrow cannot handle."""
-    try:
-        is_text = "\0" not in path and bool(path.encode())
-    except UnicodeEncodeError:
-        is_text = False
-    if not is_text:
-        raise Refusal(f"{path!r}: a name that is not in UTF-8; another place expected")
+def rows_column(values: NDArray[np.number], width: int) -> "pa.FixedSizeListArray":
+    """Return numbers as a column of rows with this width, without a copy.
+
+    `pyarrow.array` would import pandas, which takes longer than a short training.
+    """
+    import pyarrow as pa
+
+    flat = np.ascontiguousarray(values).ravel()
+    kind, buffer = pa.from_numpy_dtype(flat.dtype), pa.py_buffer(flat)
+    numbers = pa.Array.from_buffers(kind, len(flat), [None, buffer])
+    return pa.FixedSizeListArray.from_arrays(numbers, width)
+
+
+MEANT = str.maketrans({character: quote(character) for character in "%?{}"})
+"""Characters with a meaning in an address. Optuna replaces names within braces."""
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the address of a database. SQLite creates the database if it does not exist."""
+    return f"sqlite:///{str(file).translate(MEANT)}"
+
+
+def existing_sqlite_uri(file: Path) -> str:
+    """Return the address of an existing database, which SQLite does not create.
+
+    SQLite itself decodes the name once more. With mode rw, SQLite can roll back an interrupted
+    transaction after a crash.
+    """
+    name = quote(str(file.absolute()))
+    return f"sqlite:///file:{quote(name)}?mode=rw&uri=true"

@@ -1,28 +1,44 @@
-"""Read untrusted or damaged files.
+"""Plain values, and untrusted or damaged files that hold them.
 
 Reading is bounded: no function here waits for a named pipe or expands aliases without end. Any
 exception of a decoder becomes a `Refusal` that names the file.
 """
 
 import json
+import math
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from distvae.files.plain import Tree
 from distvae.files.refusal import CONTROL, Refusal, shortened, shown
 
 if TYPE_CHECKING:
-    from yaml.events import Event
+    from yaml.nodes import Node
+
+Plain: TypeAlias = "str | int | float | bool | Sequence[Plain] | Mapping[str, Plain] | None"
+"""A value that YAML and JSON can write: a scalar, or a list or mapping of such values."""
+Tree: TypeAlias = dict[str, Any]
+"""An object read from YAML or JSON, whose values are checked where they are used."""
+
+
+def finite(value: object) -> object:
+    """Return a value with null in place of the numbers that JSON lacks: NaN and infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
 
 MAX_BYTES = 2**18
 """The largest size of a YAML file in bytes. The longest recipe has a few thousand bytes."""
 MAX_DEPTH = 50
 """The deepest nesting of YAML and JSON."""
+TOO_DEEP = f"{{}}: nested more than {MAX_DEPTH} deep; flat values, lists and mappings expected"
 MAX_NODES = 20_000
 """The largest number of values, lists and mappings in YAML. Aliased values count each time."""
 MAX_NUMBER = 2**1024
@@ -55,7 +71,7 @@ def check_relative(name: object, named_in: str) -> str:
     """Return the name of a file below a folder. Refuse absolute names and parent folders."""
     if isinstance(name, str) and name and not CONTROL.search(name):
         path = PurePosixPath(name)
-        if path.parts and not path.is_absolute() and ".." not in path.parts and _is_text(name):
+        if path.parts and not path.is_absolute() and ".." not in path.parts and is_text(name):
             return name
     raise Refusal(f"{named_in}: {shown(name)} is no name of a file in this folder; one expected")
 
@@ -67,9 +83,10 @@ def check_plain(name: object, named_in: str) -> str:
     return checked
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Return whether a name is in UTF-8, without NUL."""
     with suppress(UnicodeEncodeError):
-        return bool(name.encode())
+        return "\0" not in name and bool(name.encode())
     return False
 
 
@@ -152,76 +169,41 @@ def parse_yaml(content: bytes | str, name: str) -> object:
 
     try:
         text = content.decode() if isinstance(content, bytes) else content
-        _check_bounds(yaml.parse(text, Loader=yaml.SafeLoader), name)
+        _refuse_large(yaml.compose(text, Loader=yaml.SafeLoader), name)
         tree = yaml.safe_load(text)
     except Refusal:
         raise
+    except RecursionError as error:
+        raise Refusal(TOO_DEEP.format(name)) from error
     # PyYAML raises any exception for damaged values, such as KeyError for `!!bool x`
     except Exception as error:
         raise Refusal(f"{name}: not YAML: {error_text(error)}") from error
-    _refuse_long_numbers(tree, name)
-    return tree
-
-
-@dataclass
-class _Node:
-    """The size and height of a YAML node, with its aliases followed."""
-
-    anchor: str | None = None
-    size: int = 1
-    height: int = 1
-
-    def add(self, child: "_Node") -> None:
-        self.size += child.size
-        self.height = max(self.height, 1 + child.height)
-
-
-def _check_bounds(events: "Iterable[Event]", name: str) -> None:
-    """Raise `Refusal` if YAML is nested too deep or too large once its aliases are expanded.
-
-    This reads the parser's events, before any value is built.
-    """
-    from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
-
-    open_nodes = [_Node()]
-    anchored: dict[str | None, _Node] = {}
-    for event in events:
-        if isinstance(event, CollectionStartEvent):
-            open_nodes.append(_Node(event.anchor))
-        elif isinstance(event, AliasEvent):
-            if event.anchor in {node.anchor for node in open_nodes}:
-                alias = one_line(str(event.anchor))
-                raise Refusal(f"{name}: *{alias} stands for what it is itself a part of")
-            open_nodes[-1].add(anchored.get(event.anchor, _Node()))
-        elif isinstance(event, ScalarEvent):
-            node = anchored[event.anchor] = _Node(event.anchor)
-            open_nodes[-1].add(node)
-        elif isinstance(event, CollectionEndEvent):
-            node = open_nodes.pop()
-            anchored[node.anchor] = node
-            open_nodes[-1].add(node)
-        _check_extent(open_nodes, name)
-
-
-def _check_extent(open_nodes: list[_Node], name: str) -> None:
-    depth = len(open_nodes) - 2 + open_nodes[-1].height
-    if depth > MAX_DEPTH:
-        raise Refusal(
-            f"{name}: nested more than {MAX_DEPTH} deep; flat values, lists and mappings expected"
-        )
-    if sum(node.size for node in open_nodes) > MAX_NODES:
-        raise Refusal(
-            f"{name}: more than {MAX_NODES:,} values, its aliases followed; fewer expected"
-        )
-
-
-def _refuse_long_numbers(tree: object, name: str) -> None:
     waiting = [tree]
     while waiting:
         value = waiting.pop()
         if isinstance(value, int) and abs(value) >= MAX_NUMBER:
             raise Refusal(f"{name}: a whole number of more than 300 digits; a smaller one expected")
         waiting.extend(_children(value))
+    return tree
+
+
+def _refuse_large(root: "Node | None", name: str) -> None:
+    """Raise `Refusal` if YAML is nested too deep or too large once its aliases are expanded, before
+    any value is built.
+    """
+    waiting, count = [(root, 1)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH:
+            raise Refusal(TOO_DEEP.format(name))
+        if count > MAX_NODES:
+            raise Refusal(
+                f"{name}: more than {MAX_NODES:,} values, its aliases followed; fewer expected"
+            )
+        if node is not None and not isinstance(node.value, str):  # a list of nodes, or of pairs
+            parts = (each if isinstance(each, tuple) else (each,) for each in node.value)
+            waiting.extend((part, depth + 1) for pair in parts for part in pair)
 
 
 def _children(value: object) -> Iterable[object]:
@@ -274,3 +256,23 @@ def _is_too_deep(tree: object) -> bool:
     for _ in range(MAX_DEPTH):
         level = [child for value in level for child in _children(value)]
     return bool(level)
+
+
+SPECIAL = re.compile(r"([\\`*\[\]<>&|~:]|\b_|_\b)")
+"""Characters that begin markup within a line, or a link from a bare address."""
+UNESCAPED = re.compile(r"(?<!\\)\|")
+"""A bar that would begin another column."""
+MOST = 500
+"""The largest number of characters in untrusted text."""
+
+
+def plain_text(text: object) -> str:
+    """Return untrusted text as Markdown that shows it literally, on one line."""
+    return SPECIAL.sub(r"\\\1", one_line(str(text), MOST))
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table. A cell may hold Markdown, but no other column."""
+    rule = ["---"] * len(head)
+    escaped = ([UNESCAPED.sub(r"\|", cell) for cell in cells] for cells in (head, rule, *rows))
+    return [f"| {' | '.join(cells)} |" for cells in escaped]

@@ -10,10 +10,10 @@ from torch import Tensor
 from distvae.config import Config
 from distvae.data import folders
 from distvae.data.check import survey_of_another_kind
-from distvae.data.remote import is_remote
-from distvae.data.tables.ingest import Division, ingest
-from distvae.files.plain import Plain
+from distvae.data.folders import is_remote
+from distvae.data.ingest import Division, ingest
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.numerics.plain_arrays import plain_array
 
 Data = str | Path | ArrayLike | Tensor

@@ -9,8 +9,8 @@ from distvae.cli.options import RUNS
 from distvae.config.schema import whole_number
 from distvae.config.values import Trials
 from distvae.files.paths import given_path
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.interactive.given import Data, data_settings
 from distvae.interactive.pages import states_table
 from distvae.report import write_and_log

@@ -15,12 +15,10 @@ from distvae.cli.train import (
     train_configured,
 )
 from distvae.config import Config, from_dict, to_dict
-from distvae.config.from_python import named_settings
-from distvae.config.recipes import load, override
-from distvae.files.output import check_writable_folder
-from distvae.files.paths import given_path
-from distvae.files.plain import Plain
+from distvae.config.recipes import load, named_settings, override
+from distvae.files.paths import check_writable_folder, given_path
 from distvae.files.refusal import Refusal, shown
+from distvae.files.untrusted import Plain
 from distvae.interactive.given import Data, data_settings
 from distvae.interactive.pages import exhibits, figures_table
 from distvae.tasks.drawing import drawing_process

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from distvae.config import Train
 from distvae.config.schema import check_value
 from distvae.config.values import NonNegative
-from distvae.files.provenance import program_version
+from distvae.files.program import program_version
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.machines.session import ObjectRef, RayApi

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
 from typing import Protocol, TypedDict
 
-from distvae.files.checkout import PACKAGE
+from distvae.files.program import PACKAGE
 from distvae.files.refusal import Refusal, cause
 
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from distvae.files.output import atomic_file, check_new_file
+from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import cause
 from distvae.report.page import GENERATOR, html
 from distvae.report.reading import Sweep, read_results

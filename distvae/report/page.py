@@ -101,7 +101,7 @@ def html(page: Page) -> str:
     """Return the page, with a last section that defines the metrics in its tables."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from distvae.files.provenance import provenance
+    from distvae.files.program import provenance
 
     jinja = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from distvae.config import Config
 from distvae.config.schema import check_value, field_types
-from distvae.files.plain import Tree
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import (
+    Tree,
     path_inside,
     read_figures,
     read_json,

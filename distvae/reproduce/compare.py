@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from distvae.files.output import atomic_file, make_folder
+from distvae.files.paths import atomic_file, make_folder
 from distvae.reproduce.rows import RowGroup, group_seeds, read_rows
 from distvae.reproduce.table import Entry, Table
 

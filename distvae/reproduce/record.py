@@ -28,7 +28,7 @@ def add_run(
     extra: Mapping[str, object] = NOTHING,
 ) -> None:
     """Write the row of an evaluated run; `extra` is added to it."""
-    from distvae.files.provenance import commit
+    from distvae.files.program import commit
     from distvae.train.run_folder import read_config, read_info
 
     info = read_info(run)
@@ -107,7 +107,7 @@ def add_baseline(
     folder: Path, name: str, peer: str, config: Config, table: str, extra: Mapping[str, object]
 ) -> None:
     """Evaluate a baseline, and write its row of a table; `extra` is added to the row."""
-    from distvae.files.provenance import commit
+    from distvae.files.program import commit
     from distvae.tasks.baselines import score_baseline
 
     began = time.perf_counter()

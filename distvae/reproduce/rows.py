@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from distvae.files.output import atomic_file, make_folder
-from distvae.files.plain import finite
+from distvae.files.paths import atomic_file, make_folder
 from distvae.files.refusal import Refusal, shown
-from distvae.files.untrusted import parse_json, require_regular_file
+from distvae.files.untrusted import finite, parse_json, require_regular_file
 
 Scale = Literal["smoke", "day", "full"]
 SCALES: tuple[Scale, ...] = ("smoke", "day", "full")

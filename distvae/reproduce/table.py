@@ -12,9 +12,9 @@ from distvae.config import Config
 from distvae.config.recipes import load, read_tree
 from distvae.config.schema import check_value
 from distvae.config.values import NonNegative, Repeats
-from distvae.data.family import windows_of
-from distvae.files.plain import Plain, Tree
+from distvae.data.windows import windows_of
 from distvae.files.refusal import Refusal, nearest
+from distvae.files.untrusted import Plain, Tree
 from distvae.reproduce.rows import SCALES, Scale
 
 TABLES = Path(__file__).parent / "tables"

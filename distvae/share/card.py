@@ -6,8 +6,15 @@ from typing import cast
 
 from distvae.config import changed_settings, from_stored
 from distvae.config.recipes import recipe_name
-from distvae.files.markdown import MOST, markdown_table, plain_text
-from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
+from distvae.files.untrusted import (
+    MOST,
+    markdown_table,
+    one_line,
+    parse_json,
+    plain_text,
+    read_json,
+    read_yaml,
+)
 from distvae.numerics.figures import SPREAD, without_spreads
 from distvae.numerics.glossary import meaning
 from distvae.numerics.numbers import shown, with_spread

@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 
 from distvae.config import Config, to_dict
-from distvae.config.data.speech import CSV
+from distvae.config.data import CSV
 from distvae.config.recipes import recipe_name
-from distvae.files.output import check_writable_folder
-from distvae.files.packages import refuse_missing
+from distvae.files.paths import check_writable_folder
+from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import error_text

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distvae.config.from_python import named_settings, python_value
-from distvae.config.recipes import with_options
+from distvae.config.recipes import named_settings, python_value, with_options
 from distvae.config.schema import check_value, whole_number
 from distvae.config.values import Positive
 from distvae.data.signals import Signal, read_signal
-from distvae.data.windows.missing import masked_by, read_mask
-from distvae.files.plain import Plain
+from distvae.data.windows import masked_by, read_mask
 from distvae.files.refusal import Refusal, shown
+from distvae.files.untrusted import Plain
 from distvae.numerics.array_types import Doubles
 from distvae.numerics.plain_arrays import plain_array
 from distvae.system import available_cores

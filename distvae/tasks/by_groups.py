@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from distvae.data.windows.patches import distinct_channels
+from distvae.data.windows import distinct_channels
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.system import available_cores
 from distvae.tasks import groups, sound_groups

@@ -12,9 +12,9 @@ from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
 from distvae.data.family import recordings_of
 from distvae.data.folders import sorted_names
-from distvae.files.arrow import rows_column
-from distvae.files.output import atomic_file, check_new_file
+from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
+from distvae.files.storage import rows_column
 from distvae.tasks import pictures
 from distvae.tasks.images import as_images
 from distvae.tasks.titles import run_title

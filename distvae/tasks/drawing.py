@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
-from distvae.files.checkout import PACKAGE
+from distvae.files.program import PACKAGE
 from distvae.tasks.pictures.canvas import Drawing, draw_now
 
 PROGRAM = """

@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 from distvae.data.family import recordings_of
-from distvae.files.output import prepare_folder
+from distvae.files.paths import prepare_folder
 from distvae.tasks import pictures
 from distvae.tasks.drawing import DrawingProcess
 from distvae.tasks.evaluation import TABLES, Evaluation

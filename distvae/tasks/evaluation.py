@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from distvae.files.output import atomic_file
-from distvae.files.plain import Plain, finite
+from distvae.files.paths import atomic_file
+from distvae.files.untrusted import Plain, finite
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

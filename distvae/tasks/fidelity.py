@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from distvae.data.signals import Signal
-from distvae.files.packages import is_installed
+from distvae.files.program import is_installed
 from distvae.numerics.array_types import Floats
 from distvae.numerics.figures import declare
 from distvae.tasks.recording_scores import score_recording

@@ -34,8 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from distvae.data.noise_growth import NoiseGrowth
-from distvae.data.picture_noise import PictureNoise, blur
+from distvae.data.noise import NoiseGrowth, PictureNoise, blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.tasks.group_kernels import Picture, Places, add_windows, cut_windows, nearest_windows

@@ -7,7 +7,7 @@ import torch
 
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, Rows, stack
-from distvae.data.family import windows_of
+from distvae.data.windows import windows_of
 from distvae.interface import Batch, Posterior, Sums
 from distvae.models.tvae import TVAE
 from distvae.numerics.measures import effective_atoms

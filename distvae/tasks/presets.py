@@ -8,8 +8,7 @@ import numpy as np
 from distvae.config import Config, PatchData
 from distvae.config.recipes import load
 from distvae.config.schema import TINY, check_value
-from distvae.data.family import HasWindows, windows_of
-from distvae.data.windows.patches import distinct_channels, refuse_constant
+from distvae.data.windows import HasWindows, distinct_channels, refuse_constant, windows_of
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import SQUARABLE
 from distvae.numerics.array_types import AnyArray, Floats

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.random import mtrand
 
 from distvae.config.values import POWER_FLOOR
-from distvae.files.packages import is_installed
+from distvae.files.program import is_installed
 from distvae.numerics.array_types import Floats
 from distvae.numerics.figures import declare
 

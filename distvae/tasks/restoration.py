@@ -15,9 +15,14 @@ import numpy as np
 import torch
 
 from distvae.config import Config
-from distvae.data.family import HasWindows
-from distvae.data.windows.missing import keep_observed, silenced
-from distvae.data.windows.patches import Grid, Patches, distinct_channels
+from distvae.data.windows import (
+    Grid,
+    HasWindows,
+    Patches,
+    distinct_channels,
+    keep_observed,
+    silenced,
+)
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, Expects, Posterior, expect

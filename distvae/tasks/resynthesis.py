@@ -10,8 +10,8 @@ from torch import Tensor
 
 from distvae.data.dataset import Array
 from distvae.data.family import recordings_of
-from distvae.data.speech.frames import Stft, power
-from distvae.files.output import atomic_file, check_new_file
+from distvae.data.speech import Stft, power
+from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.interface import Posterior, expect
 from distvae.numerics.noise import EVALUATION, Noise

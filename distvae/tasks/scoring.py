@@ -13,8 +13,8 @@ from distvae.config import Config
 from distvae.data import audio
 from distvae.data.dataset import Recording
 from distvae.data.family import HasRecordings, recordings_of
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.system import available_cores
 from distvae.tasks.evaluation import Evaluation, Refused, summarise
 from distvae.tasks.images import score_rows

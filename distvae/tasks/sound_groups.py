@@ -18,7 +18,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from distvae.files.packages import refuse_missing
+from distvae.files.program import refuse_missing
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.tasks.groups import PRIORS, Report, in_order, silent
 

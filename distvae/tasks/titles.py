@@ -5,7 +5,7 @@ from pathlib import Path
 
 from distvae.config import Config
 from distvae.config.recipes import describe, load, recipe_names
-from distvae.files.plain import Plain
+from distvae.files.untrusted import Plain
 from distvae.train.run import Run
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from distvae.files.packages import is_installed
+from distvae.files.program import is_installed
 from distvae.files.refusal import Refusal
 from distvae.track.record import RECORD
 from distvae.track.sender import Sender

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from distvae.config.schema import check_value
-from distvae.files.checkout import CHECKOUT, PACKAGE
+from distvae.files.program import CHECKOUT, PACKAGE
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import check_plain, read_json, refuse_strange_entries
 from distvae.share.card import CARD, Card, summaries

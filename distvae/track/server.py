@@ -19,10 +19,9 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
-from distvae.files.packages import is_installed
+from distvae.files.program import is_installed
 from distvae.files.refusal import Refusal, cause
-from distvae.files.sqlite import sqlite_uri
-from distvae.files.storage import Folder
+from distvae.files.storage import Folder, sqlite_uri
 from distvae.system import HOST
 from distvae.track.store import QUIET, SERVER_OPTIONS
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from distvae.files.packages import refuse_missing
+from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal, cause
-from distvae.files.sqlite import sqlite_uri
+from distvae.files.storage import sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from distvae.files.markdown import markdown_table
-from distvae.files.packages import refuse_missing
+from distvae.files.program import refuse_missing
+from distvae.files.untrusted import markdown_table
 from distvae.track.naming import metric_name
 from distvae.track.record import Figures, Record
 

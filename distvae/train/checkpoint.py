@@ -14,11 +14,10 @@ from typing import NotRequired, TypedDict, cast
 from torch import Tensor
 
 from distvae.estep.store import PopulationFile
-from distvae.files.memory import require_memory
-from distvae.files.plain import Plain, Tree
+from distvae.files.paths import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.files.untrusted import error_text, parse_json
+from distvae.files.untrusted import Plain, Tree, error_text, parse_json
 from distvae.interface import AnyEStep, AnyModel
 
 

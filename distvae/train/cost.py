@@ -14,7 +14,7 @@ from distvae.config import Config, Truncation, flatten
 from distvae.data.dataset import Dataset
 from distvae.estep import assemble
 from distvae.estep.store import check_populations_fit
-from distvae.files.memory import gigabytes
+from distvae.files.paths import gigabytes
 from distvae.files.refusal import Refusal, cause, shown
 from distvae.models.population import words_of
 from distvae.system import available_memory

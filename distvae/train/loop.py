@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distvae.config import Train
 from distvae.data.dataset import Rows
-from distvae.data.noise_floor import noise_floor
+from distvae.data.noise import noise_floor
 from distvae.engines import choose_engine
 from distvae.interface import (
     AnyEStep,

@@ -17,8 +17,7 @@ from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from distvae.files.plain import finite
-from distvae.files.untrusted import printable
+from distvae.files.untrusted import finite, printable
 
 if TYPE_CHECKING:
     from distvae.train.loop import Epoch

@@ -13,12 +13,12 @@ from torch import Tensor
 from distvae.config import Amortised, Config
 from distvae.config.schema import whole_number
 from distvae.config.values import Count
+from distvae.data import Media, media_of, rows_of
 from distvae.data.dataset import Array, LazyRows, Rows
 from distvae.data.family import family_of
-from distvae.data.media import Media, media_of, rows_of
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations
-from distvae.files.memory import require_memory
+from distvae.files.paths import require_memory
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
 from distvae.files.untrusted import error_text

@@ -14,12 +14,11 @@ from distvae.config import Config, flatten, from_stored, to_dict
 from distvae.config.schema import check_value
 from distvae.config.values import Count, Widths
 from distvae.data.dataset import Dataset
-from distvae.files.atomic import finished_name, partial_name
-from distvae.files.plain import Plain, Tree
-from distvae.files.provenance import provenance
+from distvae.files.paths import finished_name, partial_name
+from distvae.files.program import provenance
 from distvae.files.refusal import DISK_FAILED, Refusal, cause, shown
 from distvae.files.storage import Folder, without_password
-from distvae.files.untrusted import parse_json, parse_yaml, refuse_strange_entries
+from distvae.files.untrusted import Plain, Tree, parse_json, parse_yaml, refuse_strange_entries
 from distvae.numerics.numbers import counted
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place, delete_unreferenced, read_document, read_manifest

@@ -14,9 +14,9 @@ from distvae.config import Amortised, Config, Train
 from distvae.data.dataset import Dataset, Rows, recorded_facts
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations, PopulationFile
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.files.untrusted import Plain
 from distvae.interface import Persistent, Searches, prepare
 from distvae.models.likelihoods import support_of
 from distvae.numerics.arithmetic import Arithmetic, choose_library

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 
 from distvae.config import flatten, from_stored
 from distvae.config.recipes import override
-from distvae.files.atomic import finished_name
-from distvae.files.output import atomic_file, prepare_folder
-from distvae.files.plain import Plain, Tree
+from distvae.files.paths import atomic_file, finished_name, prepare_folder
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
-from distvae.files.untrusted import read_json, refuse_strange_entries
+from distvae.files.untrusted import Plain, Tree, read_json, refuse_strange_entries
 from distvae.train.run_folder import FREE_TO_CHANGE, refuse_others_inside
 from distvae.tune.resources import TrialResources
 from distvae.tune.space import AxisFacts, Space, as_written, in_yaml

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from distvae.config import Config
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import check_plain, path_inside
+from distvae.files.untrusted import Plain, check_plain, path_inside
 from distvae.tune.space import SHARE, Axis, Choice, Interval, Space
 from distvae.tune.study import (
     ENDED,

@@ -21,7 +21,7 @@ from ray.tune.schedulers.trial_scheduler import FIFOScheduler, TrialScheduler
 from ray.tune.search.searcher import Searcher
 from ray.tune.trainable.trainable import Trainable
 
-from distvae.files.plain import Plain
+from distvae.files.untrusted import Plain
 from distvae.machines.worker import assigned_gpus
 from distvae.tune.recorder import MAX_PROCESSES, Recorder
 from distvae.tune.results import EndedEpoch

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
-from distvae.files.plain import Plain
 from distvae.files.storage import Folder
+from distvae.files.untrusted import Plain
 from distvae.machines.worker import request_stop
 from distvae.numerics.numbers import counted
 from distvae.track import Sending

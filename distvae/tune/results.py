@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from distvae.config.recipes import describe
-from distvae.files.markdown import markdown_table
-from distvae.files.output import atomic_file
-from distvae.files.plain import Plain
+from distvae.files.paths import atomic_file
+from distvae.files.untrusted import Plain, markdown_table
 from distvae.numerics.numbers import in_column
 from distvae.tasks import pictures
 from distvae.tasks.pictures.canvas import GREY, PALETTE

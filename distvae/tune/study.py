@@ -20,9 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, cause
-from distvae.files.sqlite import existing_sqlite_uri, sqlite_uri
+from distvae.files.storage import existing_sqlite_uri, sqlite_uri
+from distvae.files.untrusted import Plain
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space
 
@@ -355,7 +355,7 @@ def judge_if_due(folder: Path, space: Space, epoch: int) -> bool:
     Return whether it does. An earlier judgment stays, so that a trial that is trained again after a
     crash compares as before.
     """
-    from distvae.files.output import atomic_file
+    from distvae.files.paths import atomic_file
     from distvae.tasks.judging import judge_run
     from distvae.train.run_folder import read_epochs
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distvae.config.recipes import refuse_place
-from distvae.files.output import check_writable_folder
-from distvae.files.plain import Plain
+from distvae.files.paths import check_writable_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
+from distvae.files.untrusted import Plain
 from distvae.machines.cluster import MachineResources, check_cluster
 from distvae.machines.driver import object_store_bytes, with_absolute_paths
 from distvae.machines.session import ray_session
@@ -272,7 +272,7 @@ def _run_in_folder(
 
 def _sweep_record(space: Space, out: Path, sending: Sending) -> Tracker:
     """Return the record of a sweep in MLflow."""
-    from distvae.files.provenance import commit
+    from distvae.files.program import commit
 
     counts = {"trials": space.trials, "concurrent": space.concurrent, "seed": space.seed}
     metrics = {f"metric.{name}": direction for name, direction in space.metrics.items()}

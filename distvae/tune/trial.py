@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
 from distvae.config import flatten
 from distvae.config.recipes import describe
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
-from distvae.files.untrusted import path_inside, read_figures
+from distvae.files.untrusted import Plain, path_inside, read_figures
 from distvae.numerics.figures import without_spreads
 from distvae.track import Status, Tracker, run_tags
 from distvae.track.record import read_record

@@ -12,8 +12,8 @@ from distvae.config.recipes import read_tree
 from distvae.config.registry import FAMILIES
 from distvae.config.schema import field_types
 from distvae.data.family import recordings_of
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, nearest, shown
+from distvae.files.untrusted import Plain
 from distvae.numerics.figures import group_of
 from distvae.numerics.measures import SPARSITY
 from distvae.tasks.fidelity import fidelity_figures

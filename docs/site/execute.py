@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from PIL import Image
 from traitlets.config import Config
 
-from distvae.files.plain import Plain
+from distvae.files.untrusted import Plain
 from distvae.numerics.arithmetic import Arithmetic
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))

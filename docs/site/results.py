@@ -15,8 +15,8 @@ from statistics import fmean, median
 
 import yaml
 
-from distvae.files.markdown import markdown_table
-from distvae.files.output import atomic_file
+from distvae.files.paths import atomic_file
+from distvae.files.untrusted import markdown_table
 from distvae.numerics.numbers import counted
 from distvae.reproduce.compare import half_range
 from distvae.reproduce.record import add_run

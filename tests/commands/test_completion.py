@@ -1,5 +1,7 @@
 """The shell completes names and settings that exist, and loads nothing heavy for it."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -8,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from distvae.cli.completion import complete_setting
+from distvae.cli import app
+from distvae.cli.completion import complete_setting, join_words
 from distvae.config import flatten
 from distvae.config.recipes import RECIPES, load, recipe_names
 
 ROOT = Path(__file__).parents[2]
-CODE = "import sys; sys.argv = ['distvae']; from distvae.cli import main; main()"
 LOADED = """
 import atexit, sys
 from tests.laws.test_imports import HEAVY
@@ -40,24 +42,30 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def completed(*words: str, code: str = CODE) -> list[str]:
-    """Return typer's completions of the last word."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
+def variables(words: tuple[str, ...]) -> dict[str, str]:
+    """The environment in which bash asks for completions of the last word."""
+    return {
         "_DISTVAE_COMPLETE": "complete_bash",
         "COMP_WORDS": "\n".join(["distvae", *words]),
         "COMP_CWORD": str(len(words)),
     }
-    start = [sys.executable, "-c", code]
-    done = subprocess.run(start, env=environment, capture_output=True, text=True, check=False)
-    return done.stdout.split()
+
+
+def completed(*words: str) -> list[str]:
+    """Return typer's completions of the last word, in this process."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr(os, "environ", os.environ | variables(words))
+        join_words()
+        with pytest.raises(SystemExit):
+            app(prog_name="distvae")
+    return out.getvalue().split()
 
 
 def stems(folder: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / folder).glob("*.yaml"))
 
 
-@pytest.mark.slow
 def test_names_of_files_are_completed(here: Path) -> None:
     recipes = [path.stem for path in RECIPES.glob("*.yaml")]
     assert completed("train", "") == sorted([*recipes, "runs/one"])
@@ -103,7 +111,6 @@ def test_runs_and_metrics_of_this_folder_are_completed(here: Path) -> None:
     assert completed("runs", "--sort", "") == ["hoyer", "pesq_wb", "stoi"]
 
 
-@pytest.mark.slow
 def test_bash_takes_the_best_of_a_sweep_for_five_words(here: Path) -> None:
     assert completed("show", "best", ":") == ["hoyer@demo", "pesq_wb@demo"]
     assert completed("show", "best", ":", "h") == ["hoyer@demo"]
@@ -115,6 +122,10 @@ def test_bash_takes_the_best_of_a_sweep_for_five_words(here: Path) -> None:
 
 def test_nothing_heavy_is_loaded_for_it(here: Path) -> None:
     """Neither is a run looked for in MLflow that was named before."""
-    offered = completed("evaluate", "best:hoyer@demo", "train.", code=LOADED)
+    words = ("evaluate", "best:hoyer@demo", "train.")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables(words)
+    start = [sys.executable, "-c", LOADED]
+    done = subprocess.run(start, env=environment, capture_output=True, text=True, check=False)
+    offered = done.stdout.split()
     assert offered[-1] == "[]"
     assert "train.epochs=" in offered

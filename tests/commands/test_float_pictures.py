@@ -15,9 +15,9 @@ from PIL import Image
 import distvae
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
-from distvae.data.windows.missing import marked_by, read_mask
-from distvae.files.plain import Plain
+from distvae.data.windows import read_mask
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.numerics.array_types import Floats
 from distvae.tasks.fidelity import fidelity
 from tests.called import Called
@@ -63,6 +63,7 @@ def test_the_result_is_that_of_the_array_in_its_units(
     assert result.min() < -0.01
 
 
+@pytest.mark.slow
 def test_noise_and_scores_are_in_units_of_the_picture(
     call: Called, floats: NDArray[np.float32]
 ) -> None:
@@ -132,14 +133,6 @@ def test_data_check_names_the_command_that_restores_the_file(
     assert out.splitlines()[-1].split(maxsplit=1)[1] == command.format(
         Path(f"{name}.tif").absolute()
     )
-
-
-def test_a_value_marks_what_equals_it(floats: NDArray[np.float32]) -> None:
-    values = floats.copy()
-    values[2, 3] = values[5, 6] = 0.0125
-    save("marked.tif", values)
-    found = marked_by(0.0125)(signals.read_signal(Path("marked.tif")))
-    np.testing.assert_array_equal(np.argwhere(found[..., 0]), [[2, 3], [5, 6]])
 
 
 def test_a_mask_of_floats_marks_what_is_above_zero() -> None:

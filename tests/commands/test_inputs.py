@@ -50,40 +50,24 @@ def refused(call: Called, *words: str) -> str:
     return err
 
 
-NUMBERS = {
-    **{
-        f"{key}={HUGE}": key
-        for key in ("train.batch", "train.epochs", "train.seed", "data.rows", "estep.block")
-    },
-    **{
-        f"{key}=.inf": key
-        for key in ("train.rate", "train.rate_low", "train.clip", "data.active", "data.variance")
-    },
-    **{
-        f"model.variance={value}": "model.variance"
-        for value in ("1e308", "1e-320", ".nan", "-.inf", "1e400", HUGE)
-    },
-    f"train.epochs={10**24}": "train.epochs",
-    f"train.seed={2**64}": "train.seed",
+VALUES_OF_NO_FIELD = {
+    f"train.batch={HUGE}": "train.batch",
+    "train.rate=.inf": "train.rate",
+    "model.variance=1e-320": "model.variance",
+    "model.variance=.nan": "model.variance",
     f"model.hidden=[8,{HUGE}]": "model.hidden",
     "train.threads=100000": "train.threads",
-    "eval.processes=100000": "eval.processes",
-    "estep.generations=1000000000": "estep.generations",
-    "estep.sweeps=1000000000": "estep.sweeps",
-}
-TYPES = {
-    **{
-        f"data.correlated={value}": "data.correlated"
-        for value in ("5", "1", "null", "[1]", "yes please", "{a: 1}")
-    },
-    **{f"estep={value}": "estep" for value in ("5", "[1]", "text", "true", "0", "''", "[]")},
-    **{f"train={value}": "train" for value in ("5", "0", "[]", "false")},
+    "data.correlated=yes please": "data.correlated",
+    "data.correlated={a: 1}": "data.correlated",
+    "estep=5": "estep",
+    "train=[]": "train",
     'data.path="a\\0b"': "data.path",
     "train.epochs=" + "x" * 100_000: "train.epochs",
     "train." + "x" * 100_000 + "=1": "train.xxx",
     "x" * 100_000: "xxx",
     "model.hidden=[" + "8," * 2_000 + "8]": "model.hidden",
 }
+"""One of each kind; any other value is refused as a property of all fields below."""
 SIZES = {
     "model.latent=100000000": "model.latent",
     "model.hidden=[1000000000]": "model.hidden",
@@ -97,9 +81,9 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("words", NUMBERS | TYPES)
+@pytest.mark.parametrize("words", VALUES_OF_NO_FIELD)
 def test_a_value_that_no_field_can_have_is_refused(words: str, call: Called) -> None:
-    assert (NUMBERS | TYPES)[words] in refused(call, *TRAIN, words)
+    assert VALUES_OF_NO_FIELD[words] in refused(call, *TRAIN, words)
 
 
 @pytest.mark.parametrize("words", SIZES)
@@ -256,13 +240,9 @@ def test_a_place_that_cannot_be_is_refused_before_anything_is_made(
 @pytest.mark.parametrize(
     "place", ["~nobody", "x" * 300, "x" * 5000, "hdfs://host/x", "gs://", "ftp://u:secret@h/x"]
 )
-@pytest.mark.parametrize(
-    "recipe", ["mnist-vae", "speech-vae", "natural-linear", "picture-fast", "mnist-vae rows"]
-)
+@pytest.mark.parametrize("recipe", ["mnist-vae", "natural-linear", "picture-fast"])
 def test_data_that_cannot_be_anywhere_is_refused(recipe: str, place: str, call: Called) -> None:
-    name, *kind = recipe.split()
-    kinds = [word for kind in kind for word in (f"data.kind={kind}", "model.likelihood=gaussian")]
-    said = refused(call, "train", name, *kinds, "--data", place, "--no-track", "--quiet")
+    said = refused(call, "train", recipe, "--data", place, "--no-track", "--quiet")
     assert "secret" not in said
     refused(call, "data", "check", place)
 

@@ -92,6 +92,7 @@ def test_a_folder_equals_its_files_alone_and_goes_on_where_it_was_stopped(call: 
     assert Path("in-denoised/0.png").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_folder_is_filled_in_by_one_mask_into_another(call: Called) -> None:
     Image.fromarray((np.arange(24) % 5 == 0) * np.full((24, 1), 255, np.uint8)).save("mask.png")
     assert call("inpaint", "in", "new/out", "--mask", "mask.png", "--quiet")[0] == 0
@@ -137,6 +138,7 @@ def test_what_cannot_be_restored_is_refused(call: Called, words: str, said: str)
     assert (code, said in err) == (2, True), err
 
 
+@pytest.mark.slow
 def test_a_stack_is_restored_into_a_stack(call: Called) -> None:
     save_stack("stack.tif", [pixels(number) for number in range(3)])
     code, _, err = call("denoise", "stack.tif", "--sigma", "15", "--across", "0")
@@ -151,6 +153,7 @@ def test_a_stack_is_restored_into_a_stack(call: Called) -> None:
     assert np.array_equal(filled[given != 60], given[given != 60])
 
 
+@pytest.mark.slow
 def test_deviations_of_a_stack_are_those_of_its_pictures(call: Called) -> None:
     colours = [np.dstack([pixels(3 * n + c) for c in range(3)]) for n in range(2)]
     save_stack("stack.tif", colours)
@@ -178,6 +181,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "answer"),
     [

@@ -20,6 +20,7 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         each.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trial")
 def test_trials_that_match_are_told_where_only_runs_are_listed(call: Called) -> None:
     where = ("--where", "metrics.hoyer > 0.4 and params.model.kind = 'vae'")
@@ -31,6 +32,7 @@ def test_trials_that_match_are_told_where_only_runs_are_listed(call: Called) -> 
     assert "finished" in out.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trial")
 def test_where_nothing_matches_no_other_kind_is_told(call: Called) -> None:
     assert "none of these" not in call("runs", "--where", "metrics.hoyer > 0.9")[1]

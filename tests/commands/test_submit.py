@@ -7,38 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from distvae.cli.submit import STORAGE, Command, complete_words
 from distvae.files.refusal import Refusal
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = {
-    "--address": "10.0.0.1:6379",
-    "--wait": "5",
-    "--resume": None,
-    "--out": "/x/runs",
-    "--storage": "s3://b/runs",
-}
 
 
 def values(words: list[str], option: str) -> list[str]:
     return [words[place + 1] for place, word in enumerate(words) if word == option]
-
-
-@given(st.sets(st.sampled_from(sorted(OPTIONS.keys() - {"--storage"}))))
-def test_what_was_said_stays_and_what_was_not_is_added_once(said: set[str]) -> None:
-    given = ["speech", *(word for name in sorted(said) for word in (name, OPTIONS[name]) if word)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(STORAGE, "/mnt/distvae/")
-        words = complete_words("tune", given)
-    assert words[: 1 + len(given)] == ["tune", *given]
-    assert values(words, "--address") == [OPTIONS["--address"] if "--address" in said else "auto"]
-    assert values(words, "--out") == ["/x/runs" if "--out" in said else "/mnt/distvae/runs/speech"]
-    assert words.count("--resume") == 1
-    assert words.count("--wait") == 1
 
 
 ADDED = "--address auto --wait 600"

@@ -61,12 +61,6 @@ def test_the_settings_of_a_run_are_trained_again_elsewhere(call: Called, trained
     assert trained.joinpath("epochs.jsonl").read_bytes() == before
 
 
-def test_a_folder_without_a_run_is_no_recipe(call: Called, tmp_path: Path) -> None:
-    code, _, err = call("train", str(tmp_path), *QUICK)
-    assert code == 2
-    assert f"{tmp_path}: no such recipe" in err
-
-
 def test_a_training_that_ends_early_says_so(
     call: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

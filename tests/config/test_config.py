@@ -123,13 +123,6 @@ def test_a_changed_kind_drops_what_the_new_family_lacks() -> None:
     assert tree["model"] == {"kind": "vae", "latent": 8}
 
 
-def test_a_field_of_what_is_no_section_and_a_kind_that_is_no_word_are_refused() -> None:
-    with pytest.raises(Refusal, match="model: 3 is not a mapping of fields"):
-        override({"model": 3}, {"model.latent": 8})
-    with pytest.raises(Refusal, match=r"model\.kind: \['vae'\]; one of "):
-        from_dict(override({}, {"model.kind": ["vae"]}))
-
-
 def test_a_field_assigned_with_its_kind_is_kept_whatever_the_order() -> None:
     tree = override({}, {"model.alpha": 0.3, "model.kind": "vsc"})
     model = from_dict(tree).model
@@ -165,27 +158,6 @@ def test_assignments_are_read_as_yaml() -> None:
 def test_what_is_not_an_assignment_is_refused(word: str) -> None:
     with pytest.raises(Refusal):
         parse_assignments([word])
-
-
-@given(
-    st.dictionaries(
-        st.text(max_size=8),
-        st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists),
-        max_size=4,
-    )
-)
-def test_no_tree_does_worse_than_being_refused(tree: dict[str, Any]) -> None:
-    for section in SECTIONS:
-        try:
-            config = from_dict({section: tree})
-        except Refusal:
-            continue
-        assert from_dict(to_dict(config)) == config
-
-
-def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
-    with pytest.raises(Refusal, match="speech-vae"):
-        load("speech-vea")
 
 
 def test_flat_keys_are_what_the_command_line_takes() -> None:

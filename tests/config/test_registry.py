@@ -97,14 +97,6 @@ def test_a_configuration_without_an_implementation_is_refused(section: str) -> N
         implementations.implementation(Lonely())
 
 
-def test_all_kinds_have_a_group_of_entry_points() -> None:
-    assert registry.ENTRY_POINTS == {
-        "data": "distvae.data",
-        "model": "distvae.models",
-        "estep": "distvae.esteps",
-    }
-
-
 def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("mine", "there_is_no_such_module", "distvae.models")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])

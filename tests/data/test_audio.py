@@ -48,8 +48,7 @@ def tone(rate: int, seconds: float = 1.0, pitch: float = 440.0) -> Array:
         ("mp3", "MPEG_LAYER_III", 1e-1),
     ],
 )
-@pytest.mark.parametrize("rate", [8000, 16000, 44100])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44100, 2)])
 def test_a_tone_survives_any_format_rate_and_channels(
     write: Write, suffix: str, subtype: str, tolerance: float, rate: int, channels: int
 ) -> None:
@@ -59,12 +58,6 @@ def test_a_tone_survives_any_format_rate_and_channels(
     assert signal.shape == (16000,)
     middle = slice(2000, 14000)  # codecs and resamplers ring at the ends
     np.testing.assert_allclose(signal[middle], tone(16000)[middle], atol=tolerance)
-
-
-def test_channels_are_averaged(write: Write) -> None:
-    left, right = tone(16000), tone(16000, pitch=600.0)
-    path = write("stereo.wav", np.stack([left, right], axis=1), subtype="FLOAT")
-    np.testing.assert_allclose(read_mono(path, 16000), (left + right) / 2, atol=1e-7)
 
 
 def test_what_a_lower_rate_cannot_hold_is_filtered_out(write: Write) -> None:
@@ -142,36 +135,12 @@ def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) 
     assert len(read_mono(tmp_path / "piped.wav", 16000)) == 16000
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
-@pytest.mark.parametrize("content", [b"", b"no sound at all\n" * 50])
-def test_what_is_not_audio_is_refused_by_name(tmp_path: Path, suffix: str, content: bytes) -> None:
-    path = tmp_path / f"notes.{suffix}"
-    path.write_bytes(content)
-    for read in (audio.head, audio.decode):
-        with pytest.raises(Refusal, match=rf"notes\.{suffix}: (cannot be read|holds no MPEG)"):
-            read(path)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused(write: Write, bad: float) -> None:
     signal = tone(16000)
     signal[777] = bad
     with pytest.raises(Refusal, match=r"bad\.wav: .*not finite"):
         read_mono(write("bad.wav", signal, subtype="FLOAT"), 16000)
-
-
-def test_silence_is_refused(write: Write) -> None:
-    with pytest.raises(Refusal, match=r"quiet\.wav: silent"):
-        audio.load_recording(write("quiet.wav", np.zeros(16000)), SpeechData())
-
-
-@pytest.mark.parametrize(
-    ("samples", "rate"), [(0, 16000), (1, 16000), (1023, 16000), (2 * 1023, 32000)]
-)
-def test_what_is_shorter_than_a_window_is_refused(write: Write, samples: int, rate: int) -> None:
-    path = write("short.wav", np.full(samples, 0.5), rate)
-    with pytest.raises(Refusal, match=r"short\.wav: \d+ samples .*1024 or more"):
-        audio.load_recording(path, SpeechData(rate=16000))
 
 
 def test_the_decoder_of_mp3_prints_nothing_of_its_own(

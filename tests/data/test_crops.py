@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distvae.config import Config, CropData
-from distvae.data import open_dataset
-from distvae.data.windows import crops
+from distvae.data import crops, open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.train.run_folder import open_folder, update_info
@@ -207,14 +206,3 @@ def test_what_cannot_be_drawn_is_refused(pictures: Path, tmp_path: Path) -> None
     plain = save(tmp_path / "plain.png", np.full((40, 40), 9, np.uint8))
     assert "nothing can be whitened" in refused(plain)
     assert "plain.png: one grey level alone" in refused(plain, contrast="own")
-
-
-def test_natural_pictures(real_data: Path) -> None:
-    folder = real_data / "natural"
-    if not folder.is_dir():
-        pytest.skip("no natural pictures here: DISTVAE_DATA names no folder with natural/")
-    data = open_dataset(CropData(path=str(folder), sizes=(3000, 10, 10)))
-    variances = np.linalg.eigvalsh(np.cov(data.splits["train"][:].T))
-    assert 60 < (variances > 0.5).sum() < 200
-    np.testing.assert_allclose(variances[variances > 0.5], 1, atol=1e-4)
-    np.testing.assert_allclose(data.splits["train"][:].mean(1), 0, atol=1e-4)

@@ -24,14 +24,11 @@ from PIL import Image
 from pyarrow import feather
 
 from distvae.config import IdxData, ImageData, SpeechData
-from distvae.data import audio, open_dataset, signals
+from distvae.data import audio, idx, ingest, open_dataset, recordings, signals
+from distvae.data import image_files as archive
 from distvae.data.check import survey
-from distvae.data.images import arrays as archive
-from distvae.data.images import idx
 from distvae.data.pictures import head
-from distvae.data.speech import recordings
-from distvae.data.tables import ingest
-from distvae.data.tables.table import Table
+from distvae.data.rows import Table
 from distvae.files.refusal import Refusal
 from tests.called import Called
 
@@ -101,7 +98,7 @@ def damaged(content: bytes, seed: int) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", WHOLE)
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_the_damage_a_file_is_read_or_refused_by_name(
     name: str, seed: int, tmp_path_factory: pytest.TempPathFactory
@@ -131,7 +128,7 @@ def test_a_damaged_header_of_an_array_is_refused(tmp_path: Path, header: str) ->
 
 
 def blank_png(side: int) -> bytes:
-    """A picture of any size in few bytes."""
+    """A picture whose header announces any size, without pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return (
@@ -141,16 +138,12 @@ def blank_png(side: int) -> bytes:
             + struct.pack(">I", zlib.crc32(kind + content))
         )
 
-    packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(1 + side)) for _ in range(side)) + packer.flush()
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
 def small_machine(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr("distvae.files.memory.available_memory", lambda: free)
+    monkeypatch.setattr("distvae.files.paths.available_memory", lambda: free)
 
 
 def test_a_picture_of_more_pixels_than_any_machine_needs_is_refused_by_its_header(
@@ -158,7 +151,6 @@ def test_a_picture_of_more_pixels_than_any_machine_needs_is_refused_by_its_heade
 ) -> None:
     path = tmp_path / "vast.png"
     path.write_bytes(blank_png(13_000))
-    assert path.stat().st_size < 2**18
     with pytest.raises(
         Refusal, match=r"vast\.png: 13,000 x 13,000 pixels; 134,217,728 in all at most"
     ):

@@ -11,13 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import SpeechData
-from distvae.data import SpeechFamily, folders, open_dataset
+from distvae.data import SpeechFamily, folders, open_dataset, recordings
 from distvae.data.audio import decode
 from distvae.data.check import survey
 from distvae.data.dataset import Recording
-from distvae.data.folders import split_of_word
-from distvae.data.speech import recordings
-from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write
 
@@ -75,14 +73,6 @@ def test_a_table_decides_what_belongs(root: Path) -> None:
         ("b.wav", "bob", "val"),
         ("c.wav", "cat", "test"),
     ]
-
-
-def test_a_table_may_leave_the_split_to_the_seed(root: Path) -> None:
-    touch(root, "a.wav", "b.wav", "c.wav")
-    _, found = recordings.find_recordings(
-        table(root, "file,speaker", "a.wav,ann", "b.wav,bob", "c.wav,cat")
-    )
-    assert {r.split for r in found} == {"train", "val", "test"}
 
 
 @given(
@@ -215,13 +205,6 @@ def test_a_table_that_does_not_fit_is_refused(root: Path, lines: list[str], word
     with pytest.raises(Refusal) as refusal:
         recordings.find_recordings(table(root, *lines))
     assert words in str(refusal.value)
-
-
-def test_a_table_that_is_no_text_is_refused(root: Path) -> None:
-    touch(root, "a.wav")
-    (root / "speakers.csv").write_bytes(bytes(range(256)))
-    with pytest.raises(Refusal, match=r"speakers\.csv: cannot be read"):
-        recordings.find_recordings(SpeechData(path=str(root)))
 
 
 def test_a_missing_folder_is_refused_with_its_source(
@@ -395,13 +378,6 @@ SHARES = {"val": 0.15, "test": 0.15}
 names = st.sets(st.text(min_size=1, max_size=8), min_size=3, max_size=40)
 
 
-@given(speakers=names, seed=st.integers(0, 2**40))
-def test_every_speaker_is_drawn_once_and_no_split_is_empty(speakers: set[str], seed: int) -> None:
-    drawn = recordings.draw_missing_splits(dict.fromkeys(speakers, "train"), SHARES, seed)
-    assert drawn.keys() == speakers
-    assert set(drawn.values()) == {"train", "val", "test"}
-
-
 @given(speakers=names, seed=st.integers(0, 2**40), data=st.data())
 def test_the_draw_depends_on_names_and_seed_alone(
     speakers: set[str], seed: int, data: st.DataObject
@@ -424,46 +400,3 @@ def test_shares_are_of_the_speakers_rounded(speakers: int, val: int, test: int) 
         ).values()
     )
     assert (drawn.count("val"), drawn.count("test")) == (val, test)
-
-
-def test_only_a_missing_split_is_filled_and_only_from_training() -> None:
-    assignment = dict.fromkeys("abcdefgh", "train") | {"x": "test", "y": "test"}
-    filled = recordings.draw_missing_splits(assignment, SHARES, 0)
-    assert {s for s in filled if filled[s] == "test"} == {"x", "y"}
-    assert [filled[s] for s in "abcdefgh"].count("val") == 1
-
-
-@pytest.mark.parametrize(
-    ("assignment", "words"),
-    [
-        ({"ann": "train"}, "one speaker, 'ann',.*3 or more"),
-        ({"ann": "train", "bob": "train"}, "2 speakers .*3 or more"),
-        ({"ann": "train", "bob": "test"}, "one speaker, 'ann',.*draw 1 for val.*2 or more"),
-        ({"ann": "val", "bob": "test"}, "no speakers to train on; 1 or more"),
-    ],
-)
-def test_too_few_speakers_are_refused(assignment: dict[str, str], words: str) -> None:
-    with pytest.raises(Refusal, match=words):
-        recordings.draw_missing_splits(assignment, SHARES, 0)
-
-
-@pytest.mark.parametrize(
-    ("word", "split"),
-    [("TRAIN", "train"), ("dev-clean", "val"), ("Valid", "val"), ("test_other", "test")]
-    + [(word, None) for word in ("training", "103", "development", "testing", "")],
-)
-def test_usual_names_of_splits_are_known(word: str, split: str | None) -> None:
-    assert split_of_word(word) == split
-
-
-@pytest.mark.slow
-def test_the_speech_at_hand_is_as_its_table_says(real_data: Path) -> None:
-    if not (real_data / "speech").is_dir():
-        pytest.skip("no speech folder in the data")
-    assert survey(str(real_data / "speech")).layout == "a tree of recordings"
-    divided = found(real_data / "speech")
-    assert {split: len(speakers) for split, speakers in by_split(divided).items()} == {
-        "train": 160,
-        "val": 20,
-        "test": 26,
-    }

@@ -17,11 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import RowsData
-from distvae.data import folders, open_dataset
+from distvae.data import folders, open_dataset, rows
 from distvae.data.dataset import Dataset, Stacked
-from distvae.data.tables import rows
-from distvae.data.tables.ingest import Division, ingest
-from distvae.data.tables.rows import digest
+from distvae.data.ingest import Division, ingest
+from distvae.data.rows import digest
 from distvae.files.refusal import Refusal
 from distvae.train.session import build_trainer, fit
 from tests import tiny
@@ -94,6 +93,7 @@ MODELS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_training_equals_that_on_the_same_rows_in_memory(tmp_path: Path, model: str) -> None:
     splits = tiny.dataset(120).splits

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import factors_of, labels_of, open_dataset
-from distvae.data.images.generated import LEVELS, RADIUS, SHAPES, TURN, draw_sprites
+from distvae.data.generated import LEVELS, RADIUS, SHAPES, TURN, draw_sprites
 from distvae.files.refusal import Refusal
 
 SIZE = 48

@@ -167,25 +167,6 @@ def test_a_table_is_examined_and_its_next_command_ingests_it(root: Path, suffix:
     assert next_line(path) == f"distvae ingest {path} rows"
 
 
-def test_a_table_that_cannot_be_ingested_is_refused_with_the_reason(root: Path) -> None:
-    words = pd.DataFrame({"a": [1.0, 2.0], "who": ["x", "y"], "where": ["s", "t"]})
-    words.to_parquet(root / "words.parquet", index=False)
-    np.save(root / "infinite.npy", np.array([[1, np.inf]] * 50))
-    for name, says in {
-        "words.parquet": "words.parquet: column 'who' holds ",
-        "infinite.npy": "infinite.npy: row 0 is infinite",
-    }.items():
-        checking = CliRunner().invoke(app, ["data", "check", str(root / name)])
-        ingesting = CliRunner().invoke(app, ["ingest", str(root / name), str(root / "rows")])
-        assert checking.exit_code == ingesting.exit_code == 2
-        assert says in checking.stderr
-        assert checking.stderr == ingesting.stderr
-    assert (
-        "'where' holds "
-        in CliRunner().invoke(app, ["data", "check", str(root / "words.parquet")]).stderr
-    )
-
-
 def test_pictures_are_counted_by_size_and_the_damaged_named(root: Path) -> None:
     for k, side in enumerate((4, 4, 4, 6)):
         (root / f"class{k % 2}").mkdir(exist_ok=True)
@@ -221,39 +202,6 @@ def test_a_name_that_is_no_text_is_refused(root: Path, name: bytes) -> None:
         Refusal, match=r"'ann\\udce9/1\....': a name that is not in UTF-8; rename the file"
     ):
         survey(str(root))
-
-
-def test_a_part_of_what_was_published_is_wrong(root: Path) -> None:
-    images = np.zeros((5, 32, 32, 3), np.uint8)
-    np.savez(
-        root / "cifar10.npz",
-        x_train=images,
-        x_test=images[:2],
-        y_train=np.arange(5),
-        y_test=np.arange(2),
-    )
-    for path in (root, root / "cifar10.npz"):
-        code, found = checked(path)
-        assert code == 1
-        assert found["wrong"] == [
-            "less than was published: 5 + 2 of CIFAR-10's 50,000 + 10,000 images"
-        ]
-        assert found["splits"] == {"train": {"images": 5}, "test": {"images": 2}}
-        assert found["facts"] == {"height": 32, "width": 32, "channels": 3, "classes": 5}
-        assert found["layout"] == "CIFAR-10 in an .npz"
-
-
-def test_arrays_beside_recordings_hide_none_of_them(root: Path, write: Write) -> None:
-    write("a/1.wav", np.ones(8000) / 2)
-    np.savez(root / "stats.npz", mean=np.zeros(3))
-    assert checked(root)[1]["kind"] == "speech"
-
-
-def test_hidden_files_are_not_taken_for_archives(root: Path) -> None:
-    images = np.zeros((5, 8, 8), np.uint8)
-    np.savez(root / "a.npz", x_train=images, x_test=images)
-    (root / "._a.npz").write_bytes(b"what a Mac adds")
-    assert checked(root)[1]["splits"]["train"] == {"images": 5}
 
 
 def test_recordings_that_are_too_short_to_train_on_are_named(root: Path, write: Write) -> None:

@@ -10,14 +10,19 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
 from distvae.config import PatchData
 from distvae.data.signals import Signal
-from distvae.data.windows.family import PatchFamily, read_source
-from distvae.data.windows.missing import drop_at_random, marked_by, masked_by, read_gaps
-from distvae.data.windows.patches import Grid, Patches, profile
+from distvae.data.windows import (
+    Grid,
+    Patches,
+    PatchFamily,
+    marked_by,
+    profile,
+    read_gaps,
+    read_source,
+)
 from distvae.files.refusal import Refusal
 
 Floats = NDArray[np.float64]
@@ -67,27 +72,10 @@ def test_every_window_is_the_part_of_the_array_that_its_start_names(grid: Grid) 
     assert next(rows, None) is None
 
 
-@given(grids())
-def test_starts_are_distinct_a_stride_apart_and_reach_the_end(grid: Grid) -> None:
-    for starts, size, window in zip(grid.starts, grid.shape, grid.window, strict=False):
-        assert (np.diff(starts) > 0).all()
-        assert (np.diff(starts)[:-1] == grid.stride).all()
-        assert starts[0] == 0
-        assert starts[-1] + window == size
-
-
 def test_a_value_comes_back_as_the_weighted_mean_of_the_windows_that_cover_it() -> None:
     grid = Grid((4, 1), (3,))
     merged = grid.merge(np.array([[0.0, 1.0, 2.0], [10.0, 20.0, 30.0]]), np.array([1.0, 2.0, 1.0]))
     np.testing.assert_allclose(merged[:, 0], [0, (2 * 1 + 1 * 10) / 3, (1 * 2 + 2 * 20) / 3, 30])
-
-
-def test_a_gaussian_window_is_the_product_of_its_sides_and_highest_in_the_middle() -> None:
-    window = profile((5, 9), "gaussian")
-    np.testing.assert_allclose(window, np.outer(window[:, 4], window[2]) / window[2, 4])
-    assert window[2, 4] == window.max()
-    np.testing.assert_allclose(window, window[::-1, ::-1])
-    np.testing.assert_allclose(window[2, 4 + 2] / window[2, 4], np.exp(-0.5 * (2 / (9 / 4)) ** 2))
 
 
 @pytest.mark.parametrize("scale", ["standard", "unit", "keep"])
@@ -109,16 +97,6 @@ def test_standardised_data_has_the_mean_and_deviation_of_the_observed_values_rem
     seen = patches.rows[np.isfinite(patches.rows)]
     assert len(seen) == np.isfinite(array).sum()
     np.testing.assert_allclose([seen.mean(), seen.std()], [0, 1], atol=1e-5)
-
-
-@pytest.mark.parametrize(("shape", "largest"), [((9, 9, 1), 255.0), ((9, 1), 1.0)])
-def test_values_in_units_of_the_largest_possible_one_are_from_0_to_1(
-    shape: tuple[int, ...], largest: float
-) -> None:
-    array = np.linspace(0, largest, 9).repeat(math.prod(shape) // 9).reshape(shape)
-    window = (3,) * (len(shape) - 1)
-    rows = Patches.of(array, PatchData(window=window, scale="unit", level="keep")).rows
-    assert (rows.min(), rows.max()) == (0, 1)
 
 
 def test_a_grey_picture_in_colour_has_windows_of_one_channel_though_pixels_are_missing() -> None:
@@ -163,22 +141,6 @@ def test_a_long_gap_has_samples_that_no_window_shares_with_an_observed_one(
     assert patches.unreached == max(0, gap - 2 * (samples - 1))
 
 
-@pytest.mark.parametrize(
-    ("shape", "window", "stride", "named"),
-    [
-        ((7, 20, 1), (8, 8), 1, "8 x 8, larger than the data's 7 x 20"),
-        ((100, 1), (8, 8), 1, r"\[samples\] expected"),
-        ((100, 100, 1), (8,), 1, r"\[height, width\] expected"),
-        ((100, 1), (8,), 9, "9 leaves gaps; at most 8"),
-    ],
-)
-def test_windows_that_do_not_fit_are_refused(
-    shape: tuple[int, ...], window: tuple[int, ...], stride: int, named: str
-) -> None:
-    with pytest.raises(Refusal, match=named):
-        Grid(shape, window, stride)
-
-
 def test_other_data_and_other_preparation_have_other_digests() -> None:
     configs = [
         PatchData(window=(4,)),
@@ -211,7 +173,9 @@ def picture(channels: int) -> Signal:
 def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(
     share: float, seed: int
 ) -> None:
-    pixels, values = (drop_at_random(dropping(share, seed, what))(picture(3)) for what in WAYS)
+    pixels, values = (
+        PatchFamily(dropping(share, seed, what)).find_dropped(picture(3)) for what in WAYS
+    )
     assert pixels.shape == values.shape == (50, 60, 3)
     assert (pixels.all(-1) == pixels.any(-1)).all()
     # Five deviations of 9000 draws are 0.026 at most.
@@ -220,20 +184,12 @@ def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(
     assert values.all(-1).mean() == pytest.approx(share**3, abs=0.05)
 
 
-@pytest.mark.parametrize("what", WAYS)
-def test_what_a_model_sees_lacks_what_the_configuration_drops(
-    what: Literal["pixels", "values"],
-) -> None:
-    seen = PatchFamily(PatchData(drop=0.4, dropped=what, noise_seed=7)).corrupt(picture(3))
-    assert (np.isnan(seen.values) == drop_at_random(dropping(0.4, 7, what))(picture(3))).all()
-
-
 @given(st.floats(0.05, 0.6), st.integers(2, 6), st.booleans())
 def test_gaps_have_their_least_size_and_make_up_the_share(
     share: float, gap: int, sound: bool
 ) -> None:
     signal = Signal(np.zeros((4000, 1)), rate=8000) if sound else Signal(np.zeros((80, 80, 1)))
-    missing = drop_at_random(dropping(share, 3, "pixels", gap))(signal)[..., 0]
+    missing = PatchFamily(dropping(share, 3, "pixels", gap)).find_dropped(signal)[..., 0]
     # an opening (erosion, then dilation) keeps exactly what squares of this size make up
     square = np.ones((gap,) * missing.ndim)
     at_the_far_edges = tuple((0, gap) for _ in range(missing.ndim))  # where gaps are cut off
@@ -257,15 +213,6 @@ def test_a_value_marks_the_samples_of_which_all_channels_have_exactly_that_one()
     sound = Signal(np.array([[0.0, 0.0], [0.0, 1e-4], [-1e-4, 1e-4], [0.5, 0.5]]), rate=8000)
     assert marked_by(0)(sound).all(-1).tolist() == [True, False, False, False]
     assert marked_by(0.5)(sound).all(-1).tolist() == [False, False, False, True]
-
-
-def test_what_is_transparent_in_a_mask_is_not_missing(tmp_path: Path) -> None:
-    pixels = np.zeros((50, 60, 4), np.uint8)
-    pixels[:, 20:, :3], pixels[:, 40:, 3] = 255, 255
-    Image.fromarray(pixels).save(tmp_path / "mask.png")
-    gone = masked_by(tmp_path / "mask.png")(picture(3))
-    assert gone[:, 40:].all()
-    assert not gone[:, :40].any()
 
 
 RATE, SAMPLES = 16000, 800
@@ -335,13 +282,6 @@ def chunks(path: Path, **settings: object) -> PatchData:
     return PatchData(path=str(path), window=(16,), **settings)  # type: ignore[arg-type]
 
 
-def test_noise_is_added_to_the_samples_as_they_are() -> None:
-    quiet = Signal(np.full((50_000, 1), 0.01), rate=RATE)
-    added = PatchFamily(PatchData(window=(16,), noise=0.1)).corrupt(quiet).values - quiet.values
-    assert abs(added.mean()) < 5 * 0.1 / math.sqrt(added.size)
-    assert added.std() == pytest.approx(0.1, rel=0.02)
-
-
 @given(st.floats(-30, 60), st.floats(1e-3, 1))
 def test_the_noise_of_an_snr_lies_so_many_decibels_below_the_sound(
     decibels: float, level: float
@@ -380,20 +320,3 @@ def test_an_excerpt_beyond_the_sound_or_without_samples_is_refused(
     sound(tmp_path / "a.wav")
     with pytest.raises(Refusal, match=r"data\.excerpt: .* of a\.wav, which lasts 1 s"):
         read_source(chunks(tmp_path / "a.wav", excerpt=excerpt))
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (
-            {"window": (16,), "noise": 0.1, "snr": 3.0},
-            r"data\.snr: 3 with data\.noise = 0\.1; one of",
-        ),
-        ({"snr": 3.0}, "for a picture, but it is for sounds; null, or"),
-        ({"rate": 16000}, "for a picture, but it is for sounds; null, or"),
-        ({"excerpt": (0.0, 1.0)}, "for a picture, but it is for sounds; null, or"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(Refusal, match=words):
-        PatchData(**settings)

@@ -14,8 +14,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
 
 import distvae
-from distvae.data.speech.frames import Stft
-from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.speech import Stft
+from distvae.data.synthesiser import RATE, utterance
 from distvae.estimators import SDMVAE, TVAE, SpeechCoder
 from distvae.files.refusal import Refusal
 from distvae.tasks.resynthesis import resynthesize_file

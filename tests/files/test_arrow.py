@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from distvae.files.arrow import rows_column
+from distvae.files.storage import rows_column
 from tests.laws.test_imports import in_a_new_process
 
 
@@ -24,7 +24,8 @@ def test_a_column_is_what_pyarrow_makes(rows: int, kind: type) -> None:
     np.testing.assert_array_equal(found.flatten().to_numpy(), expected.flatten().to_numpy())
 
 
+@pytest.mark.slow
 def test_it_imports_no_pandas() -> None:
-    code = "import sys, numpy; from distvae.files.arrow import rows_column; "
+    code = "import sys, numpy; from distvae.files.storage import rows_column; "
     code += "rows_column(numpy.zeros((2, 3)), 3); print('pandas' in sys.modules)"
     assert in_a_new_process(code) == "False\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.files.output import atomic_file, check_new_file, prepare_folder
+from distvae.files.paths import atomic_file, prepare_folder
 from distvae.files.refusal import Refusal
 
 
@@ -49,23 +49,6 @@ def _fail(target: Path, error: Exception) -> None:
     with atomic_file(target) as temporary:
         temporary.write_text("part")
         raise error
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("a.mp3", r"\.wav or \.flac expected"),
-        ("none/a.wav", "existing, writable folder"),
-        ("there.wav", "--force"),
-    ],
-)
-def test_what_cannot_or_should_not_be_written_is_refused(
-    tmp_path: Path, name: str, reason: str
-) -> None:
-    (tmp_path / "there.wav").touch()
-    with pytest.raises(Refusal, match=reason):
-        check_new_file(tmp_path / name, (".wav", ".flac"), force=False)
-    check_new_file(tmp_path / "there.wav", (".wav", ".flac"), force=True)
 
 
 def test_a_folder_that_holds_something_needs_force(tmp_path: Path) -> None:

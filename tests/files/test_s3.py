@@ -10,7 +10,7 @@ from PIL import Image
 
 from distvae.config import IdxData, PatchData
 from distvae.data import open_dataset
-from distvae.data.windows.family import PatchFamily
+from distvae.data.windows import PatchFamily
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.train.run import Run

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import open_dataset
-from distvae.data.images.arrays import read_cifar
-from distvae.data.tables.ingest import Division, ingest
-from distvae.data.tables.rows import digest
+from distvae.data.image_files import read_cifar
+from distvae.data.ingest import Division, ingest
+from distvae.data.rows import digest
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, path_inside, refuse_strange_entries
@@ -220,6 +220,7 @@ def names_of(outside: Path) -> list[str]:
         pytest.param(90, True, marks=pytest.mark.long),
     ],
 )
+@pytest.mark.slow
 def test_no_text_of_a_document_reaches_the_user(
     examples: int,
     every: bool,
@@ -293,8 +294,18 @@ def tell(run: Path, **info: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | info))
 
 
-@pytest.mark.parametrize("name", ["../home/secret", "{outside}/secret", "link"])
-@pytest.mark.parametrize("key", ["files", "below", "best", "tensors"])
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("files", "../home/secret"),
+        ("files", "link"),
+        ("below", "{outside}/secret"),
+        ("best", "../home/secret"),
+        ("best", "link"),
+        ("tensors", "../home/secret"),
+    ],
+)
+@pytest.mark.slow
 def test_a_record_sends_nothing_from_outside(
     run: Path, outside: Path, key: str, name: str, call: Called
 ) -> None:
@@ -320,6 +331,7 @@ def test_a_record_sends_nothing_from_outside(
 
 
 @pytest.mark.parametrize("name", ["evaluation/test/a.json", "epochs.jsonl", ".mlflow.json.lock"])
+@pytest.mark.slow
 def test_a_link_is_not_sent_and_not_written_through(
     run: Path, outside: Path, name: str, call: Called
 ) -> None:
@@ -332,6 +344,7 @@ def test_a_link_is_not_sent_and_not_written_through(
     assert not holds_secret(run.parent)
 
 
+@pytest.mark.slow
 def test_a_link_inside_a_folder_is_no_file_to_send(run: Path) -> None:
     (run / "evaluation" / "a.json").symlink_to("test/summary.json")
     store = Store.find(run.parent)
@@ -341,6 +354,7 @@ def test_a_link_inside_a_folder_is_no_file_to_send(run: Path) -> None:
     assert "a.json" not in sent
 
 
+@pytest.mark.slow
 def test_a_record_names_no_sweep_elsewhere(run: Path, outside: Path) -> None:
     (outside / RECORD).write_text('{"experiment": "mine", "name": "mine"}')
     record = read_record(run)
@@ -354,6 +368,7 @@ def test_a_record_names_no_sweep_elsewhere(run: Path, outside: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mlflow.json", "record.json"])
+@pytest.mark.slow
 def test_a_pipe_in_the_place_of_a_record_holds_nothing_up(
     run: Path, name: str, call: Called
 ) -> None:
@@ -363,6 +378,7 @@ def test_a_pipe_in_the_place_of_a_record_holds_nothing_up(
     assert (code, f"{name}: a named pipe" in err) == (1, True), out + err
 
 
+@pytest.mark.slow
 def test_a_resumed_training_writes_where_its_folder_is(
     run: Path, outside: Path, call: Called
 ) -> None:
@@ -376,6 +392,7 @@ def test_a_resumed_training_writes_where_its_folder_is(
     assert content(outside)["secret"] == SECRET
 
 
+@pytest.mark.slow
 def test_a_storage_that_only_the_folder_names_is_not_written_to(
     run: Path, outside: Path, call: Called
 ) -> None:
@@ -386,6 +403,7 @@ def test_a_storage_that_only_the_folder_names_is_not_written_to(
 
 
 @pytest.mark.parametrize("name", ["epochs.jsonl", "evaluation/test/summary.json", "evaluation"])
+@pytest.mark.slow
 def test_a_link_is_not_published(run: Path, outside: Path, name: str, call: Called) -> None:
     target = run / name
     shutil.rmtree(target) if target.is_dir() else target.unlink()
@@ -407,6 +425,7 @@ def test_documents_hold_no_characters_that_a_terminal_obeys() -> None:
     assert found == {"a ]0;title ": ["b ]0;title ", {"c": " 2J  "}], "d": 1}
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_without_commands_to_the_terminal(run: Path, call: Called) -> None:
     tell(run, rows={f"train{ESCAPE}": 3}, **{name: f"{name}{ESCAPE}" for name in TEXTS})
     (run / "evaluation" / f"x{ESCAPE}").mkdir()
@@ -417,6 +436,7 @@ def test_a_run_is_shown_without_commands_to_the_terminal(run: Path, call: Called
     assert "\x1b" not in out
 
 
+@pytest.mark.slow
 def test_a_card_shows_texts_of_a_stranger_without_markup(run: Path) -> None:
     hostile = "<img src=x> [a](https://b) `c` **d** | e"
     versions = {"distvae": hostile, hostile: "1"}

@@ -10,27 +10,25 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.config.recipes import load, parse_assignments
-from distvae.files.refusal import Refusal, shown
+from distvae.config.recipes import load
+from distvae.files.refusal import Refusal
 from distvae.files.untrusted import (
-    one_line,
     parse_json,
     parse_yaml,
     read_figures,
     read_json,
     read_yaml,
 )
-from distvae.train.checkpoint import read_manifest
 from tests.called import Called
 
-DEEP = "[" * 2000 + "]" * 2000
+DEEP = "[" * 1200 + "]" * 1200
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
     for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
 CHAIN = "a0: &a0 [x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}]\n" for k in range(1, 200))
 MERGED = "a: &a {x: 1}\n" + "".join(
-    f"a{k}: &a{k} {{<<: [*a{k - 1 or ''}, *a{k - 1 or ''}]}}\n" for k in range(1, 40)
+    f"a{k}: &a{k} {{<<: [*a{k - 1 or ''}, *a{k - 1 or ''}]}}\n" for k in range(1, 20)
 )
 MERGED = MERGED.replace("*a0", "*a")
 HOSTILE = {
@@ -42,9 +40,9 @@ HOSTILE = {
     "bomb": (BOMB, "more than 20,000 values"),
     "chain": (CHAIN, "nested more than 50 deep"),
     "merged": (MERGED, "more than 20,000 values"),
-    "itself": ("a: &a [*a]", "*a stands for what it is itself a part of"),
+    "itself": ("a: &a [*a]", "nested more than 50 deep"),
     "unknown": ("a: *b", "not YAML"),
-    "many": (f"[{'1,' * 30_000}]", "more than 20,000 values"),
+    "many": (f"[{'1,' * 21_000}]", "more than 20,000 values"),
     "long": ("a: " + "x" * 2**19, "bytes; at most 262,144 of YAML expected"),
     "bytes": ("\x00", "not YAML"),
     "truth": ("a: !!bool perhaps", "not YAML"),
@@ -164,22 +162,3 @@ def test_a_folder_named_as_a_file_of_a_run_is_refused(
     code, _, err = call("train", "bars", *small, "--resume")
     assert (code, len(err.splitlines())) == (2, 1)
     assert f"{path}: a folder; a file, or none, expected" in err
-
-
-def test_a_manifest_that_is_a_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "best.json").mkdir()
-    with pytest.raises(Refusal, match=r"best\.json: "):
-        read_manifest(tmp_path, "best.json")
-
-
-@pytest.mark.parametrize(
-    "value", [10**5000, "x" * 10**6, [list(range(10**5))], "a\nb\x1b[31m"], ids=range(4)
-)
-def test_a_value_is_shown_on_one_short_line(value: object) -> None:
-    assert len(shown(value)) <= 60
-    assert shown(value).isprintable()
-    assert len(one_line(str(value)[:9])) <= 60 if not isinstance(value, int) else True
-
-
-def test_assignments_are_still_read_as_yaml() -> None:
-    assert parse_assignments(["a.b=[1, 2]", "c=x y"]) == {"a.b": [1, 2], "c": "x y"}

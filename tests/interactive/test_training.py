@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 import distvae
 from distvae import interactive
 from distvae.config import from_dict
-from distvae.config.from_python import named_settings
+from distvae.config.recipes import named_settings
 from distvae.data import open_dataset
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.interactive.given import data_settings, kept_rows
 from distvae.interactive.pages import exhibits, figures_table
 from distvae.interactive.sweeping import Sweep

@@ -1,7 +1,7 @@
 """Every kind of data keeps the laws of data families."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ from distvae.config import (
 from distvae.config.registry import FAMILIES
 from distvae.data import DataFamily, Dataset
 from distvae.data.family import DATA
+from distvae.data.ingest import ingest
 from distvae.data.signals import PICTURE
-from distvae.data.tables.ingest import ingest
 from tests.laws.data_laws import LAWS, values_are_as_promised
 
 
@@ -76,19 +76,22 @@ CASES: dict[str, Callable[[Path], DataConfig]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="module", params=CASES)
+def config(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DataConfig]:
+    """The settings of a kind of data, written once for all laws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        made = CASES[request.param](tmp_path_factory.mktemp("data"))
+        assert made.kind == request.param
+        yield made
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("kind", CASES)
 def test_every_kind_of_data_keeps_the_law(
-    kind: str, law: Callable[[DataConfig], None], tmp_path: Path
+    config: DataConfig, law: Callable[[DataConfig], None]
 ) -> None:
-    (tmp_path / "data").mkdir()
-    config = CASES[kind](tmp_path / "data")
-    assert config.kind == kind
     law(config)
 
 
@@ -100,7 +103,7 @@ def test_every_kind_of_data_is_there_and_has_an_object_behind_it() -> None:
 
 
 def test_values_out_of_range_break_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distvae.data.images.generated import SpritesFamily
+    from distvae.data.generated import SpritesFamily
 
     def open_dark(self: SpritesFamily, quiet: bool = False) -> Dataset:
         x = np.full((3, 256), -1, np.float32)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from distvae.config import Config, from_dict
 from distvae.data import open_dataset
-from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.synthesiser import RATE, utterance
 from distvae.train.run import Run
 from distvae.train.session import fit
 

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from distvae.config import Config, PatchData, from_dict
 from distvae.data import signals
 from distvae.data.signals import Signal
-from distvae.files import packages
+from distvae.files import program as packages
 from distvae.files.refusal import Refusal
 from distvae.reproduce.record import add_baseline
 from distvae.reproduce.rows import read_rows

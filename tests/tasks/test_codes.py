@@ -13,8 +13,8 @@ from PIL import Image
 from distvae.cli.use import with_data
 from distvae.config import ImageData
 from distvae.data import labels_of, open_dataset
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.tasks.codes import encode, encode_file, sample
 from distvae.train.run import Run
 from distvae.train.session import fit

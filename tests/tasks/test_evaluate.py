@@ -8,7 +8,7 @@ import torch
 
 from distvae.config import PatchData, SpeechData
 from distvae.data import audio, open_dataset, signals
-from distvae.data.windows.patches import Grid
+from distvae.data.windows import Grid
 from distvae.files.refusal import Refusal
 from distvae.interactive.given import kept_rows
 from distvae.models.tvae import TVAE

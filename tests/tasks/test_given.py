@@ -16,7 +16,7 @@ from PIL import Image
 import distvae
 from distvae.config import ImageData, from_dict
 from distvae.data import open_dataset
-from distvae.data.speech.frames import Stft, power
+from distvae.data.speech import Stft, power
 from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode
 from distvae.tasks.resynthesis import resynthesize_file

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from distvae.data.noise_growth import NoiseGrowth
-from distvae.data.picture_noise import PictureNoise, blur
+from distvae.data.noise import NoiseGrowth, PictureNoise, blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 from distvae.tasks import groups

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import mtrand
 
-from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.synthesiser import RATE, utterance
 from distvae.tasks import recording_scores
 from distvae.tasks.recording_scores import Array, isd, raw_p862, score_recording
 

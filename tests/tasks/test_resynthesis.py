@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distvae.config import SpeechData
 from distvae.config.values import POWER_FLOOR
-from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
 from distvae.tasks.resynthesis import Coded, resynthesise, resynthesize_file, run_coder, write_sound
 from distvae.train.run import Run

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from distvae.config import Config
-from distvae.data.speech.synthesiser import RATE, utterance
+from distvae.data.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
 from distvae.system import available_cores
 from distvae.tasks.baselines import speech as baselines

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import distvae
-from distvae.data.picture_noise import blur
+from distvae.data.noise import blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 from distvae.tasks import by_groups, groups

@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 from distvae.config import BarsData, TVAEModel
 from distvae.data import BarsFamily, open_dataset
 from distvae.data.family import causes_of
-from distvae.data.images.generated import all_bars, visible_bars
+from distvae.data.generated import all_bars, visible_bars
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
 from distvae.models.state_decoder import FromBits

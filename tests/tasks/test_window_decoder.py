@@ -8,7 +8,7 @@ import torch
 
 from distvae.config import Config
 from distvae.config.recipes import load
-from distvae.data.windows.patches import Grid
+from distvae.data.windows import Grid
 from distvae.estep import assemble
 from distvae.models.discrete import Binary
 from distvae.models.gumbel import Gumbel

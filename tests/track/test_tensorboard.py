@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distvae.config import Config
-from distvae.files import packages
+from distvae.files import program as packages
 from distvae.files.refusal import Refusal
 from distvae.track import Tracker, refuse_missing_packages
 from tests.called import Called

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from distvae.config import BarsData
 from distvae.config.recipes import load
 from distvae.data import open_dataset
-from distvae.data.images.generated import all_bars
+from distvae.data.generated import all_bars
 from distvae.models.tvae import TVAE
 from distvae.train.session import build_trainer
 from tests.dense import variance

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from distvae.config import from_dict
-from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
 from distvae.machines.worker import STOP_FILE
 from distvae.track import Sending, Store
 from distvae.track.record import read_record

@@ -7,9 +7,8 @@ from pathlib import Path
 from distvae.config import Config, Generated, Train, from_dict
 from distvae.config.registry import SECTIONS, find_family
 from distvae.config.schema import field_types, fields_of
-from distvae.files.plain import Plain, Tree
-from distvae.files.refusal import Refusal, nearest
-from distvae.files.untrusted import one_line, parse_yaml, read_yaml
+from distvae.files.refusal import Refusal, nearest, shown
+from distvae.files.untrusted import Plain, Tree, one_line, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent
 STORED = "config.yaml"
@@ -157,3 +156,28 @@ def _assignment(word: str) -> tuple[str, object]:
             f"{one_line(word)}: not an assignment; KEY=VALUE expected, such as train.epochs=3"
         )
     return path, parse_yaml(text, f"{path}={one_line(text)}")
+
+
+def named_settings(settings: object) -> dict[str, object]:
+    """Return settings by dotted key, with Python numbers. None stands for no settings."""
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
+        raise Refusal(
+            f"settings: {shown(settings)} is no mapping of dotted keys; such as"
+            ' {"train.clip": 1.0} expected'
+        )
+    found: dict[str, object] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):  # a whole section
+            found |= {f"{key}.{name}": python_value(each) for name, each in value.items()}
+        else:
+            found[key] = python_value(value)
+    return found
+
+
+def python_value(value: object) -> object:
+    """Return a value with NumPy numbers converted to Python numbers."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [python_value(item) for item in value] if isinstance(value, list | tuple) else value

@@ -7,8 +7,8 @@ level; baselines for sounds are given the level.
 import numpy as np
 
 from distvae.config import Config
-from distvae.data.family import HasWindows, recordings_of, windows_of
-from distvae.data.windows.missing import silenced
+from distvae.data.family import recordings_of
+from distvae.data.windows import HasWindows, silenced, windows_of
 from distvae.files.refusal import Refusal
 from distvae.tasks.baselines import pictures, sounds, speech
 from distvae.tasks.fidelity import fidelity, fidelity_gains

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.signals import Signal
-from distvae.data.windows.patches import distinct_channels
-from distvae.files.packages import refuse_missing
+from distvae.data.windows import distinct_channels
+from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Floats
 from distvae.system import available_cores

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from distvae.config import Config
 from distvae.data.family import recordings_of
-from distvae.files.packages import refuse_missing
+from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.figures import Group, declare
 from distvae.tasks.measures import effects, factors, importance, probes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distvae.files.output import atomic_file
+from distvae.files.paths import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

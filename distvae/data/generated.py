@@ -1,9 +1,10 @@
 """Generated pictures: bars under noise, whose hidden causes are known (Foeldiak 1990), and sprites,
 whose factors are known.
 
-A sprite is one shape on a dark square, drawn from five factors. A pixel's value is the share of it
-that the shape covers, from the signed distance of its middle to the outline, so that a shift by a
-fraction of a pixel changes the picture. No two data points have all five factors in common.
+A sprite shows one shape on a dark square, drawn from five factors. A pixel's value is the share of
+the pixel that the shape covers, from the signed distance of its middle to the outline, so that a
+shift by a fraction of a pixel changes the picture. No two data points have all five factors in
+common.
 """
 
 import hashlib
@@ -18,8 +19,8 @@ import numpy as np
 from distvae.config import BarsData, SpritesData
 from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
 from distvae.data.family import DataFamily, register
-from distvae.data.images.media import UNIT_INTERVAL, ReadsImages
-from distvae.files.memory import require_memory
+from distvae.data.images import UNIT_INTERVAL, ReadsImages
+from distvae.files.paths import require_memory
 from distvae.numerics.array_types import Doubles
 from distvae.numerics.noise import order
 

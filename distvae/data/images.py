@@ -3,25 +3,96 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from distvae.config import ImageData
 from distvae.data import folders
-from distvae.data.dataset import Dataset, Labels
-from distvae.data.family import DataFamily, register
-from distvae.data.images import folder
-from distvae.data.images.arrays import find_cifar, read_archive, read_cifar
-from distvae.data.images.media import UNIT_INTERVAL, ReadsImages, describe_images
-from distvae.data.images.source import Scaled, Source, divide_images
-from distvae.data.pictures import plain_head
+from distvae.data.dataset import Array, Dataset, FileOrArray, Labels
+from distvae.data.family import DataFamily, Survey, Values, checked_config, count_rows, register
+from distvae.data.image_files import (
+    CELEBA,
+    Scaled,
+    Source,
+    count_by_split,
+    describe_unread,
+    divide_images,
+    find_cifar,
+    find_pictures,
+    read_archive,
+    read_cifar,
+    read_folder,
+    read_to_form,
+)
+from distvae.data.pictures import Form, plain_head
 from distvae.data.signals import read_plain_picture
-from distvae.data.survey import Survey, checked_config, count_rows
-from distvae.files.kinds import PICTURES, SOUNDS
-from distvae.files.paths import resolve_path
-from distvae.files.plain import Plain
+from distvae.files.paths import PICTURES, SOUNDS, resolve_path
 from distvae.files.refusal import Refusal
+from distvae.files.untrusted import Plain
+from distvae.numerics.array_types import AnyArray
+
+Shape = tuple[int, ...]
+"""(channels, height, width)."""
+UNIT_INTERVAL = Values(low=0.0, high=1.0)
+
+
+class ReadsImages:
+    """The part of a family that makes rows of single pictures and of arrays of images."""
+
+    def rows_of(self, media: FileOrArray, shape: Shape) -> AnyArray:
+        """Return a picture, one image or several images as rows, and an array of rows unchanged.
+
+        A picture is cropped and resized as in training. Images have their channels last, or none.
+        """
+        if isinstance(media, Path):
+            channels, height, width = shape
+            media = read_to_form(media, Form(height, width, "L" if channels == 1 else "RGB"))
+            return media.reshape(1, -1) / np.float32(255)
+        if not _holds_images(media, shape):
+            if media.ndim > 2 and len(shape) == 3:
+                channels, *size = shape
+                form = tuple(size) if channels == 1 else (*size, channels)
+                raise Refusal(
+                    f"x: an array of {media.shape}; images of {form}, as the run was trained on, or"
+                    " a path, expected"
+                )
+            return media
+        values = media / np.float32(255) if media.dtype == np.uint8 else media
+        channels, height, width = shape
+        return np.moveaxis(values.reshape(-1, height, width, channels), -1, 1).reshape(
+            -1, channels * height * width
+        )
+
+    def media_of(self, rows: Array, media: FileOrArray, shape: Shape) -> Array:
+        """Return rows as images, with the axes of the images that they were made of."""
+        if not isinstance(media, Path) and not _holds_images(media, shape):
+            return rows
+        images = np.moveaxis(rows.reshape(-1, *shape), 1, -1)
+        if isinstance(media, Path):
+            return images[0] if shape[0] > 1 else images[0, ..., 0]
+        return images.reshape(media.shape)
+
+
+def _holds_images(array: AnyArray, shape: Shape) -> bool:
+    """Return whether an array has one image or several, and not rows."""
+    if len(shape) != 3:
+        return False
+    channels, *size = shape
+    forms = [(*size, channels), *([tuple(size)] if channels == 1 else [])]
+    return array.shape in forms or array.shape[1:] in forms
+
+
+def describe_images(shape: Sequence[int], labels: Mapping[str, Labels] | None) -> dict[str, Plain]:
+    """Return the facts of a survey: the shape of the images and the number of classes."""
+    channels, height, width = shape
+    classes: Plain = "none"
+    if labels:
+        classes = len({int(label) for part in labels.values() for label in part})
+    return {"height": height, "width": width, "channels": channels, "classes": classes}
+
 
 FORMAT = 1
 """Version of the preparation. Another version has another digest."""
@@ -130,7 +201,7 @@ def _read_source(root: Path, config: ImageData, quiet: bool = False) -> Source:
         if not archives and not folders.list_files(root, PICTURES):
             raise Refusal(f"{root}: holds no images known here; {EXPECTED}")
         if not archives:
-            return folder.read_folder(root, config, quiet)
+            return read_folder(root, config, quiet)
         source = read_archive(archives[0])
     channels, *size = source.pixels.shape[1:]
     colour = {1: "grey", 3: "rgb"}[channels]
@@ -177,11 +248,13 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
     their pixels too.
     """
     root, config = Path(path), checked_config("images", path, settings)
-    found, layout = folder.find_pictures(root)
-    names = [picture.file for picture in found]
-    broken = {}
-    if decoded:
-        broken = folders.find_broken(root, names, read_plain_picture, quiet=False)
+    found, layout = find_pictures(root)
+    splits_of = {picture.file: picture.split for picture in found}
+    broken, skipped = dict[str, str](), ""
+    if config.skip_broken:
+        broken, skipped = folders.leave_out_broken(root, splits_of, read_plain_picture, False)
+    elif decoded:
+        broken = folders.find_broken(root, [*splits_of], read_plain_picture, quiet=False)
     kept = [picture for picture in found if picture.file not in broken]
     paths = [root / picture.file for picture in kept]
     heads = list(folders.map_in_order(folders.or_refusal(plain_head), paths))
@@ -189,8 +262,6 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
     refused = [str(head) for head in heads if isinstance(head, Refusal)]
     unreadable = tuple(refused if config.skip_broken else [*broken.values(), *refused])
     if config.skip_broken:
-        splits_of = [[picture.split for picture in pictures] for pictures in (found, kept)]
-        folders.refuse_lost_splits(root, broken, *splits_of)
         found = kept
 
     sizes = Counter((head.height, head.width) for head in readable)
@@ -202,14 +273,14 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
         "grey": sum(head.mode == "L" for head in readable),
         "classes": len(classes) if has_classes else "none",
     }
-    if config.skip_broken and broken:
-        facts["left out"] = folders.describe_skipped(broken)
+    if skipped:
+        facts["left out"] = skipped
     is_celeba = layout.startswith("CelebA")
     needed = [] if config.size or not sizes or is_celeba else _needed_size(sizes)
 
-    counts = folder.count_by_split(found)
-    missing = folder.CELEBA.short_of(counts) if is_celeba else ""
-    wrong = [*_incomplete(missing), *filter(None, [folder.describe_unread(root)])]
+    counts = count_by_split(found)
+    missing = CELEBA.short_of(counts) if is_celeba else ""
+    wrong = [*_incomplete(missing), *filter(None, [describe_unread(root)])]
     splits: dict[str, dict[str, float]] = {}
     try:
         distinct: set[int] = set()

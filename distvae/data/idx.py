@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from distvae.config import IdxData
 from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, Labels
-from distvae.data.family import DataFamily, register
-from distvae.data.images.media import UNIT_INTERVAL, ReadsImages, describe_images
-from distvae.data.survey import Survey
-from distvae.files.kinds import PICTURES
-from distvae.files.memory import require_memory
+from distvae.data.family import DataFamily, Survey, register
+from distvae.data.images import UNIT_INTERVAL, ReadsImages, describe_images
+from distvae.files.paths import PICTURES, require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 

@@ -24,9 +24,7 @@ from distvae.data.family import DataFamily, register
 from distvae.data.folders import hinting_at_broken
 from distvae.data.pictures import head
 from distvae.data.signals import read_picture
-from distvae.files.kinds import PICTURES
-from distvae.files.memory import require_memory
-from distvae.files.paths import resolve_path
+from distvae.files.paths import PICTURES, require_memory, resolve_path
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
 
@@ -68,11 +66,9 @@ def _skip_broken(
     """
     if not config.skip_broken or root.is_file():
         return paths, ""
-    names = [path.relative_to(root).as_posix() for path in paths]
-    lost = folders.find_broken(root, names, read_picture, quiet)
-    kept = [name for name in names if name not in lost]
-    folders.refuse_lost_splits(root, lost, [""], [""] if kept else [])
-    return [root / name for name in kept], folders.describe_skipped(lost)
+    names = dict.fromkeys((path.relative_to(root).as_posix() for path in paths), "")
+    broken, note = folders.leave_out_broken(root, names, read_picture, quiet)
+    return [root / name for name in names if name not in broken], note
 
 
 def _digest(config: CropData, paths: list[Path]) -> str:

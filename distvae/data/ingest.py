@@ -17,16 +17,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distvae.data import rows as tables
 from distvae.data.dataset import Array
 from distvae.data.folders import with_progress
-from distvae.data.tables import rows as tables
-from distvae.data.tables.rows import FACTS, MANIFEST, VERSION, FileEntry, digest, training_command
-from distvae.data.tables.table import SUFFIXES, Table
-from distvae.files.memory import gigabytes, require_memory
-from distvae.files.output import check_writable_folder
-from distvae.files.plain import Tree
+from distvae.data.rows import (
+    FACTS,
+    MANIFEST,
+    SUFFIXES,
+    VERSION,
+    FileEntry,
+    Table,
+    digest,
+    training_command,
+)
+from distvae.files.paths import check_writable_folder, gigabytes, require_memory
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
+from distvae.files.untrusted import Tree
 from distvae.numerics.facts import Facts, add_facts
 from distvae.numerics.permutations import Permutations
 

@@ -8,12 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
 
 from distvae.config import SpeechData
-from distvae.config.data.speech import CSV
-from distvae.data import audio, folders
+from distvae.config.data import CSV
+from distvae.data import audio, folders, synthesiser
 from distvae.data.dataset import BUILT_IN, Recording
 from distvae.data.folders import SPLITS, split_of_word
-from distvae.data.speech import synthesiser
-from distvae.files.kinds import SOUNDS
+from distvae.files.paths import SOUNDS
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 
@@ -202,11 +201,9 @@ def skip_broken(
     """
     if not config.skip_broken:
         return found, ""
-    lost = folders.find_broken(root, [each.file for each in found], audio.decode_audible, quiet)
-    kept = [each for each in found if each.file not in lost]
-    splits = [[each.split for each in some] for some in (found, kept)]
-    folders.refuse_lost_splits(root, lost, *splits)
-    return kept, folders.describe_skipped(lost)
+    splits = {each.file: each.split for each in found}
+    broken, note = folders.leave_out_broken(root, splits, audio.decode_audible, quiet)
+    return [each for each in found if each.file not in broken], note
 
 
 def _foldered(file: str, speaker: str) -> Recording:

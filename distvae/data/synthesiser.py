@@ -7,7 +7,7 @@ import numpy as np
 
 from distvae.data import folders
 from distvae.data.dataset import Array
-from distvae.files.packages import refuse_missing
+from distvae.files.program import refuse_missing
 from distvae.numerics.array_types import Doubles
 
 RATE = 16000

@@ -1,1 +1,0 @@
-"""Images, one per row."""

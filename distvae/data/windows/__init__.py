@@ -1,1 +1,0 @@
-"""Windows of one picture or sound, or of several pictures."""
