@@ -27,10 +27,9 @@ from distvae.data.tables.rows import digest
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, path_inside, refuse_strange_entries
-from distvae.share.card import Card
+from distvae.share import card_text
 from distvae.track import Store, Tracker
-from distvae.track.record import RECORD, read_record, write_document
-from distvae.track.sender import Sender
+from distvae.track.tracker import RECORD, Sender, read_record, write_document
 from distvae.train.session import fit
 from distvae.tune.folder import SWEEP_FILE
 from tests.called import Called
@@ -62,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         about = "others", "run", {"model.kind": "tvae"}, {"kind": "run"}
         tracker = Tracker(run, None, *about, here)
         tracker.files([run / "best.json"], "best")
-        tracker.findings("", [], {"hoyer": "max"})
+        tracker.findings("")
         tracker.best(run / "evaluation", "")
         tracker.close()
         list(Sender(Store.find(here / "runs"), run).send())
@@ -421,7 +420,7 @@ def test_a_card_shows_texts_of_a_stranger_without_markup(run: Path) -> None:
     hostile = "<img src=x> [a](https://b) `c` **d** | e"
     versions = {"distvae": hostile, hostile: "1"}
     tell(run, rows={hostile: 3}, versions=versions, **dict.fromkeys(TEXTS, hostile))
-    text = re.sub(r"```.*?```", "", Card(run).text, flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", card_text(run), flags=re.DOTALL)
     assert "img src=x" in text
     for mark in ("<img", "[a]", "https:", "**d"):
         found = re.findall(rf"(?<!\\){re.escape(mark)}", text)
