@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 
 RECORD = "record.json"
 """The document with everything to record except the epochs. The training process writes it."""
+LOCK = f".{SENT}.lock"
+"""The file that is locked while a process sends the folder."""
 TENSORBOARD = "tensorboard"
 """The sink for TensorBoard, and the subfolder of a run with the event files."""
 MIN_PAUSE, MAX_PAUSE = 0.5, 5.0
@@ -471,9 +473,7 @@ class Sender:
         The model of a trial is sent without the code that opens it, unless `with_code`.
         """
         refuse_strange_entries(self.folder)
-        self.record = read_record(self.folder)
-        if "experiment" not in self.record:
-            raise Refusal(f"{self.folder / RECORD}: missing; the folder of a recorded run expected")
+        self._read()
         with self._connected(self._parent_id()):
             yield from self._send_epochs()
             for name, content, action in self._items(with_code or not self.record.get("parent")):
@@ -484,6 +484,14 @@ class Sender:
                     write_document(self.folder, SENT, self.sent)
                     yield name
 
+    def _read(self) -> None:
+        """Read the record. Refuse links out of the folder in place of the documents."""
+        for name in (RECORD, SENT, LOCK):
+            path_inside(self.folder, name)
+        self.record = read_record(self.folder)
+        if "experiment" not in self.record:
+            raise Refusal(f"{self.folder / RECORD}: missing; the folder of a recorded run expected")
+
     def _parent_id(self) -> str | None:
         """Return the record of the sweep that this trial belongs to. Create it if necessary.
 
@@ -492,9 +500,10 @@ class Sender:
         """
         folder = Path(self.record.get("parent") or "")
         is_above = folder.is_absolute() and self.folder.resolve().is_relative_to(folder.resolve())
-        if not is_above or not read_record(folder):
+        if not is_above or not (folder / RECORD).exists():
             return None
         sweep = Sender(self.store, folder)
+        sweep._read()
         with sweep._connected(None):
             return sweep.id
 
@@ -504,10 +513,8 @@ class Sender:
         from filelock import FileLock
         from mlflow.exceptions import MlflowException
 
-        self.record = read_record(self.folder)
         # a lock file would recreate a deleted folder
-        lock = self.folder.resolve(strict=True) / f".{SENT}.lock"
-        with FileLock(lock, is_singleton=True):
+        with FileLock(self.folder.resolve(strict=True) / LOCK, is_singleton=True):
             self.client, experiment = self.store.connect(self.record["experiment"])
             self.sent = read_sent(self.folder)
             try:

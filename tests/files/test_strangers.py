@@ -340,6 +340,24 @@ def test_a_link_inside_a_folder_is_no_file_to_send(run: Path) -> None:
     assert "a.json" not in sent
 
 
+@pytest.mark.parametrize("name", ["mlflow.json", ".mlflow.json.lock"])
+def test_a_link_in_the_sweep_of_a_trial_is_not_written_through(
+    run: Path, outside: Path, name: str, call: Called
+) -> None:
+    sweep = run.parent / "sweep"
+    (sweep / "trials").mkdir(parents=True)
+    trial = run.rename(sweep / "trials" / "1")
+    record = read_record(trial)
+    write_document(sweep, RECORD, record)
+    record["parent"] = str(sweep)
+    write_document(trial, RECORD, record)
+    (sweep / name).symlink_to(outside / "secret")
+    before = content(outside)
+    code, out, err = call("runs", "--send", str(trial))
+    assert (code, f"{name}: a link out of" in err) == (1, True), out + err
+    assert content(outside) == before
+
+
 def test_a_record_names_no_sweep_elsewhere(run: Path, outside: Path) -> None:
     (outside / RECORD).write_text('{"experiment": "mine", "name": "mine"}')
     record = read_record(run)

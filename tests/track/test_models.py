@@ -107,6 +107,7 @@ def test_data_that_another_process_describes_at_the_same_moment_is_named(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
     root: Path, trained: Path
 ) -> None:

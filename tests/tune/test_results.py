@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.tune.results import (
@@ -54,6 +54,7 @@ def test_the_files_hold_every_trial_and_its_figures(tmp_path: Path) -> None:
     assert [trial["unbeaten"] for trial in listed["trials"]] == [True, False, False]
 
 
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=10),
     st.sampled_from([("max", "max"), ("max", "min"), ("min", "min")]),

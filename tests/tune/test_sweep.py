@@ -217,6 +217,7 @@ def test_a_trial_is_a_run_that_reports_epochs_and_at_last_its_figures(
     assert (tmp_path / "trials" / "2" / "failure.txt").read_text().startswith(last["failure"])
 
 
+@pytest.mark.slow
 def test_the_record_of_a_trial_has_the_bound_that_it_is_ranked_by(
     space: Space, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
