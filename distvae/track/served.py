@@ -45,7 +45,7 @@ class Served:
             give = self.run.reconstruct if output == "reconstruction" else self.run.encode
             return give(table)
         except Refusal as refusal:
-            # A server sends the text of this class alone, and hides that of any other.
+            # a server sends the text of this class alone, and hides the text of other classes
             raise MlflowException.invalid_parameter_value(str(refusal)) from refusal
 
 

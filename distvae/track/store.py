@@ -1,4 +1,6 @@
-"""The store of MLflow's records, a server or a database in the folder of runs, and what it has.
+"""The store of MLflow's records: a server, or a database in the folder of runs.
+
+Records are listed here, their folders are found, and the models of other machines are downloaded.
 
 MLflow shows metrics with the same prefix together: a metric `pesq_wb` of the group `quality` is
 `quality/pesq_wb` there. Records from before groups existed have plain names, and so have metrics
