@@ -68,7 +68,7 @@ def push(run: "Run | Path | str", destination: "Path | str") -> None:
     A repository is `hf://OWNER/NAME`. `load` opens the folder.
     """
     from distvae.cli.options import find_run
-    from distvae.share.pushed import push
+    from distvae.share import push
     from distvae.train.run import Run
 
     folder = run.path if isinstance(run, Run) else find_run(run)

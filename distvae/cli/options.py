@@ -112,7 +112,7 @@ def find_run(run: Path | str) -> Path:
     if folder.is_dir():  # MLflow is not asked
         return folder
     from distvae.track import Store
-    from distvae.track.records import find_folder
+    from distvae.track.store import find_folder
 
     return find_folder(str(run), Store.find(RUNS))
 

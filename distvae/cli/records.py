@@ -22,8 +22,7 @@ from distvae.files.untrusted import finite
 from distvae.system import HOST, is_free
 
 if TYPE_CHECKING:
-    from distvae.track import Store
-    from distvae.track.records import Record
+    from distvae.track.store import Record, Store
 
 app = typer.Typer(rich_help_panel="Records in MLflow")
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")]
@@ -36,6 +35,8 @@ COMPARED = 8
 """Number of trials shown side by side, the best ones."""
 SWEEPS = 3
 """Number of sweeps that are listed, the latest ones."""
+TRAINING = "workflowType=machine_learning"
+"""The part of MLflow's page for training. Another part is for language models."""
 START_SECONDS = 300
 """Seconds to wait for the server, which starts within about ten seconds."""
 
@@ -91,8 +92,7 @@ def runs(
 def list_runs(root: Path, options: RunsOptions) -> None:
     """Print runs and sweeps, or the trials of one sweep, the latest or the best first."""
     from distvae.numerics.numbers import counted, listed
-    from distvae.track import Store
-    from distvae.track.records import find_sweep, list_records, sweep_metrics
+    from distvae.track.store import Store, find_sweep, list_records, sweep_metrics
 
     if options.of is not None and options.kind not in (None, "trial"):
         raise Refusal(f"--kind {options.kind}: --of lists the trials of a sweep; omit one")
@@ -173,7 +173,7 @@ def _print_table(
 
 def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:
     from distvae.numerics.numbers import in_column
-    from distvae.track.records import SHORT
+    from distvae.track.store import SHORT
     from distvae.train.progress import format_duration
 
     parent = sweeps.get(record.parent or "", record.experiment)  # a trial belongs to its sweep
@@ -189,11 +189,8 @@ def send_folders(root: Path, folders: Sequence[Path]) -> int:
     """Send the records below some folders, by default below `root`, to MLflow. Return the number
     of folders that failed.
     """
-    from distvae.track import Store
-    from distvae.track.records import SHORT
-    from distvae.track.sender import Sender
-    from distvae.track.sending import recorded_folders
-    from distvae.track.store import error_summary
+    from distvae.track.store import SHORT, Store, error_summary
+    from distvae.track.tracker import Sender, recorded_folders
 
     for folder in folders:
         if not folder.is_dir():
@@ -274,8 +271,7 @@ def _wait_for_answer(server: "subprocess.Popen[bytes]", port: int) -> None:
 
 def _guide(store: "Store", address: str) -> str:
     """Return the addresses of MLflow's pages, and how to compare the trials of a sweep there."""
-    from distvae.track.records import list_records, rank_trials
-    from distvae.track.view import TRAINING
+    from distvae.track.store import list_records, rank_trials
 
     known = list_records(store)
     lines = [f"MLflow: {address}/#/experiments?{TRAINING}"]
@@ -283,7 +279,7 @@ def _guide(store: "Store", address: str) -> str:
     for sweep in sweeps[:SWEEPS]:
         trials = rank_trials(sweep, known)
         if len(trials) > 1:
-            lines.append(f"{sweep.name}, charts: {address}/{_charts(store, sweep)}")
+            lines.append(f"{sweep.name}, charts: {address}/{_charts(sweep)}")
             lines.append(f"{sweep.name}, side by side: {_side_by_side(address, trials)}")
     lines.append(
         "Or: open an experiment, unfold a sweep by its +, tick trials in the first column, press"
@@ -292,13 +288,9 @@ def _guide(store: "Store", address: str) -> str:
     return "\n".join(lines)
 
 
-def _charts(store: "Store", sweep: "Record") -> str:
-    """Return the page with the charts of a sweep: the saved view, or a chart for each metric."""
-    from distvae.track.records import sweep_metrics
-    from distvae.track.view import TRAINING, has_view, view_path
-
-    if has_view(store, sweep.experiment_id, sweep.id):
-        return view_path(sweep.experiment_id, sweep.id)
+def _charts(sweep: "Record") -> str:
+    """Return the page with a chart of the trials of a sweep for each metric."""
+    from distvae.track.store import sweep_metrics
 
     metric, direction = next(iter(sweep_metrics(sweep).items()))
     view = {
@@ -313,7 +305,6 @@ def _charts(store: "Store", sweep: "Record") -> str:
 
 def _side_by_side(address: str, trials: "Sequence[Record]") -> str:
     """Return the page with the parameters and metrics of the best trials in columns."""
-    from distvae.track.view import TRAINING
 
     # MLflow's page reads `runs` only where it stands first.
     runs = _quoted([trial.id for trial in trials[:COMPARED]])

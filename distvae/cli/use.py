@@ -306,7 +306,7 @@ def push(
     ],
 ) -> None:
     """Write a trained model with a card to a folder or the Hugging Face hub."""
-    from distvae.share.pushed import push as push_run
+    from distvae.share import push as push_run
 
     push_run(run, destination)
     print(destination)

@@ -14,7 +14,7 @@ from distvae.report.reading import PLAN, Sweep, Trial
 from distvae.report.runs import beyond_recipe, exhibit, origin
 from distvae.train.progress import format_duration
 from distvae.tune.results import DIRECTIONS, MAX_TRIALS, ORIGIN, Result, draw_front, shown_in_report
-from distvae.tune.space import AxisFacts, Choice, Interval, as_written
+from distvae.tune.space import Choice, Interval, as_written
 
 UNBEATEN = "\N{BLACK STAR}"
 MAX_LISTED = 4
@@ -122,7 +122,7 @@ def _describe(result: Result, sweep: Sweep) -> str:
     return f"trial {result.number} ({result.label}: {figures})"
 
 
-def _span(axis: AxisFacts) -> str:
+def _span(axis: Tree) -> str:
     """Return the values of a setting, and its condition."""
     span = axis["span"]
     if "values" in span:

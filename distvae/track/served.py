@@ -9,7 +9,7 @@ import tempfile
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,21 +18,15 @@ from distvae.config.schema import check_value
 from distvae.files.program import CHECKOUT, PACKAGE
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import check_plain, read_json, refuse_strange_entries
-from distvae.share.card import CARD, Card, summaries
-from distvae.track.facts import run_info
+from distvae.share import CARD, card, summaries
+from distvae.track.store import HISTORY, NEEDED
 
 if TYPE_CHECKING:
-    from mlflow.models import ModelSignature
-
     from distvae.data.dataset import Array
     from distvae.train.run import Run
     from distvae.train.run_folder import RunInfo
 
 Output = Literal["codes", "reconstruction"]
-NEEDED = ("run.json", "config.yaml", "best.json")
-"""The files of a run that describe the weights."""
-HISTORY = ("epochs.jsonl", "events.jsonl")
-"""The files of a run with the history of training."""
 
 
 class Served:
@@ -51,7 +45,7 @@ class Served:
             give = self.run.reconstruct if output == "reconstruction" else self.run.encode
             return give(table)
         except Refusal as refusal:
-            # A server sends the text of this class alone, and hides that of any other.
+            # a server sends the text of this class alone, and hides the text of other classes
             raise MlflowException.invalid_parameter_value(str(refusal)) from refusal
 
 
@@ -62,47 +56,46 @@ def _load_pyfunc(path: str) -> Served:
     return Served(Run.open(path))
 
 
+def run_info(folder: Path) -> "RunInfo | None":
+    """Return the facts in run.json, or None in a sweep folder."""
+    file = folder / "run.json"
+    return cast("RunInfo", read_json(file)) if file.exists() else None
+
+
 def pack(run: Path, folder: Path, with_code: bool = True) -> None:
     """Write a model into a folder in MLflow's format.
 
-    The model has weights, settings, history and metrics, a card and an example. The code that opens
-    the model is hundreds of files, which take most of the time to send a small model.
+    The model has weights, settings, history and metrics, a card and an example: two rows that rise
+    through the range of the training data. The code that opens the model is hundreds of files,
+    which take most of the time to send a small model.
     """
+    from mlflow.models import ModelSignature
     from mlflow.pyfunc import save_model
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
+    refuse_strange_entries(run)
+    names = [*NEEDED, check_plain(read_json(run / "best.json")["tensors"], str(run / "best.json"))]
+    names += [*(name for name in HISTORY if (run / name).is_file()), *summaries(run)]
     info = run_info(run)
     assert info is not None
+    low, high = info.get("range", (0.0, 1.0))  # runs of early versions did not record the range
+    rows, values = (TensorSpec(np.dtype(np.float32), (-1, width)) for width in (info["dims"], -1))
+    give = ParamSpec("give", DataType.string, "codes")
     with tempfile.TemporaryDirectory() as scratch:
-        _copy_run(run, Path(scratch, "run"))
+        for name in names:
+            file = Path(scratch, "run", name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(run / name, file)
         save_model(
             str(folder),
             loader_module=__name__,
             data_path=f"{scratch}/run",
             code_paths=[str(PACKAGE)] if with_code else None,
-            signature=_signature(info["dims"]),
-            input_example=_example(info),
+            signature=ModelSignature(Schema([rows]), Schema([values]), ParamSchema([give])),
+            input_example=np.linspace(low, high, 2 * info["dims"], dtype="f4").reshape(2, -1),
             pip_requirements=_requirements(),
         )
-    (folder / CARD).write_bytes(str(Card(run)).encode())
-
-
-def _copy_run(run: Path, data: Path) -> None:
-    """Copy the files of a run that open it, and the files with its metrics."""
-    refuse_strange_entries(run)
-    names = [*NEEDED, check_plain(read_json(run / "best.json")["tensors"], str(run / "best.json"))]
-    names += [*(name for name in HISTORY if (run / name).is_file()), *summaries(run)]
-    for name in names:
-        (data / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(run / name, data / name)
-
-
-def _example(info: "RunInfo") -> "Array":
-    """Return two rows that rise through the range of the training data.
-
-    Runs of early versions did not record the range.
-    """
-    low, high = info.get("range", (0.0, 1.0))
-    return np.linspace(low, high, 2 * info["dims"], dtype=np.float32).reshape(2, -1)
+    (folder / CARD).write_bytes(card(run).encode())
 
 
 def _requirements() -> list[str]:
@@ -113,14 +106,3 @@ def _requirements() -> list[str]:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     names = [re.split(r"[^\w-]", needed)[0] for needed in project["dependencies"]]
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]
-
-
-def _signature(width: int) -> "ModelSignature":
-    """Return the shapes of input and output."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-
-    rows = TensorSpec(np.dtype(np.float32), (-1, width))
-    out = TensorSpec(np.dtype(np.float32), (-1, -1))
-    give = ParamSpec("give", DataType.string, "codes")
-    return ModelSignature(Schema([rows]), Schema([out]), ParamSchema([give]))

@@ -10,11 +10,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -56,16 +55,18 @@ def serve(storage: str, port: int, database: str | None, beside: str | None = No
     server = start_server(uri, port, f"{storage.rstrip('/')}/mlartifacts")
     stopped = _stop_event()
     print(f"MLflow: http://{HOST}:{port}", flush=True)
-    copied: list[FileVersion] = []
-    missed = 0
+    connection = sqlite3.connect(file) if file else None
+    copied = missed = 0
     while server.poll() is None and not stopped.is_set() and missed < MAX_MISSED:
         stopped.wait(COPY_INTERVAL)
         missed = 0 if beside is None or _is_listening(beside) else missed + 1
-        copied = _copy_if_changed(file, copies, copied)
+        copied = copy_database(connection, copies, copied) if connection else 0
     has_failed = server.poll() is not None and not stopped.is_set()  # Ctrl-C ends both
     server.terminate()
     server.wait()
-    _copy_if_changed(file, copies, copied)
+    if connection:
+        copy_database(connection, copies, copied)
+        connection.close()
     if has_failed:
         raise ended_by_itself(server)
 
@@ -129,51 +130,23 @@ def restore_database(file: Path, copies: Folder) -> None:
         print(f"{file}: restored from {copies}")
 
 
-FileVersion = tuple[int, int]
-"""The time of the last change of a file, and its size."""
-
-
-def _copy_if_changed(
-    file: Path | None, copies: Folder, copied: list[FileVersion]
-) -> list[FileVersion]:
-    """Copy the database if it has changed; return the versions of the latest copy."""
-    if file is None:
-        return copied
-    present = _file_versions(file)
-    if present and present != copied and copy_database(file, copies):
-        return present
-    return copied
-
-
-def _file_versions(file: Path) -> list[FileVersion]:
-    """Return the versions of the database and its log. The log disappears when MLflow has ended."""
-    versions = []
-    for path in (file, file.with_name(f"{file.name}-wal")):
-        with suppress(FileNotFoundError):
-            status = path.stat()
-            versions.append((status.st_mtime_ns, status.st_size))
-    return versions
-
-
-def copy_database(file: Path, copies: Folder) -> bool:
+def copy_database(database: sqlite3.Connection, copies: Folder, copied: int) -> int:
     """Copy a consistent state of the database while MLflow writes to it.
 
-    Print a failure and return False, so that the next check tries again.
+    Do nothing if the database still has the version `copied`. Return the version of the latest
+    copy. A failure is printed, and the next check tries again.
     """
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            snapshot = Path(scratch) / file.name
-            with (
-                closing(sqlite3.connect(file)) as source,
-                closing(sqlite3.connect(snapshot)) as target,
-            ):
-                source.backup(target)
-            copies.write(file.name, snapshot.read_bytes())
+        (version,) = database.execute("pragma data_version").fetchone()
+        if version != copied:
+            with closing(sqlite3.connect(":memory:")) as copy:
+                database.backup(copy)
+                copies.write(DATABASE.name, copy.serialize())
+        return int(version)
     except (OSError, sqlite3.Error, Refusal) as error:
-        message = f"{copies}: no copy of {file}: {error}; tried again soon"
+        message = f"{copies}: no copy of {DATABASE}: {error}; tried again soon"
         print(message, file=sys.stderr, flush=True)
-        return False
-    return True
+        return copied
 
 
 def start_server(

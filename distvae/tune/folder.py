@@ -6,7 +6,7 @@ same space on the same data, and this machine must compute the same bits as befo
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain, Tree, read_json, refuse_strange_entries
 from distvae.train.run_folder import FREE_TO_CHANGE, refuse_others_inside
 from distvae.tune.resources import TrialResources
-from distvae.tune.space import AxisFacts, Space, as_written, in_yaml
+from distvae.tune.space import Space, as_written, in_yaml
 from distvae.tune.study import read_trials
 from distvae.tune.trial import Trials
 
@@ -43,8 +43,6 @@ MAY_GROW = ("trials", "concurrent")
 """Facts that may differ in a resume; a population keeps its trials."""
 NOT_COMPARED = ("name", "about", "arithmetic", "axes", "config", "rows")
 """Facts that a resume may change, or that are compared by parts or elsewhere."""
-CHANGES = 3
-"""The largest number of changed axes that a message names."""
 DIGITS = 12
 """Characters of a digest that a message shows."""
 
@@ -156,17 +154,9 @@ def new_experiment(out: Path, space: Space, kept: bool) -> Path:
     return folder
 
 
-def recorded_settings(out: Path) -> Tree:
-    """Return the settings that the machine decided when a sweep began, if there is a sweep."""
-    if not (out / SWEEP_FILE).is_file():
-        return {}
-    config = read_json(out / SWEEP_FILE)["config"]
-    return {key: config[key] for key in DECIDED_BY_MACHINE if key in config}
-
-
-def recorded_name(out: Path) -> str | None:
-    """Return the name that a sweep began with, even if its space has another name now."""
-    return read_json(out / SWEEP_FILE).get("name") if (out / SWEEP_FILE).is_file() else None
+def recorded_facts(out: Path) -> Tree:
+    """Return what a sweep in a folder explores, or {} if the folder has no sweep."""
+    return read_json(out / SWEEP_FILE) if (out / SWEEP_FILE).is_file() else {}
 
 
 def describe_sweep(space: Space) -> Tree:
@@ -209,17 +199,14 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
                 f"{out}: has a row {name}, which is not asked for or lacks its data; --resume needs"
                 " it too"
             )
-    if changes := list(_changed_axes(before["axes"], after["axes"])):
-        more = [f"and {len(changes) - CHANGES} more"] if len(changes) > CHANGES else []
-        raise Refusal(
-            f"{out}: a sweep with other axes: {'; '.join([*changes[:CHANGES], *more])}; the axes of"
-            " before expected, or another -o for another sweep"
-        )
     then, now = _facts_to_keep(before, rows), _facts_to_keep(after, rows)
     may_grow = ("concurrent",) if space.scheduler == "population" else MAY_GROW
-    for name in dict.fromkeys(["command", *then, *now]):
+    names = dict.fromkeys(["command", *then, *now])
+    for name in sorted(names, key=lambda name: name == "order of axes"):
         if name not in may_grow and then.get(name) != now.get(name):
             wanted = "--resume needs the same"
+            if name.startswith("axis ") or name == "order of axes":
+                wanted = "the axes of before expected, or another -o for another sweep"
             if name.startswith("row ") and ".data." in name:
                 wanted = "--data as before, and the version of distvae that began it, expected"
             elif name.startswith("row "):
@@ -232,29 +219,9 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
 
 def _in_words(value: Plain) -> str:
     """Return a fact as a message shows it, a list or a mapping as a space file writes it."""
+    if value is None:
+        return "none"
     return in_yaml(value) if isinstance(value, list | dict) else shown(value)
-
-
-def _changed_axes(before: Sequence[AxisFacts], now: Sequence[AxisFacts]) -> Iterator[str]:
-    """Yield missing axes, new axes, changed fields of axes, and a change of their order."""
-    then: Tree = {}
-    later: Tree = {}
-    for axes, named in ((before, then), (now, later)):
-        for axis in axes:
-            count = sum(name.partition("#")[0] == axis["key"] for name in named)
-            named[f"{axis['key']}#{count + 1}" if count else axis["key"]] = as_written(axis)
-    yield from (f"axis {name} is missing" for name in then if name not in later)
-    yield from (f"axis {name} was not in it" for name in later if name not in then)
-    both = [name for name in then if name in later]
-    for name in both:
-        for field in dict.fromkeys([*then[name], *later[name]]):
-            old, new = then[name].get(field), later[name].get(field)
-            if old != new:
-                words = [in_yaml(value) if value is not None else "none" for value in (old, new)]
-                yield f"{name}: {field} {words[0]} before, {words[1]} now"
-    order = [name for name in later if name in then]
-    if both != order:
-        yield f"axes in the order {', '.join(both)} before, {', '.join(order)} now"
 
 
 def _facts_to_keep(facts: Tree, rows: Iterable[str]) -> Tree:
@@ -263,7 +230,14 @@ def _facts_to_keep(facts: Tree, rows: Iterable[str]) -> Tree:
     The settings of the base, or of the rows given, are named one by one. Settings that did not
     exist when they were stored have the values that were meant then.
     """
-    kept = {name: value for name, value in facts.items() if name not in NOT_COMPARED}
+    kept: Tree = {}
+    for axis in facts["axes"]:
+        count = sum(name.partition("#")[0] == f"axis {axis['key']}" for name in kept)
+        kept[f"axis {axis['key']}#{count + 1}" if count else f"axis {axis['key']}"] = as_written(
+            axis
+        )
+    kept["order of axes"] = [axis["key"] for axis in facts["axes"]]
+    kept |= {name: value for name, value in facts.items() if name not in NOT_COMPARED}
     configs = {f"row {name}": facts["rows"][name] for name in rows} or {"config": facts["config"]}
     for name, stored in configs.items():
         settings = {key: value for key, value in stored.items() if "." in key}

@@ -220,7 +220,7 @@ class Recorder:
             self.stop_requested = True
 
     def next_trial(self) -> NextTrial | None:
-        """Return the next trial, if there is one now, and record the trials that it replaces."""
+        """Return the trial to start now, or None, and record the trials that it replaces."""
         trial = self.study.next_trial()
         for number, branch in self.study.losers():
             lineage = self.study.lineage(branch)

@@ -49,7 +49,7 @@ LAST_WORDS: Mapping[Left, str] = {
     ),
     "nothing": "stopped; all trials have ended, and nothing is missing",
 }
-"""The last line of a sweep that was asked to stop, by what is left to do."""
+"""The last line of a sweep that was asked to stop, by the work that a resume would do."""
 ORIGIN = "continues"
 """The heading of the column that says which trial a trial continues."""
 TEXT_COLUMNS = ("what varies", ORIGIN, "state", "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 from distvae.config import Config, flatten, from_dict, to_dict
 from distvae.config.recipes import load, override, read_tree
@@ -18,7 +18,7 @@ from distvae.config.schema import LONGEST, check_value
 from distvae.config.values import Count, Repeats, Trials, Whole
 from distvae.files.program import SPACES
 from distvae.files.refusal import VALUE, Refusal, nearest, shortened, shown
-from distvae.files.untrusted import Plain
+from distvae.files.untrusted import Plain, Tree
 
 if TYPE_CHECKING:
     import optuna
@@ -126,27 +126,9 @@ class Axis:
         return all(key in values and values[key] in wanted for key, wanted in self.when.items())
 
 
-class SpanFacts(TypedDict, total=False):
-    """The values of an axis: `values` of a choice, or the ends of an interval."""
-
-    values: Sequence[Plain]
-    low: float
-    high: float
-    log: bool
-
-
-class AxisFacts(TypedDict):
-    """An axis as sweep.json records it."""
-
-    key: str
-    span: SpanFacts
-    when: Mapping[str, Sequence[Plain]]
-
-
-def as_written(axis: AxisFacts) -> dict[str, Plain]:
-    """Return an axis as a space file writes it."""
-    span = axis["span"]
-    entry: dict[str, Plain] = {"key": axis["key"]}
+def as_written(axis: Tree) -> Tree:
+    """Return an axis of sweep.json as a space file writes it."""
+    span, entry = axis["span"], {"key": axis["key"]}
     if "values" in span:
         entry["choice"] = span["values"]
     else:

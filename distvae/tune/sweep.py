@@ -18,15 +18,15 @@ from distvae.machines.worker import STOP_FILE
 from distvae.numerics.numbers import counted
 from distvae.system import available_cores
 from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages
-from distvae.track.sending import recorded_folders
+from distvae.track.tracker import recorded_folders
 from distvae.train.progress import stop_signals
 from distvae.tune.folder import (
+    DECIDED_BY_MACHINE,
     SWEEP_FILE,
     locked_folder,
     new_experiment,
     prepare_sweep_folder,
-    recorded_name,
-    recorded_settings,
+    recorded_facts,
     refuse_folder,
     refuse_other_data,
 )
@@ -34,7 +34,7 @@ from distvae.tune.population import open_study
 from distvae.tune.recorder import Recorder, SweepDisplay
 from distvae.tune.resources import TrialResources, wait_for_capacity
 from distvae.tune.results import Findings, Left, describe_findings, rank, write_findings
-from distvae.tune.space import ROW, Space
+from distvae.tune.space import Space
 from distvae.tune.trial import FAILURE, Trials
 from distvae.tune.validation import check_memory, check_ranking, check_scheduler
 
@@ -122,8 +122,10 @@ def _settle(space: Space, out: Path, options: SweepOptions, resources: TrialReso
     refuse_place(space.base, str(path) if path else None)
     check_scheduler(space, workers=resources.group is not None)
     if options.resume:
-        pinned = recorded_settings(out) | pinned
-        space = replace(space, name=recorded_name(out) or space.name)
+        facts = recorded_facts(out)
+        config = facts.get("config", {})
+        pinned = {key: config[key] for key in DECIDED_BY_MACHINE if key in config} | pinned
+        space = replace(space, name=facts.get("name", space.name))
     space = prepare_space(space, pinned, options.trials, options.concurrent, resources)
     refuse_missing_packages(space.base.train.sinks)
     check_scheduler(space)
@@ -325,7 +327,7 @@ def _conclude(recorder: Recorder, record: Tracker, signal: int) -> Findings:
     best = next(iter(findings.finished), None)
     if best:
         record.figures(best.figures)
-    record.findings(describe_findings(space, ranked), sorted(space.varied - {ROW}), space.metrics)
+    record.findings(describe_findings(space, ranked))
     if best:
         folder = trials.runs(best.number, best.values)[0].folder
         record.best(folder, "" if space.rows else space.name)

@@ -21,7 +21,7 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain, path_inside, read_figures
 from distvae.numerics.figures import without_spreads
 from distvae.track import Status, Tracker, run_tags
-from distvae.track.record import read_record
+from distvae.track.tracker import read_record
 from distvae.tune.results import Result, shown_in_report
 from distvae.tune.space import Space
 from distvae.tune.study import judge_if_due

@@ -4,7 +4,6 @@ Every value of every axis must give a valid configuration, an axis may vary only
 exists, trials are ranked only by figures that compare, and the scheduler must suit the space.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from distvae.config import Config
@@ -191,55 +190,40 @@ def _error(space: Space, values: Mapping[str, Plain]) -> str:
 def _explain(space: Space, tried: Axis, values: Mapping[str, Plain], error: str) -> str:
     """Return the error of a trial with the axis that causes it, and a condition that avoids it.
 
-    The cause is the axis that the error names, or another axis whose values decide whether the
-    trial is valid, or else the axis that was tried.
+    The cause is the axis that the error names, or else the axis that was tried. The condition is a
+    value of another axis with which the trial is valid.
     """
-    axes = space.active_axes(values)
-    found = re.match(r"[\w.]+", error)
-    name = found[0] if found else ""
-    by_key = [axis for axis in axes if axis.key == name]
-    by_section = [axis for axis in axes if axis.key.partition(".")[0] == name]
-    named = by_key[0] if by_key else by_section[0] if len(by_section) == 1 else None
-    better: dict[str, tuple[Axis, list[Plain]]] = {}
-    for axis in axes:
-        if axis is not named and (valid := _valid_values(space, axis, values, named)):
-            better[axis.name] = axis, valid
-    if named is None and not better and _error(space, {}):
+    if _error(space, {}) == error:
         return f"base and fixed: {error}"
-    owner = named or (next(iter(better.values()))[0] if better else tried)
-    better.pop(owner.name, None)
+    axes = space.active_axes(values)
+    name = error.partition(":")[0]
+    named = [axis for axis in axes if axis.key == name]
+    named = named or [axis for axis in axes if axis.key.partition(".")[0] == name]
+    owner = named[0] if len(named) == 1 else tried
     text = f"{owner.path}: {error}"
-    if not better:
-        return text
-    keys = {owner.key, *(axis.key for axis, _ in better.values())}
-    text += f" (for {_describe({key: values[key] for key in values if key in keys})})"
-    others = [each for each in better.values() if isinstance(each[0].span, Choice)]
-    others.sort(key=lambda each: (each[0].key not in owner.when, not isinstance(each[1][0], str)))
-    if not others:
-        return text
-    other, valid = others[0]
-    condition = in_yaml({other.key: valid[0] if len(valid) == 1 else valid})
-    below = f", below that of {other.key}," if other.place > owner.place else ""
-    return f"{text}; when: {condition} on this axis{below} expected"
+    for other in sorted(axes, key=lambda axis: axis.key not in owner.when):
+        valid = _valid_values(space, other, owner, values) if other is not owner else []
+        if valid:
+            pair = {key: values[key] for key in values if key in (owner.key, other.key)}
+            condition = in_yaml({other.key: valid[0] if len(valid) == 1 else valid})
+            below = f", below that of {other.key}," if other.place > owner.place else ""
+            return f"{text} (for {_describe(pair)}); when: {condition} on this axis{below} expected"
+    return text
 
 
 def _valid_values(
-    space: Space, axis: Axis, values: Mapping[str, Plain], named: Axis | None
+    space: Space, other: Axis, owner: Axis, values: Mapping[str, Plain]
 ) -> list[Plain]:
-    """Return the values of an axis, besides its present value, with which a trial is valid.
-
-    The axis that the error names keeps its value, and so does every axis that still applies.
-    """
+    """Return the values of a choice with which a trial is valid and `owner` keeps its value."""
     found: list[Plain] = []
-    for value in axis.span.corners:
-        wanted = {**values, axis.key: value}
-        trial: dict[str, Plain] = {}
-        for each in space.axes:
-            if each.applies(space.fixed | trial):
-                kept = wanted.get(each.key)
-                trial[each.key] = kept if kept in each.span.corners else each.span.corners[0]
-        kept_named = named is None or trial.get(named.key) == values[named.key]
-        if kept_named and value != values[axis.key] and not _error(space, trial):
+    for value in other.span.values if isinstance(other.span, Choice) else ():
+        wanted, trial = {**values, other.key: value}, dict[str, Plain]()
+        for axis in space.axes:
+            if axis.applies(space.fixed | trial):
+                kept = wanted.get(axis.key)
+                trial[axis.key] = kept if kept in axis.span.corners else axis.span.corners[0]
+        is_kept = trial.get(owner.key) == values[owner.key]
+        if is_kept and value != values[other.key] and not _error(space, trial):
             found.append(value)
     return found
 

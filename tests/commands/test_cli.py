@@ -29,7 +29,7 @@ from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.models.vae import VAE
 from distvae.track import Tracker
-from distvae.track.record import read_record
+from distvae.track.tracker import read_record
 from distvae.train.loop import Epoch, Interrupted
 from distvae.train.progress import Progress
 from distvae.train.run_folder import TakenOver

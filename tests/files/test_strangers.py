@@ -27,10 +27,9 @@ from distvae.data.rows import digest
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, path_inside, refuse_strange_entries
-from distvae.share.card import Card
+from distvae.share import card_text
 from distvae.track import Store, Tracker
-from distvae.track.record import RECORD, read_record, write_document
-from distvae.track.sender import Sender
+from distvae.track.tracker import RECORD, Sender, read_record, write_document
 from distvae.train.session import fit
 from distvae.tune.folder import SWEEP_FILE
 from tests.called import Called
@@ -62,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         about = "others", "run", {"model.kind": "tvae"}, {"kind": "run"}
         tracker = Tracker(run, None, *about, here)
         tracker.files([run / "best.json"], "best")
-        tracker.findings("", [], {"hoyer": "max"})
+        tracker.findings("")
         tracker.best(run / "evaluation", "")
         tracker.close()
         list(Sender(Store.find(here / "runs"), run).send())
@@ -354,6 +353,24 @@ def test_a_link_inside_a_folder_is_no_file_to_send(run: Path) -> None:
     assert "a.json" not in sent
 
 
+@pytest.mark.parametrize("name", ["mlflow.json", ".mlflow.json.lock"])
+def test_a_link_in_the_sweep_of_a_trial_is_not_written_through(
+    run: Path, outside: Path, name: str, call: Called
+) -> None:
+    sweep = run.parent / "sweep"
+    (sweep / "trials").mkdir(parents=True)
+    trial = run.rename(sweep / "trials" / "1")
+    record = read_record(trial)
+    write_document(sweep, RECORD, record)
+    record["parent"] = str(sweep)
+    write_document(trial, RECORD, record)
+    (sweep / name).symlink_to(outside / "secret")
+    before = content(outside)
+    code, out, err = call("runs", "--send", str(trial))
+    assert (code, f"{name}: a link out of" in err) == (1, True), out + err
+    assert content(outside) == before
+
+
 @pytest.mark.slow
 def test_a_record_names_no_sweep_elsewhere(run: Path, outside: Path) -> None:
     (outside / RECORD).write_text('{"experiment": "mine", "name": "mine"}')
@@ -441,7 +458,7 @@ def test_a_card_shows_texts_of_a_stranger_without_markup(run: Path) -> None:
     hostile = "<img src=x> [a](https://b) `c` **d** | e"
     versions = {"distvae": hostile, hostile: "1"}
     tell(run, rows={hostile: 3}, versions=versions, **dict.fromkeys(TEXTS, hostile))
-    text = re.sub(r"```.*?```", "", Card(run).text, flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", card_text(run), flags=re.DOTALL)
     assert "img src=x" in text
     for mark in ("<img", "[a]", "https:", "**d"):
         found = re.findall(rf"(?<!\\){re.escape(mark)}", text)

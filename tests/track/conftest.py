@@ -33,12 +33,18 @@ def root(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-@pytest.fixture
-def trained(root: Path) -> Path:
-    """Return a run folder with trained weights."""
-    folder = root / "small"
+@pytest.fixture(scope="session")
+def template_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run folder with trained weights, for copies."""
+    folder = tmp_path_factory.mktemp("template") / "small"
     config = from_dict(
         {"data": {"kind": "bars", "rows": 200}, "model": {"kind": "tvae"}, "train": {"epochs": 1}}
     )
     list(fit(config, open_dataset(config.data, quiet=True), folder, recipe="bars"))
     return folder
+
+
+@pytest.fixture
+def trained(template_run: Path, root: Path) -> Path:
+    """Return a run folder with trained weights, below the folder of runs."""
+    return shutil.copytree(template_run, root / "small")

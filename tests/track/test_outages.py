@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -17,11 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.cli.records import send_folders
-from distvae.config import Config, flatten
-from distvae.files.refusal import Refusal
-from distvae.track import Sending, Store, sending
-from distvae.track.record import RECORD, SENT, read_record, read_sent
-from distvae.track.sender import Sender
+from distvae.track import Sending, Store
+from distvae.track import tracker as tracking
+from distvae.track.store import SENT, read_sent
+from distvae.track.tracker import RECORD, Sender, read_record
 from tests.track.records import (
     away,
     back,
@@ -90,13 +90,17 @@ def test_a_server_that_never_answers_holds_no_training_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The end waits for an answer as long as the limit says, which is shorter here."""
-    monkeypatch.setattr(sending, "PATIENCE", 0.2)
+    monkeypatch.setattr(tracking, "PATIENCE", 0.2)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         record = tracker(tmp_path)
         train(record, *range(1, 101))
         record.close()
         assert not record.complete
+        alive = threading.active_count()
+        record.figures({"hoyer": 0.5})
+        record.wait()
+        assert threading.active_count() == alive, "the first thread still waits for an answer"
         said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "no answer" in said
@@ -112,22 +116,6 @@ def refusing(root: Path, *steps: int, table: str = "metrics") -> Iterator[None]:
         database.execute(f"create trigger refuse before insert on {table} {refuse}")
         yield
         database.execute("drop trigger refuse")
-
-
-def test_a_record_whose_parameters_were_refused_is_completed_and_not_begun_again(
-    root: Path,
-) -> None:
-    record = tracker(root)
-    with refusing(root, table="params"):
-        train(record, 1)
-        record.wait()
-    (begun,) = runs(root)
-    assert not begun.data.params
-    record.close()
-    (found,) = runs(root)
-    assert found.info.run_id == begun.info.run_id
-    assert found.data.params == {key: str(value) for key, value in flatten(Config()).items()}
-    assert found.info.status == "FINISHED"
 
 
 def lose(root: Path, *epochs: int) -> None:
@@ -249,7 +237,7 @@ def test_a_sweep_sends_what_its_trials_wrote_also_of_a_process_that_was_killed(r
     ended.close()
     train(died, 1)
     replace(tracker(root, "sweep/trials/died", root / "sweep"), sending=None).close("KILLED")
-    for folder in sending.recorded_folders(root / "sweep"):
+    for folder in tracking.recorded_folders(root / "sweep"):
         sweep.sending.notify(folder)
     sweep.close()
     found = {run.info.run_name: run for run in runs(root)}
@@ -292,11 +280,6 @@ def test_a_folder_that_is_deleted_meanwhile_is_no_failure(
     assert not (root / "one").exists()
 
 
-def test_a_folder_to_be_sent_that_does_not_exist_is_refused(root: Path) -> None:
-    with pytest.raises(Refusal, match=r"nowhere: no such folder; the folder of a run or sweep"):
-        send_folders(root, [root / "nowhere"])
-
-
 def test_another_store_gets_all_of_a_run(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,13 +292,6 @@ def test_another_store_gets_all_of_a_run(
     train(again, 2)
     again.close()
     assert [steps(elsewhere, run) for run in runs(elsewhere)] == [[1, 2]]
-
-
-def test_a_file_that_is_gone_holds_up_nothing(root: Path) -> None:
-    record = tracker(root)
-    record.files([root / "one" / "gone.png"], "pictures")
-    record.close()
-    assert [run.info.status for run in runs(root)] == ["FINISHED"]
 
 
 def test_a_folder_that_takes_no_record_is_named_once_and_stops_nothing(

@@ -5,9 +5,8 @@ import shutil
 import socket
 import sqlite3
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -15,8 +14,7 @@ import distvae
 from distvae.cli.records import RunsOptions, list_runs, open_ui
 from distvae.files.refusal import Refusal
 from distvae.track import Status, Store
-from distvae.track.record import read_sent
-from distvae.track.records import find_folder, find_sweep, list_records, rank_trials
+from distvae.track.store import find_folder, find_sweep, list_records, rank_trials, read_sent
 from tests.track.records import sweep_tracker, tracker, train
 
 WORTH = {"1": 0.2, "2": 0.7, "3": 0.5}
@@ -113,19 +111,6 @@ def test_an_option_without_effect_is_refused(
         list_runs(known_root, options)
 
 
-def test_a_long_name_cuts_off_no_figure(
-    root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trial = tracker(root, f"sweep/trials/{'n' * 220}", sweep)
-    trial.figures({"error": 1234.567, "hoyer": 0.5})
-    trial.close()
-    list_runs(root, RunsOptions(of="sweep"))
-    table = capsys.readouterr().out
-    assert "1234.567" in table
-    assert table.count("n" * 100) >= 1
-    assert "\N{HORIZONTAL ELLIPSIS}" not in table
-
-
 def test_many_figures_cut_off_neither_each_other_nor_a_name(
     root: Path, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,13 +153,6 @@ def test_python_opens_what_the_commands_open(
         distvae.load("nothing")
 
 
-def test_a_run_begun_anew_in_its_folder_is_not_ambiguous(root: Path) -> None:
-    tracker(root).close()
-    shutil.rmtree(root / "one")
-    tracker(root).close()
-    assert find_folder("one", Store.find(root)) == root / "one"
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -191,12 +169,6 @@ def test_names_of_nothing_are_refused(
         find_folder(text, Store.find(known_root))
 
 
-def test_where_nothing_is_recorded_nothing_is_suggested(root: Path) -> None:
-    tracker(root).close()
-    with pytest.raises(Refusal, match=r"no sweep of that name or id; there are none$"):
-        find_folder("best:error@sweep", Store.find(root))
-
-
 def test_one_name_of_two_folders_is_refused_with_their_ids(root: Path, sweep: Path) -> None:
     twin = tracker(root, "elsewhere/2")
     twin.close()
@@ -204,12 +176,6 @@ def test_one_name_of_two_folders_is_refused_with_their_ids(root: Path, sweep: Pa
         Refusal, match=f"2 records have that name.*{read_sent(twin.folder)['id'][:8]}"
     ):
         find_folder("2", Store.find(root))
-
-
-def test_a_folder_that_is_gone_is_refused(root: Path, sweep: Path) -> None:
-    shutil.rmtree(sweep / "trials" / "1")
-    with pytest.raises(Refusal, match=r"trials/1 is not on this machine"):
-        find_folder("best:error@sweep", Store.find(root))
 
 
 def test_filters_are_those_of_mlflow(known_root: Path, known_sweep: Path) -> None:
@@ -227,17 +193,6 @@ def test_a_store_of_a_newer_mlflow_or_none_is_refused(root: Path, tmp_path: Path
         database.commit()
     with pytest.raises(Refusal, match="a store that this MLflow can read expected"):
         Store.find(root).open_client()
-
-
-@pytest.mark.skipif(
-    bool(find_spec("psycopg") or find_spec("psycopg2")), reason="there are drivers here"
-)
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-def test_a_store_whose_driver_is_missing_is_refused(driver: str) -> None:
-    with pytest.raises(
-        Refusal, match=f"//host/db: No module named '{driver}'; a store that this MLflow can read"
-    ):
-        Store(f"postgresql+{driver}://me:secret@host/db").open_client()
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(
@@ -277,18 +232,3 @@ def test_lists_are_sorted_filtered_and_cut(
     }
     with pytest.raises(Refusal, match="did you mean 'error'"):
         listed(sort="errors")
-
-
-def test_trials_are_listed_with_the_sweep_that_they_are_of(
-    known_root: Path, known_sweep: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kinds: tuple[Literal["sweep", "trial"], ...] = ("sweep", "trial")
-    listed = []
-    for kind in kinds:
-        list_runs(known_root, RunsOptions(kind=kind, limit=10))
-        _, *lines = capsys.readouterr().out.splitlines()
-        listed += [tuple(line.split()[1:4]) for line in lines]
-    assert sorted(listed) == [
-        ("sweep", "sweep", "here"),
-        *(("trial", name, "sweep") for name in ("1", "2", "3", "4")),
-    ]

@@ -10,41 +10,35 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from distvae.files.refusal import Refusal, refusing_full_disk
 from distvae.files.storage import Folder
 from distvae.track import server
 from distvae.track.server import (
-    _file_versions,
     copy_database,
     mlflow_answers,
-    restore_database,
     serve,
 )
+from tests.called import Called
 from tests.ports import free_port
 from tests.processes import started
+from tests.track.records import history, runs
 
 
 @contextmanager
 def serving(home: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
-    words = [
-        sys.executable,
-        "-m",
-        "distvae",
-        "serve",
-        "--storage",
-        str(home / "shared"),
-        "--port",
-        str(port),
-    ]
+    words = [sys.executable, "-m", "distvae", "serve", "--storage", str(home / "shared")]
     environment = os.environ | {"HOME": str(home)}
-    with started(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with started(
+        [*words, "--port", str(port)], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         until = time.monotonic() + 240
         while not mlflow_answers(port):
             assert process.poll() is None
@@ -79,34 +73,13 @@ def test_the_records_of_a_head_come_back_on_another(tmp_path: Path) -> None:
         assert Path(client.download_artifacts(run, "page.html")).read_text() == "found"
 
 
-@pytest.mark.parametrize(
-    ("uri", "package"),
-    [
-        ("postgresql://host/db", "psycopg2-binary"),
-        ("postgresql+psycopg2://host/db", "psycopg2-binary"),
-        ("postgresql+psycopg://host/db", r"psycopg\[binary\]"),
-    ],
-)
 @pytest.mark.skipif(
     bool(find_spec("psycopg") or find_spec("psycopg2")), reason="there are drivers here"
 )
-def test_a_database_without_its_driver_is_refused(uri: str, package: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        Refusal, match=f"DISTVAE_DATABASE: postgresql needs a driver: 'pip install .{package}"
-    ):
-        serve(str(tmp_path), free_port(), uri)
-
-
-@pytest.mark.slow
-def test_a_storage_that_does_not_answer_is_refused(tmp_path: Path) -> None:
-    bucket = Folder(
-        f"s3://key:secret@bucket/mlflow?endpoint_override=127.0.0.1:{free_port()}&scheme=http"
-    )
-    with pytest.raises(
-        Refusal, match=r"--storage: s3://bucket/mlflow: .*a bucket that answers expected"
-    ) as refused:
-        restore_database(tmp_path / "mlflow.db", bucket)
-    assert "secret" not in str(refused.value)
+def test_a_database_without_its_driver_is_refused(tmp_path: Path) -> None:
+    needed = r"DISTVAE_DATABASE: postgresql needs a driver: 'pip install .psycopg\[binary\]"
+    with pytest.raises(Refusal, match=needed):
+        serve(str(tmp_path), free_port(), "postgresql+psycopg://host/db")
 
 
 class Full(Folder):
@@ -120,28 +93,12 @@ class Full(Folder):
 def test_a_disk_without_room_is_said_and_tried_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sqlite3.connect(tmp_path / "mlflow.db").close()
-    assert not copy_database(tmp_path / "mlflow.db", Full(tmp_path / "copies"))
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        assert copy_database(database, Full(tmp_path / "copies"), 0) == 0
+        copied = copy_database(database, Folder(tmp_path / "copies"), 0)
+        assert copied
+        assert copy_database(database, Full(tmp_path / "copies"), copied) == copied
     assert "no room left on the disk" in capsys.readouterr().err
-
-
-def test_a_log_that_goes_with_mlflow_is_no_error(tmp_path: Path) -> None:
-    """SQLite deletes it when the last who uses the database ends."""
-    file, log, over = tmp_path / "mlflow.db", tmp_path / "mlflow.db-wal", threading.Event()
-    file.touch()
-
-    def come_and_go() -> None:
-        while not over.is_set():
-            log.touch()
-            log.unlink()
-
-    going = threading.Thread(target=come_and_go)
-    going.start()
-    try:
-        assert {len(_file_versions(file)) for _ in range(20_000)} <= {1, 2}
-    finally:
-        over.set()
-        going.join()
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -204,5 +161,39 @@ def test_another_program_on_the_port_is_no_mlflow() -> None:
         assert not mlflow_answers(listener.getsockname()[1])
 
 
-def test_nothing_answers_where_nothing_listens() -> None:
-    assert not mlflow_answers(free_port())
+@pytest.mark.slow
+def test_a_server_that_comes_later_gets_the_whole_run_and_no_secret_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Called
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("DISTVAE_CACHE", str(tmp_path / "cache"))
+
+    def process(*words: str) -> str:
+        command = [sys.executable, "-m", "distvae", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
+
+    said = process("train", "bars", "data.rows=200", "train.epochs=3", "--no-evaluate")
+    assert "sends it later" in said
+    with serving(tmp_path, port):
+        said += process("runs", "--send") + process("runs")
+        (tmp_path / "runs" / "bars").rename(tmp_path / "elsewhere")
+        said += process("encode", "bars", "", "-o", "fetched.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert call("encode", "elsewhere", "", "-o", "kept.parquet")[0] == 0
+    assert pq.read_table(tmp_path / "fetched.parquet").equals(
+        pq.read_table(tmp_path / "kept.parquet")
+    )
+    (found,) = runs(tmp_path / "mlflow", "bars")
+    assert found.info.status == "FINISHED"
+    assert [
+        step for step, _ in history(tmp_path / "mlflow", found.info.run_id, "bound/val_bound")
+    ] == [
+        1,
+        2,
+        3,
+    ]
+    assert len(found.outputs.model_outputs) == 1
+    assert "hunter2" not in said

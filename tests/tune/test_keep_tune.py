@@ -44,12 +44,4 @@ def test_the_results_and_the_analysis_have_the_metrics_and_epochs_of_the_trials(
     errors = {number: trial["figures"]["squared_error"] for number, trial in expected.items()}
     assert best.config["number"] == min(errors, key=lambda number: errors[number])
 
-    analysis = tune.ExperimentAnalysis(str(kept / "tune/steady-1"))
-    frame = analysis.dataframe().set_index("config/number")
-    assert sorted(frame.index) == sorted(expected)
-    for number, trial in expected.items():
-        assert frame.loc[number, "hoyer"] == trial["figures"]["hoyer"]
-        assert frame.loc[number, "config/values/model.latent"] == trial["values"]["model.latent"]
-    for trial_frame in analysis.trial_dataframes.values():
-        assert trial_frame["epoch"].dropna().tolist() == EPOCHS
     assert not (kept / ".tune").exists()

@@ -8,9 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,16 +17,10 @@ import numpy as np
 import pytest
 import yaml
 
-from distvae.config.recipes import load
-from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
-from distvae.files.storage import Folder
-from distvae.machines.cluster import WorkerGroup
-from distvae.machines.driver import lead_workers
 from distvae.machines.session import ray_session
 from distvae.machines.worker import REPORT_VARIABLE
-from distvae.train.checkpoint import read_manifest
-from distvae.train.run_folder import open_folder, read_epochs
+from distvae.train.run_folder import read_epochs
 from distvae.tune.resources import TrialResources, wait_for_capacity
 from distvae.tune.sweep import limit_concurrency, open_data, prepare_space
 from distvae.tune.trial import Trials, run_trial
@@ -65,15 +57,11 @@ def resources(
     ("given", "room"),
     [
         (resources(), 6),
-        (resources("1"), 6),
         (resources("2"), 3),
-        (resources("4"), 1),
         (resources("7"), 0),
         (resources("2:16"), 1),
-        (resources("1", each=1), 1),
         (resources("1", each=0.5), 2),
         (resources(share=0.25), 4),
-        (resources(share=1), 1),
         (resources(share=2), 0),
     ],
 )
@@ -81,11 +69,6 @@ def test_as_many_trials_are_side_by_side_as_fit_on_all_machines(
     given: TrialResources, room: int
 ) -> None:
     assert given.max_concurrent([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {}], 1) == room
-
-
-def test_a_worker_is_on_one_machine_and_needs_all_its_threads_there() -> None:
-    assert resources("1").max_concurrent([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 2
-    assert resources("3").max_concurrent([{"CPU": 3.0}, {"CPU": 3.0}], 2) == 0
 
 
 def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: Path) -> None:
@@ -117,7 +100,6 @@ def test_trials_side_by_side_are_said_to_need_as_many_workers_as_they_may_have()
 @pytest.mark.parametrize(
     ("words", "message"),
     {
-        ("2", 1.5, None): "--gpus-per-worker: 1.5",
         ("0", 1.0, None): "--gpus-per-worker: there are no workers",
         ("2", 0.0, 0.5): "--gpus-per-trial: trials of --workers",
         ("0", 0.0, 1.5): "--gpus-per-trial: 1.5",
@@ -139,7 +121,6 @@ TWO_GPUS = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
     [
         (resources("2"), "auto", 1),
         (resources("2", each=0.5), "auto", 2),
-        (resources("2", each=0), "auto", 4),
         (resources("2"), "cpu", 4),
         (resources("1:8"), "cuda", 1),
         (resources("4"), "auto", 0),
@@ -223,14 +204,6 @@ def test_that_the_test_rows_choose_is_said_and_the_space_of_mnist_holds_others_b
         assert ("data.holdout=N takes" in capsys.readouterr().err) == said
 
 
-def test_a_sweep_on_gpus_is_refused_where_ray_has_none() -> None:
-    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
-    with pytest.raises(
-        Refusal, match="a trial needs 1 CPU and 1 GPU; Ray has 4 CPUs and 0 GPUs on 1 machine"
-    ):
-        wait_for_capacity(ray, resources(), 1, lambda: 0, 1, "cuda")
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -252,13 +225,6 @@ def test_a_trial_whose_process_was_assigned_no_gpu_does_not_take_one(
     space = prepare_space(load_space(str(file)), {"train.device": "cuda"})
     (report,) = run_trial(Trials(space, tmp_path, gpus=()), 1, {"train.rate": 0.01})
     assert "Ray assigned this process no GPU" in report["failure"]
-
-
-def test_the_device_is_left_to_the_process_of_the_trial(file: Path) -> None:
-    assert (
-        prepare_space(load_space(str(file)), {}, resources=resources(share=0.25)).base.train.device
-        == "auto"
-    )
 
 
 COMMON = "AutoscalingCoordinator"
@@ -285,28 +251,6 @@ def until(reached: Callable[[], object], process: "subprocess.Popen[str] | None"
         assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
-
-
-def listen_for_an_epoch(place: str) -> list[str]:
-    """The remains in Ray of an endless training that nobody listens to after its first epoch."""
-    config = load("bars", {"data.rows": 200, "train.epochs": 1_000_000, "train.device": "cpu"})
-    folder, dataset = Folder(place), open_dataset(config.data)
-    open_folder(config, dataset, folder, "bars", resume=False, force=False)
-    with ray_session(None, 2) as ray:
-        news = lead_workers(config, "bars", folder, WorkerGroup(2, 2), lambda: False)
-        next(epoch for epoch in news if not isinstance(epoch, str))
-        news.close()  # type: ignore[attr-defined]
-        until(lambda: not held(ray))
-        return held(ray) + ["a processor"] * int(ray.available_resources()["CPU"] < 2)
-
-
-@pytest.mark.long
-def test_a_training_that_nobody_listens_to_any_more_ends_and_keeps_what_it_did(
-    tmp_path: Path,
-) -> None:
-    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-        assert fresh.submit(listen_for_an_epoch, str(tmp_path / "run")).result() == []
-    assert read_manifest(tmp_path / "run", "last.json")["facts"]["position"]["epoch"] >= 1
 
 
 @contextmanager

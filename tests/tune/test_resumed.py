@@ -4,8 +4,6 @@ import copy
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,18 +18,14 @@ from distvae.tune.folder import (
     SWEEP_FILE,
     describe_sweep,
     prepare_sweep_folder,
-    recorded_name,
-    refuse_other_data,
     refuse_other_sweep,
 )
 from distvae.tune.results import Result, rank
-from distvae.tune.space import ROW, Axis, Choice, Row, Space, read_space
+from distvae.tune.space import Space, read_space
 from distvae.tune.study import OptunaStudy
 from distvae.tune.sweep import DEFAULT_RESOURCES, SweepOptions, prepare_space, run_sweep
 from distvae.tune.trial import LAST_PICTURE, TrialRun, Trials, run_trial
 from distvae.tune.validation import load_space
-from tests.train.test_bits import busy
-from tests.tune.conftest import write_images
 from tests.tune.sweeps import TREE as SWEPT
 from tests.tune.sweeps import figures
 
@@ -150,9 +144,9 @@ def test_a_signal_while_pictures_are_drawn_leaves_only_pictures(
     assert all(picture.stat().st_size for picture in drawn)
 
 
-@pytest.mark.parametrize("end", ["finished", "failed", "halted"])
+@pytest.mark.parametrize("end", ["finished", "halted"])
 def test_a_sweep_is_done_when_no_trial_is_left_to_begin_or_to_continue(
-    end: Literal["finished", "failed", "halted"], space: Space, tmp_path: Path
+    end: Literal["finished", "halted"], space: Space, tmp_path: Path
 ) -> None:
     study = OptunaStudy(space, tmp_path)
     done = [study.is_done]
@@ -177,33 +171,11 @@ def test_a_renamed_space_goes_on_under_its_first_name(root: Path, space: Space) 
     assert set(figures(root / "sweep")) == {1, 2, 3}
 
 
-@pytest.mark.slow
-def test_each_row_is_compared_with_its_own_data(space: Space, tmp_path: Path) -> None:
-    rows = {}
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        write_images(tmp_path / name)
-        config = space.pinned({"data.path": str(tmp_path / name), "train.threads": 1}).base
-        rows[name] = Row("mnist-vae", config)
-    spoil(tmp_path / "two")
-    axis = Axis(ROW, 0, 0, Choice(("one", "two")))
-    base = rows["one"].config
-    table = replace(space, base=base, axes=(axis,), rows=rows, search="grid", split="test")
-    train(table, tmp_path / "sweep")
-    dataset = open_dataset(base.data)
-    refuse_other_data(table, tmp_path / "sweep", dataset)
-    spoil(tmp_path / "two")
-    with pytest.raises(Refusal, match=r"trained on two .*, and the data now is two"):
-        refuse_other_data(table, tmp_path / "sweep", dataset)
-
-
 def test_names_and_questions_do_not_count(space: Space, tmp_path: Path) -> None:
     facts = json.loads(json.dumps(describe_sweep(space)))
     del facts["about"]  # as in sweeps from before it was recorded
     (tmp_path / SWEEP_FILE).write_text(json.dumps(facts))
     refuse_other_sweep(replace(space, name="another", about="Why?"), tmp_path)
-    assert recorded_name(tmp_path) == "space"
-    assert recorded_name(tmp_path / "nothing") is None
 
 
 def change(axis: int, **fields: Any) -> Callable[[Tree], None]:
@@ -217,29 +189,24 @@ def drop(axis: int) -> Callable[[Tree], None]:
 CHANGES: dict[str, tuple[Callable[[Tree], None], str]] = {
     "more values": (
         change(0, choice=[2, 4, 8]),
-        r"with other axes: model\.latent: choice \[2, 4\] before, \[2, 4, 8\] now;",
+        r"axis model\.latent \{.*: \[2, 4\]\}, not \{.*: \[2, 4, 8\]\}; the axes of before",
     ),
-    "a wider interval": (
-        change(1, float=[1e-4, 0.1]),
-        r"train\.rate: float \[0\.0001, 0\.01\] before, \[0\.0001, 0\.1\] now;",
+    "another scale": (
+        change(1, log=False),
+        r"axis train\.rate \{.*, log: true\}, not \{.*0\.01\]\};",
     ),
-    "another scale": (change(1, log=False), r"train\.rate: log true before, none now;"),
     "another condition": (
         change(3, when={"model.kind": ["vsc", "gumbel"]}),
-        r"model\.alpha: when \{model\.kind: \[vsc\]\} before, .*gumbel\]\} now",
+        r"axis model\.alpha \{.*when: \{model\.kind: \[vsc\]\}\}, not .*gumbel\]\}\};",
     ),
-    "an axis less": (drop(1), r"axis train\.rate is missing;"),
+    "an axis less": (drop(1), r"axis train\.rate \{.*\}, not none;"),
     "an axis more": (
         lambda tree: tree["axes"].append({"key": "train.warmup", "choice": [0, 5]}),
-        r"axis train\.warmup was not in it;",
-    ),
-    "an axis for another": (
-        change(0, key="train.warmup"),
-        r"axis model\.latent is missing; axis train\.warmup was not in it;",
+        r"axis train\.warmup none, not \{key: train\.warmup, choice: \[0, 5\]\};",
     ),
     "another order": (
         lambda tree: tree["axes"].insert(0, tree["axes"].pop(1)),
-        r"order model\.latent, train\.rate, .* before, train\.rate, model\.latent, .* now",
+        r"order of axes \[model\.latent, train\.rate, .*\], not \[train\.rate, model\.latent",
     ),
     "another metric": (
         lambda tree: tree.update(metrics={"hoyer": "max"}),
@@ -248,28 +215,17 @@ CHANGES: dict[str, tuple[Callable[[Tree], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("renamed", [False, True])
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_differs_is_told_in_the_words_of_the_space(
-    name: str, renamed: bool, space: Space, tmp_path: Path
+    name: str, space: Space, tmp_path: Path
 ) -> None:
     spoil_tree, message = CHANGES[name]
     (tmp_path / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
     spoil_tree(tree := copy.deepcopy(TREE))
     with pytest.raises(Refusal, match=message) as told:
-        refuse_other_sweep(read_space("renamed" if renamed else "space", tree), tmp_path)
-    for internal in ("place", "repeated", "span", "'key'"):
+        refuse_other_sweep(read_space("renamed", tree), tmp_path)
+    for internal in ("place", "repeated", "span"):
         assert internal not in str(told.value).removeprefix(str(tmp_path))
-
-
-def test_of_many_changes_the_first_are_told_and_the_others_counted(
-    space: Space, tmp_path: Path
-) -> None:
-    more = tuple(Axis(f"model.key{n:02}", 4 + n, 0, Choice((1, 2))) for n in range(30))
-    (tmp_path / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
-    with pytest.raises(Refusal, match=r"key00 was not in it; .*and \d+ more; the axes") as told:
-        refuse_other_sweep(replace(space, axes=(*space.axes, *more)), tmp_path)
-    assert "..." not in str(told.value)
 
 
 SPEECH: dict[str, Any] = {
@@ -288,31 +244,6 @@ def speech(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(SPEECH, sort_keys=False))
     return path
-
-
-def swept(speech: Path, out: Path) -> dict[str, Any]:
-    """The figures of all trials, by the kind of their model."""
-    words = [sys.executable, "-m", "distvae", "tune", str(speech), "--out", str(out), "--quiet"]
-    subprocess.run(words, check=True, capture_output=True, timeout=600)
-    trials = json.loads((out / "results.json").read_text())["trials"]
-    return {trial["values"]["model.kind"]: trial["figures"] for trial in trials}
-
-
-@pytest.mark.long
-def test_a_sweep_on_a_busy_machine_has_every_figure_of_one_before(
-    speech: Path, tmp_path: Path
-) -> None:
-    first = swept(speech, tmp_path / "first")
-    assert set(first) == {"vae", "vsc"}
-    assert all(figures["stoi"] > 0 for figures in first.values())
-    with busy(2):
-        assert swept(speech, tmp_path / "second") == first
-
-
-def test_all_trials_are_told_one_library_and_number_of_threads(speech: Path) -> None:
-    settled = prepare_space(load_space(str(speech)), {})
-    assert settled.base.train.products in ("blas", "onednn")
-    assert isinstance(settled.base.train.threads, int)
 
 
 @pytest.mark.slow

@@ -1,17 +1,11 @@
 """What a sweep tries: by each way to search, after a pause, and never twice."""
 
-import json
 import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from sqlalchemy import Connection, Engine, event
@@ -21,10 +15,7 @@ from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space, read_space
 from distvae.tune.study import FAILURES_TO_GIVE_UP, FILE, OptunaStudy, read_trials
 from distvae.tune.validation import validate_space
-from tests.ports import answers, free_port
-from tests.processes import started
 from tests.slowly import slow
-from tests.tune.sweeps import opened_study
 
 TREE: dict[str, Any] = {
     "base": "mnist-vae",
@@ -76,15 +67,15 @@ def test_a_sweep_that_was_paused_tries_what_one_without_a_pause_tries(
     folders = whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in folders:
         folder.mkdir()
-    explored = space(search=search, trials=9)
+    explored = space(search=search, trials=6)
     expected = list(tried(OptunaStudy(explored, whole)))
     paused = tried(OptunaStudy(explored, parts))
     first = [next(paused) for _ in range(4)]  # the fourth has begun, and is not told of
     rest = list(tried(OptunaStudy(explored, parts)))
     assert rest[0] == first[3]
     assert first[:3] + rest == expected
-    assert [number for number, _ in expected] == list(range(1, 10))
-    assert [result.number for result in OptunaStudy(explored, parts).results] == list(range(1, 10))
+    assert [number for number, _ in expected] == list(range(1, 7))
+    assert [result.number for result in OptunaStudy(explored, parts).results] == list(range(1, 7))
     assert OptunaStudy(explored, parts).next_trial() is None
 
 
@@ -148,16 +139,18 @@ def test_a_sweep_that_was_killed_at_any_moment_tries_what_one_that_was_not_tries
 
 def test_a_grid_tries_everything_once_and_nothing_else(tmp_path: Path) -> None:
     tree = {name: value for name, value in TREE.items() if name != "trials"}
-    explored = read_space("space", tree | {"search": "grid"})
+    kind, _, alpha = TREE["axes"]
+    axes = [kind, {"key": "model.latent", "choice": [2, 4]}, alpha]
+    explored = read_space("space", tree | {"search": "grid", "axes": axes})
     found = [values for _, values in tried(OptunaStudy(explored, tmp_path))]
-    assert found == [{"model.kind": "vae", "model.latent": latent} for latent in (2, 4, 8)] + [
+    assert found == [{"model.kind": "vae", "model.latent": latent} for latent in (2, 4)] + [
         {"model.kind": "vsc", "model.latent": latent, "model.alpha": alpha}
-        for latent in (2, 4, 8)
+        for latent in (2, 4)
         for alpha in (0.2, 0.5)
     ]
 
 
-@pytest.mark.parametrize("name", ["what?", "50%20x", "100%", "{x}", "a#b &c=d;e", "Küche"])
+@pytest.mark.parametrize("name", ["50%20x?", "{x} a#b &c=d;e"])
 def test_the_ledger_lies_in_its_folder_whatever_the_folder_is_called(
     name: str, tmp_path: Path
 ) -> None:
@@ -186,22 +179,11 @@ def test_a_grid_that_version_0_2_0_stored_beforehand_goes_on(tmp_path: Path) -> 
     assert [number for number, _ in found] == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
-def test_random_trials_are_those_of_the_seed(tmp_path: Path) -> None:
-    found = []
-    for k, seed in enumerate((0, 0, 1)):
-        (tmp_path / str(k)).mkdir()
-        found.append(
-            list(tried(OptunaStudy(space(search="random", seed=seed, **WITHIN), tmp_path / str(k))))
-        )
-    assert found[0] == found[1] != found[2]
-
-
 @pytest.mark.parametrize("scheduler", ["asha", *slow("median")])
 def test_what_does_worse_than_others_is_halted_and_known_as_such(
     scheduler: str, tmp_path: Path
 ) -> None:
-    study, halted = OptunaStudy(space(scheduler=scheduler, trials=12, **WITHIN), tmp_path), 0
+    study, halted = OptunaStudy(space(scheduler=scheduler, trials=8, **WITHIN), tmp_path), 0
     while setting := study.next_trial():
         bound = figures(setting.values)["val_bound"]
         if any(
@@ -213,8 +195,8 @@ def test_what_does_worse_than_others_is_halted_and_known_as_such(
         else:
             end(study, setting.number, setting.values)
     states = [trial.state.name for trial in study.study.get_trials()]
-    assert 0 < halted < 12
-    assert (states.count("PRUNED"), states.count("COMPLETE")) == (halted, 12 - halted)
+    assert 0 < halted < 8
+    assert (states.count("PRUNED"), states.count("COMPLETE")) == (halted, 8 - halted)
     best = max(study.results, key=lambda result: result.figures.get("val_bound", -1e9))
     assert best.number == study.study.best_trial.number + 1
 
@@ -268,7 +250,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"seeds": 3, "axes": [{"key": "train.seed", "choice": [1, 2]}]},
         r"seeds: 3 repeats every trial",
     ),
-    "no such search": ({"search": "gird"}, "search: .*gird"),
 }
 
 
@@ -294,122 +275,24 @@ def fail(study: OptunaStudy, number: int) -> None:
     study.record_result(Result(number, study.values(number), "failed", cause="diverged"))
 
 
-def with_first_failed(folder: Path) -> OptunaStudy:
-    """A sweep whose first trials have failed, while another trial still trains."""
-    study = OptunaStudy(space(), folder)
+def test_a_sweep_whose_first_trials_failed_waits_for_those_that_train(tmp_path: Path) -> None:
+    """Also after a resume, which goes on with the trial that was interrupted."""
+    explored = space(trials=6)
+    study = OptunaStudy(explored, tmp_path)
     numbers = [trial.number for trial in (study.next_trial() for _ in range(4)) if trial]
     for number in numbers[:FAILURES_TO_GIVE_UP]:
         fail(study, number)
-    return study
-
-
-def test_a_sweep_whose_first_trials_failed_waits_for_those_that_train(tmp_path: Path) -> None:
-    study = with_first_failed(tmp_path)
     assert study.next_trial() is None
     assert (study.waits, study.is_done, study.all_failed) == (True, False, False)
-    end(study, 4, study.values(4))
-    assert (study.waits, study.is_done, study.all_failed) == (False, False, False)
-    assert [number for number, _ in tried(study)] == [*range(5, 13)]
-
-
-def test_a_sweep_is_given_up_when_the_last_that_trained_has_failed_too(tmp_path: Path) -> None:
-    study = with_first_failed(tmp_path)
-    fail(study, 4)
-    assert study.next_trial() is None
-    assert (study.waits, study.is_done, study.all_failed) == (False, True, True)
-
-
-def test_an_interrupted_trial_goes_on_though_the_first_failed(tmp_path: Path) -> None:
-    with_first_failed(tmp_path)
-    study = OptunaStudy(space(), tmp_path)
+    shutil.copytree(tmp_path, copied := tmp_path / "copied")
+    fail(given_up := OptunaStudy(explored, copied), 4)
+    assert (given_up.waits, given_up.is_done, given_up.all_failed) == (False, True, True)
+    study = OptunaStudy(explored, tmp_path)
     assert (study.waits, study.is_done) == (False, False)
     trial = study.next_trial()
     assert trial is not None
     assert trial.number == 4
     assert study.waits
-
-
-@pytest.fixture
-def ended(tmp_path: Path) -> tuple[str, dict[int, dict[str, Any]]]:
-    """The address of a sweep's file, and the settings of its trials; the third failed."""
-    explored, settings = space(trials=4), {}
-    study = OptunaStudy(explored, tmp_path)
-    while trial := study.next_trial():
-        settings[trial.number] = dict(trial.values)
-        if trial.number == 3:
-            study.record_result(Result(3, settings[3], "failed", cause="diverged"))
-        else:
-            end(study, trial.number, settings[trial.number])
-    return f"sqlite:///{tmp_path / 'optuna.db'}", settings
-
-
-def errors(settings: dict[int, dict[str, Any]]) -> dict[int, float]:
-    """What the trials that finished are worth, as `figures` has it."""
-    return {
-        number: abs(values["model.latent"] - 4) + values.get("model.alpha", 0.3)
-        for number, values in settings.items()
-        if number != 3
-    }
-
-
-def test_optuna_loads_the_study(ended: tuple[str, dict[int, dict[str, Any]]]) -> None:
-    storage, settings = ended
-    with opened_study(storage) as study:
-        assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
-        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 + [
-            "FAIL",
-            "COMPLETE",
-        ]
-        found = {trial.number + 1: trial for trial in study.trials}
-        assert {number: trial.user_attrs["values"] for number, trial in found.items()} == settings
-        assert {number: found[number].values[0] for number in errors(settings)} == errors(settings)
-        assert found[3].user_attrs["result"]["cause"] == "diverged"
-        frame = study.trials_dataframe(attrs=("number", "params", "values", "state"))
-        assert list(frame["params_model.latent"]) == [
-            str(values["model.latent"]) for values in settings.values()
-        ]
-
-
-@pytest.fixture
-def served(ended: tuple[str, dict[int, dict[str, Any]]]) -> Iterator[str]:
-    """The address of a dashboard of the file, on this machine alone."""
-    pytest.importorskip("optuna_dashboard", reason="no optuna-dashboard here")
-    port = free_port()
-    program = Path(sys.executable).with_name("optuna-dashboard")
-    words = [str(program), ended[0], "--port", str(port), "--server", "wsgiref", "--quiet"]
-    with started(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        wait_for(port, process)
-        yield f"http://127.0.0.1:{port}"
-
-
-def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until something listens at a port, while the process lives."""
-    while True:
-        assert process.poll() is None, process.communicate()[1].decode()
-        if answers(port):
-            return
-        time.sleep(0.1)
-
-
-def asked(url: str) -> Any:
-    """The answer of a server, as JSON."""
-    with urlopen(url, timeout=30) as answer:
-        return json.load(answer)
-
-
-@pytest.mark.slow
-def test_the_dashboard_of_optuna_shows_the_study(
-    served: str, ended: tuple[str, dict[int, dict[str, Any]]]
-) -> None:
-    (study,) = asked(f"{served}/api/studies")["study_summaries"]
-    assert (study["study_name"], study["directions"]) == ("sweep", ["minimize", "maximize"])
-    trials = asked(f"{served}/api/studies/{study['study_id']}?after=0")["trials"]
-    assert [trial["state"] for trial in trials] == ["Complete", "Complete", "Fail", "Complete"]
-    for trial in trials:
-        shown = {each["name"]: each["param_external_value"] for each in trial["params"]}
-        values = ended[1][trial["number"] + 1]
-        assert shown == {name: str(value) for name, value in values.items()}
-        if trial["state"] == "Complete":
-            assert trial["values"][0] == errors(ended[1])[trial["number"] + 1]
-    with pytest.raises(URLError):
-        urlopen(f"{served}/api/studies/999", timeout=30)
+    end(study, 4, study.values(4))
+    assert (study.waits, study.is_done, study.all_failed) == (False, False, False)
+    assert [number for number, _ in tried(study)] == [5, 6]

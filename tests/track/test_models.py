@@ -1,4 +1,4 @@
-"""Trained models in MLflow: the opened models, their data, and the registry."""
+"""Trained models in MLflow: opened, registered, and downloaded where their folder is not."""
 
 import json
 import os
@@ -17,10 +17,13 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import Engine, event
 
 import distvae
-from distvae.share.card import Card
+from distvae.files.refusal import Refusal
+from distvae.share import card, card_text
 from distvae.track import Store, Tracker
-from distvae.track.record import read_sent
 from distvae.track.served import Served, pack
+from distvae.track.store import find_folder, list_records, read_sent
+from distvae.train.run import Run
+from tests.called import Called
 from tests.track.records import runs, sweep_tracker
 
 Values = tuple[str, ...]
@@ -52,10 +55,10 @@ def test_a_logged_model_gives_codes_and_reconstructions(
     example = model.input_example
     assert example.shape == (2, run.dims)
     np.testing.assert_array_equal(model.predict(example), run.encode(example))
-    description = Card(trained).text
+    description = card_text(trained)
     assert mlflow.get_logged_model(output.model_id).tags["mlflow.note.content"] == description
-    (card,) = (root / "mlartifacts").rglob("README.md")
-    assert card.read_text() == str(Card(trained))
+    (readme,) = (root / "mlartifacts").rglob("README.md")
+    assert readme.read_text() == card(trained)
 
 
 def test_a_server_is_told_what_is_wrong_with_a_request(trained: Path) -> None:
@@ -104,6 +107,7 @@ def test_data_that_another_process_describes_at_the_same_moment_is_named(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
     root: Path, trained: Path
 ) -> None:
@@ -126,7 +130,7 @@ def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
         sweep.wait()
         assert client.get_model_version_by_alias("bob's- bars", "best").run_id == ids[int(best) - 1]
         assert len(client.search_model_versions("name LIKE 'bob%'")) == versions
-        described = Card(root / "sweep" / "trials" / best).text
+        described = card_text(root / "sweep" / "trials" / best)
         assert client.get_model_version_by_alias("bob's- bars", "best").description == described
         assert client.get_registered_model("bob's- bars").description == described
         assert len(list((root / "mlartifacts").rglob("code"))) == versions
@@ -170,3 +174,100 @@ print(json.dumps([distvae.__file__, model.predict(model.input_example).tolist()]
     assert Path(origin).is_relative_to(folder / "code")
     example = json.loads((folder / "input_example.json").read_text())
     assert codes == distvae.load(trained).encode(example).tolist()
+
+
+@pytest.fixture
+def call(call: Called, root: Path, monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Runs commands with this store and an empty cache."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    monkeypatch.setenv("DISTVAE_CACHE", str(root / "cache"))
+    monkeypatch.chdir(root)
+    return call
+
+
+@pytest.fixture
+def away(root: Path, trained: Path) -> Path:
+    """Move the folder of a recorded run to where nobody knows it."""
+    record = Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root)
+    record.close()
+    return trained.rename(root / "other machine")
+
+
+def test_a_fetched_run_is_the_one_that_was_trained(root: Path, away: Path, call: Called) -> None:
+    kept = Run.open(away)
+    code, said, note = call("show", "small")
+    assert code == 0, note
+    assert "small is not on this machine; a copy from MLflow is in" in note
+    cached = find_folder("small", Store.find(root))
+    assert cached.is_relative_to(root / "cache" / "models")
+    assert said.splitlines()[1:] == shown(call, away)[1:]
+    assert Run.open(cached).epochs() == kept.epochs()
+    x = np.random.default_rng(0).random((20, kept.dims), dtype=np.float32)
+    np.testing.assert_array_equal(Run.open(cached).encode(x), kept.encode(x))
+    files = {path.name for path in cached.rglob("*")}
+    assert files == {
+        "run.json",
+        "config.yaml",
+        "best.json",
+        "epochs.jsonl",
+        *(p.name for p in away.glob("best-*")),
+    }
+
+
+def shown(call: Called, run: Path) -> list[str]:
+    return call("show", str(run))[1].splitlines()
+
+
+def test_what_is_not_logged_is_refused_by_name(root: Path, away: Path, call: Called) -> None:
+    code, _, said = call("check", "small", "--exact")
+    assert code == 2
+    assert "populations kept for its data (last.json) are not logged" in said
+
+
+def test_a_run_without_a_logged_model_is_refused(root: Path, trained: Path) -> None:
+    tracker = Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root)
+    tracker.close("KILLED")
+    shutil.rmtree(trained)
+    with pytest.raises(
+        Refusal, match=r"small is not on this machine, and no model of it is logged"
+    ):
+        find_folder("small", Store.find(root))
+
+
+def test_what_a_store_lost_is_named_and_leaves_nothing_behind(
+    root: Path, away: Path, call: Called
+) -> None:
+    (config,) = (root / "mlartifacts").rglob("config.yaml")
+    config.unlink()
+    code, _, said = call("show", "small")
+    assert code == 2
+    assert "in MLflow has no config.yaml" in said
+    shutil.rmtree(config.parent)
+    code, _, said = call("show", "small")
+    assert code == 2
+    assert "cannot be fetched from MLflow" in said
+    assert not [
+        path for path in (root / "cache").rglob("*") if path.suffix != ".lock" and path.is_file()
+    ]
+
+
+def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(
+    root: Path, away: Path, call: Called
+) -> None:
+    (first,) = list_records(Store.find(root))
+    later = shutil.copytree(away, root / "small")
+    (later / "mlflow.json").unlink()
+    (later / "record.json").unlink()
+    Tracker.open(distvae.load(later).config, "bars", later, "here", root=root).close()
+    store = Store.find(root)
+    assert find_folder("small", store).samefile(later)
+    assert find_folder(first.id, store).is_relative_to(root / "cache")
+    (second,) = {record.id for record in list_records(store)} - {first.id}
+    assert find_folder(second, store) == later
+
+
+def test_the_folder_of_a_sweep_cannot_be_fetched(root: Path) -> None:
+    sweep_tracker(root).close()
+    shutil.rmtree(root / "sweep")
+    with pytest.raises(Refusal, match="MLflow keeps only the results and the report of a sweep"):
+        find_folder("sweep", Store.find(root))
