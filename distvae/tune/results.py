@@ -14,7 +14,7 @@ from distvae.files.output import atomic_file
 from distvae.files.plain import Plain
 from distvae.numerics.numbers import in_column
 from distvae.tasks import pictures
-from distvae.tasks.pictures.canvas import GREY, PALETTE
+from distvae.tasks.pictures import GREY, PALETTE
 from distvae.train.progress import format_duration
 from distvae.tune.space import Directions, Space
 

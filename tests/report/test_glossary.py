@@ -8,7 +8,7 @@ from pathlib import Path
 from distvae import report
 from distvae.numerics.glossary import GLOSSARY
 from distvae.tasks.measures import MEASURES
-from distvae.tasks.recording_scores import WAVEFORM
+from distvae.tasks.scores import WAVEFORM
 from tests.report import folders as sweeps
 from tests.report.reader import Page
 

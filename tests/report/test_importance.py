@@ -9,8 +9,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from distvae.report.importance import needed, sampled_trials, shares, varied
 from distvae.report.reading import Sweep, Trial
+from distvae.report.sweeps import needed, sampled_trials, shares, varied
 from distvae.tune.results import Result
 
 SPANS = {
@@ -47,15 +47,8 @@ def test_the_parameter_that_decides_has_the_largest_share() -> None:
     assert all(0 <= share.low <= share.mean <= share.high <= 1 for share in found)
 
 
-def test_what_chance_decides_has_wide_spans() -> None:
-    chance = random.Random(1)
-    found = shares(sampled(16, lambda params: chance.random()), COMMON, 0)
-    assert max(share.high - share.low for share in found) > 0.3
-
-
-@pytest.mark.parametrize("step", [0.0, 1e-9])
-def test_a_figure_that_never_or_hardly_differs_has_no_shares(step: float) -> None:
-    trials = sampled(12, lambda params: 1.0 + step * (params["train.batch"] > 40))
+def test_a_figure_that_hardly_differs_has_no_shares() -> None:
+    trials = sampled(12, lambda params: 1.0 + 1e-9 * (params["train.batch"] > 40))
     assert shares(trials, COMMON, 0) == []
 
 

@@ -14,7 +14,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState, create_trial
 
 from distvae import report
 from distvae.files.refusal import Refusal
@@ -23,7 +22,6 @@ from distvae.report.sweeps import exhibits, space
 from distvae.tune.folder import describe_sweep
 from distvae.tune.results import MAX_TRIALS, Result, rank
 from distvae.tune.space import Directions, Space, read_space, space_names
-from distvae.tune.study import OptunaStudy
 from distvae.tune.validation import load_space
 from tests.report import folders as sweeps
 from tests.report.reader import Page, trials
@@ -86,17 +84,6 @@ def test_every_trial_of_the_results_is_in_the_table_with_its_figures(
             if name != "hoyer_std":
                 told = row[name.removesuffix("_spread")].split(" \N{PLUS-MINUS SIGN} ")
                 assert float(told[name.endswith("_spread")]) == pytest.approx(value, rel=6e-3)
-
-
-def test_the_table_comes_sorted_by_the_first_figure_and_says_so(folder: Path) -> None:
-    sweeps.without_a_ledger(folder)
-    page = read(folder)
-    values = [float(row["squared_error"]) for row in trials(page.tables)]
-    assert values == sorted(values)
-    sorted_by = [head for head in page.heads if "aria-sort" in head]
-    assert [head["aria-sort"] for head in sorted_by] == ["ascending"]
-    names = [cell for table in page.tables if table[0][0] == "trial" for cell in table[0]]
-    assert names[page.heads.index(sorted_by[0])] == "squared_error"
 
 
 def test_nothing_is_asked_of_anybody(folder: Path) -> None:
@@ -211,45 +198,6 @@ def test_what_happened_after_the_results_were_written_is_not_overlooked(folder: 
     rows = {row["trial"]: row for row in trials(read(folder).tables)}
     assert {row["state"] for row in rows.values()} == {"finished"}
     assert list(rows) == [str(result.number) for result in ended]
-
-
-def test_too_few_trials_for_importances_are_said_and_not_drawn(folder: Path) -> None:
-    sweeps.without_a_ledger(folder)
-    assert "(optuna.db) is not in the folder" in read(folder)
-    for file in folder.iterdir():
-        file.unlink()
-    sweeps.sweep(folder, trials=3)
-    page = read(folder)
-    assert "3 trials finished. To tell parameters apart takes 10 or more." in page
-    assert "bootstrap" not in page
-
-
-def test_of_equal_figures_no_parameter_matters(folder: Path) -> None:
-    def equal(number: int, values: dict[str, Any]) -> Result:
-        result = sweeps.judged(number, values)
-        return replace(result, figures={**result.figures, "squared_error": 0.5, "hoyer": 0.5})
-
-    axes = [
-        {"key": "model.latent", "choice": [2, 4, 8]},
-        {"key": "train.rate", "float": [0.1, 1.0]},
-    ]
-    sweeps.sweep(folder, equal, trials=12, axes=axes)
-    page = read(folder)
-    assert "No other trial beats 12 of the 12 that finished: from trial " in page
-    assert "The figures hardly differ, or differ where no parameter does." in page
-
-
-def test_a_population_is_counted_without_its_branches(folder: Path) -> None:
-    fields: dict[str, Any] = {"scheduler": "population", "trials": 4}
-    ended = sweeps.sweep(folder, concluded=False, **fields)
-    lineage = {"parent": ended[0].number, "epoch": 2, "replaces": ended[-1].number}
-    attributes = {"values": ended[0].values, "lineage": lineage}
-    branch = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
-    OptunaStudy(sweeps.make_space(**fields), folder).study.add_trial(branch)
-    page = read(folder)
-    assert "4 of 4 trials had started" in page
-    origins = {row["trial"]: row["continues"] for row in trials(page.tables)}
-    assert origins["5"] == f"trial {ended[0].number} at epoch 2"
 
 
 @pytest.mark.parametrize("name", sorted(space_names()))

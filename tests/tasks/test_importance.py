@@ -20,8 +20,7 @@ from distvae.models.posteriors import LearnedVariance
 from distvae.models.vae import VAE
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
-from distvae.tasks.measures.importance import by_row, iw_bound, weighted
-from distvae.tasks.measures.subject import Subject
+from distvae.tasks.measures import by_row, weighted
 from distvae.train.run import Run
 from tests import tiny
 
@@ -139,13 +138,5 @@ def test_blocks_change_nothing(image_run: Run, monkeypatch: pytest.MonkeyPatch) 
     # In float32, products of fewer rows round differently.
     x = torch.rand(9, run.dims).double().numpy()
     whole = by_row(run, x, 7)
-    monkeypatch.setattr("distvae.tasks.measures.importance.VALUES", 2 * 7 * run.dims)
+    monkeypatch.setattr("distvae.tasks.measures.VALUES", 2 * 7 * run.dims)
     torch.testing.assert_close(by_row(run, x, 7), whole)
-
-
-def test_the_figures_are_mean_and_deviation_of_the_rows(image_run: Run) -> None:
-    subject = Subject(image_run, "test")
-    found = iw_bound(subject)
-    each = by_row(image_run, subject.rows, image_run.config.eval.importance).numpy()
-    assert found["iw_bound"] == pytest.approx(each.mean())
-    assert found["iw_bound_row_std"] == pytest.approx(each.std(ddof=1))

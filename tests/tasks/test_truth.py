@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 from distvae.config import BarsData, TVAEModel
 from distvae.data import BarsFamily, open_dataset
 from distvae.data.family import causes_of
-from distvae.data.images.generated import all_bars, visible_bars
+from distvae.data.images.generated import all_bars
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
 from distvae.models.state_decoder import FromBits
@@ -49,13 +49,6 @@ def test_the_likelihood_is_that_of_a_network_with_the_weights_of_the_truth(data:
         truth.log_prob(torch.from_numpy(x)).double(),
         rtol=1e-4,
         atol=1e-3,
-    )
-
-
-def test_what_is_seen_of_correlated_bars_is_what_such_a_network_shows() -> None:
-    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8)))
-    torch.testing.assert_close(
-        torch.from_numpy(visible_bars(states.numpy(), True)), (states @ restraint(True)).relu()
     )
 
 

@@ -45,7 +45,7 @@ def recorded(root: Path) -> Path:
             train(trial, n, val_bound=-10.0 / n)
         seen = trial.folder / "evaluation"
         seen.mkdir()
-        curves = pictures.learning_curves(read_epochs(trial.folder), "frame", name)
+        curves = pictures.learning(read_epochs(trial.folder), "frame", name)
         pictures.save(curves, seen / "learning.png")
         trial.figures({"hoyer": hoyer})
         trial.close()

