@@ -1,6 +1,5 @@
 """A run or a baseline becomes a row only when it is finished and evaluated."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,25 +7,10 @@ import numpy as np
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.reproduce.record import add_run
-from distvae.reproduce.rows import read_rows
+from distvae.reproduce.rows import add_run, read_rows
 from distvae.train.run import read_epochs
 from distvae.train.session import fit
 from tests import tiny
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("epochs.jsonl", line) for line in ("{\n", "3\n", '{"epoch": 1}\n', "")]
-    + [("evaluation/test/summary.json", text) for text in ("{", "3", "")],
-)
-def test_a_damaged_record_of_a_run_is_named(tmp_path: Path, name: str, content: str) -> None:
-    list(fit(tiny.config(), tiny.dataset(), tmp_path / "run"))
-    (tmp_path / "run" / "evaluation" / "test").mkdir(parents=True)
-    (tmp_path / "run" / "evaluation" / "test" / "summary.json").write_text('{"hoyer": 0.25}')
-    (tmp_path / "run" / name).write_text(content)
-    with pytest.raises(Refusal, match=name):
-        add_run(tmp_path / "rows", tmp_path / "run", "tiny", force=False)
 
 
 def test_a_run_becomes_a_row_only_when_it_was_evaluated(tmp_path: Path) -> None:
@@ -49,19 +33,6 @@ def test_a_run_becomes_a_row_only_when_it_was_evaluated(tmp_path: Path) -> None:
     assert row.figures["hoyer"] == 0.25
     assert row.config["model.latent"] == 4
     assert "data.path" not in row.config
-
-
-def test_a_row_names_the_gpu_that_trained(tmp_path: Path) -> None:
-    run = tmp_path / "vae"
-    list(fit(tiny.config(), tiny.dataset(), run))
-    (run / "evaluation" / "test").mkdir(parents=True)
-    (run / "evaluation" / "test" / "summary.json").write_text('{"hoyer": 0.25}')
-    info = json.loads((run / "run.json").read_text())
-    info["arithmetic"]["device"] = "NVIDIA H100 80GB HBM3"
-    (run / "run.json").write_text(json.dumps(info))
-    add_run(tmp_path / "rows", run, "tiny", force=False)
-    (row,) = read_rows(tmp_path / "rows", "tiny")
-    assert str(row.content["machine"]).endswith("cores, NVIDIA H100 80GB HBM3")
 
 
 def test_the_figures_are_of_the_epoch_whose_weights_were_kept(tmp_path: Path) -> None:

