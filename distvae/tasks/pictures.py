@@ -119,8 +119,8 @@ def learning(epochs: Records, unit: str, title: str) -> "Figure":
         axes.margins(x=0.02)
         is_bound, is_named = name == BOUND, len(found) > 1
         if is_named:
-            place = "lower right" if is_bound else "upper right"
-            axes.legend([curves[key] for key in found], frameon=False, loc=place)
+            labels = [curves[key] for key in found]
+            axes.legend(labels, frameon=False, loc="lower right" if is_bound else "upper right")
         seen = [value for values in found.values() for value in values if math.isfinite(value)]
         if is_bound and seen:  # the steep first epochs would hide the later ones
             low, high = float(np.quantile(seen, 0.1)), max(seen)

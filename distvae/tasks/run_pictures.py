@@ -165,46 +165,42 @@ def added(decode: Callable[[Array], Array], states: Array, latents: NDArray[np.i
 
 def draw_latents(run: Run, images: Array, codes: Array, title: str) -> Iterator[Picture]:
     """Yield pictures by name, given some images and their codes."""
-    few = images[:ROWS]
+    few, shown = images[:ROWS], as_images(images[: 2 * ROWS], run)[:, None]
     yield "traversal", _traversal(run, codes, title)
-    if len(images) > 1:
-        yield "interpolation", _interpolation(run, images[: 2 * ROWS], codes[: 2 * ROWS], title)
+    if half := len(shown) // 2:
+        share = np.linspace(0, 1, FRAMES, dtype=codes.dtype)[:, None]
+        first, last = codes[:half, None], codes[half : 2 * half, None]
+        frames = _decode_images(run, (1 - share) * first + share * last)
+        headings = ["image", *(str(Fraction(k, FRAMES - 1)) for k in range(FRAMES)), "image"]
+        table = np.concatenate([shown[:half], frames, shown[half : 2 * half]], 1)
+        name = f"{title}: from the code of an image to that of another"
+        yield "interpolation", pictures.strips(table, [""] * half, headings, name)
     with torch.no_grad():
         q = run.posterior(torch.tensor(few))
     if isinstance(q, Redrawable):
         noise = Noise(run.config.train.seed, EVALUATION, torch.arange(len(few)))
         states = q.redrawn(DRAWS, noise).numpy()
-        yield "conditional", _conditional(run, few, codes[:ROWS], states, title)
+        frames = _decode_images(run, np.concatenate([codes[:ROWS, None], states], 1))
+        active = [f"{int(count)}" for count in states.any(1).sum(-1)]
+        headings = ["image", "coded", *(f"draw {k + 1}" for k in range(DRAWS))]
+        name = (
+            f"{title}: the active values of an image's code, drawn anew from the prior; on the"
+            f" left, how many of {codes.shape[1]} are active"
+        )
+        table = np.concatenate([shown[:ROWS], frames], 1)
+        yield "conditional", pictures.strips(table, active, headings, name)
     name = f"{title}: images and the values of their codes"
-    yield "encodings", pictures.encodings(as_images(few, run), codes[:ROWS], name)
-
-
-def traversed(code: Array, latents: NDArray[np.intp], low: Array, high: Array) -> Array:
-    """Return codes (latents, FRAMES, H): a code (H,) with one latent going from low to high."""
-    codes = np.tile(code, (len(latents), FRAMES, 1))
-    codes[np.arange(len(latents)), :, latents] = np.linspace(
-        low[latents], high[latents], FRAMES, axis=1
-    )
-    return codes
-
-
-def strongest(code: Array, live: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return all latents (H,): live latents by decreasing strength in a code, then dead latents."""
-    return np.lexsort((-np.abs(code), ~live))
-
-
-def interpolated(first: Array, last: Array) -> Array:
-    """Return codes (N, FRAMES, H) on straight lines between codes (N, H)."""
-    share = np.linspace(0, 1, FRAMES, dtype=first.dtype)[:, None]
-    return (1 - share) * first[:, None] + share * last[:, None]
+    yield "encodings", pictures.encodings(shown[:ROWS, 0], codes[:ROWS], name)
 
 
 def _traversal(run: Run, codes: Array, title: str) -> "Figure":
+    """Draw the strongest live latents of a code, each from its least to its greatest value."""
     code, low, high = codes[0], codes.min(0), codes.max(0)
-    latents = strongest(code, live_atoms(torch.from_numpy(codes)).numpy())[:VARIED]
-    frames = np.concatenate(
-        [np.tile(code, (len(latents), 1, 1)), traversed(code, latents, low, high)], 1
-    )
+    live = live_atoms(torch.from_numpy(codes)).numpy()
+    latents = np.lexsort((-np.abs(code), ~live))[:VARIED]
+    frames = np.tile(code, (len(latents), 1 + FRAMES, 1))
+    values = np.linspace(low[latents], high[latents], FRAMES, axis=1)
+    frames[np.arange(len(latents)), 1:, latents] = values
     names = [f"latent {h}: {low[h]:.2g} to {high[h]:.2g}" for h in latents]
     headings = ["coded", "least", *[""] * (FRAMES - 2), "greatest"]
     name = (
@@ -212,28 +208,6 @@ def _traversal(run: Run, codes: Array, title: str) -> "Figure":
         " codes"
     )
     return pictures.strips(_decode_images(run, frames), names, headings, name)
-
-
-def _interpolation(run: Run, images: Array, codes: Array, title: str) -> "Figure":
-    half = len(images) // 2
-    ends = as_images(images, run)[:, None]
-    frames = _decode_images(run, interpolated(codes[:half], codes[half : 2 * half]))
-    shown = np.concatenate([ends[:half], frames, ends[half : 2 * half]], 1)
-    headings = ["image", *(str(Fraction(k, FRAMES - 1)) for k in range(FRAMES)), "image"]
-    name = f"{title}: from the code of an image to that of another"
-    return pictures.strips(shown, [""] * half, headings, name)
-
-
-def _conditional(run: Run, images: Array, codes: Array, states: Array, title: str) -> "Figure":
-    frames = _decode_images(run, np.concatenate([codes[:, None], states], 1))
-    names = [f"{int(active)}" for active in states.any(1).sum(-1)]
-    headings = ["image", "coded", *(f"draw {k + 1}" for k in range(DRAWS))]
-    name = (
-        f"{title}: the active values of an image's code, drawn anew from the prior; on the left,"
-        f" how many of {codes.shape[1]} are active"
-    )
-    shown = np.concatenate([as_images(images, run)[:, None], frames], 1)
-    return pictures.strips(shown, names, headings, name)
 
 
 def _decode_images(run: Run, codes: Array) -> Array:

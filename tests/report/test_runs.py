@@ -56,6 +56,7 @@ def test_a_run_without_an_epoch_is_a_page(tmp_path: Path) -> None:
     assert "Not yet evaluated; run 'distvae evaluate" in page
 
 
+@pytest.mark.slow
 def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 12), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")

@@ -111,6 +111,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunResults:
     return RunResults(folder, {}, [], [], {"val": {}})
 
 
+@pytest.mark.slow
 @given(figures=st.lists(FIGURES, min_size=1, max_size=40))
 def test_the_best_the_worst_and_the_front_are_seen_and_heard(
     run: RunResults, figures: list[dict[str, float]]

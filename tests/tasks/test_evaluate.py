@@ -87,6 +87,7 @@ def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> 
         evaluate(speech_run, split="test")
 
 
+@pytest.mark.slow
 def test_everything_of_a_run_on_images_lands_where_it_is_wanted(
     image_run: Run, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_an_evaluation_leaves_nothing_of_the_one_that_it_replaces(
         assert names(run, tmp_path / "shared") == alone | {"mine.txt"}
 
 
+@pytest.mark.slow
 def test_windows_of_pictures_and_sounds_are_judged_by_their_error(
     window_run: Run, tmp_path: Path
 ) -> None:
