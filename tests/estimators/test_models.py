@@ -1,9 +1,15 @@
-"""Estimators of rows: inputs, persistence, selection, training that goes on, and the bound."""
+"""Estimators of rows: inputs, parameters, persistence, selection, partial fits, and bounds."""
 
+import _thread
 import math
 import pickle
 import pickletools
 import random
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +23,11 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
 
 import distvae
 from distvae.config import Evolution
@@ -31,6 +39,7 @@ from distvae.models.vae import VAE as Module
 
 CPU: dict[str, Any] = {"device": "cpu"}
 MODELS = (VAE, SDMVAE, VSC, GumbelVAE, TVAE, BinarySparseCoding)
+WARNING = "float32, in which models compute, has steps of about"
 
 
 def rows(count: int = 60, values: int = 5, seed: int = 0) -> NDArray[np.float64]:
@@ -267,3 +276,175 @@ def test_the_score_with_all_states_kept_is_the_likelihood(seed: int) -> None:
     x = rows(30, 4, seed)
     model = BinarySparseCoding(latent=4, states=16, sweeps=1, epochs=2, batch=16, **CPU).fit(x)
     np.testing.assert_allclose(model.score_samples(x), enumerated(model, x), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"likelihood": "gausian"}, "model.likelihood: no choice 'gausian'"),
+        ({"latent": 0}, "model.latent: 0 is out of range"),
+        ({"settings": {"train.batches": 3}}, "train.batches: no such field"),
+        ({"settings": ["train.clip"]}, "settings: .* is no mapping of dotted keys"),
+        ({"shape": (1, 5)}, "shape: 2 values; 3 expected"),
+        ({"shape": (1, 2, 3)}, r"shape: \(1, 2, 3\) of 6 values; 5 expected, as in X"),
+        ({"random_state": -1}, "random_state: -1 is out of range"),
+        ({"likelihood": "bernoulli"}, "model.likelihood: 'bernoulli' with a value of"),
+    ],
+)
+def test_bad_parameters_are_refused_by_their_key(
+    parameters: dict[str, object], message: str
+) -> None:
+    with pytest.raises(Refusal, match=message):
+        small(**parameters).fit(rows())
+
+
+def test_a_warmup_that_is_named_is_kept() -> None:
+    for named in ({"train.warmup": 500}, {"train": {"warmup": 500}}):
+        model = small(settings=named).fit(rows())
+        assert model.trained_.run.config.train.warmup == 500
+    assert small().fit(rows()).trained_.run.config.train.warmup == 1
+
+
+@pytest.mark.parametrize("folder", ["~/run", "s3://bucket/run"])
+def test_a_folder_that_takes_no_run_is_refused_before_training(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Refusal, match=r"a URI; a place|begins with '~'"):
+        small(folder=folder, verbose=True).fit(rows())
+    assert "epoch" not in capsys.readouterr().out
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("fraction", [1.0, math.nan])
+def test_a_share_of_validation_that_leaves_nothing_to_train_on_is_refused(fraction: Any) -> None:
+    with pytest.raises(Refusal, match="validation_fraction: "):
+        small(validation_fraction=fraction).fit(rows())
+
+
+def test_complex_values_are_refused_in_a_line(fitted: VAE) -> None:
+    wrong: Any = rows() + 1j
+    for x in (wrong, torch.from_numpy(wrong), pandas.DataFrame(wrong), wrong.tolist()):
+        for use in (small().fit, fitted.transform):
+            with pytest.raises(Refusal, match="X: complex values; real numbers expected") as said:
+                use(x)
+            assert len(str(said.value)) < 100
+
+
+@pytest.mark.parametrize("model", [TVAE])
+def test_data_of_a_variance_that_float32_cannot_hold_are_refused(model: type[TVAE]) -> None:
+    searches: Any = {"latent": 4, "states": 8, "sweeps": 2, "epochs": 2, "device": "cpu"}
+    for scale in (1e-16, 1e-35):
+        with pytest.raises(Refusal, match=r"the variance of the data is .*: scale the columns"):
+            model(**searches).fit(rows() * scale)
+    x = rows() * 1e-14
+    assert np.isfinite(model(**searches).fit(x).score(x))
+
+
+@pytest.mark.parametrize("model", [VAE, TVAE])
+def test_every_epoch_has_its_figures_also_in_a_pickle(model: type[Estimator]) -> None:
+    estimator = tiny(model).set_params(epochs=3).fit(rows())
+    assert estimator.n_iter_ == 3
+    assert [record["epoch"] for record in estimator.history_] == [1, 2, 3]
+    assert all(math.isfinite(record["val_bound"]) for record in estimator.history_)
+    assert pickle.loads(pickle.dumps(estimator)).history_ == estimator.history_
+
+
+def test_parts_add_their_epochs(tmp_path: Path) -> None:
+    model = small()
+    for number in range(1, 4):
+        model.partial_fit(rows())
+        assert [record["epoch"] for record in model.history_] == [*range(1, number + 1)]
+    model = pickle.loads(pickle.dumps(model))
+    assert model.n_iter_ == 3
+    model.save(tmp_path / "run")
+    assert distvae.load(tmp_path / "run").epochs() == model.history_
+    assert model.fit(rows()).n_iter_ == 2
+
+
+def test_a_fit_that_failed_leaves_a_model_that_is_not_fitted() -> None:
+    model = small(likelihood="bernoulli")
+    with pytest.raises(Refusal, match="finite values from 0 to 1 expected"):
+        model.fit(rows())
+    with pytest.raises(NotFittedError):
+        model.transform(rows())
+    with pytest.raises(NotFittedError):
+        check_is_fitted(model)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also in a process of tests that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+# Ctrl-C may come when a file was opened and its block has not begun.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupted_fit_says_how_to_open_what_it_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt() -> None:
+        while not (folder / "best.json").exists():
+            time.sleep(0.01)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        small(folder=folder, epochs=5000).fit(rows())
+    assert caught.value.__notes__ == [f"distvae.load({str(folder)!r}) opens the run so far"]
+    assert distvae.load(str(folder)).encode(rows()).shape == (60, 3)
+
+
+def warnings_of(x: Any) -> list[str]:
+    """Fit a model, and return its warnings."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        small(epochs=1).fit(x).transform(x)
+    assert all(each.filename == __file__ for each in found)
+    return [str(each.message) for each in found]
+
+
+def distinct(x: NDArray[Any]) -> int:
+    """Return the number of values that are left in float32."""
+    return len(np.unique(x.astype(np.float32)))
+
+
+@pytest.mark.parametrize("offset", [-1e12])
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_a_column_that_is_lost_in_float32_is_named_once(offset: float, dtype: type) -> None:
+    x: NDArray[Any] = (1000 * rows()).astype(dtype)
+    x[:, 3] = (abs(offset) * 1e-8 * rows()[:, 3] + offset).astype(dtype)
+    assert distinct(x[:, 3]) < len(x) // 2, "the oracle: float32 has few of the values"
+    (found,) = warnings_of(x)
+    assert found.startswith(f"X: column 3 has values of up to {abs(offset):g}")
+    assert WARNING in found
+    assert found.endswith("subtract its mean")
+    x[:, 3] -= x[:, 3].mean().astype(dtype)
+    assert distinct(x[:, 3]) > len(x) // 2
+    assert not warnings_of(x)
+
+
+def test_the_worst_of_several_columns_is_named_by_its_name_in_a_frame() -> None:
+    x = pandas.DataFrame(rows(), columns=list("abcde"))
+    x["b"], x["d"] = x["b"] + 1e9, x["d"] + 1e12
+    (found,) = warnings_of(x)
+    assert found.startswith("X: column 'd', the worst of 2, has values of up to 1e+12")
+
+
+def test_missing_values_are_not_looked_at() -> None:
+    x = rows() + 1e9
+    x[::3, :4] = np.nan
+    x[:, 0] = np.nan
+    (found,) = warnings_of(x)
+    assert "the worst of 4" in found
+
+
+def test_columns_that_float32_holds_or_that_do_not_vary_are_let_pass() -> None:
+    whole = rows(2000)
+    constant = whole.copy()
+    constant[:, 2] = 0.1
+    constant[:, 3] = np.where(whole[:, 3] > 0, 0.1 + 0.2, 0.3)  # which differ by rounding
+    for x in (whole, 1e-3 * whole + 10, constant, (whole + 1e9).astype(np.float32)):
+        assert not warnings_of(x)

@@ -4,6 +4,7 @@ asked of others.
 
 import json
 import math
+import random
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,11 +15,16 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, create_trial
 
 from distvae import report
 from distvae.files.refusal import Refusal
+from distvae.numerics.glossary import GLOSSARY
 from distvae.report.reading import RunResults, Sweep, Trial
-from distvae.report.sweeps import exhibits, space
+from distvae.report.sweeps import exhibits, needed, sampled_trials, shares, space, varied
+from distvae.tasks.measures import MEASURES
+from distvae.tasks.scores import WAVEFORM
 from distvae.tune.folder import describe_sweep
 from distvae.tune.results import MAX_TRIALS, Result, rank
 from distvae.tune.space import Directions, Space, read_space, space_names
@@ -29,6 +35,14 @@ from tests.report.reader import Page, trials
 SHOUT = "<script>alert(1)</script> | *bold* & [link](javascript:1)"
 METRICS: Directions = {"squared_error": "min", "hoyer": "max"}
 FIGURES = st.fixed_dictionaries({name: st.integers(0, 9).map(float) for name in METRICS})
+SPANS = {
+    "model.kind": CategoricalDistribution(["vae", "vsc"]),
+    "model.latent": IntDistribution(2, 64),
+    "train.batch": IntDistribution(16, 64),
+    "model.alpha": FloatDistribution(0.1, 0.9),
+}
+COMMON = ["model.kind", "model.latent", "train.batch"]
+PAGE = (Path(__file__).parents[2] / "docs" / "measures.md").read_text()
 
 
 def read(folder: Path) -> Page:
@@ -258,3 +272,62 @@ def test_a_report_may_be_rebuilt_and_nothing_else_is_replaced_unasked(
     assert Page(report.write(folder, page, force=True).read_text()).tables
     with pytest.raises(Refusal, match=r"html or \.htm expected"):
         report.write(folder, tmp_path / "a.pdf")
+
+
+def sampled(count: int, figure: Callable[[dict[str, Any]], float]) -> list[FrozenTrial]:
+    """Trials drawn at random, and their figure."""
+    chance, trials = random.Random(0), []
+    for number in range(count):
+        params: dict[str, Any] = {
+            "model.kind": ("vae", "vsc")[number % 2],
+            "model.latent": chance.randint(2, 64),
+            "train.batch": chance.randint(16, 64),
+        }
+        if params["model.kind"] == "vsc":
+            params["model.alpha"] = chance.uniform(0.1, 0.9)
+        spans = {name: SPANS[name] for name in params}
+        trials.append(create_trial(params=params, distributions=spans, values=[figure(params)]))
+        trials[-1].number = number
+    return trials
+
+
+def test_the_parameter_that_decides_has_the_largest_share() -> None:
+    found = shares(sampled(40, lambda params: float(params["model.latent"])), COMMON, 0)
+    assert found[0].name == "model.latent"
+    assert found[0].mean > 0.9
+    assert sum(share.mean for share in found) == pytest.approx(1)
+    assert all(0 <= share.low <= share.mean <= share.high <= 1 for share in found)
+
+
+def test_a_figure_that_hardly_differs_has_no_shares() -> None:
+    trials = sampled(12, lambda params: 1.0 + 1e-9 * (params["train.batch"] > 40))
+    assert shares(trials, COMMON, 0) == []
+
+
+def test_parameters_of_all_finished_trials_are_compared() -> None:
+    trials = sampled(12, lambda params: 1.0)
+    results = [Result(n + 1, {}, "failed" if n == 3 else "finished") for n in range(12)]
+    sweep = Sweep(Path(), {}, [Trial(result, []) for result in results], True, trials)
+    assert [trial.number for trial in sampled_trials(sweep)] == [0, 1, 2, *range(4, 12)]
+    assert varied(sampled_trials(sweep)) == COMMON
+    assert varied([]) == []
+    assert (needed(COMMON[:1]), needed(COMMON)) == (10, 12)
+
+
+def test_every_entry_has_one_anchor_on_the_page_before_its_name() -> None:
+    assert sorted(re.findall(r'<a id="(\w+)"></a>`\1`', PAGE)) == sorted(GLOSSARY)
+    assert PAGE.count("<a id=") == len(GLOSSARY)
+
+
+def test_every_figure_that_can_be_requested_is_explained() -> None:
+    figures = {name for measure in MEASURES.values() for name in measure.figures}
+    assert {*figures, *WAVEFORM, "isd"} - {"iw_bound_row_std"} <= GLOSSARY.keys()
+
+
+def test_every_known_figure_of_a_report_is_defined_on_it(folder: Path) -> None:
+    results = sweeps.without_a_ledger(folder)
+    page = Page(report.write(folder).read_text())
+    known = {name for result in results for name in result.figures} & GLOSSARY.keys()
+    assert dict(page.tables[-1]) == {name: GLOSSARY[name] for name in known}
+    titles = [head["title"] for head in page.heads if "title" in head]
+    assert sorted(filter(None, titles)) == sorted(GLOSSARY[name] for name in known)
