@@ -1,7 +1,6 @@
 """The estimator of signals."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -90,16 +89,6 @@ def test_what_is_no_signal_is_refused(
         fitted.transform(signal)
 
 
-def test_no_signals_and_codes_of_others_are_refused(fitted: SpeechCoder) -> None:
-    for method in (fitted.score, coder().fit):
-        with pytest.raises(Refusal, match="X: no signals; one or more expected"):
-            method([])
-        with pytest.raises(Refusal, match="X: NoneType; a signal or a list of signals expected"):
-            method(None)  # type: ignore[arg-type]
-    with pytest.raises(Refusal, match="X: codes of 2 signals; 1 expected, as signals"):
-        fitted.inverse_transform(fitted.transform(SIGNALS), SIGNALS[:1])
-
-
 @pytest.mark.parametrize("length", [4199])
 def test_codes_of_an_odd_window_are_decoded(length: int) -> None:
     signal = np.random.default_rng(0).standard_normal(length)
@@ -114,9 +103,3 @@ def test_a_signal_that_single_precision_does_not_hold_is_refused(
 ) -> None:
     with pytest.raises(Refusal, match=r"signal: samples of up to .*; others that 32 bits hold"):
         fitted.transform(SIGNALS[0].astype(np.float64) * scale)
-
-
-@pytest.mark.parametrize("model", [SDMVAE, coder()])
-def test_what_models_no_rows_is_refused(model: Any) -> None:
-    with pytest.raises(Refusal, match=r"model: .*; an estimator of rows of distvae expected"):
-        SpeechCoder(model=model).fit(SIGNALS)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 import distvae
 from distvae import interactive
 from distvae.config import from_dict
-from distvae.config.from_python import named_settings
 from distvae.data import open_dataset
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
@@ -157,17 +156,6 @@ def test_a_recipe_has_the_settings_that_are_given() -> None:
     assert (name, config.data.kind, config.model.likelihood) == ("mnist-vae", "rows", "gaussian")
     assert configured(config, None, {"train.epochs": 3})[1] == config.with_("train", epochs=3)
     assert configured(TINY, None, {})[1] == from_dict(TINY)
-
-
-def test_numbers_of_numpy_are_numbers_and_what_is_no_configuration_is_refused() -> None:
-    given: dict[str, object] = {"train.epochs": np.int64(3), "estep.hidden": np.array([4, 5])}
-    train = distvae.train
-    changed = configured(TINY, None, named_settings(given))[1]
-    assert (changed.train.epochs, changed.estep.hidden) == (3, (4, 5))  # type: ignore[attr-defined]
-    with pytest.raises(Refusal, match="config: 5; the name of a recipe"):
-        train(5)  # type: ignore[arg-type]
-    with pytest.raises(Refusal, match=r"settings: .* is no mapping of dotted keys"):
-        train(TINY, settings=["train.epochs=1"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("trials", [0, 1.5])

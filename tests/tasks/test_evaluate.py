@@ -21,9 +21,7 @@ from distvae.data.speech.synthesiser import RATE, utterance
 from distvae.data.windows.patches import Grid
 from distvae.files.refusal import Refusal
 from distvae.interactive import kept_rows
-from distvae.models.tvae import TVAE
 from distvae.numerics.measures import live_atoms
-from distvae.numerics.noise import order
 from distvae.tasks import baselines
 from distvae.tasks.evaluate import (
     CodeStrength,
@@ -37,7 +35,7 @@ from distvae.tasks.evaluate import (
     with_news,
 )
 from distvae.tasks.resynthesis import run_coder
-from distvae.tasks.run_pictures import CONTEXTS, added, as_images, load_rows, pictures_of
+from distvae.tasks.run_pictures import added, as_images
 from distvae.train.run import Run
 from distvae.train.session import fit
 from tests import tiny
@@ -131,23 +129,6 @@ def test_windows_of_pictures_and_sounds_are_judged_by_their_error(
         float(np.square(decoded - rows).mean()), rel=1e-4
     )
     assert not judgement.summary.keys() & {"pesq_wb", "stoi", "si_sdr", "isd", "images"}
-
-
-def test_parts_are_drawn_as_what_a_latent_adds(bars_run: Run, tmp_path: Path) -> None:
-    drawn = dict(pictures_of(bars_run, "test"))["atoms"]
-    assert isinstance(bars_run.model, TVAE)
-    pi = bars_run.model.pi.numpy()
-    rows = load_rows(bars_run, "test")
-    states = bars_run.encode(rows[order(0, 0, len(rows))])[:CONTEXTS].round()
-    parts = added(bars_run.decode, states, np.arange(5))
-    (axes,) = drawn.axes
-    shown = np.asarray(axes.images[0].get_array())
-    for name, latent in zip(axes.texts[::2], np.argsort(-pi), strict=True):
-        assert name.get_text() == f"{latent}: {pi[latent]:.2g}"
-        x, y = name.get_position()
-        under = shown[int(np.ceil(y)) :, int(x - 0.5) : int(x - 0.5) + 2][:2]
-        part = parts[latent].reshape(2, 2)
-        np.testing.assert_allclose(under, part / np.abs(part).max(), atol=1e-5)
 
 
 def test_windows_are_seen_as_they_were_cut(window_run: Run) -> None:

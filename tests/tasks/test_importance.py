@@ -3,7 +3,6 @@ form.
 """
 
 import itertools
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -20,8 +19,7 @@ from distvae.models.posteriors import LearnedVariance
 from distvae.models.vae import VAE
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
-from distvae.tasks.measures import by_row, weighted
-from distvae.train.run import Run
+from distvae.tasks.measures import weighted
 from tests import tiny
 
 ROWS, VARIANCE = 4, 0.5
@@ -128,15 +126,3 @@ def test_one_draw_is_the_bound_on_average(linear: Linear) -> None:
     one = linear.bounds(1, times)
     error = ((plain.var(0) + one.var(0)) / times).sqrt()
     assert ((plain.mean(0) - one.mean(0)).abs() < 5 * error).all()
-
-
-def test_blocks_change_nothing(image_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = deepcopy(image_run)
-    for part in (run.model, run.estep):
-        assert isinstance(part, torch.nn.Module)
-        part.double()
-    # In float32, products of fewer rows round differently.
-    x = torch.rand(9, run.dims).double().numpy()
-    whole = by_row(run, x, 7)
-    monkeypatch.setattr("distvae.tasks.measures.VALUES", 2 * 7 * run.dims)
-    torch.testing.assert_close(by_row(run, x, 7), whole)

@@ -1,16 +1,13 @@
 """Measures in `eval.metrics` besides the measures of recordings, and refused measures."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from sklearn.utils import shuffle
 from typer.testing import CliRunner
 
 from distvae import cli
@@ -88,48 +85,6 @@ def test_a_probe_tells_clusters_apart(image_run: Run, name: str) -> None:
         Labelled(codes[2000:], labels[2000:]),
     )
     assert MEASURES[name].measure(subject)[name] > 0.99
-
-
-def probe_by_torch(known: Labelled, held: Labelled, hidden: tuple[int, ...]) -> float:
-    """Return the accuracy of the net of `probe_sgd`, trained by torch.
-
-    First weights and the order of rows are drawn as scikit-learn's documentation says: uniformly
-    within sqrt(6 / (inputs + outputs)), and by its `shuffle`.
-    """
-    random = np.random.RandomState(0)
-    layers: list[torch.nn.Module] = []
-    for width, wider in pairwise((known.codes.shape[1], *hidden, CLASSES)):
-        layer, bound = torch.nn.Linear(width, wider).double(), math.sqrt(6 / (width + wider))
-        layer.weight.data = torch.from_numpy(random.uniform(-bound, bound, (width, wider)).T.copy())
-        layer.bias.data = torch.from_numpy(random.uniform(-bound, bound, wider))
-        layers += [layer, torch.nn.ReLU()]
-    net = torch.nn.Sequential(*layers[:-1])
-    descent = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
-    codes, labels = torch.from_numpy(known.codes), torch.from_numpy(known.labels)
-    order = np.arange(len(codes))
-    for _ in range(20):
-        order = shuffle(order, random_state=random)
-        for rows in torch.from_numpy(order).split(32):
-            descent.zero_grad()
-            torch.nn.functional.cross_entropy(net(codes[rows]), labels[rows]).backward()
-            descent.step()
-    found = net(torch.from_numpy(held.codes)).argmax(1).numpy()
-    return float((found == held.labels).mean())
-
-
-@pytest.mark.parametrize("hidden", [(), (9, 5)])
-def test_the_probe_of_gradient_descent_is_that_of_torch(
-    image_run: Run, hidden: tuple[int, ...]
-) -> None:
-    random = np.random.default_rng(0)
-    labels = random.integers(0, CLASSES, 900)
-    codes: Any = 2 * np.eye(CLASSES)[labels] + random.normal(size=(900, CLASSES))
-    parts = Labelled(codes[:600], labels[:600]), Labelled(codes[600:], labels[600:])
-    subject = Subject(asking(image_run, probe_hidden=list(hidden)), "test")
-    vars(subject)["probed"] = parts
-    found = MEASURES["probe_sgd"].measure(subject)["probe_sgd"]
-    assert found == probe_by_torch(*parts, hidden)
-    assert 0.4 < found < 0.99, "neither chance nor certainty, so a difference would show"
 
 
 @pytest.mark.parametrize(("split", "judged"), [("train", 3900), ("test", 400), ("all", 4300)])

@@ -43,12 +43,6 @@ def framing(run: Run) -> SpeechData:
     return run.config.data
 
 
-def test_the_mean_is_decoded_from_the_code(speech_run: Run) -> None:
-    result = resynthesise(run_coder(speech_run, "mean"), utterance(4, 0), framing(speech_run))
-    decoded = speech_run.decode(speech_run.encode(result.power))
-    np.testing.assert_allclose(result.coded.power.numpy(), decoded, rtol=1e-4)
-
-
 def test_a_sample_belongs_to_the_number_of_its_frame(speech_run: Run) -> None:
     power = torch.from_numpy(resynthesise(identity, utterance(4, 0), framing(speech_run)).power)
     code = run_coder(speech_run, "sample")

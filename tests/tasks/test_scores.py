@@ -104,14 +104,6 @@ def test_wide_band_pesq_far_above_narrow_band_is_left_out_with_a_reason(
     assert ("pesq_wb" in found.refused) != kept
 
 
-def test_resampling_for_pesq_is_said() -> None:
-    pytest.importorskip("pesq", reason="PESQ is optional: its package is not installed")
-    assert scores.scoring_notes(ALL, 16000) == []
-    assert scores.scoring_notes(ALL, 8000) == [
-        "pesq_wb: recordings of 8000 Hz resampled to 16000 Hz first"
-    ]
-
-
 @given(st.floats(-40, 60), st.floats(1e-3, 1e3))
 def test_si_sdr_is_the_ratio_to_what_is_orthogonal_and_blind_to_level(
     decibels: float, level: float
@@ -126,13 +118,6 @@ def test_isd_from_the_true_variance_is_eulers_constant() -> None:
     random = np.random.default_rng(0)
     variance = random.uniform(0.1, 10, 400_000)[:, None]
     assert isd(random.exponential(variance), variance) == pytest.approx(np.euler_gamma, abs=0.01)
-
-
-@pytest.mark.parametrize("name", ["estoi"])
-def test_the_same_recordings_have_the_same_score_to_the_bit(spoken: Array, name: str) -> None:
-    estimate = noisy(spoken, 0.3)
-    found = {score_recording(spoken, estimate, RATE, [name]).values[name] for _ in range(5)}
-    assert len(found) == 1
 
 
 def test_scoring_leaves_the_random_numbers_of_others_alone(spoken: Array) -> None:

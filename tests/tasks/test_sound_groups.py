@@ -51,13 +51,6 @@ def test_threads_share_the_work_and_not_the_result() -> None:
     assert np.array_equal(restored(damaged), restored(damaged, threads=3))
 
 
-@pytest.mark.parametrize("samples", [1, 1000])
-def test_short_sounds_are_restored(samples: int) -> None:
-    damaged = noise(samples, 0.1)
-    assert np.isfinite(restored(damaged)).all()
-    assert np.isfinite(restored(damaged, 0.1)).all()
-
-
 def test_pieces_of_a_long_sound_make_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = np.tile(vowel(), (2, 1))
     damaged = clean + noise(len(clean), 0.1)

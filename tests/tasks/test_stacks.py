@@ -98,15 +98,6 @@ def test_holes_are_filled_from_neighbouring_frames_and_the_rest_is_kept() -> Non
     assert error(filled, clean) < error(alone, clean)
 
 
-@pytest.mark.parametrize("axis", [2])
-def test_the_axis_of_a_stack_may_be_any(axis: int) -> None:
-    damaged = noisy(moving(3))[..., 0]
-    expected = restored(damaged[..., None], 25.0, 1)[..., 0]
-    turned = np.moveaxis(damaged, 0, axis)
-    found = distvae.denoise(turned, sigma=25.0, stack_axis=axis, across=1)
-    assert np.array_equal(np.moveaxis(found, axis, 0), expected)
-
-
 @pytest.mark.parametrize(
     ("shape", "options", "said"),
     [

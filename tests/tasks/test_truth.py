@@ -85,11 +85,3 @@ def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
     assert comparison["reliability"] == pytest.approx(
         (float(bound.mean()) - truth) / abs(truth), rel=1e-5
     )
-
-
-def test_of_other_bars_there_is_no_reliability(bars_run: Run) -> None:
-    other = Run.open(bars_run.path)
-    other.config = other.config.with_("data", seed=7)
-    comparison = compare_with_truth(other, open_dataset(other.config.data).splits["test"][:])
-    assert "true_log_likelihood" in comparison
-    assert "reliability" not in comparison

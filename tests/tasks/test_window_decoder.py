@@ -50,13 +50,3 @@ def test_drawn_states_have_the_expectation_over_all_states() -> None:
     assert ((at_mean - exact).abs() > allowed).any(), (
         "the mean of the bits decodes to another value"
     )
-
-
-@torch.no_grad()
-def test_a_window_draws_the_same_whatever_it_is_decoded_with() -> None:
-    model, q = model_and_posterior()
-    decode, rows = WindowDecoder(4, seed=3), np.arange(ROWS)
-    part = Binary(q.logits[2:], q.prior_logits[2:], 1.0)
-    np.testing.assert_allclose(
-        decode(model, part, rows[2:]), decode(model, q, rows)[2:], rtol=1e-5, atol=1e-6
-    )
