@@ -123,6 +123,7 @@ def test_filled_samples_have_the_least_squared_errors_of_prediction(
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", baselines.FILLERS)
 @settings(max_examples=20, deadline=None)
 @given(

@@ -91,6 +91,7 @@ def test_errors_lie_within_the_deviations_that_are_told(blur: float) -> None:
     assert scaled.mean() / 5 == pytest.approx(found.deviation.mean(), rel=0.02)
 
 
+@pytest.mark.slow
 def test_deviations_of_counts_are_in_their_units() -> None:
     clean, observed = counts(30)
     found = groups.restore(observed, told(observed), deviation=True)
@@ -240,6 +241,7 @@ def test_noise_that_is_told_is_removed_around_holes_and_in_them() -> None:
         assert psnr(restored.values[part], clean[part]) > psnr(filled.values[part], clean[part]) + 3
 
 
+@pytest.mark.slow
 def test_an_edge_goes_on_through_a_hole_much_wider_than_a_window() -> None:
     biharmonic = pytest.importorskip("skimage.restoration").inpaint_biharmonic
     y, x = np.mgrid[:96, :96]

@@ -85,6 +85,7 @@ def restored(array: Floats, **changes: Any) -> Floats:
     return restoration.restored()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [("picture-fast", SMALL | {"estep.block": 64}), ("house-gumbel", SMALL_ENCODER)],
@@ -199,6 +200,7 @@ def test_a_preset_names_a_recipe_that_suits_the_data() -> None:
     assert preset_recipe(noisy(20, height=99), "paper", False, sigma=60.0) == "house-50"
 
 
+@pytest.mark.slow
 def test_arrays_go_in_and_come_out_as_they_are() -> None:
     image = noisy()[..., 0]
     seen: list[int] = []

@@ -51,6 +51,7 @@ def test_threads_share_the_work_and_not_the_result() -> None:
     assert np.array_equal(restored(damaged), restored(damaged, threads=3))
 
 
+@pytest.mark.slow
 def test_pieces_of_a_long_sound_make_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = np.tile(vowel(), (2, 1))
     damaged = clean + noise(len(clean), 0.1)
@@ -64,6 +65,7 @@ def test_pieces_of_a_long_sound_make_it_whole(monkeypatch: pytest.MonkeyPatch) -
 # --- how much noise is removed
 
 
+@pytest.mark.slow
 def test_a_vowel_comes_near_to_the_ideal_filter_and_beyond_what_needs_no_groups() -> None:
     clean, error = vowel(2 * RATE), noise(2 * RATE, 0.1)
     damaged = clean + error
@@ -147,6 +149,7 @@ def test_denoise_restores_a_sound_by_groups(tmp_path: Path, call: Called) -> Non
     assert not (tmp_path / "out.flac.run").exists()
 
 
+@pytest.mark.slow
 def test_python_restores_arrays_and_files(tmp_path: Path) -> None:
     damaged = vowel()[:, 0] + noise(RATE, 0.1)[:, 0]
     soundfile.write(tmp_path / "in.wav", damaged, RATE, subtype="DOUBLE")

@@ -43,6 +43,7 @@ def test_frames_alone_are_pictures() -> None:
     assert np.array_equal(restored(damaged, 25.0, 0), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [-1])
 def test_errors_of_an_array_lie_within_its_deviations(axis: int | None) -> None:
     texture = 100 * blur(np.random.default_rng(1).standard_normal((48, 60)), 1.5)
@@ -54,6 +55,7 @@ def test_errors_of_an_array_lie_within_its_deviations(axis: int | None) -> None:
     assert 0.88 < (np.abs(values - clean) < 1.96 * std).mean() < 0.995
 
 
+@pytest.mark.slow
 def test_neighbouring_frames_help() -> None:
     clean = moving()
     alone, across = (error(restored(noisy(clean), 25.0, n), clean) for n in (0, 2))
