@@ -49,7 +49,6 @@ from distvae.files.untrusted import Plain
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.numbers import counted
 from distvae.system import available_cores, available_memory
-from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import (
     corrupted_windows,
     preset_config,
@@ -59,6 +58,7 @@ from distvae.tasks.presets import (
     refuse_unfit,
     restored_windows,
 )
+from distvae.tasks.scores import fidelity, fidelity_gains
 from distvae.train.progress import Progress, format_duration, stop_signals
 
 if TYPE_CHECKING:
@@ -367,8 +367,7 @@ def restored_pages(
     """Return the restored pictures of a stack, the noise of each series in words, and the
     deviations of the errors of each picture if `deviation` asks for them.
     """
-    from distvae.tasks.by_groups import restore_stack
-    from distvae.tasks.groups import Noise, noise_of, part_of
+    from distvae.tasks.groups import Noise, noise_of, part_of, restore_stack
 
     pages, noises, errors = list(stack.pages), list[str](), dict[int, Doubles]()
 
@@ -595,8 +594,8 @@ def described_loss(task: Task, restored: Floats) -> str:
 
 def draw_comparison(path: Path, task: Task, result: Floats, noise: "PictureNoise | None") -> None:
     """Draw before and after, a reference, and the spectrum of noise that is not white."""
-    from distvae.tasks.comparison import compare_pictures, compare_sounds
     from distvae.tasks.pictures import save
+    from distvae.tasks.spectra import compare_pictures, compare_sounds
 
     observed, reference = task.observed, task.reference
     panels = {"before": observed.values, "after": result}

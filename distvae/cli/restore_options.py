@@ -10,7 +10,7 @@ import typer
 
 from distvae.cli.options import AsJson, Force, Quiet, progress_style
 from distvae.files.refusal import Refusal
-from distvae.tasks.model_choice import Model, is_by_groups
+from distvae.tasks.by_groups import Model, is_by_groups
 from distvae.train.progress import Style
 
 if TYPE_CHECKING:

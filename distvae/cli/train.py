@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
     from distvae.machines.cluster import WorkerGroup
-    from distvae.tasks.drawing import DrawingProcess
-    from distvae.tasks.evaluation import Evaluation
+    from distvae.tasks.evaluate import Evaluation
     from distvae.track import Tracker
     from distvae.train.loop import Epoch
     from distvae.train.team import Team
@@ -86,8 +85,6 @@ def train(
     workers: WorkerOptions,
 ) -> None:
     """Train a model into a run folder. Ctrl-C saves a checkpoint, from which --resume continues."""
-    from distvae.tasks.drawing import drawing_process
-
     is_named = "data.kind" in parse_assignments(assignments or [])
     about = None if is_named else options.data
     with naming_a_command(lambda: load(recipe).data, about, "data."):
@@ -96,9 +93,8 @@ def train(
     name = run_name(recipe)
     local = options.out or default_folder(recipe, name, options.resumes)
     check_writable_folder(local)
-    is_first = os.environ.get("RANK", "0") == "0"
-    with collecting_later(), drawing_process(options.evaluate and is_first) as drawing:
-        train_configured(config, name, local, options, group, drawing)
+    with collecting_later():
+        train_configured(config, name, local, options, group)
 
 
 def train_configured(
@@ -107,11 +103,8 @@ def train_configured(
     local: Path,
     options: TrainOptions,
     group: "WorkerGroup | None",
-    drawing: "DrawingProcess | None",
 ) -> None:
-    """Train into a run folder, record the run and evaluate it. The process `drawing` draws
-    the pictures of the evaluation; without it, this process draws them.
-    """
+    """Train into a run folder, record the run and evaluate it."""
     from distvae.machines.cluster import refuse_hidden_gpus
     from distvae.tasks.measures import refuse_impossible_measures
     from distvae.track import Tracker
@@ -166,7 +159,7 @@ def train_configured(
                 update_local_copy(folder, local)
             team.close()
     if is_chief:
-        evaluation = partial(evaluate_trained, local, drawing, options.style != "line")
+        evaluation = partial(evaluate_trained, local, options.style != "line")
         finish(tracker, progress, options.style, evaluation if options.evaluate else None)
 
 
@@ -438,15 +431,12 @@ def finish(
         print_evaluation(evaluation, style)
 
 
-def evaluate_trained(folder: Path, drawing: "DrawingProcess | None", quiet: bool) -> "Evaluation":
-    """Evaluate a run that was just trained. The process `drawing` draws the pictures, if given."""
-    from distvae.tasks.evaluate import evaluate, evaluate_while_drawing
+def evaluate_trained(folder: Path, quiet: bool) -> "Evaluation":
+    """Evaluate a run that was just trained."""
+    from distvae.tasks.evaluate import evaluate
     from distvae.train.run import Run
 
-    run, target = Run.open(folder), evaluation_folder(folder)
-    if drawing is None:
-        return evaluate(run, target, force=True, progress=not quiet)
-    return evaluate_while_drawing(run, target, "test", drawing, progress=not quiet)
+    return evaluate(Run.open(folder), evaluation_folder(folder), force=True, progress=not quiet)
 
 
 def evaluation_folder(folder: Path) -> Path:

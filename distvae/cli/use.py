@@ -22,7 +22,7 @@ from distvae.numerics.numbers import counted
 from distvae.train.progress import Style
 
 if TYPE_CHECKING:
-    from distvae.tasks.evaluation import Evaluation
+    from distvae.tasks.evaluate import Evaluation
 
 app = typer.Typer(rich_help_panel="Train a model and use it")
 
@@ -287,7 +287,7 @@ def check(
     ] = 1000,
 ) -> None:
     """Check that a run's files are complete; with --exact, also its bound against log p(x)."""
-    from distvae.tasks.exactness import compare_with_exact
+    from distvae.tasks.truth import compare_with_exact
     from distvae.train.run import Run
 
     Run.open(run)

@@ -1,21 +1,26 @@
 """The base class of all estimators: parameters, fitting, codes, bounds and samples."""
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.random import RandomState
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from distvae.config.recipes import named_settings
-from distvae.config.schema import whole_number
-from distvae.config.values import Count
+from distvae.config import Train, from_dict
+from distvae.config.recipes import named_settings, override, python_value
+from distvae.config.registry import FAMILIES
+from distvae.config.schema import Range, check_value, field_types, whole_number
+from distvae.config.values import Count, Whole
 from distvae.data.dataset import (
     IN_MEMORY,
     Array,
@@ -25,14 +30,6 @@ from distvae.data.dataset import (
     Rows,
     dataset_of_rows,
     split_rows,
-)
-from distvae.estimators.precision import warn_of_lost_digits
-from distvae.estimators.settings import (
-    Sections,
-    configuration,
-    seed_of,
-    validation_share,
-    with_short_warmup,
 )
 from distvae.estimators.trained import Trained, bounds, codes, train
 from distvae.files.paths import given_path
@@ -44,6 +41,26 @@ from distvae.train.session import RunOptions
 
 Table = ArrayLike | Rows | Tensor
 """An array (which may be memory-mapped), a tensor, a data frame, or the rows of a dataset."""
+Sections = dict[str, dict[str, Plain]]
+"""The settings of each section."""
+WARMUP = 0.1
+"""The longest default warm-up of the learning rate, as a share of all steps."""
+SHARE = Range(0.0, 0.99)
+"""The allowed range of `validation_fraction`."""
+OF_TRAINING = {"rate"}
+"""Parameters that set only a field of `train`: the E-step's field of the same name has another
+meaning.
+"""
+BLOCK = 2**18
+"""Values that are read at a time."""
+STEP = float(np.finfo(np.float32).eps)
+"""The distance from 1 to the next number of float32."""
+LOST = 0.01
+"""The largest step of float32 that is accepted, relative to a column's standard deviation."""
+ROUNDED = 16 * float(np.finfo(np.float64).eps)
+"""The relative range below which a column of float64 counts as constant up to rounding."""
+CALLER = 4
+"""The stack level of the caller of `fit`."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -159,7 +176,10 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     @property
     def _seed(self) -> int:
-        return seed_of(self.random_state)
+        """The seed that a random state of scikit-learn stands for."""
+        if isinstance(self.random_state, int | np.integer):
+            return whole_number("random_state", Whole, self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return whether a training has finished. A failed `fit` leaves only facts about X."""
@@ -203,19 +223,70 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _train(
         self, dataset: Dataset, options: RunOptions, changes: Sections | None = None
     ) -> Self:
-        """Train on a dataset, with changed settings of some sections."""
-        tree: Sections = {
+        """Train on a dataset. Each parameter sets all fields of its name in the configuration.
+        `changes` override parameters, and settings by dotted key override both.
+        """
+        kinds: Sections = {
             "data": {"kind": "rows", "path": IN_MEMORY},
             "model": {"kind": self.kind},
             "estep": {"kind": self.estep},
             "train": {"kind": "adam", "seed": self._seed},
         }
-        for section, settings in (changes or {}).items():
-            tree[section] |= settings
-        config = configuration(tree, self._parameters(), self.settings)
-        if "train.warmup" not in named_settings(self.settings):
-            config = with_short_warmup(config, len(dataset.splits["train"]))
+        tree: dict[str, object] = {}
+        for section, kind in kinds.items():
+            named: dict[str, object] = {}
+            if section != "data":
+                known = set(field_types(FAMILIES[section][str(kind["kind"])]))
+                known -= OF_TRAINING if section == "estep" else set()
+                parameters = self._parameters().items()
+                named = {key: python_value(value) for key, value in parameters if key in known}
+            tree[section] = named | kind | (changes or {}).get(section, {})
+        given = named_settings(self.settings)
+        config = from_dict(override(tree, given))
+        if "train.warmup" not in given and config.train.warmup == Train.warmup:
+            steps = config.train.epochs * math.ceil(
+                len(dataset.splits["train"]) / config.train.batch
+            )
+            config = config.with_("train", warmup=min(Train.warmup, round(WARMUP * steps)))
         options = replace(options, recipe=type(self).__name__, force=True)
         progress = Progress("line" if self.verbose else "quiet", dataset.unit)
         self.trained_ = train(config, dataset, self.folder, options, progress)
         return self
+
+
+def validation_share(fraction: object) -> float:
+    """Return the share of rows for validation; refuse a share outside its range."""
+    found: float = check_value(
+        "validation_fraction", Annotated[float, SHARE], python_value(fraction)
+    )
+    return found
+
+
+def warn_of_lost_digits(table: NDArray[np.generic], names: Sequence[str] | None) -> None:
+    """Warn if float32 cannot resolve the values of a column of 64-bit numbers.
+
+    Missing values (NaN) are left out. A column that varies by rounding alone counts as constant.
+    """
+    if table.dtype.itemsize < 8:
+        return
+    step = max(1, BLOCK // table.shape[1])
+    low, high = np.full((2, table.shape[1]), np.nan)
+    scaler = StandardScaler()
+    for start in range(0, len(table), step):
+        block = table[start : start + step].astype(np.float64)
+        low, high = np.fmin(low, np.fmin.reduce(block)), np.fmax(high, np.fmax.reduce(block))
+        with np.errstate(invalid="ignore"):  # columns without observed values
+            scaler.partial_fit(block)
+    size = np.fmax(np.abs(low), np.abs(high))
+    deviation = np.where(high - low > ROUNDED * size, np.sqrt(scaler.var_), 0.0)
+    lost = np.divide(STEP * size, deviation, out=np.zeros_like(size), where=deviation > 0)
+    if count := int((lost > LOST).sum()):
+        worst = int(np.argmax(lost))
+        name = f"column {worst}" if names is None else f"column '{names[worst]}'"
+        among = f", the worst of {count}," if count > 1 else ""
+        warnings.warn(
+            f"X: {name}{among} has values of up to {size[worst]:.6g} and a standard deviation of"
+            f" {deviation[worst]:.2g}, but float32, in which models compute, has steps of"
+            f" about {STEP * size[worst]:.1g} there; subtract its mean",
+            stacklevel=CALLER,
+        )

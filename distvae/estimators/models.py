@@ -1,14 +1,16 @@
 """An estimator for each model."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from distvae.config import Evolution
-from distvae.config.schema import whole_number
+from distvae.config.recipes import named_settings, python_value
+from distvae.config.schema import check_value, whole_number
 from distvae.config.values import Count
 from distvae.data.dataset import Rows, dataset_of_rows
 from distvae.estimators.base import Estimator, Table
-from distvae.estimators.settings import image_shape, refuse_course
+from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
 from distvae.train.session import RunOptions
 
@@ -33,7 +35,14 @@ class Encoded(Estimator):
         before = getattr(self, "trained_", None)
         done = int(before.epochs[-1]["epoch"]) if before else 0
         once: dict[str, Plain] = {"epochs": done + 1, "schedule": "constant", "warmup": 0}
-        refuse_course(self.settings, once)
+        named = named_settings(self.settings)
+        for name, value in once.items():
+            key = f"train.{name}"
+            if key in named and (name == "epochs" or named[key] != value):
+                raise Refusal(
+                    f"settings: {key} with partial_fit, which trains one epoch at a constant rate;"
+                    f" settings without {key} expected"
+                )
         rows = self._rows(X, reset=before is None)
         options = RunOptions(begun=before.give_state) if before else RunOptions()
         dataset = dataset_of_rows(rows, rows, shape=self._shape(rows))
@@ -44,7 +53,16 @@ class Encoded(Estimator):
 
     def _shape(self, rows: Rows) -> tuple[int, ...]:
         """Return (channels, height, width) if rows are images, and () otherwise."""
-        return image_shape(self.shape, rows.shape[1])
+        if self.shape is None or python_value(self.shape) in ((), []):
+            return ()
+        found: tuple[int, ...] = check_value(
+            "shape", tuple[Count, Count, Count], python_value(self.shape)
+        )
+        if math.prod(found) != rows.shape[1]:
+            raise Refusal(
+                f"shape: {found} of {math.prod(found)} values; {rows.shape[1]} expected, as in X"
+            )
+        return found
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

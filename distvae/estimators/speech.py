@@ -15,9 +15,8 @@ from distvae.config.schema import read_section
 from distvae.data import audio
 from distvae.data.dataset import IN_MEMORY, Array, dataset_of_rows
 from distvae.data.speech import Stft, power_of_signal, with_power
-from distvae.estimators.base import Estimator
+from distvae.estimators.base import Estimator, validation_share
 from distvae.estimators.models import SDMVAE
-from distvae.estimators.settings import validation_share
 from distvae.files.refusal import Refusal, shown
 from distvae.numerics.array_types import Floats
 from distvae.numerics.plain_arrays import plain_array

@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -132,27 +132,19 @@ def train(
 
     The threads and the precision of torch are restored afterwards.
     """
-    if folder is None:
-        with temporary_folder() as path:
-            return _train_in(path, config, dataset, options, progress)
-    try:
-        return _train_in(given_path(folder, "folder"), config, dataset, options, progress)
-    except KeyboardInterrupt as interrupt:
-        if Folder(folder).has("best.json"):
-            interrupt.add_note(f"distvae.load({str(folder)!r}) opens the run so far")
-        raise
-
-
-def _train_in(
-    path: Path, config: Config, dataset: Dataset, options: RunOptions, progress: Progress
-) -> Trained:
-    """Train into a folder, and return the run."""
-    check_writable_folder(path)
-    with agree_on_arithmetic(config.train).applied():
-        for epoch in fit(config, dataset, path, options):
-            progress.epoch(epoch)
-    progress.end()
-    return Trained.in_folder(path)
+    place = temporary_folder() if folder is None else nullcontext(given_path(folder, "folder"))
+    with place as path:
+        check_writable_folder(path)
+        try:
+            with agree_on_arithmetic(config.train).applied():
+                for epoch in fit(config, dataset, path, options):
+                    progress.epoch(epoch)
+        except KeyboardInterrupt as interrupt:
+            if folder is not None and Folder(folder).has("best.json"):
+                interrupt.add_note(f"distvae.load({str(folder)!r}) opens the run so far")
+            raise
+        progress.end()
+        return Trained.in_folder(path)
 
 
 def codes(run: Run, rows: Rows) -> Array:

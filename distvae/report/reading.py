@@ -172,7 +172,15 @@ def _stored_result(trial: "FrozenTrial") -> Result:
 
 def _read_trial(folder: Path, result: Result) -> Trial:
     """Read a trial's runs. An unfinished trial takes the progress of its first run."""
-    folders = [folder, *sorted(folder.glob("seed-*"), key=_seed)]
+    seeds: dict[int, Path] = {}
+    for path in folder.glob("seed-*"):
+        seed = path.name.removeprefix("seed-")
+        if not seed.isdecimal():
+            raise Refusal(
+                f"{path}: not the folder of a seed; seed-N with a whole number N expected"
+            )
+        seeds[int(seed)] = path
+    folders = [folder, *(seeds[seed] for seed in sorted(seeds))]
     runs = [RunResults.read(each) for each in folders if (each / "run.json").is_file()]
     if result.state != "training":
         return Trial(result, runs)
@@ -184,13 +192,6 @@ def _read_trial(folder: Path, result: Result) -> Trial:
         result = replace(result, epoch=int(latest["epoch"]), bound=latest["val_bound"])
         result.seconds = sum(run.epochs[-1]["seconds"] for run in runs if run.epochs)
     return Trial(result, runs)
-
-
-def _seed(folder: Path) -> int:
-    seed = folder.name.removeprefix("seed-")
-    if not seed.isdecimal():
-        raise Refusal(f"{folder}: not the folder of a seed; seed-N with a whole number N expected")
-    return int(seed)
 
 
 def _read_results(path: Path) -> list[Result]:

@@ -11,11 +11,21 @@ from distvae.config.recipes import load, recipe_names
 from distvae.files.untrusted import Plain
 from distvae.numerics.figures import without_spreads
 from distvae.numerics.numbers import counted, setting, shown, with_spread
-from distvae.report.media import drawing, picture, sound
-from distvae.report.page import Cell, Exhibit, Medium, Page, Row, Section, Table
+from distvae.report.page import (
+    Cell,
+    Exhibit,
+    Medium,
+    Page,
+    Row,
+    Section,
+    Table,
+    drawing,
+    picture,
+    sound,
+)
 from distvae.report.reading import RunResults
 from distvae.tasks import pictures
-from distvae.tasks.pictures.canvas import PALETTE, new_figure, panels
+from distvae.tasks.pictures import PALETTE, new_figure, panels
 from distvae.train.progress import format_duration
 from distvae.train.run_folder import best_epoch
 
@@ -49,8 +59,8 @@ def _sections(run: RunResults) -> Iterator[Section]:
     facts = [(name, setting(value)) for name, value in changed_settings(run.config).items()]
     yield Section("Summary", findings=[_outcome(run)], facts=facts)
     if run.epochs:
-        draw = pictures.telemetry if "active" in run.epochs[-1] else pictures.learning_curves
-        curves = Medium(drawing(draw(run.epochs, run.info["unit"], "")), "Every epoch.")
+        figure = pictures.learning(run.epochs, run.info["unit"], "")
+        curves = Medium(drawing(figure), "Every epoch.")
         yield Section("Learning", drawings=[curves])
     if run.stages:
         caption = "After each epoch, in the units of the data."

@@ -1,20 +1,27 @@
 """The page of a sweep."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain, Tree
 from distvae.numerics.figures import without_spreads
 from distvae.numerics.numbers import capitalise, counted, listed, setting, shown, with_spread
-from distvae.report.importance import RESAMPLES, draw_shares, needed, sampled_trials, shares, varied
-from distvae.report.media import drawing
-from distvae.report.page import Cell, Exhibit, Medium, Page, Row, Section, Table
-from distvae.report.reading import PLAN, Sweep, Trial
+from distvae.report.page import Cell, Exhibit, Medium, Page, Row, Section, Table, drawing
+from distvae.report.reading import PLAN, Sweep
 from distvae.report.runs import beyond_recipe, exhibit, origin
+from distvae.tasks.pictures import PALETTE, new_figure
 from distvae.train.progress import format_duration
 from distvae.tune.results import DIRECTIONS, MAX_TRIALS, ORIGIN, Result, draw_front, shown_in_report
 from distvae.tune.space import Choice, Interval, as_written
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from optuna.trial import FrozenTrial
+
 
 UNBEATEN = "\N{BLACK STAR}"
 MAX_LISTED = 4
@@ -23,6 +30,10 @@ trials.
 """
 PICTURES = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that the page shows."""
+RESAMPLES = 8
+"""Bootstrap resamples of the trials, which show how strongly the shares depend on the sample of
+trials.
+"""
 SHARES = (
     "Bars are shares of a figure's variance: the part that a parameter accounts for, alone and "
     "with others, in a random forest fitted to the trials (functional analysis of variance). They "
@@ -33,6 +44,10 @@ SHARES = (
 )
 
 NO_SHARES = "The figures hardly differ, or differ where no parameter does."
+MIN_TRIALS = 10
+"""With fewer trials, the shares are mostly noise."""
+TRIALS_PER_PARAMETER = 4
+TREES = 16
 
 
 def sweep_page(sweep: Sweep) -> Page:
@@ -193,19 +208,16 @@ def exhibits(sweep: Sweep) -> dict[int, Exhibit]:
         last = len(results) - 1
         results = [results[round(n * last / (MAX_TRIALS - 1))] for n in range(MAX_TRIALS)]
     chosen = {result.number for result in results}
-    trials = [trial for trial in sweep.finished if trial.result.number in chosen]
-    found = {trial.result.number: _trial_exhibit(trial, sweep) for trial in trials}
-    return {number: each for number, each in found.items() if each.sounds or each.pictures}
-
-
-def _trial_exhibit(trial: Trial, sweep: Sweep) -> Exhibit:
-    """Return the pictures and sounds of a trial's first evaluated run."""
-    result = trial.result
-    title, anchor = capitalise(_describe(result, sweep)), f"trial-{result.number}"
-    for run in trial.runs:
-        if sweep.split in run.figures:
-            return exhibit(run, sweep.split, title, anchor, PICTURES)
-    return Exhibit(title, anchor, (), ())
+    found: dict[int, Exhibit] = {}
+    for trial in sweep.finished:
+        number = trial.result.number
+        evaluated = [run for run in trial.runs if sweep.split in run.figures]
+        if number in chosen and evaluated:
+            title, anchor = capitalise(_describe(trial.result, sweep)), f"trial-{number}"
+            shown = exhibit(evaluated[0], sweep.split, title, anchor, PICTURES)
+            if shown.sounds or shown.pictures:
+                found[number] = shown
+    return found
 
 
 def _importance(sweep: Sweep) -> Section:
@@ -267,3 +279,85 @@ def space(facts: Tree) -> str:
     tree |= {name: facts[name] for name in (*PLAN, "judge") if name in facts}
     tree["axes"] = [as_written(axis) for axis in facts["axes"]]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+class Share(NamedTuple):
+    """The share of one parameter in the variance of a metric."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    """Lower and upper ends of the range over bootstrap resamples of the trials."""
+
+
+def sampled_trials(sweep: Sweep) -> "list[FrozenTrial]":
+    """Return the finished trials from the sampler's study."""
+    finished = {trial.result.number for trial in sweep.finished}
+    complete = [trial for trial in sweep.sampled if trial.state.name == "COMPLETE"]
+    return [trial for trial in complete if trial.number + 1 in finished and trial.params]
+
+
+def varied(trials: "Sequence[FrozenTrial]") -> list[str]:
+    """Return the parameters that all trials have and that vary."""
+    common = set.intersection(*(set(trial.params) for trial in trials)) if trials else set()
+    return [name for name in sorted(common) if len({t.params[name] for t in trials}) > 1]
+
+
+def needed(names: Sequence[str]) -> int:
+    """Return the number of trials that meaningful shares of these parameters need."""
+    return max(MIN_TRIALS, TRIALS_PER_PARAMETER * len(names))
+
+
+def shares(trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int) -> list[Share]:
+    """Return the share of each parameter in the variance of a metric, largest first.
+
+    Return no shares if the metric hardly varies, or if its variance comes from no parameter.
+    """
+    whole = _importances(trials, names, metric)
+    generator = np.random.default_rng(0)
+    resampled = [whole]
+    for _ in range(RESAMPLES * bool(whole)):
+        places = generator.integers(len(trials), size=len(trials))
+        resampled.append(_importances([trials[place] for place in places], names, metric))
+    found = []
+    for name, mean in whole.items():
+        values = [each[name] for each in resampled if each]
+        found.append(Share(name, mean, min(values), max(values)))
+    return sorted(found, key=lambda share: -share.mean)
+
+
+def _importances(
+    trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int
+) -> dict[str, float]:
+    """Return the share of each parameter, or no shares if the forest finds no variance."""
+    import optuna
+
+    if len({trial.values[metric] for trial in trials}) < 2:
+        return {}
+    study = optuna.create_study(directions=["maximize"] * len(trials[0].values))
+    study.add_trials(trials)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
+    try:
+        importances = optuna.importance.get_param_importances(
+            study,
+            evaluator=evaluator,
+            params=list(names),
+            target=lambda trial: trial.values[metric],
+        )
+    except RuntimeError:  # "zero total variance in all trees"
+        return {}
+    return {name: float(importances.get(name, 0.0)) for name in names}
+
+
+def draw_shares(found: Sequence[Share]) -> "Figure":
+    """Draw the share of each parameter as a bar, with its range over resamples as a line."""
+    figure = new_figure(5.0, 0.8 + 0.3 * len(found))
+    axes = figure.subplots()
+    rows = range(len(found))
+    axes.barh(rows, [share.mean for share in found], color=PALETTE[0], height=0.6)
+    axes.hlines(rows, [s.low for s in found], [s.high for s in found], color="black")
+    axes.set(xlabel="share of the variance", xlim=(0, 1))
+    axes.set_yticks(rows, [share.name for share in found], parse_math=False)
+    axes.invert_yaxis()
+    return figure

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from distvae.files.paths import atomic_file, make_folder
-from distvae.reproduce.rows import RowGroup, group_seeds, read_rows
-from distvae.reproduce.table import Entry, Table
+from distvae.reproduce.rows import group_seeds, read_rows
+from distvae.reproduce.table import Table
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -50,43 +50,34 @@ class Line:
 
 
 def compare_rows(table: Table, folder: Path) -> list[Line]:
-    """Return a line for each metric of each row of a table. `folder` has the finished rows."""
+    """Return a line for each published or reproduced metric of each row of a table. `folder` has
+    the finished rows.
+    """
     groups = group_seeds(read_rows(folder, table.name))
     lines: list[Line] = []
     for entry in table.entries:
-        lines += _lines(table, entry, groups.get(entry.name))
+        published, group = entry.published, groups.get(entry.name)
+        for figure in dict.fromkeys(
+            [*(published or table.metrics), *(table.metrics if group else ())]
+        ):
+            spread, values = entry.spread.get(figure, 0.0), group.values(figure) if group else []
+            known = Line(entry.name, figure, published.get(figure), spread, None, None)
+            if group and values:
+                times = [row.seconds for row in group.rows if row.seconds is not None]
+                known = replace(
+                    known,
+                    obtained=fmean(values),
+                    spread=half_range(values) if len(values) > 1 else None,
+                    seeds=len(values),
+                    scale=group.scale,
+                    epochs=group.rows[0].epochs,
+                    seconds=fmean(times) if times else None,
+                    commit=group.commits,
+                    note=group.note,
+                )
+            if values or figure in published:
+                lines.append(known)
     return lines
-
-
-def _lines(table: Table, entry: Entry, group: RowGroup | None) -> Iterator[Line]:
-    """Yield a line for each published or reproduced metric of a row."""
-    published = entry.published
-    obtainable = table.metrics if group else {}
-    for figure in dict.fromkeys([*(published or table.metrics), *obtainable]):
-        values = group.values(figure) if group else []
-        if group and values:
-            yield _obtained_line(entry, figure, group, values)
-        elif figure in published:
-            spread = entry.spread.get(figure, 0.0)
-            yield Line(entry.name, figure, published[figure], spread, None, None)
-
-
-def _obtained_line(entry: Entry, figure: str, group: RowGroup, values: list[float]) -> Line:
-    times = [row.seconds for row in group.rows if row.seconds is not None]
-    return Line(
-        row=entry.name,
-        figure=figure,
-        published=entry.published.get(figure),
-        published_spread=entry.spread.get(figure, 0.0),
-        obtained=fmean(values),
-        spread=half_range(values) if len(values) > 1 else None,
-        seeds=len(values),
-        scale=group.scale,
-        epochs=group.rows[0].epochs,
-        seconds=fmean(times) if times else None,
-        commit=group.commits,
-        note=group.note,
-    )
 
 
 def half_range(values: Sequence[float]) -> float:

@@ -2,18 +2,39 @@
 
 import json
 import math
+import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from distvae.config import Config, flatten
 from distvae.files.paths import atomic_file, make_folder
 from distvae.files.refusal import Refusal, shown
-from distvae.files.untrusted import finite, parse_json, require_regular_file
+from distvae.files.untrusted import finite, parse_json, read_figures, require_regular_file
 
 Scale = Literal["smoke", "day", "full"]
 SCALES: tuple[Scale, ...] = ("smoke", "day", "full")
 """The scales at which a published table is reproduced, smallest first."""
+OPTIONAL: Mapping[str, object] = {
+    "published": {},
+    "published_spread": {},
+    **dict.fromkeys(("scale", "note", "section"), ""),
+}
+"""Defaults of the optional fields of a row."""
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "row": str,
+    "commit": (str, type(None)),
+    "config": dict,
+    "figures": dict,
+    "seconds": (int, float, type(None)),
+    "epochs": (int, float, type(None)),
+    "published": dict,
+    "published_spread": dict,
+    **dict.fromkeys(("scale", "note", "section"), str),
+}
+NOTHING: Mapping[str, object] = {}
 
 
 @dataclass(frozen=True)
@@ -86,7 +107,7 @@ def write_row(folder: Path, content: Mapping[str, object], force: bool) -> None:
     table, name = str(content["table"]), str(content["row"])
     if Path(table).name != table or table in ("", ".."):
         raise Refusal(f"{shown(table)} names no table; the name of a file without folders expected")
-    path = table_file(folder, table)
+    path = folder / f"{table}.jsonl"
     rows = {row.name: row.content for row in read_rows(folder, table)}
     if name in rows and not force:
         raise Refusal(f"{path}: has a row {name}; --force replaces it")
@@ -97,14 +118,9 @@ def write_row(folder: Path, content: Mapping[str, object], force: bool) -> None:
         partial.write_text("\n".join(lines) + "\n")
 
 
-def table_file(folder: Path, table: str) -> Path:
-    """Return the file with the rows of a table."""
-    return folder / f"{table}.jsonl"
-
-
 def read_rows(folder: Path, table: str) -> list[ResultRow]:
     """Return the finished rows of a table, sorted by name; none without a file."""
-    path = table_file(folder, table)
+    path = folder / f"{table}.jsonl"
     if not path.exists():
         return []
     require_regular_file(path, "rows of results")
@@ -117,47 +133,26 @@ def group_seeds(rows: list[ResultRow]) -> dict[str, RowGroup]:
     groups: dict[str, list[ResultRow]] = {}
     for row in rows:
         groups.setdefault(row.name.removesuffix(f"-s{row.seed}"), []).append(row)
-    return {name: RowGroup(name, _counted_rows(group)) for name, group in groups.items()}
-
-
-def _counted_rows(group: list[ResultRow]) -> tuple[ResultRow, ...]:
-    """Return the rows at the largest scale, one for each seed."""
-    largest = max(_scale_size(row) for row in group)
-    by_seed: dict[int | None, ResultRow] = {}
-    for row in group:
-        if _scale_size(row) == largest:
-            by_seed.setdefault(row.seed, row)
-    return tuple(by_seed.values())
+    counted = {}
+    for name, group in groups.items():
+        largest = max(map(_scale_size, group))
+        by_seed: dict[int | None, ResultRow] = {}
+        for row in group:
+            if _scale_size(row) == largest:
+                by_seed.setdefault(row.seed, row)
+        counted[name] = RowGroup(name, tuple(by_seed.values()))
+    return counted
 
 
 def _scale_size(row: ResultRow) -> int:
     return SCALES.index(row.scale) if row.scale in SCALES else -1
 
 
-_OPTIONAL: Mapping[str, object] = {
-    "published": {},
-    "published_spread": {},
-    **dict.fromkeys(("scale", "note", "section"), ""),
-}
-"""Defaults of the optional fields of a row."""
-_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "row": str,
-    "commit": (str, type(None)),
-    "config": dict,
-    "figures": dict,
-    "seconds": (int, float, type(None)),
-    "epochs": (int, float, type(None)),
-    "published": dict,
-    "published_spread": dict,
-    **dict.fromkeys(("scale", "note", "section"), str),
-}
-
-
 def _read_row(line: str, where: str) -> ResultRow:
     """Read a row. Raise `Refusal` for a damaged line."""
     given = parse_json(line, where)
-    content = {**_OPTIONAL, **given}
-    for name, kind in _KINDS.items():
+    content = {**OPTIONAL, **given}
+    for name, kind in KINDS.items():
         if not isinstance(content.get(name, ...), kind):
             raise Refusal(
                 f"{where}: damaged: '{name}' is missing or of the wrong type; a row as written by "
@@ -186,3 +181,104 @@ def _numbers(values: Mapping[str, object]) -> dict[str, float]:
     """Return the values that are finite numbers, without lists by epoch, null, and NaN."""
     numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def add_run(
+    folder: Path,
+    run: Path,
+    table: str,
+    *,
+    force: bool,
+    name: str = "",
+    extra: Mapping[str, object] = NOTHING,
+) -> None:
+    """Write the row of an evaluated run; `extra` is added to it."""
+    from distvae.files.program import commit
+    from distvae.train.run_folder import read_config, read_info
+
+    info = read_info(run)
+    for key in ("seconds", "epochs"):
+        if key not in info:
+            raise Refusal(
+                f"{run}/run.json: has no {key}; a run that was trained to its end expected"
+            )
+    cores = info.get("machine", {}).get("cpus")  # a pushed model does not record the machine
+    device = info.get("arithmetic", {}).get("device", "cpu")
+    gpu = "" if device == "cpu" else f", {device}"
+    row = {
+        "table": table,
+        "row": name or run.absolute().name,
+        "recipe": info["recipe"],
+        "commit": info["commit"],
+        "judged_by": commit(),
+        "seconds": round(info["seconds"], 1),
+        "epochs": info["epochs"],
+        "data": {
+            "name": info["data"],
+            "digest": info["data_digest"][:16],
+            "rows": info["rows"],
+        },
+        "machine": f"{platform.machine()}, {cores} cores{gpu}" if cores else "",
+        "config": _settings(read_config(run, info)),
+        "figures": _figures(run),
+    }
+    write_row(folder, {**row, **extra}, force)
+
+
+def _figures(run: Path) -> dict[str, object]:
+    """Return the metrics of a restoration's last stage, with PSNR and SNR also by epoch; or else
+    the metrics of the evaluation and of the best epoch.
+    """
+    from distvae.report.reading import read_stages
+    from distvae.train.run_folder import best_epoch, read_epochs
+
+    figures: dict[str, object]
+    if stages := read_stages(run):
+        figures = dict(stages[-1])
+        for name in ("psnr", "snr"):
+            if name in stages[-1]:
+                figures[f"{name}_by_epoch"] = [round(stage[name], 3) for stage in stages]
+        return figures
+    summary = run / "evaluation" / "test" / "summary.json"
+    if not summary.is_file():
+        raise Refusal(f"{summary}: missing; 'distvae evaluate {run}' writes it")
+    epochs = read_epochs(run)
+    if not epochs:
+        raise Refusal(
+            f"{run / 'epochs.jsonl'}: has no epoch; the file that training wrote expected"
+        )
+    best = best_epoch(run, epochs)
+    figures = {**read_figures(summary)}
+    for name in ("val_objective", "val_bound", "val_kl"):
+        if name in best:
+            figures[name] = best[name]
+    return {**figures, "best_epoch": best["epoch"]}
+
+
+def add_baseline(
+    folder: Path, name: str, peer: str, config: Config, table: str, extra: Mapping[str, object]
+) -> None:
+    """Evaluate a baseline, and write its row of a table; `extra` is added to the row."""
+    from distvae.files.program import commit
+    from distvae.tasks.baselines import score_baseline
+
+    began = time.perf_counter()
+    figures = score_baseline(peer, config, progress=True)
+    settings = _settings(config)
+    row = {
+        "table": table,
+        "row": name,
+        "peer": peer,
+        "commit": commit(),
+        "seconds": round(time.perf_counter() - began, 1),
+        "epochs": None,
+        "data": {"name": Path(config.data.path).name},
+        "config": {key: settings[key] for key in settings if key.startswith(("data.", "eval."))},
+        "figures": figures,
+    }
+    write_row(folder, {**row, **extra}, force=True)
+
+
+def _settings(config: Config) -> dict[str, object]:
+    """Return the configuration without the path of the data."""
+    return {name: value for name, value in flatten(config).items() if name != "data.path"}

@@ -9,10 +9,8 @@ from distvae.config import Config
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
 from distvae.numerics.numbers import counted
-from distvae.reproduce.finding import find_sources
-from distvae.reproduce.record import add_baseline, add_run
-from distvae.reproduce.rows import read_rows
-from distvae.reproduce.table import Entry, Settings, Table, read_table
+from distvae.reproduce.rows import add_baseline, add_run, read_rows
+from distvae.reproduce.table import Entry, Settings, Table, find_sources, read_table
 from distvae.train.progress import format_duration
 from distvae.tune.folder import SWEEP_FILE
 from distvae.tune.resources import TrialResources

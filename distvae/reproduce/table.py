@@ -1,6 +1,7 @@
 """A published table: its rows, their published metrics, and how to reproduce each row."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -20,16 +21,8 @@ from distvae.reproduce.rows import SCALES, Scale
 TABLES = Path(__file__).parent / "tables"
 FIELDS = ("about", "source", "metrics", "data", "seeds", "epoch_seconds", "rows", *SCALES)
 ROW_FIELDS = (
-    "recipe",
-    "peer",
-    "data",
-    "set",
-    "each",
-    "epoch_seconds",
-    "published",
-    "note",
-    "smoke",
-    "day",
+    *("recipe", "peer", "data", "set", "each", "epoch_seconds", "published", "note"),
+    *("smoke", "day"),
 )
 SCALE_FIELDS = ("seeds", "rows", "set", "minutes")
 SOURCE_FIELDS = ("about", "find", "folder", "full")
@@ -38,6 +31,9 @@ SPREAD = "_spread"
 Settings = Mapping[str, Plain]
 """Settings of a configuration by dotted key."""
 Figures = Mapping[str, float]
+Published = tuple[Figures, Figures]
+"""The published metrics of a row, and their standard deviations where known."""
+NOT_PUBLISHED: Published = ({}, {})
 
 
 @dataclass(frozen=True)
@@ -191,19 +187,24 @@ def _parse_source(name: str, tree: Tree) -> Source:
     return Source(tree["about"], find, tree.get("folder", False), tree.get("full") or {})
 
 
-def _read_published(path: Path) -> dict[str, dict[str, float]]:
-    """Return the published metrics in a CSV file by row. Lines with # give their source."""
+def _read_published(path: Path) -> dict[str, Published]:
+    """Return the published metrics and their spreads in a CSV file, by row. Lines with # give their
+    source.
+    """
     if not path.is_file():
         return {}
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    published = {}
+    published: dict[str, Published] = {}
     for row in csv.DictReader(lines):
         name = row.pop("row")
-        published[name] = {figure: float(value) for figure, value in row.items() if value}
+        figures = {figure: float(value) for figure, value in row.items() if value}
+        means = {key: value for key, value in figures.items() if not key.endswith(SPREAD)}
+        spreads = {key: figures[key + SPREAD] for key in means if key + SPREAD in figures}
+        published[name] = (means, spreads)
     return published
 
 
-def _parse_entries(tree: Tree, published: Mapping[str, Figures]) -> Iterator[tuple[Entry, Tree]]:
+def _parse_entries(tree: Tree, published: Mapping[str, Published]) -> Iterator[tuple[Entry, Tree]]:
     """Yield each row with its part of the file, and then the quoted rows."""
     first_source = next(iter(tree.get("data") or {}), "")
     names = set()
@@ -218,23 +219,14 @@ def _parse_entries(tree: Tree, published: Mapping[str, Figures]) -> Iterator[tup
                 data=row.get("data", first_source if "recipe" in row else ""),
                 settings=row.get("set") or {},
                 epoch_seconds=row.get("epoch_seconds") or tree.get("epoch_seconds", 0.0),
-                published={**_means(published.get(name, {})), **(row.get("published") or {})},
-                spread=_spreads(published.get(name, {})),
+                published={**published.get(name, NOT_PUBLISHED)[0], **(row.get("published") or {})},
+                spread=published.get(name, NOT_PUBLISHED)[1],
                 note=row.get("note", ""),
             )
             yield entry, row
     for name, figures in published.items():
         if name not in names:
-            yield Entry(name, published=_means(figures), spread=_spreads(figures)), {}
-
-
-def _means(figures: Figures) -> Figures:
-    return {name: value for name, value in figures.items() if not name.endswith(SPREAD)}
-
-
-def _spreads(figures: Figures) -> Figures:
-    names = [name.removesuffix(SPREAD) for name in figures if name.endswith(SPREAD)]
-    return {name: figures[name + SPREAD] for name in names}
+            yield Entry(name, published=figures[0], spread=figures[1]), {}
 
 
 def _expand(pattern: str, row: Tree) -> Iterator[tuple[str, Tree]]:
@@ -245,21 +237,18 @@ def _expand(pattern: str, row: Tree) -> Iterator[tuple[str, Tree]]:
     each: dict[str, list[Plain]] = dict(row.get("each") or {})
     for values in product(*each.values()):
         words = dict(zip(each, values, strict=True))
-        yield pattern.format(**words), _fill_in(row, words) if words else row
+        filled = {key: _fill_in(row[key], words) for key in row if words and key != "each"}
+        yield pattern.format(**words), filled or row
 
 
-def _fill_in(row: Mapping[str, Plain], words: Mapping[str, Plain]) -> Tree:
-    return {key: _fill_in_value(value, words) for key, value in row.items() if key != "each"}
-
-
-def _fill_in_value(value: Plain, words: Mapping[str, Plain]) -> Plain:
+def _fill_in(value: Plain, words: Mapping[str, Plain]) -> Plain:
     """Return a value with each name in braces replaced by its word, read as YAML."""
     import yaml
 
     if isinstance(value, Mapping):
-        return _fill_in(value, words)
+        return {key: _fill_in(each, words) for key, each in value.items()}
     if isinstance(value, list):
-        return [_fill_in_value(item, words) for item in value]
+        return [_fill_in(item, words) for item in value]
     if isinstance(value, str) and "{" in value:
         filled: Plain = yaml.safe_load(value.format(**words))
         return filled
@@ -277,11 +266,47 @@ def _at_scale(entry: Entry, scale: Scale, row: Tree, at_scale: Tree) -> Entry:
     scaled = replace(entry, settings={**entry.settings, **settings})
     if "data.stride" not in settings or not entry.epoch_seconds:
         return scaled
-    share = _window_density(scaled.config()) / _window_density(entry.config())
-    return replace(scaled, epoch_seconds=entry.epoch_seconds * share)
+    windows, before = (windows_of(each.config().data) for each in (scaled, entry))
+    if windows is None or before is None:
+        return scaled
+    return replace(scaled, epoch_seconds=entry.epoch_seconds * windows.density / before.density)
 
 
-def _window_density(config: Config) -> float:
-    """Return the number of windows relative to the number at stride 1."""
-    windows = windows_of(config.data)
-    return 1.0 if windows is None else windows.density
+def locate(name: str, source: Source, root: str) -> Settings:
+    """Return the settings for a source of data: its path and the settings of its layout.
+
+    The data may lie in the folder or in a subfolder. Raise `Refusal` if it does not.
+    """
+    place = root or os.environ.get("DISTVAE_DATA", "")
+    wanted = f"{name} ({source.about})"
+    if not place:
+        raise Refusal(
+            f"--data: not given, and $DISTVAE_DATA is not set; a folder with {wanted} expected"
+        )
+    folder = Path(place)
+    if not folder.is_dir():
+        raise Refusal(f"--data: {place}: no such folder; a folder with {wanted} expected")
+    subfolders = sorted(path for path in folder.iterdir() if path.is_dir())
+    for pattern, settings in source.find.items():
+        for found in (
+            path for base in (folder, *subfolders) for path in sorted(base.glob(pattern))
+        ):
+            wants_folder = source.folder and found.is_file() and found.suffix != ".npz"
+            path = found.parent if wants_folder else found
+            return {"data.path": str(path.absolute()), **settings}
+    patterns = " or ".join(source.find)
+    raise Refusal(f"{place}: holds no {wanted}: {patterns} expected in it or in a folder of it")
+
+
+def find_sources(
+    sources: Mapping[str, Source], root: str
+) -> tuple[dict[str, Settings], dict[str, Refusal]]:
+    """Return the settings of each source that was found, and the reason for each missing one."""
+    settings: dict[str, Settings] = {}
+    absent: dict[str, Refusal] = {}
+    for name, source in sources.items():
+        try:
+            settings[name] = locate(name, source, root)
+        except Refusal as refusal:
+            absent[name] = refusal
+    return settings, absent

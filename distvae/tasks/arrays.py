@@ -18,7 +18,7 @@ from distvae.files.untrusted import Plain
 from distvae.numerics.array_types import Doubles
 from distvae.numerics.plain_arrays import plain_array
 from distvae.system import available_cores
-from distvae.tasks.model_choice import Model, is_by_groups
+from distvae.tasks.by_groups import Model, is_by_groups, restore_array
 from distvae.tasks.presets import (
     Preset,
     preset_config,
@@ -136,11 +136,10 @@ def inpaint(
     content = _opened(image)
     array, channel_axis = _channels_last(content, channel_axis)
     if isinstance(mask, str | Path):
-        mask = _read_mask(Path(mask).expanduser(), content)
-    if mask is None:
-        missing = np.isnan(array)
-    else:
-        missing = _missing(_mask(mask), array.shape, channel_axis)
+        path = Path(mask).expanduser()
+        found = masked_by(path)(content) if isinstance(content, Signal) else read_mask(path)
+        mask = found[..., 0]  # all channels share the mask of a file
+    missing = np.isnan(array) if mask is None else _missing(mask, array.shape, channel_axis)
     if not missing.any():
         raise Refusal(
             "mask: nothing is missing; true, or NaN in the image, where values are to be filled in"
@@ -192,8 +191,6 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Double
     if asked and (array.ndim < 3 or not _is_by_groups(array, options)):
         raise Refusal(f"{asked}: for an image and model 'groups', without options of training")
     if _is_by_groups(array, options):
-        from distvae.tasks.by_groups import restore_array
-
         refuse_unfit(array, "image", sigma)
         found = restore_array(
             array, sigma, counts=options.counts, deviation=options.std, rate=options.rate
@@ -212,7 +209,8 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Double
     refuse_corruption(config, "noise", "snr", "drop")
     restoration = Restoration(config, array)
     for stage in restoration.run():
-        if options.watch is not None and _is_false(options.watch(stage)):
+        answer = None if options.watch is None else options.watch(stage)
+        if isinstance(answer, bool | np.bool_) and not answer:  # None and 0 let it go on
             break
     return [restoration.restored()]
 
@@ -233,8 +231,7 @@ def _denoised_stack(
     """Return the images of a stack without noise, by groups of windows, and the deviations of their
     errors if `options.std`.
     """
-    from distvae.tasks.by_groups import restore_stack
-    from distvae.tasks.groups import noise_of
+    from distvae.tasks.groups import noise_of, restore_stack
 
     if isinstance(image, Signal):
         raise Refusal("stack_axis: for arrays, but image is a path; omit it")
@@ -283,19 +280,9 @@ def _is_by_groups(array: Doubles, options: _Options) -> bool:
     return is_by_groups(model, "model", named, (), has_gaps)
 
 
-def _is_false(answer: object) -> bool:
-    """Return whether a function returned False, and not None or a number."""
-    return isinstance(answer, bool | np.bool_) and not answer
-
-
 def _opened(image: ArrayLike | str | Path) -> ArrayLike | Signal:
     """Return an array, or the content of a file if a path was given."""
     return read_signal(Path(image).expanduser()) if isinstance(image, str | Path) else image
-
-
-def _read_mask(path: Path, image: ArrayLike | Signal) -> NDArray[np.bool_]:
-    """Return the mask in a file, which has one value for all channels."""
-    return (masked_by(path)(image) if isinstance(image, Signal) else read_mask(path))[..., 0]
 
 
 def _channels_last(image: ArrayLike | Signal, axis: int | None) -> tuple[Doubles, int | None]:
@@ -333,23 +320,17 @@ def _numbers(array: ArrayLike, name: str) -> NDArray[np.generic]:
     return numbers
 
 
-def _mask(mask: ArrayLike) -> NDArray[np.bool_]:
-    """Return a checked mask."""
-    array = _numbers(mask, "mask")
-    if np.isnan(array).any():
-        raise Refusal("mask: holds NaN; true where the image is missing, and false expected")
-    return array.astype(bool)
-
-
 def _channels_back(array: Doubles, axis: int | None) -> Doubles:
     """Undo `_channels_last`."""
     return array[..., 0] if axis is None else np.moveaxis(array, -1, axis)
 
 
-def _missing(
-    mask: NDArray[np.bool_], shape: tuple[int, ...], axis: int | None
-) -> NDArray[np.bool_]:
-    """Return the mask of every channel, channels last."""
+def _missing(given: ArrayLike, shape: tuple[int, ...], axis: int | None) -> NDArray[np.bool_]:
+    """Return the checked mask of every channel, channels last."""
+    numbers = _numbers(given, "mask")
+    if np.isnan(numbers).any():
+        raise Refusal("mask: holds NaN; true where the image is missing, and false expected")
+    mask = numbers.astype(bool)
     if axis is None or mask.ndim < len(shape):
         mask = mask[..., None]
     else:

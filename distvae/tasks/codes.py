@@ -1,6 +1,7 @@
 """Codes of data written to Parquet, and samples from the prior."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,8 @@ from distvae.data.folders import sorted_names
 from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.files.storage import rows_column
-from distvae.tasks import pictures
-from distvae.tasks.images import as_images
-from distvae.tasks.titles import run_title
+from distvae.tasks import pictures, spectra
+from distvae.tasks.run_pictures import as_images, run_title
 from distvae.train.run import Run
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 GROUP = 65536
 """Rows of a Parquet row group, the most that memory holds at a time."""
+Columns = Mapping[str, "str | Sequence[str] | NDArray[np.integer]"]
+"""Columns of a table: one text for all rows, or a value for each."""
+Block = tuple[Columns, Array]
+"""Columns and codes of some rows."""
 
 
 def encode(
@@ -36,8 +40,6 @@ def encode(
     """Write the codes of one split or of all data, with the origin of each row. Return the number
     of rows.
     """
-    import pyarrow.parquet as pq
-
     check_new_file(target, (".parquet",), force)
     dataset, labels = open_dataset(data), labels_of(data)
     if dataset.dims != run.dims:
@@ -45,35 +47,25 @@ def encode(
             f"{dataset.name}: data points of {dataset.dims} values; {run.dims} expected by"
             f" {run.path}"
         )
-    names, schema = dataset.split_names(split), _schema(run, _origin(dataset, labels is not None))
-    rows = 0
-    with atomic_file(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for name in names:
-            label = None if labels is None else labels[name]
+
+    def blocks() -> Iterator[Block]:
+        for name in dataset.split_names(split):
             if dataset.recordings:
-                blocks = _recording_blocks(run, dataset, name)
+                yield from _recording_blocks(run, dataset, name)
             else:
-                blocks = _row_blocks(run, dataset, name, label)
-            for table in _grouped(blocks, schema):
-                writer.write_table(table)
-                rows += len(table)
-    return rows
+                yield from _row_blocks(run, dataset, name, None if labels is None else labels[name])
+
+    return _write(run, blocks(), target)
 
 
 def encode_file(run: Run, file: Path, target: Path, force: bool = False) -> int:
     """Write the codes of one recording or picture, and return their number."""
-    import pyarrow.parquet as pq
-
     check_new_file(target, (".parquet",), force)
     sorted_names([file.name])
     codes = run.encode(file)
-    columns: Columns = {"file": file.name}
-    if recordings_of(run.config.data):
-        columns = {**columns, "frame": np.arange(len(codes), dtype=np.int32)}
-    schema = _schema(run, columns)
-    with atomic_file(target) as path:
-        pq.write_table(_codes_table(columns, codes, schema), path, compression="zstd")
-    return len(codes)
+    frame = {"frame": np.arange(len(codes), dtype=np.int32)}
+    columns: Columns = {"file": file.name, **(frame if recordings_of(run.config.data) else {})}
+    return _write(run, iter([(columns, codes)]), target)
 
 
 def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool = False) -> None:
@@ -85,18 +77,12 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     title = f"{run_title(run)}: {count} draws from the prior"
     recordings = recordings_of(run.config.data)
     if recordings is not None:
-        figure = pictures.sampled_frames(decoded, recordings.rate, title)
+        figure = spectra.sampled_frames(decoded, recordings.rate, title)
     else:
         figure = pictures.grid(as_images(decoded, run), title)
     pictures.save(figure, target)
     with atomic_file(values) as path:
         np.save(path, decoded)
-
-
-Columns = Mapping[str, "str | Sequence[str] | NDArray[np.integer]"]
-"""Columns of a table: one text for all rows, or a value for each."""
-Block = tuple[Columns, Array]
-"""Columns and codes of some rows."""
 
 
 def _recording_blocks(run: Run, dataset: Dataset, split: str) -> Iterator[Block]:
@@ -120,49 +106,45 @@ def _row_blocks(run: Run, dataset: Dataset, split: str, labels: "Labels | None")
         yield {**picture, "split": split, "row": row, **label}, codes
 
 
-def _origin(dataset: Dataset, labelled: bool) -> list[str]:
-    """Return the columns that say where each code comes from."""
-    if dataset.recordings:
-        return ["file", "speaker", "split", "frame"]
-    picture, label = ["file"] if dataset.pictures else [], ["label"] if labelled else []
-    return [*picture, "split", "row", *label]
+def _write(run: Run, blocks: Iterator[Block], target: Path) -> int:
+    """Write blocks into a Parquet file, and return the number of rows."""
+    from pyarrow.parquet import ParquetWriter
+
+    tables, rows = _tables(run, blocks), 0
+    first = next(tables)
+    with (
+        atomic_file(target) as path,
+        ParquetWriter(path, first.schema, compression="zstd") as writer,
+    ):
+        for table in chain([first], tables):
+            writer.write_table(table)
+            rows += len(table)
+    return rows
 
 
-def _schema(run: Run, origin: Iterable[str]) -> "pa.Schema":
+def _tables(run: Run, blocks: Iterator[Block]) -> Iterator["pa.Table"]:
+    """Join blocks to tables of about a row group each. The schema names the run."""
     import pyarrow as pa
 
     text = pa.dictionary(pa.int32(), pa.string())
     kinds = {"file": text, "speaker": text, "split": text, "label": pa.int64()}
-    code = pa.list_(pa.float32(), run.model.code_size)
     metadata = {
         "distvae.recipe": recipe_name(run.recipe),
         "distvae.run": run.info["config_sha256"],
         "distvae.trained_on": run.info["data_digest"],
     }
-    columns = {name: kinds.get(name, pa.int32()) for name in origin}
-    return pa.schema(columns | {"code": code}, metadata=metadata)
-
-
-def _grouped(blocks: Iterator[Block], schema: "pa.Schema") -> Iterator["pa.Table"]:
-    """Join blocks to tables of about a row group each."""
-    import pyarrow as pa
-
     waiting: list[pa.Table] = []
     for columns, codes in blocks:
-        waiting.append(_codes_table(columns, codes, schema))
+        schema = {name: kinds.get(name, pa.int32()) for name in columns}
+        arrays = []
+        for name, values in columns.items():
+            column = [values] * len(codes) if isinstance(values, str) else values
+            arrays.append(pa.array(column).cast(schema[name]))
+        schema["code"] = pa.list_(pa.float32(), run.model.code_size)
+        arrays.append(rows_column(codes, codes.shape[1]))
+        waiting.append(pa.table(arrays, schema=pa.schema(schema, metadata=metadata)))
         if sum(map(len, waiting)) >= GROUP:
             yield pa.concat_tables(waiting)
             waiting = []
     if waiting:
         yield pa.concat_tables(waiting)
-
-
-def _codes_table(columns: Columns, codes: Array, schema: "pa.Schema") -> "pa.Table":
-    import pyarrow as pa
-
-    arrays = []
-    for name in schema.names[:-1]:
-        values = columns[name]
-        column = [values] * len(codes) if isinstance(values, str) else values
-        arrays.append(pa.array(column).cast(schema.field(name).type))
-    return pa.table([*arrays, rows_column(codes, codes.shape[1])], schema=schema)

@@ -31,14 +31,19 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from distvae.data.noise import NoiseGrowth, PictureNoise, blur
 from distvae.files.refusal import Refusal
+from distvae.models.compiling import compiled
 from distvae.numerics.array_types import Doubles, Floats
-from distvae.tasks.group_kernels import Picture, Places, add_windows, cut_windows, nearest_windows
 
+Picture = NDArray[np.float32]
+"""(C, height, width). The frames of a stack are stacked along its height."""
+Places = NDArray[np.int32]
+"""The places of windows: the numbers of their upper left pixels."""
 SHARES = (1.0, 0.6)
 """The share of the picture in the input of each round, if the noise grows with brightness."""
 STRIDE, WIDE_STRIDE = 4, 5
@@ -49,6 +54,8 @@ LARGE = 2**20
 """Pixels of a large picture."""
 CHUNK = 512
 """Approximate number of references in a thread's task. Threads do not change the result."""
+TOGETHER = 2**24
+"""Values of the frames that are of a stack that are restored together, approximately."""
 BLOCK = 128
 """References of a chunk whose populations are in memory at once."""
 SHRINKAGE = 0.85
@@ -69,6 +76,24 @@ SMALLEST = 8
 """The smallest side of a picture in pixels."""
 COLOURS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
 """Brightness and two differences of colours. It is orthonormal, so white noise stays white."""
+SOLVED_ONE_IN = 6
+"""`fill` restores every SOLVED_ONE_IN-th window of a population. All windows give the moments."""
+FLOORS = (30.0, 15.0, 7.5, 3.75, 1.9, 0.9, 0.5, 0.3, 0.2, 0.1)
+"""The residual variance of populations in each pass, for values that span 255."""
+SHARED = 6.0
+"""Weight of the mean covariance of populations, in windows, at a floor of 1. The weight grows with
+the root of the floor, because the first populations come from a blurred picture.
+"""
+APART = 16
+"""Pixels between the populations that give the mean covariance."""
+SPREAD = 1.2
+"""Pixels over which observed pixels are blurred into holes at first. Larger holes start from the
+picture filled in at half its size.
+"""
+Part = TypeVar("Part")
+Done = TypeVar("Done")
+Report = Callable[[float], None]
+"""A function that is called with the completed share of the work."""
 
 
 class Pass(NamedTuple):
@@ -105,20 +130,6 @@ CORRELATED_NOISE = (
 """Without `moments`: the first pass leaves noise here that resembles the data too much."""
 HOLES = Pass("moments", 6, 48, 16)
 """The pass over populations in `fill`."""
-SOLVED_ONE_IN = 6
-"""`fill` restores every SOLVED_ONE_IN-th window of a population. All windows give the moments."""
-FLOORS = (30.0, 15.0, 7.5, 3.75, 1.9, 0.9, 0.5, 0.3, 0.2, 0.1)
-"""The residual variance of populations in each pass, for values that span 255."""
-SHARED = 6.0
-"""Weight of the mean covariance of populations, in windows, at a floor of 1. The weight grows with
-the root of the floor, because the first populations come from a blurred picture.
-"""
-APART = 16
-"""Pixels between the populations that give the mean covariance."""
-SPREAD = 1.2
-"""Pixels over which observed pixels are blurred into holes at first. Larger holes start from the
-picture filled in at half its size.
-"""
 
 
 class Frames(NamedTuple):
@@ -132,10 +143,6 @@ class Frames(NamedTuple):
 
 
 ALONE = Frames()
-Part = TypeVar("Part")
-Done = TypeVar("Done")
-Report = Callable[[float], None]
-"""A function that is called with the completed share of the work."""
 
 
 def silent(done: float) -> None:
@@ -207,7 +214,12 @@ def restore(
     estimated, and a picture with missing pixels is assumed to have no noise. If it has noise, its
     missing pixels are filled in first.
     """
-    _refuse_small(picture, frames)
+    height, width = picture.shape[0] // frames.number, picture.shape[1]
+    if min(height, width) < SMALLEST:
+        raise Refusal(
+            f"a picture of {height} x {width} pixels; at least {SMALLEST} x {SMALLEST} expected, or"
+            " the model tvae"
+        )
     if np.isnan(picture).any():
         part = report if noise is None else part_of(report, 0, 0.5)
         filled = np.moveaxis(fill(np.moveaxis(picture, -1, 0), threads, part, frames), 0, -1)
@@ -222,9 +234,9 @@ def restore(
         return _restore_growing(picture, noise, noise.growth, threads, report, frames, deviation)
     work = (noise.shared, threads, report, frames)
     if deviation:
-        planes, errors = with_deviation(_planes(picture), *work)
+        planes, errors = _with_deviation(_planes(picture), *work)
         return Restored(_picture(planes), noise, _summed(errors))
-    return Restored(_picture(denoise(_planes(picture), *work)), noise)
+    return Restored(_picture(_passes(_planes(picture), *work)[0]), noise)
 
 
 def _restore_growing(
@@ -246,13 +258,46 @@ def _restore_growing(
         planes = _planes(growth.stabilised(share * picture + (1 - share) * restored, share))
         part = part_of(report, number / len(SHARES), 1 / len(SHARES))
         if deviation and number == 0:
-            planes, apart = with_deviation(planes, noise.shared, threads, part, frames)
+            planes, apart = _with_deviation(planes, noise.shared, threads, part, frames)
             mean, error = _picture(planes), _summed(apart)
             errors = (growth.back(mean + error) - growth.back(mean - error)) / 2
         else:
-            planes = denoise(planes, noise.shared, threads, part, frames)
+            planes, _ = _passes(planes, noise.shared, threads, part, frames)
         restored = growth.back(_picture(planes), share)
     return Restored(restored, noise, errors)
+
+
+def restore_stack(
+    read: Callable[[int], Doubles],
+    numbers: Sequence[int],
+    noise: float | Noise | None,
+    across: int,
+    threads: int,
+    report: Report = silent,
+    deviation: bool = False,
+) -> Iterator[Restored]:
+    """Yield the frames of a stack without noise. Without a noise, yield the frames with their NaN
+    filled in.
+
+    `read` returns a frame (height, width, channels) by its number. Similar windows are searched in
+    `across` frames before and `across` frames behind each frame. A run of some frames is in memory
+    at a time, so a long stack needs little more memory than a short stack.
+    """
+    count = len(numbers)
+    core = max(4 * across, TOGETHER // read(numbers[0]).size - 2 * across) if across else 1
+    for start in range(0, count, core):
+        first, last = max(0, start - across), min(count, start + core + across)
+        run = Restored(np.concatenate([read(number) for number in numbers[first:last]]))
+        if noise is not None or np.isnan(run.values).any():
+            part = part_of(report, start / count, min(core, count - start) / count)
+            frames = Frames(last - first, across)
+            run = restore(run.values, noise, threads, part, frames, deviation)
+        errors: Sequence[Doubles | None] = [None] * (last - first)
+        if run.deviation is not None:
+            errors = np.split(run.deviation, last - first)
+        for place, values in enumerate(np.split(run.values, last - first)):
+            if start <= first + place < start + core:
+                yield Restored(values, run.noise, errors[place])
 
 
 def _planes(picture: Floats) -> Doubles:
@@ -293,26 +338,8 @@ class Found(NamedTuple):
     """(M, n)"""
 
 
-def denoise(
-    planes: Floats,
-    noise: PictureNoise,
-    threads: int = 1,
-    report: Report = silent,
-    frames: Frames = ALONE,
-) -> Doubles:
-    """Return the channels of a picture (C, height, width) without their noise.
-
-    The result is bit-identical for any number of threads.
-    """
-    return _passes(planes, noise, threads, report, frames)[0]
-
-
-def with_deviation(
-    planes: Floats,
-    noise: PictureNoise,
-    threads: int = 1,
-    report: Report = silent,
-    frames: Frames = ALONE,
+def _with_deviation(
+    planes: Floats, noise: PictureNoise, threads: int, report: Report, frames: Frames
 ) -> tuple[Doubles, Doubles]:
     """Return the channels of a picture without their noise, and the standard deviation of errors.
 
@@ -324,7 +351,7 @@ def with_deviation(
     """
     restored, shares = _passes(planes, noise, threads, part_of(report, 0, 0.5), frames)
     probe = STEP * noise.drawn(planes.shape)
-    again = denoise(planes + probe, noise, threads, part_of(report, 0.5, 0.5), frames)
+    again, _ = _passes(planes + probe, noise, threads, part_of(report, 0.5, 0.5), frames)
     passed = ((again - restored) * probe).mean((1, 2)) / STEP**2
     errors = (LOST if noise.is_white else 1.0) * np.maximum(passed, 0.0)
     return restored, np.sqrt(errors[:, None, None] * shares)
@@ -333,7 +360,9 @@ def with_deviation(
 def _passes(
     planes: Floats, noise: PictureNoise, threads: int, report: Report, frames: Frames
 ) -> tuple[Doubles, Picture]:
-    """Return restored channels, and the posterior variance of pixels relative to its mean."""
+    """Return channels (C, height, width) without their noise, and the posterior variance of pixels
+    relative to its mean. The result is bit-identical for any number of threads.
+    """
     unit, middle = float(noise.levels.max()), planes.mean((1, 2), keepdims=True)
     if unit == 0:
         return np.asarray(planes, np.float64), np.ones(planes.shape, np.float32)
@@ -344,7 +373,10 @@ def _passes(
     ]
     observed = np.stack(scaled)
     del planes, scaled  # of large pictures, memory for the passes
-    plan, found = _plan(noise, float(observed[0].var())), observed
+    plan: tuple[Pass, ...] = CORRELATED_NOISE
+    if noise.is_white:
+        plan = STRONG_NOISE if float(observed[0].var()) < 1 + STRONG**2 else WEAK_NOISE
+    found = observed
     for number, each in enumerate(plan):
         data, levels = observed, np.ones(len(observed))
         if each.prior == "sparse":
@@ -359,13 +391,6 @@ def _passes(
         if each.prior != "sparse":  # a sparse pass gives all populations one precision
             shares = np.sqrt(variances)  # variances themselves differ more than errors do
     return found * unit + middle, shares / shares.mean((1, 2), keepdims=True)
-
-
-def _plan(noise: PictureNoise, variance: float) -> tuple[Pass, ...]:
-    """Return the passes for a picture with noise of level 1 and this total variance."""
-    if not noise.is_white:
-        return CORRELATED_NOISE
-    return STRONG_NOISE if variance < 1 + STRONG**2 else WEAK_NOISE
 
 
 def _whiteners(noise: PictureNoise, size: int, levels: Doubles) -> tuple[Tensor, Tensor]:
@@ -389,17 +414,14 @@ def _denoised(
     windows, means = cut_windows(data, places, each.size)
     pilots = cut_windows(found, places, each.size)[0] if each.prior == "moments" else windows
     parts, precisions = [], []
-    for c, (y, x) in enumerate(zip(_channels(data, windows), _channels(data, pilots), strict=True)):
+    channels = (torch.from_numpy(each).chunk(len(data), 1) for each in (windows, pilots))
+    for c, (y, x) in enumerate(zip(*channels, strict=True)):
         y, x = _times(white[c], y), _times(white[c], x)
         z, precision = PRIORS[each.prior](y, x)
         parts.append(_times(back[c], z))
         precisions.append(precision)
     restored, weights = torch.cat(parts, 1), torch.stack(precisions, 1)
     return Found(restored.numpy(), means, weights.numpy(), places)
-
-
-def _channels(picture: Picture, windows: Picture) -> tuple[Tensor, ...]:
-    return torch.from_numpy(windows).chunk(len(picture), 1)
 
 
 def _times(matrix: Tensor, windows: Tensor) -> Tensor:
@@ -535,16 +557,6 @@ def part_of(report: Report, start: float, share: float) -> Report:
     return lambda done: report(start + share * done)
 
 
-def _refuse_small(picture: Floats, frames: Frames) -> None:
-    """Refuse a picture that has too few windows to compare."""
-    height, width = picture.shape[0] // frames.number, picture.shape[1]
-    if min(height, width) < SMALLEST:
-        raise Refusal(
-            f"a picture of {height} x {width} pixels; at least {SMALLEST} x {SMALLEST} expected, or"
-            " the model tvae"
-        )
-
-
 def fill(
     planes: Floats, threads: int = 1, report: Report = silent, frames: Frames = ALONE
 ) -> Doubles:
@@ -623,10 +635,6 @@ def _covariances(windows: Picture) -> Tensor:
     return covariances
 
 
-def _with_means(windows: Picture, means: Picture) -> Picture:
-    return windows + means[:, :, None]
-
-
 def _filled(
     found: Picture,
     observed: Picture,
@@ -641,7 +649,8 @@ def _filled(
     """
     windows, means = cut_windows(found, places, HOLES.size)
     solved = np.ascontiguousarray(places[:, ::SOLVED_ONE_IN])
-    y, o = (_with_means(*cut_windows(each, solved, HOLES.size)) for each in (observed, mask))
+    cut = (cut_windows(each, solved, HOLES.size) for each in (observed, mask))
+    y, o = (part + middle[:, :, None] for part, middle in cut)
     own, count, few = _covariances(windows), windows.shape[2], SHARED * floor**0.5
     variances = own.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
     covariance = (count * own + few * variances * shared) / (count + few)
@@ -652,3 +661,114 @@ def _filled(
     a = torch.cholesky_solve(differences[..., None], torch.linalg.cholesky(joint))[..., 0]
     ones = np.ones((len(places), len(found)), np.float32)
     return Found((a @ covariance).mT.contiguous().numpy(), means, ones, solved)
+
+
+@compiled
+def nearest_windows(
+    guide: Picture,
+    rows: Places,
+    columns: Places,
+    size: int,
+    count: int,
+    radius: int,
+    height: int,
+    first: int,
+    last: int,
+) -> Places:
+    """Return each reference and the windows nearest to it, (M, count).
+
+    References have their upper left pixels at the crossings of `rows` and `columns`. Windows come
+    from frames of this height, from frame `first` up to but without frame `last`.
+    """
+    channels, _, width = guide.shape
+    found = np.empty((len(rows) * len(columns), count), np.int32)
+    distances = np.empty((last - first) * (2 * radius + 1) ** 2, np.float32)
+    m = 0
+    for y in rows:
+        for x in columns:
+            frame, within = y // height, y % height
+            top, bottom = max(0, within - radius), min(height - size, within + radius) + 1
+            left, right = max(0, x - radius), min(width - size, x + radius) + 1
+            across, down = right - left, bottom - top
+            near = distances[: (last - first) * down * across]
+            near[:] = 0
+            for r in range((last - first) * down):
+                v = (first + r // down) * height + top + r % down
+                row = near[r * across : (r + 1) * across]
+                for c in range(channels):
+                    for a in range(size):
+                        for b in range(size):
+                            value = guide[c, y + a, x + b]
+                            line = guide[c, v + a, left + b : right + b]
+                            for u in range(across):
+                                difference = line[u] - value
+                                row[u] += difference * difference
+            own = ((frame - first) * down + within - top) * across + x - left
+            near[own] = -1
+            found[m, 0] = y * width + x
+            bound, k = np.partition(near, count - 1)[count - 1], 1
+            for is_below in (True, False):
+                for q in range(near.size):
+                    is_in = near[q] < bound if is_below else near[q] == bound
+                    if k < count and is_in and q != own:
+                        r = q // across
+                        v = (first + r // down) * height + top + r % down
+                        found[m, k] = v * width + q % across + left
+                        k += 1
+            m += 1
+    return found
+
+
+@compiled
+def cut_windows(picture: Picture, places: Places, size: int) -> tuple[Picture, Picture]:
+    """Return populations (M, D, n) without their means, and the means (M, D)."""
+    channels, _, width = picture.shape
+    groups, count = places.shape
+    values = np.empty((groups, channels * size * size, count), np.float32)
+    means = np.empty((groups, channels * size * size), np.float32)
+    for m in range(groups):
+        k = 0
+        for c in range(channels):
+            for a in range(size):
+                for b in range(size):
+                    total = np.float32(0)
+                    for j in range(count):
+                        y, x = places[m, j] // width, places[m, j] % width
+                        values[m, k, j] = picture[c, y + a, x + b]
+                        total += values[m, k, j]
+                    means[m, k] = total / count
+                    for j in range(count):
+                        values[m, k, j] -= means[m, k]
+                    k += 1
+    return values, means
+
+
+@compiled
+def add_windows(
+    windows: Picture,
+    means: Picture,
+    weights: Picture,
+    places: Places,
+    total: Picture,
+    weight: Picture,
+    number: Picture,
+) -> None:
+    """Add windows (M, D, n) and their means to a picture, and their weights and number.
+
+    Each group has a weight for each channel, (M, C).
+    """
+    channels, _, width = total.shape
+    groups, values, count = windows.shape
+    size = int(np.sqrt(values // channels))
+    for m in range(groups):
+        for j in range(count):
+            y, x = places[m, j] // width, places[m, j] % width
+            k = 0
+            for c in range(channels):
+                w = weights[m, c]
+                for a in range(size):
+                    for b in range(size):
+                        total[c, y + a, x + b] += w * (windows[m, k, j] + means[m, k])
+                        weight[c, y + a, x + b] += w
+                        number[c, y + a, x + b] += 1
+                        k += 1

@@ -30,8 +30,8 @@ from distvae.models.population import words_of
 from distvae.numerics.array_types import Doubles, Floats
 from distvae.numerics.lanes import RowNumbers
 from distvae.numerics.noise import RESTORATION, Noise
-from distvae.tasks.fidelity import fidelity, fidelity_gains
 from distvae.tasks.presets import RESTORING, corrupted_windows, refuse_unfit, restored_windows
+from distvae.tasks.scores import fidelity, fidelity_gains
 from distvae.train.loop import Epoch
 from distvae.train.run import Run
 from distvae.train.run_folder import check_run_folder

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distvae.data.dataset import Array
-from distvae.data.family import recordings_of
+from distvae.data.dataset import Array, Recording
+from distvae.data.family import HasRecordings, recordings_of
 from distvae.data.speech import Stft, power
 from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
@@ -82,6 +82,15 @@ def resynthesise(code: Coder, signal: Array, data: Framing, first: int = 0) -> R
     coded = code(original, first)
     estimate = stft.signal(torch.polar(coded.power.sqrt(), spectrum.angle()), len(signal))
     return Resynthesis(estimate.numpy(), original.numpy(), coded)
+
+
+def recordings_of_split(data: HasRecordings, split: str) -> tuple[Path, list[Recording]]:
+    """Return the root of the data, and the recordings of one split or of all splits."""
+    root, found = data.recordings()
+    chosen = [recording for recording in found if split in ("all", recording.split)]
+    if not chosen:
+        raise Refusal(f"{root}: no recording in split '{split}'; train, val, test or all expected")
+    return root, chosen
 
 
 def resynthesize_file(run: Run, source: Path, target: Path, force: bool = False) -> None:

@@ -1,4 +1,6 @@
-"""Scores of a model on data with a known generating distribution, for example bars."""
+"""Compare a model with the truth: its posterior with the exact posterior, by enumeration, and its
+density with the known density of data such as bars.
+"""
 
 import itertools
 import math
@@ -7,24 +9,68 @@ import numpy as np
 import torch
 
 from distvae.config import Exact as ExactConfig
+from distvae.data import open_dataset
 from distvae.data.dataset import Array, Rows
 from distvae.data.family import HasCauses, causes_of
 from distvae.estep.truncated import Exact
+from distvae.files.refusal import Refusal
 from distvae.interface import Batch
+from distvae.models.truncated import Truncated
 from distvae.models.tvae import TVAE
 from distvae.numerics.figures import declare
 from distvae.numerics.noise import EVALUATION, Noise
-from distvae.tasks.exactness import MAX_BITS
 from distvae.train.batches import BLOCK
 from distvae.train.run import Run
 from distvae.train.run_folder import best_epoch, read_config
 
-declare("bound", "true_log_likelihood")
-declare("quality", "reliability", "recovered")
+MAX_BITS = 16
+"""The most latents whose states fit in memory for a block of rows."""
+STATED_ROWS = 64
+"""Rows whose states are enumerated together."""
 ENUMERABLE = 12
 """The largest number of causes whose combinations are enumerated."""
 ALIKE = 0.3
 """The largest root mean square difference, over the pixels of a cause, for a recovered cause."""
+
+
+@torch.inference_mode()
+def compare_with_exact(run: Run, rows: int) -> dict[str, float]:
+    """Compare the bound and the codes on the kept states with the bound and the codes on all
+    states, for training rows.
+    """
+    model = run.model
+    if not isinstance(model, TVAE):
+        raise Refusal(
+            f"{run.path}: a run of model.kind '{run.config.model.kind}'; one with binary latents"
+            " expected"
+        )
+    if model.code_size > MAX_BITS:
+        raise Refusal(
+            f"{run.path}: {model.code_size} latents have too many states to enumerate;"
+            f" at most {MAX_BITS} expected"
+        )
+    data = open_dataset(run.config.data, quiet=True).splits["train"][:rows]
+    exact = Exact(ExactConfig(), model)
+    bound = log_likelihood = code_difference = 0.0
+    for start in range(0, len(data), STATED_ROWS):
+        x = torch.tensor(data[start : start + STATED_ROWS])
+        batch = Batch.of(x, torch.arange(start, start + len(x)))
+        q, p, noise = run.estep(model, batch), exact(model, batch), Noise(0, EVALUATION, batch.row)
+        assert isinstance(q, Truncated)
+        bound += float(model.bound(batch, q, noise).sum()) / len(data)
+        log_likelihood += float(model.bound(batch, p, noise).sum()) / len(data)
+        code_difference = max(code_difference, float((q.code - p.code).abs().max()))
+    return {
+        "bound": bound,
+        "log_likelihood": log_likelihood,
+        "code_difference": code_difference,
+        "gap": log_likelihood - bound,
+        "rows": float(len(data)),
+    }
+
+
+declare("bound", "true_log_likelihood")
+declare("quality", "reliability", "recovered")
 
 
 def compare_with_truth(run: Run, rows: Rows) -> dict[str, float]:

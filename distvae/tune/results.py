@@ -13,7 +13,7 @@ from distvae.files.paths import atomic_file
 from distvae.files.untrusted import Plain, markdown_table
 from distvae.numerics.numbers import in_column
 from distvae.tasks import pictures
-from distvae.tasks.pictures.canvas import GREY, PALETTE
+from distvae.tasks.pictures import GREY, PALETTE
 from distvae.train.progress import format_duration
 from distvae.tune.space import Directions, Space
 

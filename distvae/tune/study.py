@@ -356,7 +356,7 @@ def judge_if_due(folder: Path, space: Space, epoch: int) -> bool:
     crash compares as before.
     """
     from distvae.files.paths import atomic_file
-    from distvae.tasks.judging import judge_run
+    from distvae.tasks.evaluate import judge_run
     from distvae.train.run_folder import read_epochs
 
     judge = space.judge

@@ -172,7 +172,7 @@ def prepare_space(
 
 def _rank_without_pesq(space: Space) -> Space:
     """Replace PESQ by ESTOI among the metrics if the package pesq is not installed."""
-    from distvae.tasks.recording_scores import available_metrics
+    from distvae.tasks.scores import available_metrics
 
     measured = space.base.eval.metrics
     missing = [name for name in space.metrics if name in measured and not available_metrics([name])]

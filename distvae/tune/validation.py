@@ -15,10 +15,9 @@ from distvae.files.refusal import Refusal, nearest, shown
 from distvae.files.untrusted import Plain
 from distvae.numerics.figures import group_of
 from distvae.numerics.measures import SPARSITY
-from distvae.tasks.fidelity import fidelity_figures
 from distvae.tasks.measures import MEASURES, figure_names, refuse_impossible_measures
 from distvae.tasks.presets import corrupted_windows
-from distvae.tasks.recording_scores import recording_metrics
+from distvae.tasks.scores import fidelity_figures, recording_metrics
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.loop import FIGURES_OF_TRAINING
 from distvae.tune.space import (

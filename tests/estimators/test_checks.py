@@ -22,16 +22,9 @@ def may_fail(estimator: object) -> dict[str, str]:
     return {"check_methods_sample_order_invariance": "the last digit of exponentials"}
 
 
-@parametrize_with_checks([VAE(**ENCODED)])
-def test_scikit_learn_checks_pass(estimator: object, check: Callable[[object], None]) -> None:
-    check(estimator)
-
-
 @pytest.mark.slow
-@parametrize_with_checks([TVAE(**SEARCHED, hidden=(4,))])
-def test_scikit_learn_checks_of_a_search_pass(
-    estimator: object, check: Callable[[object], None]
-) -> None:
+@parametrize_with_checks([VAE(**ENCODED), TVAE(**SEARCHED, hidden=(4,))])
+def test_scikit_learn_checks_pass(estimator: object, check: Callable[[object], None]) -> None:
     check(estimator)
 
 

@@ -1,9 +1,15 @@
-"""Estimators of rows: inputs, persistence, selection, training that goes on, and the bound."""
+"""Estimators of rows: inputs, parameters, persistence, selection, partial fits, and bounds."""
 
+import _thread
 import math
 import pickle
 import pickletools
 import random
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +23,11 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
 
 import distvae
 from distvae.config import Evolution
@@ -31,6 +39,7 @@ from distvae.models.vae import VAE as Module
 
 CPU: dict[str, Any] = {"device": "cpu"}
 MODELS = (VAE, SDMVAE, VSC, GumbelVAE, TVAE, BinarySparseCoding)
+WARNING = "float32, in which models compute, has steps of about"
 
 
 def rows(count: int = 60, values: int = 5, seed: int = 0) -> NDArray[np.float64]:
@@ -72,16 +81,11 @@ class TestInputs:
         for name, same in inputs.items():
             np.testing.assert_array_equal(fitted.transform(same), expected, err_msg=name)
 
-    @pytest.mark.parametrize("sort", ["frame", "tensor", "map", "dataset"])
-    def test_fits_of_the_same_rows_are_the_same(
-        self, fitted: VAE, tmp_path: Path, sort: str
-    ) -> None:
+    @pytest.mark.parametrize("sort", ["frame", "dataset"])
+    def test_fits_of_the_same_rows_are_the_same(self, fitted: VAE, sort: str) -> None:
         x = rows()
-        np.save(tmp_path / "x.npy", x)
-        same = {
+        same: Any = {
             "frame": pandas.DataFrame(x, columns=list("abcde")),
-            "tensor": torch.from_numpy(x),
-            "map": np.load(tmp_path / "x.npy", mmap_mode="r"),
             "dataset": Stacked([x.astype(np.float32)]),
         }[sort]
         codes = small().fit(same).transform(same)
@@ -97,17 +101,10 @@ class TestInputs:
         codes = pipeline.fit_transform(pandas.DataFrame(rows(), columns=list("abcde")))
         assert list(codes.columns) == ["vae0", "vae1", "vae2"]
 
-    def test_masked_values_are_missing_ones(self) -> None:
-        missing = rows()
-        missing[::3, 1] = np.nan
-        masked = np.ma.masked_where(np.isnan(missing), rows())
-        expected = small().fit(missing).transform(missing)
-        for x in (masked, masked.astype(object)):
-            np.testing.assert_array_equal(small().fit(x).transform(x), expected)
-
 
 class TestFewBits:
-    @pytest.mark.parametrize("latent", [1, 2, 3, 6])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("latent", [1, 6])
     def test_a_row_keeps_at_most_all_states(self, latent: int) -> None:
         model = TVAE(latent=latent, hidden=(4,), epochs=1, sweeps=1, device="cpu").fit(rows())
         assert model.get_params()["states"] == 64
@@ -118,7 +115,7 @@ class TestFewBits:
 
 
 class TestDraws:
-    @pytest.mark.parametrize("model", MODELS)
+    @pytest.mark.parametrize("model", [GumbelVAE, TVAE])
     def test_codes_and_bounds_do_not_depend_on_where_a_row_stands(
         self, model: type[Estimator]
     ) -> None:
@@ -172,17 +169,6 @@ class TestPersistence:
         with pytest.raises(Refusal, match="exists and is not empty"):
             fitted.save(tmp_path / "run")
 
-    def test_a_run_is_kept_in_the_folder_of_the_estimator(self, tmp_path: Path) -> None:
-        estimator = small(folder=tmp_path / "run").fit(rows()).fit(rows())
-        kept = distvae.load(tmp_path / "run")
-        assert [record["epoch"] for record in kept.epochs()] == [1, 2]
-        np.testing.assert_allclose(
-            kept.decode(kept.encode(rows())),
-            estimator.inverse_transform(estimator.transform(rows())),
-            rtol=1e-5,
-            atol=1e-6,
-        )
-
 
 class TestTrainingThatGoesOn:
     def test_epochs_of_partial_fit_are_those_of_one_fit(self) -> None:
@@ -221,9 +207,7 @@ class TestTrainingThatGoesOn:
         wide = (x * 1000).astype(np.float32)
         assert [*model.trained_.run.info["range"]] == [float(wide.min()), float(wide.max())]
 
-    @pytest.mark.parametrize(
-        ("key", "value"), [("epochs", 1), ("schedule", "cosine"), ("warmup", 5)]
-    )
+    @pytest.mark.parametrize(("key", "value"), [("schedule", "cosine")])
     def test_a_course_of_its_own_is_refused_for_a_part(self, key: str, value: Any) -> None:
         with pytest.raises(Refusal, match=f"settings: train.{key} with partial_fit"):
             small(settings={f"train.{key}": value}).partial_fit(rows())
@@ -247,7 +231,6 @@ class TestTrainingThatGoesOn:
                 {"latent": 3},
                 r"decoder\.0\.weight: \(\d+, 3\) .* and \(\d+, 2\) in the fitted model",
             ),
-            ({"hidden": (4, 4)}, r"decoder\.0\.weight: \(4, 2\) by these parameters"),
             ({"hidden": ()}, r"a new fit, or parameters that change no size, expected"),
         ],
     )
@@ -263,6 +246,7 @@ class TestTrainingThatGoesOn:
 
 
 class TestSelection:
+    @pytest.mark.slow
     def test_a_grid_search_scores_by_the_bound_of_rows_left_out(self) -> None:
         x, folds = rows(), KFold(2)
         search = GridSearchCV(small(), {"latent": [1, 2]}, cv=folds, refit=False).fit(x)
@@ -271,11 +255,6 @@ class TestSelection:
                 small(latent=latent).fit(x[train]).score(x[test]) for train, test in folds.split(x)
             ]
             assert found == pytest.approx(np.mean(scores), rel=1e-6)
-
-    def test_a_grid_of_numpys_numbers_is_searched(self) -> None:
-        grid = {"latent": np.arange(1, 3), "beta": np.array([0.5])}
-        search = GridSearchCV(small(), grid, cv=2, error_score="raise").fit(rows())
-        assert search.best_estimator_.transform(rows()).shape[1] == search.best_params_["latent"]
 
 
 def enumerated(model: BinarySparseCoding, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -291,9 +270,181 @@ def enumerated(model: BinarySparseCoding, x: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(logsumexp(densities, axis=1))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_the_score_with_all_states_kept_is_the_likelihood(seed: int) -> None:
     x = rows(30, 4, seed)
     model = BinarySparseCoding(latent=4, states=16, sweeps=1, epochs=2, batch=16, **CPU).fit(x)
     np.testing.assert_allclose(model.score_samples(x), enumerated(model, x), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"likelihood": "gausian"}, "model.likelihood: no choice 'gausian'"),
+        ({"latent": 0}, "model.latent: 0 is out of range"),
+        ({"settings": {"train.batches": 3}}, "train.batches: no such field"),
+        ({"settings": ["train.clip"]}, "settings: .* is no mapping of dotted keys"),
+        ({"shape": (1, 5)}, "shape: 2 values; 3 expected"),
+        ({"shape": (1, 2, 3)}, r"shape: \(1, 2, 3\) of 6 values; 5 expected, as in X"),
+        ({"random_state": -1}, "random_state: -1 is out of range"),
+        ({"likelihood": "bernoulli"}, "model.likelihood: 'bernoulli' with a value of"),
+    ],
+)
+def test_bad_parameters_are_refused_by_their_key(
+    parameters: dict[str, object], message: str
+) -> None:
+    with pytest.raises(Refusal, match=message):
+        small(**parameters).fit(rows())
+
+
+def test_a_warmup_that_is_named_is_kept() -> None:
+    for named in ({"train.warmup": 500}, {"train": {"warmup": 500}}):
+        model = small(settings=named).fit(rows())
+        assert model.trained_.run.config.train.warmup == 500
+    assert small().fit(rows()).trained_.run.config.train.warmup == 1
+
+
+@pytest.mark.parametrize("folder", ["~/run", "s3://bucket/run"])
+def test_a_folder_that_takes_no_run_is_refused_before_training(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Refusal, match=r"a URI; a place|begins with '~'"):
+        small(folder=folder, verbose=True).fit(rows())
+    assert "epoch" not in capsys.readouterr().out
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("fraction", [1.0, math.nan])
+def test_a_share_of_validation_that_leaves_nothing_to_train_on_is_refused(fraction: Any) -> None:
+    with pytest.raises(Refusal, match="validation_fraction: "):
+        small(validation_fraction=fraction).fit(rows())
+
+
+def test_complex_values_are_refused_in_a_line(fitted: VAE) -> None:
+    wrong: Any = rows() + 1j
+    for x in (wrong, torch.from_numpy(wrong), pandas.DataFrame(wrong), wrong.tolist()):
+        for use in (small().fit, fitted.transform):
+            with pytest.raises(Refusal, match="X: complex values; real numbers expected") as said:
+                use(x)
+            assert len(str(said.value)) < 100
+
+
+@pytest.mark.parametrize("model", [TVAE])
+def test_data_of_a_variance_that_float32_cannot_hold_are_refused(model: type[TVAE]) -> None:
+    searches: Any = {"latent": 4, "states": 8, "sweeps": 2, "epochs": 2, "device": "cpu"}
+    for scale in (1e-16, 1e-35):
+        with pytest.raises(Refusal, match=r"the variance of the data is .*: scale the columns"):
+            model(**searches).fit(rows() * scale)
+    x = rows() * 1e-14
+    assert np.isfinite(model(**searches).fit(x).score(x))
+
+
+@pytest.mark.parametrize("model", [VAE, TVAE])
+def test_every_epoch_has_its_figures_also_in_a_pickle(model: type[Estimator]) -> None:
+    estimator = tiny(model).set_params(epochs=3).fit(rows())
+    assert estimator.n_iter_ == 3
+    assert [record["epoch"] for record in estimator.history_] == [1, 2, 3]
+    assert all(math.isfinite(record["val_bound"]) for record in estimator.history_)
+    assert pickle.loads(pickle.dumps(estimator)).history_ == estimator.history_
+
+
+def test_parts_add_their_epochs(tmp_path: Path) -> None:
+    model = small()
+    for number in range(1, 4):
+        model.partial_fit(rows())
+        assert [record["epoch"] for record in model.history_] == [*range(1, number + 1)]
+    model = pickle.loads(pickle.dumps(model))
+    assert model.n_iter_ == 3
+    model.save(tmp_path / "run")
+    assert distvae.load(tmp_path / "run").epochs() == model.history_
+    assert model.fit(rows()).n_iter_ == 2
+
+
+def test_a_fit_that_failed_leaves_a_model_that_is_not_fitted() -> None:
+    model = small(likelihood="bernoulli")
+    with pytest.raises(Refusal, match="finite values from 0 to 1 expected"):
+        model.fit(rows())
+    with pytest.raises(NotFittedError):
+        model.transform(rows())
+    with pytest.raises(NotFittedError):
+        check_is_fitted(model)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also in a process of tests that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+# Ctrl-C may come when a file was opened and its block has not begun.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupted_fit_says_how_to_open_what_it_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt() -> None:
+        while not (folder / "best.json").exists():
+            time.sleep(0.01)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        small(folder=folder, epochs=5000).fit(rows())
+    assert caught.value.__notes__ == [f"distvae.load({str(folder)!r}) opens the run so far"]
+    assert distvae.load(str(folder)).encode(rows()).shape == (60, 3)
+
+
+def warnings_of(x: Any) -> list[str]:
+    """Fit a model, and return its warnings."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        small(epochs=1).fit(x).transform(x)
+    assert all(each.filename == __file__ for each in found)
+    return [str(each.message) for each in found]
+
+
+def distinct(x: NDArray[Any]) -> int:
+    """Return the number of values that are left in float32."""
+    return len(np.unique(x.astype(np.float32)))
+
+
+@pytest.mark.parametrize("offset", [-1e12])
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_a_column_that_is_lost_in_float32_is_named_once(offset: float, dtype: type) -> None:
+    x: NDArray[Any] = (1000 * rows()).astype(dtype)
+    x[:, 3] = (abs(offset) * 1e-8 * rows()[:, 3] + offset).astype(dtype)
+    assert distinct(x[:, 3]) < len(x) // 2, "the oracle: float32 has few of the values"
+    (found,) = warnings_of(x)
+    assert found.startswith(f"X: column 3 has values of up to {abs(offset):g}")
+    assert WARNING in found
+    assert found.endswith("subtract its mean")
+    x[:, 3] -= x[:, 3].mean().astype(dtype)
+    assert distinct(x[:, 3]) > len(x) // 2
+    assert not warnings_of(x)
+
+
+def test_the_worst_of_several_columns_is_named_by_its_name_in_a_frame() -> None:
+    x = pandas.DataFrame(rows(), columns=list("abcde"))
+    x["b"], x["d"] = x["b"] + 1e9, x["d"] + 1e12
+    (found,) = warnings_of(x)
+    assert found.startswith("X: column 'd', the worst of 2, has values of up to 1e+12")
+
+
+def test_missing_values_are_not_looked_at() -> None:
+    x = rows() + 1e9
+    x[::3, :4] = np.nan
+    x[:, 0] = np.nan
+    (found,) = warnings_of(x)
+    assert "the worst of 4" in found
+
+
+def test_columns_that_float32_holds_or_that_do_not_vary_are_let_pass() -> None:
+    whole = rows(2000)
+    constant = whole.copy()
+    constant[:, 2] = 0.1
+    constant[:, 3] = np.where(whole[:, 3] > 0, 0.1 + 0.2, 0.3)  # which differ by rounding
+    for x in (whole, 1e-3 * whole + 10, constant, (whole + 1e9).astype(np.float32)):
+        assert not warnings_of(x)

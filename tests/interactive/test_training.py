@@ -4,8 +4,6 @@ import inspect
 import json
 import re
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,17 @@ from numpy.typing import NDArray
 import distvae
 from distvae import interactive
 from distvae.config import from_dict
-from distvae.config.recipes import named_settings
 from distvae.data import open_dataset
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
-from distvae.interactive.given import data_settings, kept_rows
-from distvae.interactive.pages import exhibits, figures_table
-from distvae.interactive.sweeping import Sweep
-from distvae.interactive.training import Training, configured
+from distvae.interactive import (
+    Sweep,
+    Training,
+    configured,
+    data_settings,
+    exhibits,
+    kept_rows,
+)
 from distvae.train.run import Run
 from distvae.train.run_folder import read_epochs
 from distvae.train.session import fit
@@ -61,28 +62,16 @@ def test_an_array_is_kept_once_with_all_its_rows() -> None:
     np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(x, axis=0))
 
 
-@pytest.mark.parametrize("data", [np.zeros(3), np.zeros((0, 3)), np.array([["a"]])])
-def test_what_is_no_table_is_refused(data: NDArray[np.generic]) -> None:
-    with pytest.raises(Refusal, match=r"data: .* real numbers expected"):
-        kept_rows(data)
-
-
-def test_rows_of_different_lengths_are_refused() -> None:
-    with pytest.raises(Refusal, match="data: rows of different lengths"):
-        kept_rows([[1.0, 2.0], [3.0]])
-
-
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        (np.array([["a"]]), "data: .* real numbers expected"),
+        ([[1.0, 2.0], [3.0]], "data: rows of different lengths"),
         (np.zeros((2, 3)), "data: 2 rows; 3 or more expected, to train, validate and test"),
-        (np.full((9, 3), np.inf), "data: holds an infinite value, or one beyond float32"),
         (np.full((9, 3), 1e300), "data: holds an infinite value, or one beyond float32"),
     ],
 )
-def test_rows_that_no_model_can_be_trained_on_are_refused(
-    data: NDArray[np.float64], message: str
-) -> None:
+def test_rows_that_no_model_can_be_trained_on_are_refused(data: Any, message: str) -> None:
     with pytest.raises(Refusal, match=message):
         kept_rows(data)
 
@@ -170,33 +159,7 @@ def test_a_recipe_has_the_settings_that_are_given() -> None:
     assert configured(TINY, None, {})[1] == from_dict(TINY)
 
 
-def test_numbers_of_numpy_are_numbers_and_what_is_no_configuration_is_refused() -> None:
-    given: dict[str, object] = {"train.epochs": np.int64(3), "estep.hidden": np.array([4, 5])}
-    train = distvae.train
-    changed = configured(TINY, None, named_settings(given))[1]
-    assert (changed.train.epochs, changed.estep.hidden) == (3, (4, 5))  # type: ignore[attr-defined]
-    with pytest.raises(Refusal, match="config: 5; the name of a recipe"):
-        train(5)  # type: ignore[arg-type]
-    with pytest.raises(Refusal, match=r"settings: .* is no mapping of dotted keys"):
-        train(TINY, settings=["train.epochs=1"])  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("call", "named"),
-    [
-        (lambda value: distvae.load(value), "run"),
-        (lambda value: distvae.push(value, "there"), "run"),
-        (lambda value: distvae.train(TINY, out=value), "out"),
-        (lambda value: distvae.tune("demo", out=value), "out"),
-        (lambda value: distvae.VAE(latent=2, epochs=1, folder=value).fit(rows()), "folder"),
-    ],
-)
-def test_what_is_no_path_is_refused(call: Callable[[Any], object], named: str) -> None:
-    with pytest.raises(Refusal, match=f"{named}: 3; a path expected"):
-        call(3)
-
-
-@pytest.mark.parametrize("trials", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("trials", [0, 1.5])
 def test_a_number_of_trials_that_is_none_is_refused_before_anything_is_replaced(
     trials: Any, tmp_path: Path
 ) -> None:
@@ -205,13 +168,6 @@ def test_a_number_of_trials_that_is_none_is_refused_before_anything_is_replaced(
     with pytest.raises(Refusal, match="trials: "):
         distvae.tune("demo", trials=trials, out=tmp_path / "sweep", force=True)
     assert (tmp_path / "sweep" / "sweep.json").exists()
-
-
-@pytest.mark.slow
-def test_a_thread_beside_the_main_one_may_train(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(distvae.train, TINY, out=tmp_path / "run").result()
-    assert len(training.run.epochs()) == 2
 
 
 @pytest.mark.slow
@@ -265,12 +221,6 @@ def test_a_package_that_is_called_has_the_signature_of_its_function(package: obj
     name = str(vars(package)["__name__"]).rpartition(".")[2]
     described = getattr(interactive, name)
     assert inspect.signature(package) == inspect.signature(described)  # type: ignore[arg-type]
-
-
-def test_deviations_stand_beside_their_figures() -> None:
-    table = figures_table({"stoi": 0.9, "stoi_std": 0.012, "alone_std": 1.0})
-    cells = re.findall("<td>(.*?)</td>", table)
-    assert cells == ["stoi", "0.9 &plusmn; 0.012", "alone_std", "1"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distvae.tasks.scoring import score_run
+from distvae.tasks.evaluate import score_run
 from distvae.train.run import Run
 from tests.called import Called
 

@@ -94,9 +94,3 @@ def test_every_control_has_a_name_for_screen_readers(page: "Page") -> None:
     snapshot = page.locator("main").aria_snapshot()
     for nameless in ("- button\n", "- link\n", "- img\n"):
         assert nameless not in snapshot
-
-
-def test_a_narrow_screen_scrolls_the_table_and_not_the_page(page: "Page") -> None:
-    page.set_viewport_size({"width": 400, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
-    assert page.locator(".wide").first.evaluate("wide => wide.scrollWidth > wide.clientWidth")

@@ -4,6 +4,7 @@ asked of others.
 
 import json
 import math
+import random
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,16 +15,19 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState, create_trial
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, create_trial
 
 from distvae import report
 from distvae.files.refusal import Refusal
+from distvae.numerics.glossary import GLOSSARY
 from distvae.report.reading import RunResults, Sweep, Trial
-from distvae.report.sweeps import exhibits, space
+from distvae.report.sweeps import exhibits, needed, sampled_trials, shares, space, varied
+from distvae.tasks.measures import MEASURES
+from distvae.tasks.scores import WAVEFORM
 from distvae.tune.folder import describe_sweep
 from distvae.tune.results import MAX_TRIALS, Result, rank
 from distvae.tune.space import Directions, Space, read_space, space_names
-from distvae.tune.study import OptunaStudy
 from distvae.tune.validation import load_space
 from tests.report import folders as sweeps
 from tests.report.reader import Page, trials
@@ -31,6 +35,14 @@ from tests.report.reader import Page, trials
 SHOUT = "<script>alert(1)</script> | *bold* & [link](javascript:1)"
 METRICS: Directions = {"squared_error": "min", "hoyer": "max"}
 FIGURES = st.fixed_dictionaries({name: st.integers(0, 9).map(float) for name in METRICS})
+SPANS = {
+    "model.kind": CategoricalDistribution(["vae", "vsc"]),
+    "model.latent": IntDistribution(2, 64),
+    "train.batch": IntDistribution(16, 64),
+    "model.alpha": FloatDistribution(0.1, 0.9),
+}
+COMMON = ["model.kind", "model.latent", "train.batch"]
+PAGE = (Path(__file__).parents[2] / "docs" / "measures.md").read_text()
 
 
 def read(folder: Path) -> Page:
@@ -88,17 +100,6 @@ def test_every_trial_of_the_results_is_in_the_table_with_its_figures(
                 assert float(told[name.endswith("_spread")]) == pytest.approx(value, rel=6e-3)
 
 
-def test_the_table_comes_sorted_by_the_first_figure_and_says_so(folder: Path) -> None:
-    sweeps.without_a_ledger(folder)
-    page = read(folder)
-    values = [float(row["squared_error"]) for row in trials(page.tables)]
-    assert values == sorted(values)
-    sorted_by = [head for head in page.heads if "aria-sort" in head]
-    assert [head["aria-sort"] for head in sorted_by] == ["ascending"]
-    names = [cell for table in page.tables if table[0][0] == "trial" for cell in table[0]]
-    assert names[page.heads.index(sorted_by[0])] == "squared_error"
-
-
 def test_nothing_is_asked_of_anybody(folder: Path) -> None:
     first, second, *_ = sweeps.without_a_ledger(folder)
     for result in (first, second):
@@ -124,6 +125,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunResults:
     return RunResults(folder, {}, [], [], {"val": {}})
 
 
+@pytest.mark.slow
 @given(figures=st.lists(FIGURES, min_size=1, max_size=40))
 def test_the_best_the_worst_and_the_front_are_seen_and_heard(
     run: RunResults, figures: list[dict[str, float]]
@@ -213,45 +215,6 @@ def test_what_happened_after_the_results_were_written_is_not_overlooked(folder: 
     assert list(rows) == [str(result.number) for result in ended]
 
 
-def test_too_few_trials_for_importances_are_said_and_not_drawn(folder: Path) -> None:
-    sweeps.without_a_ledger(folder)
-    assert "(optuna.db) is not in the folder" in read(folder)
-    for file in folder.iterdir():
-        file.unlink()
-    sweeps.sweep(folder, trials=3)
-    page = read(folder)
-    assert "3 trials finished. To tell parameters apart takes 10 or more." in page
-    assert "bootstrap" not in page
-
-
-def test_of_equal_figures_no_parameter_matters(folder: Path) -> None:
-    def equal(number: int, values: dict[str, Any]) -> Result:
-        result = sweeps.judged(number, values)
-        return replace(result, figures={**result.figures, "squared_error": 0.5, "hoyer": 0.5})
-
-    axes = [
-        {"key": "model.latent", "choice": [2, 4, 8]},
-        {"key": "train.rate", "float": [0.1, 1.0]},
-    ]
-    sweeps.sweep(folder, equal, trials=12, axes=axes)
-    page = read(folder)
-    assert "No other trial beats 12 of the 12 that finished: from trial " in page
-    assert "The figures hardly differ, or differ where no parameter does." in page
-
-
-def test_a_population_is_counted_without_its_branches(folder: Path) -> None:
-    fields: dict[str, Any] = {"scheduler": "population", "trials": 4}
-    ended = sweeps.sweep(folder, concluded=False, **fields)
-    lineage = {"parent": ended[0].number, "epoch": 2, "replaces": ended[-1].number}
-    attributes = {"values": ended[0].values, "lineage": lineage}
-    branch = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
-    OptunaStudy(sweeps.make_space(**fields), folder).study.add_trial(branch)
-    page = read(folder)
-    assert "4 of 4 trials had started" in page
-    origins = {row["trial"]: row["continues"] for row in trials(page.tables)}
-    assert origins["5"] == f"trial {ended[0].number} at epoch 2"
-
-
 @pytest.mark.parametrize("name", sorted(space_names()))
 def test_the_space_that_is_written_out_is_the_one_that_was_explored(name: str) -> None:
     explored = load_space(name).pinned({"train.epochs": 7, "train.seed": 3})
@@ -309,3 +272,62 @@ def test_a_report_may_be_rebuilt_and_nothing_else_is_replaced_unasked(
     assert Page(report.write(folder, page, force=True).read_text()).tables
     with pytest.raises(Refusal, match=r"html or \.htm expected"):
         report.write(folder, tmp_path / "a.pdf")
+
+
+def sampled(count: int, figure: Callable[[dict[str, Any]], float]) -> list[FrozenTrial]:
+    """Trials drawn at random, and their figure."""
+    chance, trials = random.Random(0), []
+    for number in range(count):
+        params: dict[str, Any] = {
+            "model.kind": ("vae", "vsc")[number % 2],
+            "model.latent": chance.randint(2, 64),
+            "train.batch": chance.randint(16, 64),
+        }
+        if params["model.kind"] == "vsc":
+            params["model.alpha"] = chance.uniform(0.1, 0.9)
+        spans = {name: SPANS[name] for name in params}
+        trials.append(create_trial(params=params, distributions=spans, values=[figure(params)]))
+        trials[-1].number = number
+    return trials
+
+
+def test_the_parameter_that_decides_has_the_largest_share() -> None:
+    found = shares(sampled(40, lambda params: float(params["model.latent"])), COMMON, 0)
+    assert found[0].name == "model.latent"
+    assert found[0].mean > 0.9
+    assert sum(share.mean for share in found) == pytest.approx(1)
+    assert all(0 <= share.low <= share.mean <= share.high <= 1 for share in found)
+
+
+def test_a_figure_that_hardly_differs_has_no_shares() -> None:
+    trials = sampled(12, lambda params: 1.0 + 1e-9 * (params["train.batch"] > 40))
+    assert shares(trials, COMMON, 0) == []
+
+
+def test_parameters_of_all_finished_trials_are_compared() -> None:
+    trials = sampled(12, lambda params: 1.0)
+    results = [Result(n + 1, {}, "failed" if n == 3 else "finished") for n in range(12)]
+    sweep = Sweep(Path(), {}, [Trial(result, []) for result in results], True, trials)
+    assert [trial.number for trial in sampled_trials(sweep)] == [0, 1, 2, *range(4, 12)]
+    assert varied(sampled_trials(sweep)) == COMMON
+    assert varied([]) == []
+    assert (needed(COMMON[:1]), needed(COMMON)) == (10, 12)
+
+
+def test_every_entry_has_one_anchor_on_the_page_before_its_name() -> None:
+    assert sorted(re.findall(r'<a id="(\w+)"></a>`\1`', PAGE)) == sorted(GLOSSARY)
+    assert PAGE.count("<a id=") == len(GLOSSARY)
+
+
+def test_every_figure_that_can_be_requested_is_explained() -> None:
+    figures = {name for measure in MEASURES.values() for name in measure.figures}
+    assert {*figures, *WAVEFORM, "isd"} - {"iw_bound_row_std"} <= GLOSSARY.keys()
+
+
+def test_every_known_figure_of_a_report_is_defined_on_it(folder: Path) -> None:
+    results = sweeps.without_a_ledger(folder)
+    page = Page(report.write(folder).read_text())
+    known = {name for result in results for name in result.figures} & GLOSSARY.keys()
+    assert dict(page.tables[-1]) == {name: GLOSSARY[name] for name in known}
+    titles = [head["title"] for head in page.heads if "title" in head]
+    assert sorted(filter(None, titles)) == sorted(GLOSSARY[name] for name in known)

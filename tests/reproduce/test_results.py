@@ -1,18 +1,15 @@
 """The pages of results: distances of rows from published values, and the committed pages."""
 
-import csv
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from shutil import copytree
-from statistics import fmean
 
 import pytest
 
-from distvae.reproduce.rows import SCALES, read_rows, write_row
-from distvae.reproduce.table import SPREAD, TABLES, read_table
-from docs.site.results import DOCS, Index, Paper, build, read_contents, read_tables
+from distvae.reproduce.rows import SCALES, write_row
+from distvae.reproduce.table import read_table
+from docs.site.results import DOCS, build, read_contents, read_tables
 from tests.reproduce.finished import finished_row
 
 CONTENTS, ROWS = read_contents(DOCS / "results"), read_tables(DOCS / "results")
@@ -92,10 +89,8 @@ def test_the_index_begins_with_how_far_rows_are_from_what_was_published(docs: Pa
     [
         ("pesq_wb", 0.0, 2.49, "0 of 1"),
         ("pesq_wb", 0.1, 2.31, "1 of 1"),
-        ("pesq_wb", 0.1, 2.29, "0 of 1"),
         ("active", 0.0, 2.7, "1 of 1"),
         ("active", 0.0, 2.8, "0 of 1"),
-        ("active", 0.0, 2.2, "0 of 1"),
     ],
 )
 def test_a_figure_is_reached_within_two_standard_deviations_or_an_active_number_within_a_tenth(
@@ -117,16 +112,6 @@ def test_rows_of_a_published_mean_are_compared_by_their_mean_and_count_once(docs
     assert shown == ["1 of 2", "-0.16", "-0.50 (whole)", "+0.17 (clip-*)"]
 
 
-def test_a_paper_whose_rows_are_not_there_is_refused(docs: Path) -> None:
-    with pytest.raises(SystemExit, match=r"no row speach/\*"):
-        built(docs, "['speach/*']")
-
-
-def test_a_row_that_two_papers_count_is_refused(docs: Path) -> None:
-    with pytest.raises(SystemExit, match="speech/b counts for Ours and Second"):
-        built(docs, "['speech/*']}, {name: Second, rows: [speech/b]")
-
-
 def claim(docs: Path, **fields: str) -> list[str]:
     """Return the cells of an index's only claim."""
     text = ", ".join(f"{name}: {value}" for name, value in fields.items())
@@ -145,7 +130,6 @@ def claim(docs: Path, **fields: str) -> list[str]:
             {"row": "a", "minus": "b", "command": "do it"},
             ["+1.50", "[-0.90 †]", "± 0.100, 2 seeds", "do it"],
         ),
-        ({"row": "'{over}'", "over": "[b, d]"}, ["-", "[6.00]", "± 3.00, 2 rows", "--only '*'"]),
         (
             {"row": "'{over}'", "over": "[a, b]"},
             ["1.75", "[2.55 (+0.80) †]", "± 0.45, 2 rows", "--only '*'"],
@@ -162,12 +146,9 @@ def test_a_claim_has_the_published_figure_ours_the_spread_and_the_command(
     assert cells[3] in shown[4]
 
 
-@pytest.mark.parametrize("fields", [{"row": "e"}, {"row": "a", "minus": "e"}])
-def test_a_claim_about_a_row_that_is_not_there_is_refused(
-    docs: Path, fields: Mapping[str, str]
-) -> None:
+def test_a_claim_about_a_row_that_is_not_there_is_refused(docs: Path) -> None:
     with pytest.raises(SystemExit, match="no row e in speech"):
-        claim(docs, **fields)
+        claim(docs, row="a", minus="e")
 
 
 def test_a_page_has_its_text_and_the_mean_and_half_the_range_of_the_seeds(docs: Path) -> None:
@@ -230,65 +211,6 @@ def test_committed_pages_are_what_the_rows_make(tmp_path: Path) -> None:
         assert same, f"docs/{name}: run python -m docs.site.results"
 
 
-def test_the_index_is_short_and_links_every_table() -> None:
-    text = (DOCS / "results.md").read_text()
-    assert len(text.splitlines()) <= 120
-    for table in ROWS:
-        assert f"(results/{table}.md)" in text
-
-
-@pytest.mark.parametrize("paper", CONTENTS.papers, ids=lambda paper: paper.name)
-def test_a_paper_counts_each_figure_that_its_tables_quote_once(paper: Paper) -> None:
-    counted = Index(ROWS, CONTENTS).distances(paper)
-    quoted = 0
-    for table, _, pattern in (row.partition("/") for row in paper.rows):
-        for name, figures in quoted_rows(table).items():
-            is_mean = pattern == f"{name}-*"
-            if is_mean or (name in ROWS[table] and fnmatchcase(name, pattern)):
-                quoted += figures
-    assert sum(map(len, counted.values())) == quoted
-
-
-def quoted_rows(table: str) -> dict[str, int]:
-    """Return the rows of a table's CSV of published figures, and how many figures each has."""
-    lines = [line for line in (TABLES / f"{table}.csv").read_text().splitlines() if line[0] != "#"]
-    head, *rows = csv.reader(lines)
-    shown = [place for place, name in enumerate(head) if place and not name.endswith(SPREAD)]
-    return {row[0]: sum(bool(row[place]) for place in shown) for row in rows}
-
-
-def test_baselines_and_our_own_settings_do_not_count_as_reached_by_the_papers() -> None:
-    papers = {paper.name: paper for paper in CONTENTS.papers}
-    distances = Index(ROWS, CONTENTS).distances(papers["TVAE"])
-    rows = [each.row for listed in distances.values() for each in listed]
-    assert not [
-        row for row in rows if row.startswith(("bsc", "gsvae", "bm3d", "stsa", "tvae-wide"))
-    ]
-    for table in ("presets", "sdm-speech", "ablations"):
-        assert not any(paper.has(table, "fast-25") for paper in CONTENTS.papers)
-
-
-@pytest.mark.parametrize(
-    ("table", "ours", "others"),
-    [
-        ("house", ["tvae-15", "tvae-25", "tvae-50-controlled"], "bsc-{}-controlled"),
-        ("house", ["tvae-15", "tvae-25", "tvae-50"], "gsvae-{}"),
-        ("barbara", ["tvae-50-500-500", "tvae-256-256-512"], "gsvae-{}"),
-    ],
-)
-def test_the_first_lines_give_the_advance_of_tvae_as_the_rows_have_it(
-    table: str, ours: list[str], others: str
-) -> None:
-    names = {"tvae-256-256-512": "128"}
-    for row in ours:
-        group = ROWS[table][row]
-        other = ROWS[table][others.format(names.get(row, row.split("-")[1]))]
-        advance = fmean(group.values("psnr")) - fmean(other.values("psnr"))
-        published = (group.published("psnr") or 0) - (other.published("psnr") or 0)
-        for figure in (advance, published):
-            assert f"{figure:+.2f}" in CONTENTS.summary[0]
-
-
 @pytest.mark.slow
 def test_the_commands_of_the_claims_name_rows_that_can_be_reproduced() -> None:
     for claim in (claim for section in CONTENTS.sections for claim in section.claims):
@@ -298,8 +220,3 @@ def test_the_commands_of_the_claims_name_rows_that_can_be_reproduced() -> None:
             for row in (name.replace("{over}", word) for word in claim.over or ("",)):
                 (scale,) = [scale for scale in SCALES if scale == ROWS[claim.table][row].scale]
                 read_table(claim.table, scale).only([row])
-
-
-def test_every_table_has_rows() -> None:
-    for table in ROWS:
-        assert read_rows(DOCS / "results", table)

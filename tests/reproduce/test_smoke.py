@@ -16,7 +16,7 @@ from distvae.reproduce.compare import compare_rows
 from distvae.reproduce.rows import read_rows
 from distvae.reproduce.run import Reproduction, Work
 from distvae.reproduce.table import read_table, table_names
-from distvae.tasks.recording_scores import available_metrics
+from distvae.tasks.scores import available_metrics
 from distvae.tune.results import STOPPED
 from distvae.tune.sweep import SweepOptions
 from distvae.tune.trial import Trials, run_trial
@@ -105,7 +105,7 @@ def test_the_command_ends_with_a_comparison_and_rows_are_added_when_it_goes_on(
     (before,) = read_rows(tmp_path / "bars" / "rows", "bars")
     assert (before.name, before.scale) == ("exact", "smoke")
     added = command(tmp_path, "--resume", row="fitness")
-    assert "1 ended earlier" in added.stderr
+    assert "1 trial ended earlier" in added.stderr
     assert read_rows(tmp_path / "bars" / "rows", "bars")[0].figures == before.figures
     page = (tmp_path / "bars" / "report.html").read_text()
     assert "How close do the rows of bars come to the published figures" in page
@@ -131,7 +131,7 @@ def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_
     (before,) = read_rows(tmp_path / "bars" / "rows", "bars")
     assert before.name == "fitness"
     resumed = command(tmp_path, "--resume", row="exact")
-    assert "1 ended earlier" in resumed.stderr
+    assert "1 trial ended earlier" in resumed.stderr
     exact, fitness = read_rows(tmp_path / "bars" / "rows", "bars")
     assert exact.name == "exact"
     assert fitness == before

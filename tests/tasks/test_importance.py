@@ -3,7 +3,6 @@ form.
 """
 
 import itertools
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -20,9 +19,7 @@ from distvae.models.posteriors import LearnedVariance
 from distvae.models.vae import VAE
 from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
-from distvae.tasks.measures.importance import by_row, iw_bound, weighted
-from distvae.tasks.measures.subject import Subject
-from distvae.train.run import Run
+from distvae.tasks.measures import weighted
 from tests import tiny
 
 ROWS, VARIANCE = 4, 0.5
@@ -129,23 +126,3 @@ def test_one_draw_is_the_bound_on_average(linear: Linear) -> None:
     one = linear.bounds(1, times)
     error = ((plain.var(0) + one.var(0)) / times).sqrt()
     assert ((plain.mean(0) - one.mean(0)).abs() < 5 * error).all()
-
-
-def test_blocks_change_nothing(image_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = deepcopy(image_run)
-    for part in (run.model, run.estep):
-        assert isinstance(part, torch.nn.Module)
-        part.double()
-    # In float32, products of fewer rows round differently.
-    x = torch.rand(9, run.dims).double().numpy()
-    whole = by_row(run, x, 7)
-    monkeypatch.setattr("distvae.tasks.measures.importance.VALUES", 2 * 7 * run.dims)
-    torch.testing.assert_close(by_row(run, x, 7), whole)
-
-
-def test_the_figures_are_mean_and_deviation_of_the_rows(image_run: Run) -> None:
-    subject = Subject(image_run, "test")
-    found = iw_bound(subject)
-    each = by_row(image_run, subject.rows, image_run.config.eval.importance).numpy()
-    assert found["iw_bound"] == pytest.approx(each.mean())
-    assert found["iw_bound_row_std"] == pytest.approx(each.std(ddof=1))

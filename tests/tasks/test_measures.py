@@ -1,28 +1,27 @@
 """Measures in `eval.metrics` besides the measures of recordings, and refused measures."""
 
-import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from sklearn.utils import shuffle
 from typer.testing import CliRunner
 
 from distvae import cli
 from distvae.config import from_dict
 from distvae.config.train import ModelMeasure, RecordingMeasure
 from distvae.files.refusal import Refusal
-from distvae.models.posteriors import SpikeAndSlab
-from distvae.tasks.measures import MEASURES, measure_run, refuse_impossible_measures
-from distvae.tasks.measures.subject import Labelled, Subject, code
-from distvae.tasks.recording_scores import recording_metrics
-from distvae.tasks.scoring import score_run
+from distvae.tasks.evaluate import score_run
+from distvae.tasks.measures import (
+    MEASURES,
+    Labelled,
+    Subject,
+    refuse_impossible_measures,
+)
+from distvae.tasks.scores import recording_metrics
 from distvae.train.run import Run
 
 CLASSES, SIDE = 3, 6
@@ -74,18 +73,6 @@ def test_the_summary_has_what_was_asked_for_and_nothing_else(image_run: Run) -> 
     assert asked["iw_bound"] > plain["bound"] - 1
 
 
-def test_frames_of_speech_are_bounded_too(speech_run: Run) -> None:
-    summary = score_run(asking(speech_run, metrics=["si_sdr", "iw_bound"], importance=20)).summary
-    assert {"si_sdr", "iw_bound"} < set(summary)
-    assert math.isfinite(summary["iw_bound"])
-
-
-@pytest.mark.parametrize("name", ["probe_linear", "probe_mlp"])
-def test_a_probe_finds_classes_that_can_be_seen(image_run: Run, tmp_path: Path, name: str) -> None:
-    seen = on(image_run, archive(tmp_path / "seen.npz", lambda level: level), metrics=[name])
-    assert measure_run(seen, "test")[0][name] > 0.95
-
-
 @pytest.mark.parametrize("name", PROBES)
 def test_a_probe_tells_clusters_apart(image_run: Run, name: str) -> None:
     random, subject = np.random.default_rng(0), Subject(image_run, "test")
@@ -98,74 +85,6 @@ def test_a_probe_tells_clusters_apart(image_run: Run, name: str) -> None:
         Labelled(codes[2000:], labels[2000:]),
     )
     assert MEASURES[name].measure(subject)[name] > 0.99
-
-
-@pytest.mark.parametrize("name", ["probe_linear", "probe_mlp"])
-def test_the_scale_of_a_code_does_not_matter_to_a_probe(image_run: Run, name: str) -> None:
-    random, subject = np.random.default_rng(0), Subject(image_run, "test")
-    labels = random.integers(0, CLASSES, 900)
-    codes = np.eye(CLASSES)[labels] + random.normal(size=(900, CLASSES)) / 2
-    found = []
-    for scales in (np.ones(CLASSES), 2.0 ** np.arange(-6, CLASSES - 6)):
-        scaled = (codes * scales).astype(np.float32)
-        vars(subject)["probed"] = (
-            Labelled(scaled[:600], labels[:600]),
-            Labelled(scaled[600:], labels[600:]),
-        )
-        found.append(MEASURES[name].measure(subject)[name])
-    assert found[0] == found[1] < 1
-
-
-def probe_by_torch(known: Labelled, held: Labelled, hidden: tuple[int, ...]) -> float:
-    """Return the accuracy of the net of `probe_sgd`, trained by torch.
-
-    First weights and the order of rows are drawn as scikit-learn's documentation says: uniformly
-    within sqrt(6 / (inputs + outputs)), and by its `shuffle`.
-    """
-    random = np.random.RandomState(0)
-    layers: list[torch.nn.Module] = []
-    for width, wider in pairwise((known.codes.shape[1], *hidden, CLASSES)):
-        layer, bound = torch.nn.Linear(width, wider).double(), math.sqrt(6 / (width + wider))
-        layer.weight.data = torch.from_numpy(random.uniform(-bound, bound, (width, wider)).T.copy())
-        layer.bias.data = torch.from_numpy(random.uniform(-bound, bound, wider))
-        layers += [layer, torch.nn.ReLU()]
-    net = torch.nn.Sequential(*layers[:-1])
-    descent = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
-    codes, labels = torch.from_numpy(known.codes), torch.from_numpy(known.labels)
-    order = np.arange(len(codes))
-    for _ in range(20):
-        order = shuffle(order, random_state=random)
-        for rows in torch.from_numpy(order).split(32):
-            descent.zero_grad()
-            torch.nn.functional.cross_entropy(net(codes[rows]), labels[rows]).backward()
-            descent.step()
-    found = net(torch.from_numpy(held.codes)).argmax(1).numpy()
-    return float((found == held.labels).mean())
-
-
-@pytest.mark.parametrize("hidden", [(), (7,), (9, 5)])
-def test_the_probe_of_gradient_descent_is_that_of_torch(
-    image_run: Run, hidden: tuple[int, ...]
-) -> None:
-    random = np.random.default_rng(0)
-    labels = random.integers(0, CLASSES, 900)
-    codes: Any = 2 * np.eye(CLASSES)[labels] + random.normal(size=(900, CLASSES))
-    parts = Labelled(codes[:600], labels[:600]), Labelled(codes[600:], labels[600:])
-    subject = Subject(asking(image_run, probe_hidden=list(hidden)), "test")
-    vars(subject)["probed"] = parts
-    found = MEASURES["probe_sgd"].measure(subject)["probe_sgd"]
-    assert found == probe_by_torch(*parts, hidden)
-    assert 0.4 < found < 0.99, "neither chance nor certainty, so a difference would show"
-
-
-@pytest.mark.parametrize("name", PROBES)
-def test_a_probe_finds_nothing_in_classes_drawn_at_random(
-    image_run: Run, tmp_path: Path, name: str
-) -> None:
-    random = np.random.default_rng(1)
-    path = archive(tmp_path / "blind.npz", lambda level: random.integers(0, CLASSES, len(level)))
-    found = measure_run(on(image_run, path, metrics=[name]), "test")[0][name]
-    assert abs(found - 1 / CLASSES) < 5 * math.sqrt(1 / CLASSES * (1 - 1 / CLASSES) / 400)
 
 
 @pytest.mark.parametrize(("split", "judged"), [("train", 3900), ("test", 400), ("all", 4300)])
@@ -191,12 +110,6 @@ def test_codes_are_what_was_asked_for(image_run: Run, bars_run: Run) -> None:
             )
 
 
-def test_a_sparse_value_is_active_in_a_binary_code_if_its_gate_probably_is() -> None:
-    gamma, other = torch.tensor([[0.0, 0.4, 0.6, 1.0]]), torch.zeros(1, 4)
-    q = SpikeAndSlab(gamma, other, other, 200.0, gamma, other, other)
-    assert code(q, "binary").tolist() == [[0, 0, 1, 1]]
-
-
 BARS = {"data": {"kind": "bars"}}
 TVAE = {"model": {"kind": "tvae"}}
 
@@ -216,14 +129,6 @@ def test_what_cannot_be_measured_is_refused_by_name(
         refuse_impossible_measures(from_dict(tree | {"eval": {"metrics": [name]}}))
 
 
-@pytest.mark.parametrize(
-    ("model", "codes"), [("vae", "gated"), ("sdm", "binary"), ("tvae", "gated")]
-)
-def test_codes_that_a_model_does_not_have_are_refused(model: str, codes: str) -> None:
-    with pytest.raises(Refusal, match=f"eval.codes: '{codes}' with model.kind '{model}'"):
-        from_dict({"model": {"kind": model}, "eval": {"codes": codes}})
-
-
 def test_images_without_classes_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((20, 4, 4), np.uint8))
     settings = ["data.kind=images", "eval.metrics=[probe_linear]", "train.epochs=1", "--no-track"]
@@ -237,14 +142,13 @@ def test_images_without_classes_are_refused_before_anything_is_trained(tmp_path:
 
 def test_labels_that_leave_nothing_to_judge_are_refused(image_run: Run) -> None:
     with pytest.raises(Refusal, match=r"eval\.labels: 5000, and split 'train' has 96"):
-        measure_run(asking(image_run, metrics=["probe_linear"]), "train")
+        score_run(asking(image_run, metrics=["probe_linear"]), "train")
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
         ([0, 0, 1, 1, 2, 2], "eval.labels: 6 of 3 classes, 2 of the rarest, .*; more than 20, two"),
-        ([0] * 30 + [1], "eval.labels: 31 of 2 classes, 1 of the rarest, .*; more than 10, two"),
     ],
 )
 def test_too_few_labels_to_stop_early_on_are_refused(
@@ -255,18 +159,3 @@ def test_too_few_labels_to_stop_early_on_are_refused(
     vars(subject)["probed"] = known, known
     with pytest.raises(Refusal, match=message):
         MEASURES["probe_mlp"].measure(subject)
-
-
-@pytest.mark.slow
-def test_an_old_run_is_measured_by_the_command(image_run: Run, tmp_path: Path) -> None:
-    words = [
-        "evaluate",
-        str(image_run.path),
-        "eval.metrics=[iw_bound]",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    said = CliRunner().invoke(cli.app, words)
-    assert said.exception is None, said.output
-    assert "iw_bound" in said.output
-    assert "iw_bound" in json.loads((tmp_path / "out" / "summary.json").read_text())

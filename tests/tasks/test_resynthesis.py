@@ -43,18 +43,6 @@ def framing(run: Run) -> SpeechData:
     return run.config.data
 
 
-def test_twice_the_amplitude_is_four_times_the_power() -> None:
-    signal = utterance(0, 0)
-    louder = resynthesise(lambda power, first: Coded(4 * power, None), signal, DATA).signal
-    np.testing.assert_allclose(louder, 2 * signal, atol=4e-6)
-
-
-def test_the_mean_is_decoded_from_the_code(speech_run: Run) -> None:
-    result = resynthesise(run_coder(speech_run, "mean"), utterance(4, 0), framing(speech_run))
-    decoded = speech_run.decode(speech_run.encode(result.power))
-    np.testing.assert_allclose(result.coded.power.numpy(), decoded, rtol=1e-4)
-
-
 def test_a_sample_belongs_to_the_number_of_its_frame(speech_run: Run) -> None:
     power = torch.from_numpy(resynthesise(identity, utterance(4, 0), framing(speech_run)).power)
     code = run_coder(speech_run, "sample")
@@ -78,21 +66,6 @@ def test_a_file_keeps_its_length_and_its_level(speech_run: Run, tmp_path: Path) 
         run_coder(speech_run, "mean"), quiet / peak, framing(speech_run)
     ).signal
     np.testing.assert_allclose(found, at_full_scale * peak, atol=1e-4)
-
-
-def test_an_output_is_refused_before_the_input_is_even_looked_at(
-    speech_run: Run, tmp_path: Path
-) -> None:
-    (tmp_path / "there.wav").write_text("mine")
-    for name, reason in {
-        "there.wav": "--force",
-        "a.mp3": "expected",
-        "no/a.wav": "writable",
-    }.items():
-        with pytest.raises(Refusal, match=reason):
-            resynthesize_file(speech_run, tmp_path / "absent.wav", tmp_path / name)
-    assert (tmp_path / "there.wav").read_text() == "mine"
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_run_on_images_resynthesises_no_sound(image_run: Run, tmp_path: Path) -> None:

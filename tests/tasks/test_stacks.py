@@ -9,8 +9,8 @@ import distvae
 from distvae.data.noise import blur
 from distvae.files.refusal import Refusal
 from distvae.numerics.array_types import Doubles
-from distvae.tasks import by_groups, groups
-from distvae.tasks.group_kernels import nearest_windows
+from distvae.tasks import groups
+from distvae.tasks.groups import nearest_windows
 
 
 def moving(count: int = 5, side: int = 40) -> Doubles:
@@ -29,9 +29,7 @@ def noisy(clean: Doubles) -> Doubles:
 
 def restored(frames: Doubles, noise: float | None, across: int, threads: int = 1) -> Doubles:
     order = range(len(frames))
-    found = by_groups.restore_stack(
-        frames.__getitem__, order, noise, across, threads, lambda _: None
-    )
+    found = groups.restore_stack(frames.__getitem__, order, noise, across, threads, lambda _: None)
     return np.stack([each.values for each in found])
 
 
@@ -45,18 +43,8 @@ def test_frames_alone_are_pictures() -> None:
     assert np.array_equal(restored(damaged, 25.0, 0), alone)
 
 
-def test_deviations_of_frames_alone_are_those_of_pictures() -> None:
-    damaged = noisy(moving(3))
-    work = (damaged.__getitem__, range(len(damaged)), 25.0, 0, 1)
-    for frame, found in zip(damaged, by_groups.restore_stack(*work, deviation=True), strict=True):
-        alone = groups.restore(frame, 25.0, deviation=True)
-        assert found.deviation is not None
-        assert alone.deviation is not None
-        assert np.array_equal(found.values, alone.values)
-        assert np.array_equal(found.deviation, alone.deviation)
-
-
-@pytest.mark.parametrize("axis", [None, -1])
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", [-1])
 def test_errors_of_an_array_lie_within_its_deviations(axis: int | None) -> None:
     texture = 100 * blur(np.random.default_rng(1).standard_normal((48, 60)), 1.5)
     frames = [texture[2 * k : 2 * k + 40, 3 * k : 3 * k + 40] for k in range(5)]
@@ -67,35 +55,21 @@ def test_errors_of_an_array_lie_within_its_deviations(axis: int | None) -> None:
     assert 0.88 < (np.abs(values - clean) < 1.96 * std).mean() < 0.995
 
 
-def test_colours_have_deviations_of_their_own() -> None:
-    damaged = noisy(np.repeat(moving(1)[0], 3, -1) * [1.0, 0.5, 0.2])
-    _, std = distvae.denoise_with_std(np.moveaxis(damaged, -1, 0), channel_axis=0)
-    found = groups.restore(damaged, deviation=True).deviation
-    assert found is not None
-    assert np.array_equal(np.moveaxis(std, 0, -1), found)
-
-
+@pytest.mark.slow
 def test_neighbouring_frames_help() -> None:
     clean = moving()
     alone, across = (error(restored(noisy(clean), 25.0, n), clean) for n in (0, 2))
     assert across < 0.85 * alone
 
 
+@pytest.mark.slow
 def test_runs_of_frames_make_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = moving(12)
     whole = restored(noisy(clean), 25.0, 1)
-    monkeypatch.setattr(by_groups, "VALUES", 1)
+    monkeypatch.setattr(groups, "TOGETHER", 1)
     parts = restored(noisy(clean), 25.0, 1)
     assert parts.shape == whole.shape
     assert error(parts, clean) < 1.05 * error(whole, clean)
-
-
-def test_threads_share_the_work_on_a_stack_and_not_the_result(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(groups, "CHUNK", 30)
-    damaged = noisy(moving(3))
-    assert np.array_equal(restored(damaged, 25.0, 1, 1), restored(damaged, 25.0, 1, 3))
 
 
 def test_windows_of_a_population_never_cross_frames_and_are_the_nearest() -> None:
@@ -126,28 +100,10 @@ def test_holes_are_filled_from_neighbouring_frames_and_the_rest_is_kept() -> Non
     assert error(filled, clean) < error(alone, clean)
 
 
-@pytest.mark.parametrize("axis", [0, 2, -1])
-def test_the_axis_of_a_stack_may_be_any(axis: int) -> None:
-    damaged = noisy(moving(3))[..., 0]
-    expected = restored(damaged[..., None], 25.0, 1)[..., 0]
-    turned = np.moveaxis(damaged, 0, axis)
-    found = distvae.denoise(turned, sigma=25.0, stack_axis=axis, across=1)
-    assert np.array_equal(np.moveaxis(found, axis, 0), expected)
-
-
-def test_a_stack_of_colours_has_both_axes() -> None:
-    damaged = np.repeat(noisy(moving(3)), 3, -1) + np.random.default_rng(1).normal(size=3)
-    expected = restored(damaged, 25.0, 0)
-    turned = np.moveaxis(damaged, -1, 0)
-    found = distvae.denoise(turned, sigma=25.0, channel_axis=0, stack_axis=1, across=0)
-    assert np.array_equal(np.moveaxis(found, 0, -1), expected)
-
-
 @pytest.mark.parametrize(
     ("shape", "options", "said"),
     [
         ((9, 9), {}, "image: 2 axes; two beside stack_axis expected"),
-        ((3, 9, 9), {"channel_axis": 0}, "image: 3 axes; two beside stack_axis and channel_axis"),
         ((3, 9, 9), {"stack_axis": 3}, "stack_axis: 3 of an image of 3 axes"),
         ((3, 9, 9), {"across": -1}, "across: -1; 0 or more expected"),
         ((3, 9, 9), {"preset": "fast"}, "stack_axis: for the model 'groups'"),

@@ -38,6 +38,7 @@ def ended(array: Floats) -> Restoration:
     return restoration
 
 
+@pytest.mark.slow
 def test_training_ends_in_the_first_epoch_with_sigma_below_the_noise(array: Floats) -> None:
     restoration = Restoration(config(), array)
     *earlier, last = restoration.run()
@@ -47,6 +48,7 @@ def test_training_ends_in_the_first_epoch_with_sigma_below_the_noise(array: Floa
     assert restoration.progress == f"after epoch {last.epoch}, with sigma below the noise"
 
 
+@pytest.mark.slow
 def test_training_ends_at_a_level_that_is_told_instead(array: Floats, ended: Restoration) -> None:
     told = {"train.sigma": 1.2 * NOISE}
     restoration = Restoration(config(**told), array)
@@ -59,13 +61,7 @@ def test_training_ends_at_a_level_that_is_told_instead(array: Floats, ended: Res
     np.testing.assert_array_equal(restored, restoration.restored()[..., 0])
 
 
-def test_what_it_restores_is_what_so_many_epochs_restore(array: Floats, ended: Restoration) -> None:
-    epochs = ended.trainer.position.epoch
-    shorter = Restoration(config(**{"train.epochs": epochs, "train.stop_at_noise": False}), array)
-    list(shorter.run())
-    np.testing.assert_array_equal(ended.restored(), shorter.restored())
-
-
+@pytest.mark.slow
 def test_it_restores_better_than_a_training_that_learns_the_noise(
     array: Floats, ended: Restoration
 ) -> None:
@@ -77,6 +73,7 @@ def test_it_restores_better_than_a_training_that_learns_the_noise(
     assert rmse(ended.restored(), clean) < 0.9 * rmse(longer.restored(), clean)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_in_the_same_epoch(
     array: Floats, ended: Restoration, tmp_path: Path
 ) -> None:
@@ -102,21 +99,12 @@ def train_together(team: Team, array: Floats) -> tuple[int, float]:
     return last.epoch, trainer.ending.noise
 
 
+@pytest.mark.slow
 def test_two_workers_end_where_one_does(array: Floats, ended: Restoration) -> None:
     alone = ended.trainer
     with crew_of(2) as crew:
         found = crew.all(train_together, [array, array])
     assert found == [(alone.position.epoch, alone.ending.noise)] * 2
-
-
-def test_without_the_setting_or_with_missing_values_all_epochs_are_trained(array: Floats) -> None:
-    missing = array.copy()
-    missing[::3] = np.nan
-    for changes, values in ({"train.stop_at_noise": False}, array), ({}, missing):
-        restoration = Restoration(config(**{"train.epochs": 4} | changes), values)
-        assert restoration.noise == 0
-        assert [stage.epoch for stage in restoration.run()] == [1, 2, 3, 4]
-        assert restoration.progress == "after epoch 4"
 
 
 @pytest.mark.parametrize(

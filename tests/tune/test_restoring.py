@@ -15,7 +15,7 @@ from distvae.config.recipes import load
 from distvae.data import open_dataset, signals
 from distvae.data.signals import Signal
 from distvae.files.refusal import Refusal
-from distvae.tasks.scoring import score_run
+from distvae.tasks.evaluate import score_run
 from distvae.train.run import Run
 from distvae.train.session import fit
 from distvae.tune.results import Result, rank

@@ -93,7 +93,7 @@ def test_settings_with_which_trials_have_nothing_to_be_ranked_by_are_refused() -
 def test_without_pesq_trials_are_ranked_by_extended_stoi(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("distvae.tasks.recording_scores.is_installed", lambda name: False)
+    monkeypatch.setattr("distvae.tasks.scores.is_installed", lambda name: False)
     settled = prepare_space(load_space("speech"), {"eval.metrics": ["pesq_wb", "stoi"]})
     assert settled.metrics == {"estoi": "max", "hoyer": "max"}
     assert settled.base.eval.metrics == ("stoi", "estoi")

@@ -1,16 +1,22 @@
-"""Spectrograms of speech, drawn by librosa, which is imported only here and only when drawing."""
+"""Spectrograms of speech, drawn by librosa, and figures that compare a restoration with its input.
 
+Librosa is imported only here and only when drawing.
+"""
+
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from distvae.config.values import POWER_FLOOR, FrequencyScale
 from distvae.numerics.array_types import Floats
-from distvae.tasks.pictures.canvas import colour_bar, entitle, new_figure
+from distvae.tasks.pictures import colour_bar, entitle, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 RANGE_DB = 80.0
 """The range of a spectrogram below the loudest bin."""
@@ -99,3 +105,48 @@ def _show_spectrum(
     if spectrum.hop:
         axes.set_xlabel("time (s)")
     colour_bar(axes, mesh, "dB")
+
+
+def compare_pictures(panels: Mapping[str, Floats], spectrum: Floats | None = None) -> "Figure":
+    """Draw pictures (height, width, channels) of values from 0 to 1 under their titles.
+
+    Missing pixels are red. The power of the noise by frequency comes last, if it is given.
+    """
+    height, width = next(iter(panels.values())).shape[:2]
+    widths = [5.0] * len(panels) + [2.5] * (spectrum is not None)
+    figure = new_figure(sum(widths), 5 * height / width + 0.4)
+    row = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+    for axes, (title, values) in zip(row, panels.items(), strict=False):
+        colours = np.broadcast_to(values, (*values.shape[:2], 3))
+        missing = np.isnan(colours).all(-1, keepdims=True)
+        shown = np.where(missing, (0.84, 0.37, 0.0), np.nan_to_num(colours).clip(0, 1))
+        axes.imshow(shown, interpolation="nearest")
+        axes.set_title(title)
+        axes.set_axis_off()
+    if spectrum is not None:
+        row[-1].imshow(spectrum, vmin=0, extent=(-0.5, 0.5, 0.5, -0.5))
+        row[-1].set_anchor("N")
+        row[-1].set(title="power of the noise", xlabel="cycles per pixel")
+    return figure
+
+
+def compare_sounds(panels: Mapping[str, Floats], rate: int) -> "Figure":
+    """Draw spectrograms of sounds (samples, channels) below each other, on one scale.
+
+    Channels are averaged.
+    """
+    figure = new_figure(9, 2.6 * len(panels))
+    window = min(512, min(map(len, panels.values())))
+    spectrum = Spectrum(rate, hop=max(1, window // 4))
+    shown = {}
+    for title, values in panels.items():
+        frames = sliding_window_view(values.mean(-1), window)[:: spectrum.hop]
+        power = np.square(np.abs(np.fft.rfft(frames * np.hanning(window))))
+        shown[title] = levels(power, spectrum)
+    high = max(float(level.max()) for level in shown.values())
+    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, level) in zip(column, shown.items(), strict=True):
+        show_levels(axes, level, spectrum, high)
+        axes.set_title(title)
+        axes.label_outer()
+    return figure

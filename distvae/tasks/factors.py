@@ -8,27 +8,9 @@ import numpy as np
 
 from distvae.data.dataset import Array, Labels
 from distvae.numerics.array_types import Doubles
-from distvae.tasks.measures.subject import Subject
 
 BINS = 20
 """Bins of equal width for each value of the codes."""
-
-
-def mig(subject: Subject) -> dict[str, float]:
-    """Return the mutual information gap."""
-    return {"mig": information_gap(subject.factored.codes, subject.factored.levels)}
-
-
-def dci(subject: Subject) -> dict[str, float]:
-    """Return disentanglement, completeness and informativeness."""
-    names = ("dci", "dci_completeness", "dci_informativeness")
-    figures = importances(subject.factored.codes, subject.factored.levels)
-    return dict(zip(names, figures, strict=True))
-
-
-def sap(subject: Subject) -> dict[str, float]:
-    """Return the separated attribute predictability."""
-    return {"sap": predictability_gap(*subject.factored)}
 
 
 def information_gap(codes: Array, levels: Labels) -> float:

@@ -1,15 +1,15 @@
-"""Scores of a resynthesised recording against its original: PESQ, STOI, SI-SDR and others.
+"""Scores of a sound or a picture against its original: PESQ, STOI, SI-SDR, PSNR and others.
 
 A measure that refuses a recording returns NaN and a reason, never a made-up number. The scoring
 processes import this module, so it imports only NumPy, and the package of each measure on first
-use.
+use. Scores are only reported; no setting depends on them.
 """
 
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.random import mtrand
@@ -18,6 +18,9 @@ from distvae.config.values import POWER_FLOOR
 from distvae.files.program import is_installed
 from distvae.numerics.array_types import Floats
 from distvae.numerics.figures import declare
+
+if TYPE_CHECKING:
+    from distvae.data.signals import Signal
 
 Array = Floats
 Measure = Callable[[Array, Array, int], float]
@@ -112,7 +115,7 @@ WAVEFORM: dict[str, Measure] = {
     "si_sdr": si_sdr,
 }
 """The measures of waveforms; `isd` compares spectra."""
-declare("quality", *WAVEFORM, "isd")
+declare("quality", *WAVEFORM, "isd", "psnr", "ssim", "snr", "squared_error")
 
 
 def recording_metrics(names: Sequence[str]) -> tuple[str, ...]:
@@ -243,3 +246,58 @@ def _resampled(signal: Array, rate: int, target: int) -> Array:
     import soxr
 
     return np.asarray(soxr.resample(signal, rate, target, quality="VHQ"))
+
+
+def psnr(clean: Floats, estimate: Floats, peak: float) -> float:
+    """Return the peak signal-to-noise ratio in dB of an estimate, neither rounded nor clipped."""
+    error = float(np.mean(np.square(clean - estimate)))
+    return 10 * math.log10(peak**2 / error) if error else math.inf
+
+
+def snr(clean: Floats, estimate: Floats) -> float:
+    """Return the signal-to-noise ratio in dB."""
+    error = float(np.mean(np.square(clean - estimate)))
+    return 10 * math.log10(float(np.mean(np.square(clean))) / error) if error else math.inf
+
+
+def fidelity(clean: "Signal", estimate: Floats) -> dict[str, float]:
+    """Return the scores of an estimate: PSNR and SSIM of a picture, SNR and PESQ of a sound.
+
+    SSIM needs scikit-image, and PESQ the package pesq. Silence has no scores.
+    """
+    values, rate = clean.values, clean.rate
+    found: dict[str, float] = {}
+    if rate is None:
+        found["psnr"] = psnr(values, estimate, clean.peak)
+        if is_installed("skimage") and min(values.shape[:2]) >= 7:
+            from skimage.metrics import structural_similarity
+
+            span = {"data_range": clean.peak, "channel_axis": -1}
+            found["ssim"] = float(structural_similarity(values, estimate, **span))
+    elif values.any():
+        found["snr"] = snr(values, estimate)
+        if is_installed("pesq"):
+            scores = score_recording(values.mean(-1), estimate.mean(-1), rate, ["pesq_wb"])
+            if not scores.refused:
+                found |= scores.values
+    return found
+
+
+def fidelity_figures(picture: bool) -> tuple[str, ...]:
+    """Return the names of the scores of a picture, or of a sound."""
+    if picture:
+        return ("psnr", *["ssim"] * bool(is_installed("skimage")))
+    return ("snr", "snr_gain", *["pesq_wb", "pesq_wb_gain"] * bool(is_installed("pesq")))
+
+
+def fidelity_gains(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Return the gains of a restored sound over the noisy one, in SNR (dB) and wide-band PESQ.
+
+    PESQ is MOS-LQO of P.862.2. A sound without noise has no gains, because its SNR is infinite.
+    """
+    gains = {}
+    for name in ("snr", "pesq_wb"):
+        is_known = math.isfinite(before.get(name, math.nan))
+        if is_known and name in after:
+            gains[f"{name}_gain"] = after[name] - before[name]
+    return gains

@@ -1,0 +1,429 @@
+"""Metrics of a trained model on a split. `eval.metrics` may name them beside metrics of recordings.
+
+The table `MEASURES` has the requirements and the outputs of each measure; docs/measures.md names
+the papers.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from itertools import compress
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distvae.config import Config, DataConfig
+from distvae.data import factors_of, labels_of, open_dataset
+from distvae.data.dataset import Array, Dataset, Labels, Rows, stack
+from distvae.data.family import HasFactors, HasLabels, family_of, kinds_with, recordings_of
+from distvae.files.program import refuse_missing
+from distvae.files.refusal import Refusal
+from distvae.interface import Batch, HasOutput, LatentModel, Posterior
+from distvae.models.posteriors import SpikeAndSlab
+from distvae.models.truncated import Truncated
+from distvae.numerics.figures import Group, declare
+from distvae.numerics.measures import effective_atoms
+from distvae.numerics.noise import EVALUATION, Noise, order
+from distvae.tasks.factors import importances, information_gap, predictability_gap
+from distvae.train.run import VALUES, Run
+
+ROWS = 4096
+"""The largest number of rows that the effects of codes are measured on."""
+BATCH = 32
+"""Batch size of the probe trained by gradient descent."""
+Q = TypeVar("Q", bound=Posterior)
+Figures = dict[str, float]
+LABELLED = -5
+"""The epoch whose row order selects the labelled training rows. It is the same for every seed."""
+
+
+class Labelled(NamedTuple):
+    """Codes with their classes."""
+
+    codes: Array
+    labels: Labels
+
+
+class Factored(NamedTuple):
+    """Codes with the levels of the factors that generated their data points."""
+
+    codes: Array
+    levels: Labels
+    ordered: tuple[bool, ...]
+
+
+class Subject:
+    """A run and the split that it is evaluated on. Values that several measures need are computed
+    once.
+    """
+
+    def __init__(self, run: Run, split: str) -> None:
+        self.run, self.split = run, split
+        self.notes: list[str] = []
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The dataset of the run."""
+        return open_dataset(self.run.config.data, quiet=True)
+
+    @property
+    def named(self) -> list[str]:
+        """The splits that are evaluated."""
+        return self.dataset.split_names(self.split)
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that are evaluated."""
+        return stack([self.dataset.splits[name] for name in self.named])
+
+    @cached_property
+    def probed(self) -> tuple[Labelled, Labelled]:
+        """The labelled training rows, and the evaluated rows without them."""
+        labels, count = require_labels(self.run.config.data), self.run.config.eval.labels
+        drawn = order(0, LABELLED, len(self.dataset.splits["train"]))
+        places = {name: np.arange(len(self.dataset.splits[name])) for name in self.named}
+        places["train"] = drawn[count:]
+        parts = [
+            self._labelled(name, places[name], labels) for name in self.named if len(places[name])
+        ]
+        if not parts:
+            raise Refusal(
+                f"eval.labels: {count}, and split 'train' has {len(drawn)}: none is left to test"
+                " on; fewer expected"
+            )
+        held = Labelled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        known = self._labelled("train", np.sort(drawn[:count]), labels)
+        if len(np.unique(known.labels)) < 2:
+            raise Refusal(
+                f"eval.labels: all {len(known.labels)} are of class {known.labels[0]}; two classes"
+                " expected"
+            )
+        return known, held
+
+    def _labelled(
+        self, split: str, places: NDArray[np.intp], labels: dict[str, Labels]
+    ) -> Labelled:
+        return Labelled(self.encoded(self.dataset.splits[split][places]), labels[split][places])
+
+    @cached_property
+    def factored(self) -> Factored:
+        """The codes of the evaluated rows, and the factors that vary between these rows."""
+        known = factors_of(self.run.config.data)
+        if known is None:
+            raise Refusal(
+                f"eval.metrics: data.kind '{self.run.config.data.kind}' has no known factors;"
+                " sprites expected"
+            )
+        levels = np.concatenate([known.levels[name] for name in self.named])
+        varies = np.ptp(levels, axis=0) > 0
+        constant = ", ".join(compress(known.names, ~varies))
+        if not varies.any():
+            raise Refusal(
+                f"eval.metrics: {constant} never vary in split '{self.split}'; more data points"
+                " expected"
+            )
+        if constant:
+            self.notes.append(
+                f"{constant}: without variation in split '{self.split}', left out of mig, dci"
+                " and sap"
+            )
+        return Factored(
+            self.encoded(self.rows), levels[:, varies], tuple(compress(known.ordered, varies))
+        )
+
+    @torch.no_grad()
+    def encoded(self, rows: Rows) -> Array:
+        """Return the codes (N, H) of rows (N, D), of the kind that `eval.codes` names."""
+        kind = self.run.config.eval.codes
+        return self.run.in_blocks(rows, lambda block: code(self.run.posterior(block), kind))
+
+
+def code(q: Posterior, kind: str) -> Tensor:
+    """Return the code (B, H) of a posterior, of a kind named by `eval.codes`.
+
+    "mean" is the posterior mean, "gated" the mean times the probability of the gate, and "binary"
+    marks the active values.
+    """
+    if isinstance(q, SpikeAndSlab):
+        return {"mean": q.mean, "gated": q.code, "binary": (q.gamma > 0.5).float()}[kind]
+    if kind == "binary":
+        return q.best if isinstance(q, Truncated) else (q.code > 0.5).float()
+    return q.code
+
+
+def require_labels(data: DataConfig) -> dict[str, Labels]:
+    """Return the class of every row by split; refuse data without classes."""
+    labels = labels_of(data)
+    if labels is None:
+        raise Refusal(
+            f"eval.metrics: a probe needs the class of every data point, and {data.path} has none;"
+            " folders named for classes, idx files of labels, or an .npz with y_train and y_test,"
+            " expected"
+        )
+    return labels
+
+
+def needs_nothing(config: Config) -> str:
+    """Require only a model."""
+    return ""
+
+
+def needs_encoder(config: Config) -> str:
+    """Require an encoder whose posterior can be sampled."""
+    if config.estep.kind == "amortised":
+        return ""
+    return (
+        f"needs an encoder to draw from, and model.kind '{config.model.kind}' has none: its own"
+        " bound sums p(x, z) over every kept state and is the tighter; leave iw_bound out and read"
+        " bound"
+    )
+
+
+def needs_classes(config: Config) -> str:
+    """Require data of a kind that may have classes."""
+    if isinstance(family_of(config.data), HasLabels):
+        return ""
+    return (
+        f"needs the class of every data point, and data.kind '{config.data.kind}' has none; "
+        f"{_either(HasLabels)} expected"
+    )
+
+
+def needs_factors(config: Config) -> str:
+    """Require data whose factors are known."""
+    if isinstance(family_of(config.data), HasFactors):
+        return ""
+    return (
+        "needs the factors that decide every data point, which are not known of data.kind "
+        f"'{config.data.kind}'; {_either(HasFactors)} expected"
+    )
+
+
+def _either(capability: type) -> str:
+    *kinds, last = kinds_with(capability)
+    return f"{', '.join(kinds)} or {last}" if kinds else last
+
+
+def effects(subject: Subject) -> Figures:
+    """Return the mean effective number of values of a row's code that change the output.
+
+    The effect of a value is the distance by which the decoder's output (log power, logits, means)
+    moves when this value alone is set to zero: the mean of a Gaussian prior, a spike, or an
+    inactive bit. A decoder can rescale a value without changing SDM-VAE's objective. Rescaling
+    changes the size of the value, but not its effect.
+    """
+    run, rows = subject.run, subject.rows
+    codes = torch.from_numpy(run.encode(rows[order(0, 0, len(rows))[:ROWS]]))
+    together = max(1, VALUES // (codes.shape[1] * run.dims))
+    output = run.model.output if isinstance(run.model, HasOutput) else run.model.decode
+    found = [moved(output, block) for block in codes.split(together)]
+    return {"effective_effects": float(effective_atoms(torch.cat(found)).nanmean())}
+
+
+@torch.no_grad()
+def moved(output: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
+    """Return (B, H) the distance by which the output moves when each value of a code is zeroed."""
+    without = codes[:, None] * (1 - torch.eye(codes.shape[1]))
+    distance: Tensor = torch.linalg.vector_norm(output(without) - output(codes[:, None]), dim=-1)
+    return distance
+
+
+def iw_bound(subject: Subject) -> Figures:
+    """Return the importance-weighted bound (Burda, Grosse and Salakhutdinov, ICLR 2016), and its
+    standard deviation over the rows of a split.
+
+        L_k = E log 1/k sum_i p(x | z_i) p(z_i) / q(z_i | x),    z_1 .. z_k ~ q(z | x)
+
+    L_1 is the reported bound. L_k never decreases with k, and approaches log p(x). Spike-and-slab
+    posteriors are sampled with hard gates and weighted by their mixture of an atom at zero and a
+    density elsewhere. SDM-VAE's prior variances and the prior of pseudo-inputs depend on the row,
+    so L_k then bounds log p(x) given the prior of the row.
+    """
+    found = by_row(subject.run, subject.rows, subject.run.config.eval.importance)
+    return {"iw_bound": float(found.mean()), "iw_bound_row_std": float(found.std())}
+
+
+@torch.inference_mode()
+def by_row(run: Run, rows: Rows, draws: int) -> Tensor:
+    """Return the bound (N,) of each row in nats, computed in blocks that fit in memory."""
+    together, found = max(1, VALUES // (draws * run.dims)), []
+    for start in range(0, len(rows), together):
+        x = torch.tensor(rows[start : start + together])
+        row = torch.arange(start, start + len(x))
+        noise = Noise(run.config.train.seed, EVALUATION, row)
+        found.append(weighted(run.model, Batch.of(x, row), run.posterior(x, row), draws, noise))
+    return torch.cat(found)
+
+
+def weighted(model: LatentModel[Q], batch: Batch, q: Q, draws: int, noise: Noise) -> Tensor:
+    """Return (B,) the logarithm of the mean of p(x, z) / q(z | x) over `draws` draws."""
+    z, _ = q.points(draws, noise)
+    log_weight = model.log_likelihood(batch, z) + q.log_ratio(z)
+    return log_weight.double().logsumexp(1) - math.log(draws)
+
+
+class Classifier(Protocol):
+    """The part of scikit-learn's classifiers that is used here."""
+
+    def fit(self, codes: Array, labels: Labels, /) -> object:
+        """Train."""
+
+    def score(self, codes: Array, labels: Labels, /) -> float:
+        """Return the accuracy."""
+
+
+def probe_linear(subject: Subject) -> Figures:
+    """Return the accuracy, on the evaluated rows, of logistic regression on standardised codes.
+
+    Logistic regression is trained to convergence.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    return {"probe_linear": _accuracy(subject, _standardised(LogisticRegression(max_iter=2000)))}
+
+
+def probe_sgd(subject: Subject) -> Figures:
+    """Return the accuracy of a net on raw codes after 20 epochs of gradient descent.
+
+    Without hidden layers this is the linear layer of the code of [Re] Variational Sparse Coding,
+    without the ReLU before the cross-entropy in its notebook. The report describes two layers.
+    """
+    from sklearn.neural_network import MLPClassifier
+
+    net = MLPClassifier(
+        subject.run.config.eval.probe_hidden,
+        solver="sgd",
+        alpha=0.0,
+        batch_size=BATCH,
+        learning_rate_init=1e-3,
+        momentum=0.9,
+        nesterovs_momentum=False,
+        max_iter=20,
+        tol=0.0,
+        n_iter_no_change=20,
+        random_state=0,
+    )
+    return {"probe_sgd": _accuracy(subject, net)}
+
+
+def probe_mlp(subject: Subject) -> Figures:
+    """Return the accuracy of a net with one hidden layer of 128 units on standardised codes.
+
+    Training stops early, based on a tenth of the labelled rows.
+    """
+    from sklearn.neural_network import MLPClassifier
+
+    _refuse_few(subject.probed[0].labels)
+    net = MLPClassifier((128,), max_iter=200, early_stopping=True, random_state=0)
+    return {"probe_mlp": _accuracy(subject, _standardised(net))}
+
+
+def _refuse_few(labels: Labels) -> None:
+    """Refuse too few labels: each class must occur in the held-out tenth and in the rest."""
+    _, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2 or math.ceil(len(labels) / 10) < len(counts):
+        raise Refusal(
+            f"eval.labels: {len(labels)} of {len(counts)} classes, {counts.min()} of the rarest,"
+            " and probe_mlp is stopped early on a tenth of them; more than"
+            f" {10 * (len(counts) - 1)}, two or more of each class, expected"
+        )
+
+
+def _standardised(classifier: Classifier) -> Classifier:
+    """Return a classifier of standardised codes."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    pipeline: Classifier = make_pipeline(StandardScaler(), classifier)
+    return pipeline
+
+
+def _accuracy(subject: Subject, classifier: Classifier) -> float:
+    """Train a classifier, and return its accuracy on the evaluated rows."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    known, held = subject.probed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is fixed
+        classifier.fit(known.codes, known.labels)
+    return float(classifier.score(held.codes, held.labels))
+
+
+def mig(subject: Subject) -> Figures:
+    """Return the mutual information gap."""
+    return {"mig": information_gap(subject.factored.codes, subject.factored.levels)}
+
+
+def dci(subject: Subject) -> Figures:
+    """Return disentanglement, completeness and informativeness."""
+    names = ("dci", "dci_completeness", "dci_informativeness")
+    figures = importances(subject.factored.codes, subject.factored.levels)
+    return dict(zip(names, figures, strict=True))
+
+
+def sap(subject: Subject) -> Figures:
+    """Return the separated attribute predictability."""
+    return {"sap": predictability_gap(*subject.factored)}
+
+
+class Measure(NamedTuple):
+    """One entry of `eval.metrics`."""
+
+    missing: Callable[[Config], str]
+    """A function that returns what the configuration lacks for the measure, or ''."""
+    measure: Callable[[Subject], Figures]
+    figures: tuple[str, ...]
+    """The names of the metrics that the measure returns."""
+    group: Group = "quality"
+    """The group of the metrics."""
+
+
+MEASURES: dict[str, Measure] = {
+    "effects": Measure(needs_nothing, effects, ("effective_effects",), "sparsity"),
+    "iw_bound": Measure(needs_encoder, iw_bound, ("iw_bound", "iw_bound_row_std"), "bound"),
+    "probe_linear": Measure(needs_classes, probe_linear, ("probe_linear",)),
+    "probe_sgd": Measure(needs_classes, probe_sgd, ("probe_sgd",)),
+    "probe_mlp": Measure(needs_classes, probe_mlp, ("probe_mlp",)),
+    "mig": Measure(needs_factors, mig, ("mig",)),
+    "dci": Measure(needs_factors, dci, ("dci", "dci_completeness", "dci_informativeness")),
+    "sap": Measure(needs_factors, sap, ("sap",)),
+}
+for measure in MEASURES.values():
+    declare(measure.group, *measure.figures)
+
+
+def figure_names(names: Iterable[str]) -> list[str]:
+    """Return the names of the metrics of some measures. A measure without an entry here has one
+    metric.
+    """
+    figures: list[str] = []
+    for name in names:
+        figures += MEASURES[name].figures if name in MEASURES else [name]
+    return figures
+
+
+def measures_for(figure: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the measures that compute a metric."""
+    return tuple(name for name in names if figure in figure_names([name]))
+
+
+def refuse_impossible_measures(config: Config) -> None:
+    """Refuse the first measure that a configuration cannot compute, or whose package is missing."""
+    if recordings_of(config.data) is not None:
+        refuse_missing("evaluating recordings", "librosa", "pystoi", "pandas")
+    for name in config.eval.metrics:
+        if name in MEASURES and (missing := MEASURES[name].missing(config)):
+            raise Refusal(f"eval.metrics: {name} {missing}")
+        if name in MEASURES and MEASURES[name].missing in (needs_classes, needs_factors):
+            refuse_missing(f"eval.metrics: {name}", "sklearn")
+
+
+def refuse_missing_labels(config: Config) -> None:
+    """Refuse measures that need classes which the data lacks."""
+    for name in config.eval.metrics:
+        if name in MEASURES and MEASURES[name].missing is needs_classes:
+            require_labels(config.data)
