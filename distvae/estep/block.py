@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distvae.models.truncated import KeptStates
-from distvae.numerics.lanes import find_in_order
+from distvae.numerics.rows import find_in_order
 
 
 class Block(NamedTuple):

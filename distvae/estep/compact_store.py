@@ -16,7 +16,7 @@ from distvae.estep.store import (
 )
 from distvae.models.compiled import kernels
 from distvae.models.population import words_of
-from distvae.numerics.lanes import HeldRows
+from distvae.numerics.rows import HeldRows
 from distvae.system.memory import available_memory
 
 MAX_LATENT = 2**16

@@ -27,8 +27,7 @@ from distvae.interface import Batch, Sums
 from distvae.models.population import keys, one_bit, take, words_of
 from distvae.models.truncated import KeptStates, with_numbers
 from distvae.models.tvae import TVAE
-from distvae.numerics.drawn import draw_ahead
-from distvae.numerics.noise import Noise, Stream
+from distvae.numerics.noise import Noise, Stream, draw_ahead
 
 COUNTED = 256
 """The rows of each block in which distinct states are counted, for a metric."""

@@ -13,8 +13,7 @@ from distvae.files.arrow import rows_column
 from distvae.files.memory import gigabytes
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
-from distvae.numerics.bands import Bands
-from distvae.numerics.lanes import HeldRows, Lanes
+from distvae.numerics.rows import Bands, HeldRows, Lanes
 from distvae.system.disk import reserve_space
 from distvae.system.memory import available_memory
 

@@ -26,8 +26,8 @@ from distvae.interface import Batch, Sums
 from distvae.models.population import pack, repeated
 from distvae.models.truncated import KeptStates, Truncated
 from distvae.models.tvae import TVAE
-from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import HeldRows
 from distvae.numerics.threads import in_parts
 
 COMPILED = ("fitness_batch", "flip", "none")  # selection, mutation, crossover of compiled loops

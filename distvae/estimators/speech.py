@@ -19,8 +19,7 @@ from distvae.estimators.base import Estimator
 from distvae.estimators.models import SDMVAE
 from distvae.estimators.settings import validation_share
 from distvae.files.refusal import Refusal, shown
-from distvae.numerics.array_types import Floats
-from distvae.numerics.plain_arrays import plain_array
+from distvae.numerics.array_types import Floats, plain_array
 
 Signal = Floats | Tensor
 Signals = Signal | Iterable[Signal]

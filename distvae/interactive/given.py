@@ -14,7 +14,7 @@ from distvae.data.remote import is_remote
 from distvae.data.tables.ingest import Division, ingest
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.numerics.plain_arrays import plain_array
+from distvae.numerics.array_types import plain_array
 
 Data = str | Path | ArrayLike | Tensor
 DIVISION = Division(val=0.1, test=0.1)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 
-from distvae.numerics.figures import SPREAD, without_spreads
+from distvae.numerics.metrics import SPREAD, without_spreads
 from distvae.report.media import picture, sound
 from distvae.tune.results import Result
 

@@ -25,7 +25,7 @@ from distvae.models.discrete import Binary, Categorical
 from distvae.models.posteriors import Encoded, Encoder
 from distvae.models.registry import register
 from distvae.models.vae import VAE
-from distvae.numerics.figures import declare
+from distvae.numerics.metrics import declare
 from distvae.numerics.noise import Noise
 
 declare("sparsity", "active")

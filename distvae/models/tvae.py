@@ -31,9 +31,9 @@ from distvae.models.registry import register
 from distvae.models.state_decoder import StateDecoder
 from distvae.models.truncated import LEFT_OUT, Truncated, without_left_out
 from distvae.numerics.facts import Facts
-from distvae.numerics.figures import declare
-from distvae.numerics.lanes import HeldRows
+from distvae.numerics.metrics import declare
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import HeldRows
 
 if TYPE_CHECKING:
     from distvae.models.table_decoder import TableDecoder

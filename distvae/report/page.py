@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from distvae.numerics.glossary import meaning
+from distvae.numerics.metrics import meaning
 
 GENERATOR = '<meta name="generator" content="distvae report">'
 """The mark that identifies a report."""

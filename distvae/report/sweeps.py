@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from distvae.files.plain import Plain, Tree
 from distvae.files.refusal import Refusal
-from distvae.numerics.figures import without_spreads
+from distvae.numerics.metrics import without_spreads
 from distvae.numerics.numbers import capitalise, counted, listed, setting, shown, with_spread
 from distvae.report.importance import RESAMPLES, draw_shares, needed, sampled_trials, shares, varied
 from distvae.report.media import drawing

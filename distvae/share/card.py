@@ -8,8 +8,7 @@ from distvae.config import changed_settings, from_stored
 from distvae.config.recipes import recipe_name
 from distvae.files.markdown import MOST, markdown_table, plain_text
 from distvae.files.untrusted import one_line, parse_json, read_json, read_yaml
-from distvae.numerics.figures import SPREAD, without_spreads
-from distvae.numerics.glossary import meaning
+from distvae.numerics.metrics import SPREAD, meaning, without_spreads
 from distvae.numerics.numbers import shown, with_spread
 
 CARD = "README.md"

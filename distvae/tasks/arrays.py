@@ -16,8 +16,7 @@ from distvae.data.signals import Signal, read_signal
 from distvae.data.windows.missing import masked_by, read_mask
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal, shown
-from distvae.numerics.array_types import Doubles
-from distvae.numerics.plain_arrays import plain_array
+from distvae.numerics.array_types import Doubles, plain_array
 from distvae.system.processors import available_cores
 from distvae.tasks.model_choice import Model, is_by_groups
 from distvae.tasks.presets import (

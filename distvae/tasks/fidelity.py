@@ -10,7 +10,7 @@ import numpy as np
 from distvae.data.signals import Signal
 from distvae.files.packages import is_installed
 from distvae.numerics.array_types import Floats
-from distvae.numerics.figures import declare
+from distvae.numerics.metrics import declare
 from distvae.tasks.recording_scores import score_recording
 
 declare("quality", "psnr", "ssim", "snr", "squared_error")

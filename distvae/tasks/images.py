@@ -10,7 +10,7 @@ from distvae.data.dataset import Array, Rows, stack
 from distvae.data.family import windows_of
 from distvae.interface import Batch, Posterior, Sums
 from distvae.models.tvae import TVAE
-from distvae.numerics.measures import effective_atoms
+from distvae.numerics.metrics import effective_atoms
 from distvae.numerics.noise import VALIDATION, Noise, order
 from distvae.tasks.evaluation import Evaluation
 from distvae.tasks.restoration import score_restored_run

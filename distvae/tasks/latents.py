@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distvae.data.dataset import Array
 from distvae.models.posteriors import Redrawable
-from distvae.numerics.measures import live_atoms
+from distvae.numerics.metrics import live_atoms
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks import pictures
 from distvae.tasks.images import as_images

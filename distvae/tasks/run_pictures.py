@@ -14,7 +14,7 @@ from distvae.data.family import HasRecordings, recordings_of
 from distvae.interface import Searches, expect
 from distvae.models.sdm import SDM
 from distvae.models.tvae import TVAE
-from distvae.numerics.measures import live_atoms
+from distvae.numerics.metrics import live_atoms
 from distvae.numerics.noise import order
 from distvae.tasks import pictures
 from distvae.tasks.images import as_images, load_rows

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from distvae.numerics.figures import declare
-from distvae.numerics.measures import effective_atoms, hoyer, live_atoms
+from distvae.numerics.metrics import declare, effective_atoms, hoyer, live_atoms
 
 declare("sparsity", "dead_atoms")
 ACTIVE = 1e-3

@@ -12,7 +12,7 @@ from distvae.data.family import HasCauses, causes_of
 from distvae.estep.truncated import Exact
 from distvae.interface import Batch
 from distvae.models.tvae import TVAE
-from distvae.numerics.figures import declare
+from distvae.numerics.metrics import declare
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.exactness import MAX_BITS
 from distvae.train.batches import BLOCK

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from distvae.numerics.figures import Group
+from distvae.numerics.metrics import Group
 
 GROUPS = get_args(Group)
 REFUSED = re.compile(r"[^\w\-. :/]")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from distvae.config import Config, flatten
 from distvae.files.refusal import cause
 from distvae.files.storage import Folder
-from distvae.numerics.figures import groups_of
+from distvae.numerics.metrics import groups_of
 from distvae.track.naming import metric_name
 from distvae.track.record import (
     RECORD,

@@ -9,9 +9,8 @@ from distvae.config import Config
 from distvae.data.dataset import Rows, recorded_facts
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
-from distvae.numerics.bands import divide
-from distvae.numerics.lanes import Lanes, Order, RowNumbers
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import Lanes, Order, RowNumbers, divide
 
 BLOCK = 1024
 """The number of rows that are read at a time."""

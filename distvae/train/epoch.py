@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
-from distvae.numerics.figures import declare
+from distvae.numerics.metrics import declare
 
 declare("bound", "bound", "objective", "kl")
 declare("bound", "train_objective", "val_kl")

@@ -12,7 +12,7 @@ from distvae.data.dataset import LazyRows, Rows
 from distvae.data.family import family_of
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import support_of
-from distvae.numerics.plain_arrays import plain_array
+from distvae.numerics.array_types import plain_array
 from distvae.train.documents import RunInfo
 
 MAX_RATIO = 100

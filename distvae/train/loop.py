@@ -17,9 +17,8 @@ from distvae.data.dataset import Rows
 from distvae.engines import choose_engine
 from distvae.interface import AnyEStep, AnyModel, Batch, ClosedForm, Scheduled, Searches, Sums
 from distvae.numerics.arithmetic import Arithmetic
-from distvae.numerics.bands import divide, share_of
-from distvae.numerics.lanes import RowNumbers
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import RowNumbers, divide, share_of
 from distvae.train import devices
 from distvae.train.adam import Adam
 from distvae.train.batches import Batches, has_missing

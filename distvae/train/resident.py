@@ -16,9 +16,8 @@ from torch import Tensor
 
 from distvae.data.dataset import Rows
 from distvae.interface import Batch, TransformsInput
-from distvae.numerics.drawn import Known, Part
-from distvae.numerics.lanes import RowNumbers, find_in_order
-from distvae.numerics.noise import Noise
+from distvae.numerics.noise import Draw, Noise, noise_of_part
+from distvae.numerics.rows import RowNumbers, find_in_order
 from distvae.train.batches import BLOCK, Batches, BatchReader
 
 SHARE = 0.5
@@ -39,7 +38,7 @@ class Chunk(NamedTuple):
     rows: RowNumbers
     batch: Batch
     noise: Noise
-    known: Known
+    drawn: dict[Draw, Tensor]
 
     def find(self, rows: RowNumbers) -> tuple[Batch, Noise] | None:
         """Return rows as views, or None unless they are a slice of the chunk."""
@@ -47,10 +46,7 @@ class Chunk(NamedTuple):
         return None if part is None else self._part(part)
 
     def _part(self, part: slice) -> tuple[Batch, Noise]:
-        whole = self.noise
-        numbers = whole.row[part]
-        noise = Part(whole.seed, whole.epoch, numbers, whole, part.start, self.known)
-        return self.batch.part(part), noise
+        return self.batch.part(part), noise_of_part(self.noise, part, self.drawn)
 
 
 class Numbered(NamedTuple):

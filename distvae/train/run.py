@@ -24,8 +24,8 @@ from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, parse_yaml, refuse_strange_entries
 from distvae.interface import Batch, Persistent, Posterior, Scheduled, expect
-from distvae.numerics.bands import divide
 from distvae.numerics.noise import EVALUATION, Noise, row_keys
+from distvae.numerics.rows import divide
 from distvae.train.checkpoint import Place, load, read_document, read_manifest
 from distvae.train.cost import NUMBER, DataSize
 from distvae.train.documents import RunInfo

@@ -17,7 +17,7 @@ from distvae.interface import (
     Projects,
     Sums,
 )
-from distvae.numerics.measures import hoyer
+from distvae.numerics.metrics import hoyer
 from distvae.numerics.noise import Noise
 from distvae.train.adam import Adam
 from distvae.train.team import Team

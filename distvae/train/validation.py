@@ -17,9 +17,8 @@ from distvae.interface import (
     Reports,
     Sums,
 )
-from distvae.numerics.bands import Bands, divide
-from distvae.numerics.lanes import HeldRows, Lanes, RowNumbers
 from distvae.numerics.noise import VALIDATION
+from distvae.numerics.rows import Bands, HeldRows, Lanes, RowNumbers, divide
 from distvae.train.batches import BLOCK, BatchReader
 from distvae.train.step import add, assess
 

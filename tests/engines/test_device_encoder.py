@@ -15,8 +15,8 @@ from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
 from distvae.interface import AnyEStep, Batch, Engine, Projects, Scheduled, Sums, prepare
 from distvae.models.vae import VAE
-from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import Lanes
 from distvae.train.adam import Adam
 from distvae.train.step import Ascent, add
 from distvae.train.team import ALONE

@@ -20,7 +20,7 @@ from distvae.models.horizon import weight_left_out
 from distvae.models.population import pack
 from distvae.models.truncated import LEFT_OUT, NEAR, SAMPLED, KeptStates
 from distvae.models.tvae import TVAE
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.rows import Lanes
 from distvae.train.devices import CPU
 from distvae.train.loop import Trainer
 from tests import dense, tiny

@@ -11,7 +11,7 @@ from torch import Tensor
 from distvae.estep.compact_store import CompactStore, as_words, new_store
 from distvae.estep.store import LocalStore
 from distvae.models.population import pack
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.rows import Lanes
 
 HELD = Lanes(10, 4).held()
 STATES = 5

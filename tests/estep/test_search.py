@@ -16,7 +16,7 @@ from distvae.estep.truncated import Evolution, Exact, RandomSearch, Search
 from distvae.interface import Batch
 from distvae.models.population import pack, unpack
 from distvae.models.tvae import TVAE
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.rows import Lanes
 from distvae.train import checkpoint
 from distvae.train.epoch import Epoch
 from distvae.train.session import fit

@@ -18,7 +18,7 @@ from distvae.estep import store
 from distvae.estep.store import LocalStore, PopulationFile, empty_populations
 from distvae.estep.truncated import RandomSearch
 from distvae.files.refusal import Refusal
-from distvae.numerics.lanes import HeldRows, Lanes
+from distvae.numerics.rows import HeldRows, Lanes
 from tests import dense
 
 

@@ -23,7 +23,7 @@ from distvae.models.population import (
     unpack,
 )
 from distvae.models.tvae import TVAE
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.rows import Lanes
 from tests import dense
 
 WIDTHS = [7, 64, 65, 200, 512]

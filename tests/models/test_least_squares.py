@@ -18,7 +18,7 @@ from distvae.models.least_squares import Moments
 from distvae.models.population import pack
 from distvae.models.truncated import KeptStates
 from distvae.models.tvae import TVAE
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.rows import Lanes
 from distvae.train.loop import Trainer
 from tests import dense
 from tests.engines.test_tvae_engine import Keeps

@@ -14,8 +14,8 @@ from distvae.estep import assemble
 from distvae.interface import Batch, expect, prepare
 from distvae.models.population import pack
 from distvae.models.tvae import TVAE
-from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import VALIDATION, Noise
+from distvae.numerics.rows import Lanes
 from distvae.train.step import assess
 from tests import dense, tiny
 

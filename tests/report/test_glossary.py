@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from distvae import report
-from distvae.numerics.glossary import GLOSSARY
+from distvae.numerics.metrics import GLOSSARY
 from distvae.tasks.measures import MEASURES
 from distvae.tasks.recording_scores import WAVEFORM
 from tests.report import folders as sweeps

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distvae.numerics.measures import effective_atoms
+from distvae.numerics.metrics import effective_atoms
 from distvae.tasks.measures.effects import moved
 from distvae.tasks.scoring import score_run
 from distvae.train.run import Run

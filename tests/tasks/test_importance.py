@@ -18,8 +18,8 @@ from distvae.models.discrete import Binary
 from distvae.models.likelihoods import Gaussian
 from distvae.models.posteriors import LearnedVariance
 from distvae.models.vae import VAE
-from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import Lanes
 from distvae.tasks.measures.importance import by_row, iw_bound, weighted
 from distvae.tasks.measures.subject import Subject
 from distvae.train.run import Run

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.numerics.measures import live_atoms
+from distvae.numerics.metrics import live_atoms
 from distvae.tasks.sparsity import CodeStrength, frame_means
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.numerics.figures import Group, groups_of
+from distvae.numerics.metrics import Group, groups_of
 from distvae.track import Store
 from distvae.track.naming import figure_name, grouped_filter, metric_name
 from distvae.track.records import list_records
@@ -44,7 +44,7 @@ def test_every_figure_that_can_rank_trials_has_a_group() -> None:
     program = """
 
 from distvae.config.recipes import load
-from distvae.numerics.figures import group_of
+from distvae.numerics.metrics import group_of
 from distvae.tune import validation
 for recipe in ("speech-vae", "mnist-vae", "house-50"):
     for figure in validation.ranking_figures(load(recipe)):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from distvae.estep.store import HeldPopulations, KeepsPopulations
-from distvae.numerics import bands
-from distvae.numerics.bands import HeldBands
+from distvae.numerics import rows as bands
+from distvae.numerics.rows import HeldBands
 from distvae.train import checkpoint
 from distvae.train.progress import describe_epoch
 from distvae.train.run import Run, read_info

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distvae.config import Config
 from distvae.estep.truncated import Search
-from distvae.numerics import bands
+from distvae.numerics import rows as bands
 from distvae.train.session import build_trainer
 from distvae.train.stopping import Interrupted
 from distvae.train.team import ALONE, Team

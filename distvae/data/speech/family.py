@@ -20,9 +20,8 @@ from distvae.data.survey import Survey, checked_config
 from distvae.files.kinds import SOUNDS
 from distvae.files.plain import Plain
 from distvae.files.refusal import Refusal
-from distvae.numerics.array_types import AnyArray
+from distvae.numerics.array_types import AnyArray, without_mask
 from distvae.numerics.numbers import counted
-from distvae.numerics.plain_arrays import without_mask
 
 
 @register(SpeechData)

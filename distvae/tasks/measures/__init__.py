@@ -11,7 +11,7 @@ from distvae.config import Config
 from distvae.data.family import recordings_of
 from distvae.files.packages import refuse_missing
 from distvae.files.refusal import Refusal
-from distvae.numerics.figures import Group, declare
+from distvae.numerics.metrics import Group, declare
 from distvae.tasks.measures import effects, factors, importance, probes
 from distvae.tasks.measures.needs import needs_classes, needs_encoder, needs_factors, needs_nothing
 from distvae.tasks.measures.subject import Subject, require_labels

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distvae.interface import HasOutput
-from distvae.numerics.measures import effective_atoms
+from distvae.numerics.metrics import effective_atoms
 from distvae.numerics.noise import order
 from distvae.tasks.measures.subject import Subject
 from distvae.train.run import VALUES
