@@ -41,9 +41,8 @@ from distvae.data.windows.patches import Grid
 from distvae.estep.truncated import Search
 from distvae.files.provenance import commit
 from distvae.interface import Batch
-from distvae.models.population import tabulate, unpack
-from distvae.models.state_decoder import FromBits
-from distvae.models.truncated import NEAR
+from distvae.models.nets import FromBits
+from distvae.models.population import NEAR, unpack
 from distvae.models.tvae import MIN_PI, TVAE
 from distvae.numerics.noise import Noise, order
 from distvae.system.memory import peak_memory
@@ -181,7 +180,7 @@ def measure_epoch(case: HouseCase, data: Array, parsed: argparse.Namespace) -> d
         "dense_s": dense,
         "ratio": (estep + mstep) / dense,
         "gflops": rate / 1e9,
-        "distinct": len(tabulate(kept)[0]) / (BATCH * case.states),
+        "distinct": len(kept.flatten(0, 1).unique(dim=0)) / (BATCH * case.states),
         **_count_near(trainer.estep),
         "peak_gb": memory / 1e9,
     }

@@ -7,7 +7,7 @@ window is the number of its upper left pixel.
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.models.compiling import compiled
+from distvae.models.kernels import compiled
 
 Picture = NDArray[np.float32]
 Places = NDArray[np.int32]

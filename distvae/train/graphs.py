@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distvae.config import Train
-from distvae.engines.protocols import Refreshes
+from distvae.engines.device import Refreshes
 from distvae.files.refusal import Refusal
 from distvae.interface import AnyEStep, AnyModel, Batch, Sums
 from distvae.models.truncated import KeepsStates, KeptStates, ShowsStates

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from distvae.engines.protocols import SumsLater
+from distvae.engines.device import SumsLater
 from distvae.interface import (
     AnyModel,
     Batch,

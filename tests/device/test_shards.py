@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distvae.estep.compact_store import packed
-from distvae.estep.store import LocalStore, parts_of
+from distvae.estep.store import LocalStore, packed, parts_of
 from distvae.files.storage import Folder
 from distvae.interface import Batch, Sums
 from distvae.machines.shards import (

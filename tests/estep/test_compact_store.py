@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distvae.estep.compact_store import CompactStore, as_words, new_store
-from distvae.estep.store import LocalStore
+from distvae.estep.store import CompactStore, LocalStore, as_words, new_store
 from distvae.models.population import pack
 from distvae.numerics.rows import Lanes
 

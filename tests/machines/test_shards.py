@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.estep.compact_store import CompactStore, packed, unpacked
-from distvae.estep.store import LocalStore
+from distvae.estep.store import CompactStore, LocalStore, packed, unpacked
 from distvae.machines.shards import Known, Moment, ShardActor, last_complete, plan_homes
 from distvae.numerics.rows import Lanes
 from distvae.train.documents import PositionFacts

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, distributions
 
 from distvae.interface import Batch
-from distvae.models.discrete import Binary, Categorical
-from distvae.models.gumbel import Gumbel
+from distvae.models.gumbel import Binary, Categorical, Gumbel
 from distvae.numerics.noise import Noise
 
 DRAWS = 2000

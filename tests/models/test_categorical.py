@@ -14,8 +14,7 @@ from torch.nn import functional
 from distvae.config import GumbelModel
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
-from distvae.models.discrete import Binary, Categorical
-from distvae.models.gumbel import Gumbel
+from distvae.models.gumbel import Binary, Categorical, Gumbel
 from distvae.numerics.noise import Noise
 from tests.laws.model_laws import Case
 from tests.models.evidence import States, assert_bound_is_below_evidence

@@ -12,8 +12,7 @@ from torch import Tensor, distributions
 
 from distvae.config import GumbelModel
 from distvae.interface import Batch
-from distvae.models.discrete import Binary
-from distvae.models.gumbel import Gumbel
+from distvae.models.gumbel import Binary, Gumbel
 from distvae.numerics.noise import Noise
 from tests import dense
 from tests.models.evidence import States, assert_bound_is_below_evidence

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, distributions
 
 from distvae.config import SDMModel, VAEModel, VSCModel
-from distvae.engines.device_encoder import PULLS
+from distvae.engines.encoder import PULLS
 from distvae.interface import Batch
 from distvae.models.likelihoods import (
     LEAST_VARIANCE,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.numerics.threads import MIN_ROWS, in_parts
+from distvae.estep.search import MIN_ROWS, in_parts
 
 
 @pytest.fixture(autouse=True)

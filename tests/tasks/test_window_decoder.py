@@ -10,8 +10,7 @@ from distvae.config import Config
 from distvae.config.recipes import load
 from distvae.data.windows.patches import Grid
 from distvae.estep import assemble
-from distvae.models.discrete import Binary
-from distvae.models.gumbel import Gumbel
+from distvae.models.gumbel import Binary, Gumbel
 from distvae.tasks.restoration import COVER, WindowDecoder
 
 ROWS, BITS, DIMS = 5, 6, 16
