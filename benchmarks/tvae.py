@@ -42,8 +42,8 @@ from distvae.estep.truncated import Search
 from distvae.files.provenance import commit
 from distvae.interface import Batch
 from distvae.models.nets import FromBits
-from distvae.models.population import NEAR, unpack
-from distvae.models.tvae import MIN_PI, TVAE
+from distvae.models.population import MIN_PI, NEAR, unpack
+from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise, order
 from distvae.system.memory import peak_memory
 from distvae.train.loop import Trainer

@@ -69,15 +69,11 @@ def forward(layers: Sequence[nn.Module], rows: Tensor) -> list[Tensor]:
     """Return a list of the rows (N, H) and the output of each layer."""
     values = [rows]
     for layer in layers:
-        values.append(_apply(layer, values[-1]))
+        if isinstance(layer, FromBits):
+            values.append(torch.addmm(layer.bias, values[-1], layer.weight))
+        else:
+            values.append(layer(values[-1]))
     return values
-
-
-def _apply(layer: nn.Module, rows: Tensor) -> Tensor:
-    if isinstance(layer, FromBits):
-        return torch.addmm(layer.bias, rows, layer.weight)
-    result: Tensor = layer(rows)
-    return result
 
 
 def backward(
@@ -91,32 +87,24 @@ def backward(
     linear = [layer for layer in layers if isinstance(layer, nn.Linear | FromBits)]
     below = {layer: errors.of[lower] for lower, layer in pairwise(linear)}
     gradient = errors.of[linear[-1]]
-    lowest = -1 if to_input else _lowest_that_learns(layers)
+    learning = [
+        place
+        for place, layer in enumerate(layers)
+        if any(p.requires_grad for p in layer.parameters())
+    ]
+    lowest = -1 if to_input else min(learning, default=len(layers))
     for place in reversed(range(max(lowest, 0), len(layers))):
         layer, before, after = layers[place], values[place], values[place + 1]
         if not isinstance(layer, nn.Linear | FromBits):
             SLOPES[type(layer)](gradient, before, after)
             continue
+        transposed = isinstance(layer, FromBits)
         if layer.weight.requires_grad:
-            _set_gradient(layer, before, gradient)
+            layer.weight.grad = before.T @ gradient if transposed else gradient.T @ before
         if place > lowest:
-            weight = layer.weight.T if isinstance(layer, FromBits) else layer.weight
+            weight = layer.weight.T if transposed else layer.weight
             gradient = torch.mm(gradient, weight, out=below.get(layer))
     return gradient
-
-
-def _lowest_that_learns(layers: Sequence[nn.Module]) -> int:
-    """Return the place of the first layer with parameters that learn."""
-    for place, layer in enumerate(layers):
-        if any(parameter.requires_grad for parameter in layer.parameters()):
-            return place
-    return len(layers)
-
-
-def _set_gradient(layer: nn.Linear | FromBits, before: Tensor, gradient: Tensor) -> None:
-    """Set the gradient of the weights."""
-    transposed = isinstance(layer, FromBits)
-    layer.weight.grad = before.T @ gradient if transposed else gradient.T @ before
 
 
 @runtime_checkable

@@ -31,7 +31,7 @@ from distvae.models.likelihoods import LEAST_LOG_POWER, Bernoulli, ItakuraSaito,
 from distvae.models.posteriors import LOG_VARIANCE, Encoded
 from distvae.models.sdm import SDM
 from distvae.models.vae import VAE
-from distvae.models.vsc import SPIKE, VSC, Spikes
+from distvae.models.vsc import SPIKE, VSC
 from distvae.numerics.noise import Noise
 
 LOG_SPIKE = (math.log(SPIKE[0]), math.log(SPIKE[1]))
@@ -55,7 +55,7 @@ class Draws(Protocol):
 class GaussianDraws:
     """The codes of a VAE: means and log variances, and one draw from each Gaussian."""
 
-    def __init__(self, heads: Tensor, noise: Noise) -> None:
+    def __init__(self, model: VAE, heads: Tensor, noise: Noise) -> None:
         self.mean, self.raw = heads.chunk(2, 1)
         self.draw(self.raw.clamp(*LOG_VARIANCE), noise)
         self.z = self.value
@@ -92,8 +92,9 @@ class DictionaryDraws(GaussianDraws):
 class SpikeDraws(GaussianDraws):
     """The codes of a VSC with the fixed prior, with relaxed gates."""
 
-    def __init__(self, heads: Tensor, noise: Noise, spikes: Spikes) -> None:
-        self.spikes = spikes
+    def __init__(self, model: VAE, heads: Tensor, noise: Noise) -> None:
+        assert isinstance(model, VSC)
+        self.spikes = spikes = model.spikes
         self.mean, self.raw, self.f = heads.chunk(3, 1)
         self.log_variance = self.raw.clamp(*LOG_VARIANCE)
         if spikes.warmth != 1:
@@ -129,16 +130,11 @@ class SpikeDraws(GaussianDraws):
 
 
 DRAWS: dict[type[VAE], Callable[[VAE, Tensor, Noise], Draws]] = {
-    VAE: lambda model, heads, noise: GaussianDraws(heads, noise),
-    SDM: lambda model, heads, noise: DictionaryDraws(heads, noise),
-    VSC: lambda model, heads, noise: SpikeDraws(heads, noise, _spikes(model)),
+    VAE: GaussianDraws,
+    SDM: DictionaryDraws,
+    VSC: SpikeDraws,
 }
-"""The draws of codes, given the output of the encoder's head."""
-
-
-def _spikes(model: VAE) -> Spikes:
-    assert isinstance(model, VSC)
-    return model.spikes
+"""Draw codes of a model, given the output of the encoder's head."""
 
 
 class Head(Protocol):

@@ -66,7 +66,7 @@ class TVAEEngine:
         """Return the posterior weights (B, S) of the states, and the sums over the batch."""
         likelihood, bits = self.model.likelihood, self.model.code_size
         density = likelihood.table_densities(batch, table.output, table.place)
-        prior = self.decoder.log_prior(table, self.model.log_odds())
+        prior = self.decoder.log_prior(table, self.model.pi)
         weight: Floats = self.decoder.take("weight", *density.shape, dtype=batch.x.dtype).numpy()
         figures = np.zeros(FIGURES + bits + bits + 1)
         states = (table.place, table.part, table.words)

@@ -24,7 +24,7 @@ from distvae.engines.device import (
 )
 from distvae.interface import AnyEStep, Batch, Searches, Sums
 from distvae.models.likelihoods import Bernoulli, Gaussian, Likelihood
-from distvae.models.population import unpack, words_of
+from distvae.models.population import log_odds, unpack, words_of
 from distvae.models.truncated import KeepsStates, with_numbers
 from distvae.models.tvae import TVAE, refuse_masked
 from distvae.numerics.noise import Noise
@@ -92,7 +92,7 @@ class Scores:
         return self.terms
 
     def _compute_terms(self) -> Terms:
-        odds = self.model.log_odds()
+        odds = log_odds(self.model.pi)
         none = functional.softplus(odds).sum().neg()
         if not isinstance(self.likelihood, Gaussian):
             return Terms(odds, none, *(none.new_zeros(()) for _ in range(4)))

@@ -131,31 +131,19 @@ class Categorical:
         return self.logits.log_softmax(-1) - self.prior_logits.log_softmax(-1)
 
 
-class BinaryHead(nn.Module):
-    """The layer from features to binary latents."""
+class DiscreteHead(nn.Module):
+    """The layer from features to the logits of bits (H,), or of categories (H, K)."""
 
-    def __init__(self, width: int, latent: int) -> None:
+    def __init__(self, width: int, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, latent)
+        self.linear = nn.Linear(width, math.prod(shape))
+        self.shape = shape
 
-    def forward(self, features: Tensor) -> Binary:
-        """Return the posterior, with a placeholder prior of probability 1/2."""
-        logits = self.linear(features)
-        return Binary(logits, torch.zeros_like(logits), 1.0)
-
-
-class CategoricalHead(nn.Module):
-    """The layer from features to categorical latents."""
-
-    def __init__(self, width: int, latent: int, categories: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, latent * categories)
-        self.shape = (latent, categories)
-
-    def forward(self, features: Tensor) -> Categorical:
-        """Return the posterior, with a placeholder prior of equally probable categories."""
+    def forward(self, features: Tensor) -> Binary | Categorical:
+        """Return the posterior, with a placeholder prior of equally probable values."""
         logits = self.linear(features).unflatten(-1, self.shape)
-        return Categorical(logits, torch.zeros_like(logits), 1.0)
+        kind = Binary if len(self.shape) == 1 else Categorical
+        return kind(logits, torch.zeros_like(logits), 1.0)
 
 
 @register(GumbelModel)
@@ -173,10 +161,8 @@ class Gumbel(VAE):
 
     def head(self, width: int) -> nn.Module:
         """Return the layer of logits."""
-        config = self.config
-        if config.categories:
-            return CategoricalHead(width, config.latent, config.categories)
-        return BinaryHead(width, config.latent)
+        latent, categories = self.config.latent, self.config.categories
+        return DiscreteHead(width, (latent, categories) if categories else (latent,))
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
         """Return the encoder's posterior with prior pi and the current temperature."""

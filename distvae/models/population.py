@@ -13,6 +13,7 @@ from torch.nn import functional
 from distvae.numerics.noise import mix, weyl_sequence
 
 BITS = 64
+MIN_PI = 1e-5  # prior probabilities are clamped to [MIN_PI, 1 - MIN_PI] for their log-odds
 LEFT_OUT, NEAR, SAMPLED = 0, 1, 2
 """The part of a state in training. `LEFT_OUT`: the state was improbable when its row was searched.
 `NEAR`: the state takes part. `SAMPLED`: the state was improbable, but takes part because its row is
@@ -24,6 +25,11 @@ sampled to measure how much weight training leaves out.
 def _places(device: torch.device) -> Tensor:
     """Return the 64 words with one active bit, cached for each device."""
     return torch.ones(BITS, dtype=torch.int64, device=device) << torch.arange(BITS, device=device)
+
+
+def log_odds(pi: Tensor) -> Tensor:
+    """Return the log-odds (H,) of active bits, given their prior probabilities."""
+    return pi.logit(MIN_PI)
 
 
 def words_of(latent: int) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,12 +13,13 @@ from torch.nn import functional
 from distvae.models import kernels
 from distvae.models.kernels import Integers, Parts
 from distvae.models.nets import FromBits, StateDecoder
-from distvae.models.population import NEAR
+from distvae.models.population import NEAR, log_odds
 from distvae.numerics.array_types import Floats
 
 MULTIPLE = 16  # tables are padded to a multiple of 16 states, so that products have few shapes
 FEW = 0.25  # share of active bits below which adding up rows beats a matrix product
 CACHED = 2**18  # activations of a layer that fit in the CPU's cache
+VIEWS = 1024  # views of memory that are kept; a training has fewer distinct sizes of steps
 
 ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.Tanh: torch.tanh_,
@@ -89,6 +91,9 @@ class TableDecoder:
         self.latent = self.layers[0].linear.weight.shape[0]
         self.rows_in_cache = max(MULTIPLE, CACHED // max(self.widths) // MULTIPLE * MULTIPLE)
         self.memory: dict[str, Tensor] = {}
+        self.views: dict[tuple[str, torch.dtype, tuple[int, ...]], Tensor] = {}
+        self.prior: tuple[bytes, Floats, float] = b"", np.empty(0), 0.0
+        """The prior probabilities that were used last, their log-odds, and log p(0)."""
 
     def __reduce__(self) -> tuple[type["TableDecoder"], tuple[StateDecoder]]:
         return TableDecoder, (self.decoder,)  # without its memory
@@ -98,11 +103,18 @@ class TableDecoder:
         grows on demand. Its default type is the type of the weights.
         """
         dtype = dtype or self.layers[0].linear.bias.dtype
+        found = self.views.get((name, dtype, shape))  # a new view would take longer
+        if found is not None:
+            return found
         size, memory = math.prod(shape), self.memory.get(name)
-        if memory is None or memory.dtype != dtype or len(memory) < size:
+        is_new = memory is None or memory.dtype != dtype or len(memory) < size
+        if is_new or len(self.views) >= VIEWS:
+            self.views.clear()  # views of replaced memory must not stay
+        if memory is None or is_new:
             with torch.inference_mode(False):  # else it could not be written in other modes
                 memory = self.memory[name] = torch.empty(size, dtype=dtype)
-        return memory[:size].view(shape)
+        view = self.views[name, dtype, shape] = memory[:size].view(shape)
+        return view
 
     def __call__(
         self, words: Integers, part: Parts | None = None, with_hidden: bool = False
@@ -167,14 +179,17 @@ class TableDecoder:
         kernels.dense(words, bits.numpy())
         return bits
 
-    def log_prior(self, table: DecodedTable, odds: Tensor) -> Floats:
-        """Return log p(z), (U,), given the log-odds (H,) of active bits."""
-        prior: Floats = self.take("prior", len(table.words), dtype=odds.dtype).numpy()
-        none = -float(functional.softplus(odds.double()).sum())
-        kernels.add_odds(odds.numpy(), none, table.words, prior)
+    def log_prior(self, table: DecodedTable, pi: Tensor) -> Floats:
+        """Return log p(z), (U,), given the prior probabilities (H,) of active bits."""
+        key = pi.numpy().tobytes()
+        if key != self.prior[0]:
+            odds = log_odds(pi)
+            self.prior = key, odds.numpy(), -float(functional.softplus(odds.double()).sum())
+        prior: Floats = self.take("prior", len(table.words), dtype=pi.dtype).numpy()
+        kernels.add_odds(self.prior[1], self.prior[2], table.words, prior)
         return prior
 
-    def add_log_prior(self, table: DecodedTable, odds: Tensor, density: Floats) -> Floats:
+    def add_log_prior(self, table: DecodedTable, pi: Tensor, density: Floats) -> Floats:
         """Add log p(z) to log p(x | z), (B, S), in place; no state may be left out."""
-        kernels.add_prior(self.log_prior(table, odds), table.place, density)
+        kernels.add_prior(self.log_prior(table, pi), table.place, density)
         return density

@@ -33,7 +33,7 @@ from distvae.files.refusal import Refusal
 from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian, mean_variance
 from distvae.models.nets import FromBits, StateDecoder
-from distvae.models.population import LEFT_OUT, list_states, unpack
+from distvae.models.population import LEFT_OUT, list_states, log_odds, unpack
 from distvae.models.registry import register
 from distvae.models.truncated import Truncated, without_left_out
 from distvae.numerics.facts import Facts
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from distvae.models.table_decoder import TableDecoder
 
 declare("sparsity", "active", "dead")
-MIN_PI = 1e-5  # pi is clamped to [MIN_PI, 1 - MIN_PI] for its log-odds
 MIN_ACTIVE_ROWS = 0.999  # a latent active in fewer rows is dead: in less than 1, up to rounding
 MAX_LEFT_OUT = 1e-5
 """The posterior weight per row that training may leave out, on average."""
@@ -104,13 +103,9 @@ class TVAE(nn.Module):
         """Return E[x | z]."""
         return self.likelihood.mean(self.output(z))
 
-    def log_odds(self) -> Tensor:
-        """Return the log-odds (H,) of active bits under the prior."""
-        return self.pi.logit(MIN_PI)
-
     def log_prior(self, z: Tensor) -> Tensor:
         """Return log p(z), (...)."""
-        odds = self.log_odds()
+        odds = log_odds(self.pi)
         rows, none = odds.unsqueeze(1), -functional.softplus(odds).sum(0, keepdim=True)
         return (z @ rows + none).squeeze(-1)
 
@@ -156,7 +151,7 @@ class TVAE(nn.Module):
 
         decoder = TableDecoder(self.decoder)  # not the shared one: the posterior keeps its memory
         decoded = decoder(words.contiguous().numpy())
-        prior = decoder.log_prior(decoded, self.log_odds())
+        prior = decoder.log_prior(decoded, self.pi)
         return (
             torch.from_numpy(decoded.words),
             torch.from_numpy(decoded.place),
@@ -183,7 +178,7 @@ class TVAE(nn.Module):
         decoder = self.table_decoder()
         table = decoder(words.numpy())
         density = self.likelihood.table_densities(batch, table.output, table.place)
-        return torch.from_numpy(decoder.add_log_prior(table, self.log_odds(), density))
+        return torch.from_numpy(decoder.add_log_prior(table, self.pi, density))
 
     def bound(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """Return log sum p(x, z) over the kept states, (B,)."""

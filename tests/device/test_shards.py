@@ -136,7 +136,7 @@ def outcome(folder: Path) -> list[Any]:
     return [figures, {name: value.tolist() for name, value in tensors.items()}, kept, best]
 
 
-@pytest.fixture(params=["cpu", "auto"])
+@pytest.fixture(params=["cpu", *slow("auto")])
 def device(request: pytest.FixtureRequest, machine: Machine) -> str:
     return str(request.param)
 
