@@ -10,7 +10,7 @@ from distvae.config import Config
 from distvae.data.dataset import Array
 from distvae.estep import assemble
 from distvae.interface import prepare
-from distvae.numerics.bands import divide
+from distvae.numerics.rows import divide
 from distvae.train.loop import Interrupted, Trainer
 from distvae.train.session import agree_on_arithmetic
 from distvae.train.team import ALONE, CPU

@@ -41,10 +41,9 @@ from distvae.data.windows import Grid
 from distvae.estep.truncated import Search
 from distvae.files.program import commit
 from distvae.interface import Batch
-from distvae.models.population import tabulate, unpack
-from distvae.models.state_decoder import FromBits
-from distvae.models.truncated import NEAR
-from distvae.models.tvae import MIN_PI, TVAE
+from distvae.models.nets import FromBits
+from distvae.models.population import MIN_PI, NEAR, unpack
+from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise, order
 from distvae.system import peak_memory
 from distvae.train.loop import Interrupted, Trainer
@@ -180,7 +179,7 @@ def measure_epoch(case: HouseCase, data: Array, parsed: argparse.Namespace) -> d
         "dense_s": dense,
         "ratio": (estep + mstep) / dense,
         "gflops": rate / 1e9,
-        "distinct": len(tabulate(kept)[0]) / (BATCH * case.states),
+        "distinct": len(kept.flatten(0, 1).unique(dim=0)) / (BATCH * case.states),
         **_count_near(trainer.estep),
         "peak_gb": memory / 1e9,
     }

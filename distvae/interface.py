@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from distvae.numerics.facts import Facts
-from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import HeldRows
 
 Sums: TypeAlias = dict[str, Tensor]
 """Sums over rows, by name. Training adds them up over batches and over workers."""

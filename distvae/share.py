@@ -30,8 +30,7 @@ from distvae.files.untrusted import (
     read_json,
     read_yaml,
 )
-from distvae.numerics.figures import SPREAD, without_spreads
-from distvae.numerics.glossary import meaning
+from distvae.numerics.metrics import SPREAD, meaning, without_spreads
 from distvae.numerics.numbers import shown, with_spread
 
 CARD = "README.md"

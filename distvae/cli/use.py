@@ -135,7 +135,7 @@ def print_evaluation(evaluation: "Evaluation", style: Style) -> None:
 
 def print_scores(summary: Mapping[str, float], style: Style) -> None:
     """Print scores, as JSON for programs or one per line."""
-    from distvae.numerics.figures import without_spreads
+    from distvae.numerics.metrics import without_spreads
     from distvae.numerics.numbers import shown
 
     if style == "json":
@@ -227,7 +227,7 @@ def show(run: RunFolder) -> None:
     """Print the settings of a run, how its training went, and its scores."""
     import yaml
 
-    from distvae.numerics.figures import without_spreads
+    from distvae.numerics.metrics import without_spreads
     from distvae.numerics.numbers import shown
     from distvae.train.run_folder import best_epoch, read_config, read_epochs, read_info
 

@@ -35,7 +35,7 @@ from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Tree
 from distvae.numerics.facts import Facts, add_facts
-from distvae.numerics.permutations import Permutations
+from distvae.numerics.rows import Permutations
 
 PLACING = -3
 """The epoch whose order places rows. No epoch of training has this order, which would undo it."""

@@ -27,9 +27,8 @@ from distvae.files.paths import SOUNDS
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
 from distvae.numerics.arithmetic import torch_threads
-from distvae.numerics.array_types import AnyArray
+from distvae.numerics.array_types import AnyArray, without_mask
 from distvae.numerics.numbers import counted
-from distvae.numerics.plain_arrays import without_mask
 
 FORMAT = 2
 """Version of the cached files. Another version computes the spectra again."""

@@ -5,10 +5,11 @@ import torch
 from distvae import models
 from distvae.config import Config
 from distvae.estep import amortised, truncated
-from distvae.estep.registry import build, register
 from distvae.interface import AnyEStep, AnyModel
+from distvae.models.registry import ESTEPS
+from distvae.models.registry import register_estep as register
 
-__all__ = ["amortised", "assemble", "build", "register", "truncated"]
+__all__ = ["amortised", "assemble", "register", "truncated"]
 
 
 def assemble(config: Config, dims: int, shape: tuple[int, ...] = ()) -> tuple[AnyModel, AnyEStep]:
@@ -20,4 +21,4 @@ def assemble(config: Config, dims: int, shape: tuple[int, ...] = ()) -> tuple[An
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         model = models.build(config.model, dims, shape if "conv" in nets else ())
-        return model, build(config.estep, model)
+        return model, ESTEPS.implementation(config.estep)(config.estep, model)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from distvae import config
-from distvae.estep.registry import register
 from distvae.interface import Batch
 from distvae.models.nets import encoder
 from distvae.models.posteriors import Encoded
+from distvae.models.registry import register_estep as register
 from distvae.models.vae import VAE
 from distvae.numerics.facts import FLOOR, Facts, Moments
-from distvae.numerics.lanes import HeldRows
+from distvae.numerics.rows import HeldRows
 
 MIN_DEVIATION = 1e-6
 """Columns with a smaller standard deviation (of the log, or relative to the mean) are not rescaled.

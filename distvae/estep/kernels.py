@@ -1,23 +1,32 @@
-"""Compiled loops of the evolutionary search: children of the fittest states, and survivors.
+"""Compiled loops of the evolutionary search on the CPU (children of the fittest states, and
+survivors), and of populations stored as lists of active bits.
 
-`operators` and `population` have equivalents in plain torch, for other devices and without numba.
+`search` has equivalents in torch for a GPU.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
-from distvae.models.compiling import compiled, inlined
 from distvae.models.kernels import (
     Integers,
     Slots,
-    empty_slots,
+    compiled,
+    count_ones,
     hash_state,
+    inlined,
+    lowest,
     same_state,
 )
 from distvae.numerics.array_types import Floats
 
+Bytes = NDArray[np.uint8]
 RARELY = 1 / 32
 """The probability that a parent is drawn in proportion to its fitness; otherwise the best state is
-the parent (`operators.RELEASE_BATCH`).
+the parent (`search.RELEASE_BATCH`).
+"""
+ALL_WORDS = 255
+"""The first byte of a state that is stored as eight bytes for each word. Any other state has few
+active bits: it takes one byte for their number, and two bytes for the place of each active bit.
 """
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -38,7 +47,7 @@ def unit(word: np.uint64) -> np.float32:
 
 @compiled
 def nearly_best(value: Floats, seeds: Integers, stage: int, parents: Integers) -> None:
-    """Fill `parents` (B, P) with places of parents, selected by `fitness_batch` (`operators`)."""
+    """Fill `parents` (B, P) with places of parents, selected by `fitness_batch` (`search`)."""
     states, count = value.shape[1], parents.shape[1]
     ladder = np.empty(states, value.dtype)
     for b in range(value.shape[0]):
@@ -82,7 +91,7 @@ def flip_children(
 ) -> None:
     """Fill `children` (B, P * C, W): copies of the parents (B, P) with one flipped bit each.
 
-    Siblings have different flipped bits, which are the same bits as in `operators.flipped`.
+    Siblings have different flipped bits, which are the same bits as in `search.flipped`.
     """
     count = parents.shape[1]
     siblings = children.shape[1] // count
@@ -123,7 +132,10 @@ def survivors(
     survivors. `better` may share the memory of the kept states.
     """
     kept, count = words.shape[1], words.shape[1] + new.shape[1]
-    slots = empty_slots(count)
+    size = 4  # at most half full
+    while size < 2 * count:
+        size *= 2
+    slots = np.empty(size, np.int32)
     replaced = 0
     row, score = np.empty((count, words.shape[2]), np.int64), np.empty(count, value.dtype)
     distinct, heap = np.empty(count, np.int64), np.empty(kept, value.dtype)
@@ -195,3 +207,66 @@ def nth_highest(score: Floats, distinct: Integers, among: int, heap: Floats) -> 
             parent, child = child, 2 * child + 1
         heap[parent] = found
     return float(heap[0])
+
+
+@compiled
+def write_states(words: Integers, ends: Integers, written: Bytes) -> None:
+    """Write the states of words (B, S, W), and fill `ends` (B,) with the end of each row."""
+    width, at = words.shape[2], 0
+    for b in range(words.shape[0]):
+        for s in range(words.shape[1]):
+            state = words[b, s]
+            active = 0
+            for w in range(width):
+                active += int(count_ones(np.uint64(state[w])))
+            if active < min(4 * width, ALL_WORDS):
+                written[at] = active
+                at = write_places(state, written, at + 1)
+            else:
+                written[at] = ALL_WORDS
+                at = write_words(state, written, at + 1)
+        ends[b] = at
+
+
+@inlined
+def write_places(state: Integers, written: Bytes, at: int) -> int:
+    """Write the places of a state's active bits, and return the end position."""
+    for w in range(len(state)):
+        left = np.uint64(state[w])
+        while left:
+            place = 64 * w + lowest(left)
+            left &= left - np.uint64(1)
+            written[at], written[at + 1] = place & 255, place >> 8
+            at += 2
+    return at
+
+
+@inlined
+def write_words(state: Integers, written: Bytes, at: int) -> int:
+    """Write the words of a state in little-endian order, and return the end position."""
+    for w in range(len(state)):
+        for byte in range(8):
+            written[at] = np.uint64(state[w]) >> np.uint64(8 * byte) & np.uint64(255)
+            at += 1
+    return at
+
+
+@compiled
+def read_states(written: Bytes, words: Integers) -> None:
+    """Fill words (B, S, W) with the states that `write_states` wrote."""
+    words[:] = 0
+    at = 0
+    for b in range(words.shape[0]):
+        for s in range(words.shape[1]):
+            count = written[at]
+            at += 1
+            if count == ALL_WORDS:
+                for w in range(words.shape[2]):
+                    for byte in range(8):
+                        words[b, s, w] |= np.int64(written[at]) << (8 * byte)
+                        at += 1
+                continue
+            for _ in range(count):
+                place = np.int64(written[at]) | np.int64(written[at + 1]) << 8
+                words[b, s, place >> 6] |= np.int64(1) << (place & 63)
+                at += 2

@@ -9,28 +9,71 @@ valid bound.
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from distvae import config
-from distvae.estep.block import Block
-from distvae.estep.compact_store import as_words, new_store
-from distvae.estep.device_search import COUNTED, DeviceSearch, rows_beside
-from distvae.estep.first_states import FIRST, common_states, first_states
-from distvae.estep.operators import bernoulli, breed, select
-from distvae.estep.registry import register
-from distvae.estep.store import Draw, HeldPopulations, PopulationFile
-from distvae.estep.survivors import Improved, best_states, compiled_search, parts_in_training
+from distvae.engines.tvae_gpu import Scores, can_score
+from distvae.estep.search import (
+    FIRST,
+    Improved,
+    Scored,
+    bernoulli,
+    best_states,
+    breed,
+    common_states,
+    first_states,
+    in_parts,
+    parts_in_training,
+    select,
+)
+from distvae.estep.store import (
+    Draw,
+    HeldPopulations,
+    LocalStore,
+    PopulationFile,
+    as_words,
+    new_store,
+)
 from distvae.interface import Batch, Sums
 from distvae.models.population import pack, repeated
-from distvae.models.truncated import KeptStates, Truncated
+from distvae.models.registry import register_estep as register
+from distvae.models.truncated import KeptStates, Truncated, with_numbers
 from distvae.models.tvae import TVAE
-from distvae.numerics.lanes import HeldRows
-from distvae.numerics.noise import Noise
-from distvae.numerics.threads import in_parts
+from distvae.numerics.noise import Noise, Stream, draw_ahead
+from distvae.numerics.rows import HeldRows, find_in_order
 
 COMPILED = ("fitness_batch", "flip", "none")  # selection, mutation, crossover of compiled loops
+COUNTED = 256
+"""The rows of each block in which distinct states are counted, for a metric."""
+
+
+class Block(NamedTuple):
+    """The last block of rows that was searched. Its states stay on the model's device while its
+    minibatches are trained; row numbers are on the host.
+    """
+
+    rows: Tensor
+    states: KeptStates
+    order: Tensor
+    """The permutation that sorts the rows."""
+
+    def find(self, rows: Tensor) -> KeptStates | None:
+        """Return the states of rows, or None unless all rows are in the block.
+
+        If the rows are a slice of the block, the states are a view; otherwise they are copied.
+        """
+        if (part := find_in_order(self.rows.numpy(), rows.numpy())) is not None:
+            return self.states.of_rows(part)
+        if not len(self.rows):
+            return None
+        place = torch.searchsorted(self.rows, rows, sorter=self.order).clamp(max=len(self.rows) - 1)
+        index = self.order[place]
+        if not torch.equal(self.rows[index], rows):
+            return None
+        return self.states.of_rows(index.to(self.states.words.device, non_blocking=True))
 
 
 class Search(nn.Module):
@@ -43,7 +86,7 @@ class Search(nn.Module):
         self.config, self.latent = config, model.code_size
         self.last_block: Block | None = None
         self.shown: KeptStates | None = None
-        self.device_search = DeviceSearch(config, self.latent, self.ranked)
+        self.scores: Scores | None = None
 
     @property
     def ranked(self) -> bool:
@@ -76,18 +119,37 @@ class Search(nn.Module):
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Scored:
         """Return new states (B, C, W) and their log-joints, given the kept states and their
         log-joints `value`.
         """
         raise NotImplementedError
+
+    def draws(self) -> dict[Stream, int]:
+        """Return the number of random words that a search needs for each row, by stream.
+
+        A GPU draws them at once.
+        """
+        return {}
+
+    def score(self, model: TVAE, batch: Batch, words: Tensor) -> Tensor:
+        """Return log p(x, z), (B, C), of the states of words (B, C, W)."""
+        has_own_score = type(model).score is not TVAE.score
+        if words.device.type == "cpu" or has_own_score or not can_score(model.likelihood):
+            return model.score(batch, words)
+        return self._scores_of(model).score(batch, words)
+
+    def _scores_of(self, model: TVAE) -> Scores:
+        if self.scores is None or self.scores.model is not model:
+            self.scores = Scores(model)
+        return self.scores
 
     def improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Improved:
         """Return the best distinct states among the kept states `words` and new states.
 
         The kept states may be overwritten.
         """
-        if compiled_search(words) is None:
+        if words.device.type != "cpu":
             return self._improve(model, batch, words, noise)
 
         def improve_part(rows: slice) -> Improved:
@@ -97,9 +159,9 @@ class Search(nn.Module):
 
     @torch.no_grad()
     def _improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Improved:
-        value = model.score(batch, words)
-        new, new_value = self.candidates(model, batch, words, value, noise)
-        return best_states((words, value), (new, new_value), self.ranked)
+        value = self.score(model, batch, words)
+        new = self.candidates(model, batch, words, value, noise)
+        return best_states((words, value), new, self.ranked)
 
     def search_block(self, model: TVAE, batch: Batch, noise: Noise) -> Sums:
         """Improve the states of a block of rows.
@@ -107,32 +169,31 @@ class Search(nn.Module):
         Return the number of replaced states, the number of distinct states in a sample of rows, and
         the number of rows that are sampled to measure the weight that training leaves out.
         """
-        if self.device_search.suits(model, batch):
-            return self._search_on_device(model, batch, noise)
-        words = self._find_states(batch).words
-        self.last_block = None  # the search may overwrite its memory
+        device, rows = batch.x.device, batch.row
+        is_on_gpu = device.type != "cpu"
+        if is_on_gpu:
+            self.store = as_words(self.store, device)
+            sample: dict[Stream, int] = {"sample": 1}
+            noise = draw_ahead(noise, sample | self.draws())
+            if isinstance(self.store, LocalStore) and self.store.words.device == device:
+                rows = noise.row
+        words = self.store.get(rows).to(device, non_blocking=True)
         better, gap, replaced = self.improve(model, batch, words, noise)
-        self.store.put(batch.row, better)
+        self.store.put(rows, better)
         again = repeated(better[:COUNTED].reshape(1, -1, better.shape[2]))
         sums = {
             "substitutions": replaced,
             "distinct": (~again).sum(),
             "looked_at": replaced.new_full((), again.numel()),
         }
-        part = None
+        kept = KeptStates(better)
         if model.config.horizon is not None:
             part, sums["sampled_rows"] = parts_in_training(gap, model.horizon, noise)
-        self.last_block = Block.of(batch.row, KeptStates(better, part))
+            kept = KeptStates(better, part)
+            if is_on_gpu:
+                kept = with_numbers(better, part, self._scores_of(model).present().none)
+        self.last_block = Block(batch.row, kept, batch.row.argsort())
         return sums
-
-    def _search_on_device(self, model: TVAE, batch: Batch, noise: Noise) -> Sums:
-        self.store = as_words(self.store, batch.x.device)
-        rows = rows_beside(self.store, batch, noise)
-        words = self.store.get(rows).to(batch.x.device, non_blocking=True)
-        found = self.device_search(model, batch, words, noise)
-        self.store.put(rows, found.words)
-        self.last_block = Block.of(batch.row, found.kept)
-        return found.sums
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
         """Return the replaced states per row, and the share of distinct states."""
@@ -195,12 +256,14 @@ class Evolution(Search):
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Scored:
         """Return the children of all generations. Parents come from the previous generation."""
-        found: list[tuple[Tensor, Tensor]] = [(words, value)]
+        found = [(words, value)]
         for stage in range(self.config.generations):
             children = self._next_generation(model, *found[-1], noise, stage)
-            found.append((children, model.score(batch, children)))
+            found.append((children, self.score(model, batch, children)))
+        if len(found) == 2:
+            return found[1]
         states, values = zip(*found[1:], strict=True)
         return torch.cat(states, 1), torch.cat(values, 1)
 
@@ -209,18 +272,35 @@ class Evolution(Search):
     ) -> Tensor:
         """Return the children (B, C, W) of fit states among words (B, S, W)."""
         config = self.config
-        loops = compiled_search(words)
-        if loops and (config.selection, config.mutation, config.crossover) == COMPILED:
-            parents = torch.empty(len(words), config.parents, dtype=torch.int64)
-            siblings = config.parents * config.children
-            children = words.new_empty(len(words), siblings, words.shape[2])
-            seeds = noise.seeds("parent").numpy()
-            loops.nearly_best(value.numpy(), seeds, stage, parents.numpy())
-            operands = (words.numpy(), parents.numpy(), noise.seeds("child").numpy(), stage)
-            loops.flip_children(*operands, self.latent, children.numpy())
-            return children
-        parents = select(words, value, config.parents, config.selection, noise, stage)
-        return breed(parents, config, self.latent, model.pi, noise, stage)
+        is_compiled = (config.selection, config.mutation, config.crossover) == COMPILED
+        if words.device.type != "cpu" or not is_compiled:
+            parents = select(words, value, config.parents, config.selection, noise, stage)
+            return breed(parents, config, model.pi, noise, stage)
+        from distvae.estep import kernels
+
+        places = torch.empty(len(words), config.parents, dtype=torch.int64)
+        siblings = config.parents * config.children
+        children = words.new_empty(len(words), siblings, words.shape[2])
+        kernels.nearly_best(value.numpy(), noise.seeds("parent").numpy(), stage, places.numpy())
+        operands = (words.numpy(), places.numpy(), noise.seeds("child").numpy(), stage)
+        kernels.flip_children(*operands, self.latent, children.numpy())
+        return children
+
+    def draws(self) -> dict[Stream, int]:
+        """Return the number of random words that all generations need, by stream."""
+        config = self.config
+        among = max(config.states, config.new_states)
+        parent = {
+            "fitness": among,
+            "uniform": among,
+            "fitness_batch": 2 * config.parents * config.generations,
+            "released": 2 * config.parents * config.generations,
+            "best": 0,
+        }
+        counts: dict[Stream, int] = {"parent": parent[config.selection]}
+        if config.crossover == "none" and config.mutation == "flip":
+            counts["child"] = config.new_states
+        return counts
 
 
 @register(config.RandomSearch)
@@ -231,10 +311,10 @@ class RandomSearch(Search):
 
     def candidates(
         self, model: TVAE, batch: Batch, words: Tensor, value: Tensor, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Scored:
         """Return random states with one active bit on average, and their log-joints."""
         new = bernoulli(self.config.draws, self.latent, noise, "child")
-        return new, model.score(batch, new)
+        return new, self.score(model, batch, new)
 
 
 @register(config.Exact)

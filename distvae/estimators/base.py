@@ -35,7 +35,7 @@ from distvae.estimators.trained import Trained, bounds, codes, train
 from distvae.files.paths import given_path
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
-from distvae.numerics.plain_arrays import plain_array
+from distvae.numerics.array_types import plain_array
 from distvae.train.progress import Progress
 from distvae.train.session import RunOptions
 

@@ -253,7 +253,7 @@ class Shards:
         """Read the states of this worker's rows; return the parts with states of worker 0."""
         import torch
 
-        from distvae.estep.compact_store import unpacked
+        from distvae.estep.store import unpacked
 
         if store is None:
             return 0
@@ -328,8 +328,7 @@ class Shards:
 
     def _parts(self, trainer: "Trainer", tensors: "Mapping[str, Tensor]") -> Iterator[bytes]:
         """Yield the parts of this worker's snapshot: populations, then tensors if it is first."""
-        from distvae.estep.compact_store import packed
-        from distvae.estep.store import parts_of
+        from distvae.estep.store import packed, parts_of
         from distvae.train.checkpoint import pack_tensors
 
         if (store := store_of(trainer)) is not None:

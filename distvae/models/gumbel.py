@@ -14,49 +14,136 @@ as in Jang et al., so the objective is not a bound. The reported bound draws dis
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from distvae.config import GumbelModel
 from distvae.interface import AnyEStep, Batch, Sums
-from distvae.models.discrete import Binary, Categorical
-from distvae.models.posteriors import Encoded, Encoder
+from distvae.models.posteriors import Encoded, Encoder, equal_weights
 from distvae.models.registry import register
 from distvae.models.vae import VAE
-from distvae.numerics.figures import declare
+from distvae.numerics.metrics import declare
 from distvae.numerics.noise import Noise
 
 declare("sparsity", "active")
 PI = (1e-6, 1 - 1e-6)
 
 
-class BinaryHead(nn.Module):
-    """The layer from features to binary latents."""
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """Independent bits with probabilities sigmoid(logits), and a prior with its own logits."""
 
-    def __init__(self, width: int, latent: int) -> None:
+    logits: Tensor
+    prior_logits: Tensor
+    temperature: float
+
+    @property
+    def code(self) -> Tensor:
+        """(B, H) the probability that each bit is 1."""
+        return self.logits.sigmoid()
+
+    def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """Return binary draws with equal weights, or the mean."""
+        z = (
+            self.code[:, None]
+            if draws == 0 or noise is None
+            else self._gate(draws, noise).gt(0).to(self.logits.dtype)
+        )
+        return z, equal_weights(z)
+
+    def sample(self, draws: int, noise: Noise) -> Tensor:
+        """Return relaxed draws (B, S, H).
+
+        As the temperature falls, they approach the binary draws of the same noise.
+        """
+        return (self._gate(draws, noise) / self.temperature).sigmoid()
+
+    def _gate(self, draws: int, noise: Noise) -> Tensor:
+        """Return a number for each bit. It is positive where the bit is 1."""
+        return self.logits[:, None] + noise.uniform("spike", draws, self.logits.shape[-1]).logit()
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """Return log p(z) - log q(z), (B, S)."""
+        return (z * (self.prior_logits - self.logits)[:, None] - self._excess()[:, None]).sum(-1)
+
+    def kl(self) -> Tensor:
+        """Return the KL divergence from the prior, (B,), in closed form."""
+        return (self.code * (self.logits - self.prior_logits) + self._excess()).sum(-1)
+
+    def _excess(self) -> Tensor:
+        """Return log q(0) - log p(0), (B, H)."""
+        return functional.softplus(self.prior_logits) - functional.softplus(self.logits)
+
+
+@dataclass(frozen=True, slots=True)
+class Categorical:
+    """Independent categorical latents with probabilities softmax(logits), and a prior with its own
+    logits. A state is the concatenation of the latents' one-hot vectors.
+    """
+
+    logits: Tensor
+    """(B, H, K)."""
+    prior_logits: Tensor
+    temperature: float
+
+    @property
+    def code(self) -> Tensor:
+        """(B, H K) the probability of each category."""
+        return self.logits.softmax(-1).flatten(1)
+
+    def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """Return one-hot draws with equal weights, or the mean."""
+        if draws == 0 or noise is None:
+            return self.code[:, None], equal_weights(self.code[:, None])
+        perturbed = self._perturbed(draws, noise)
+        largest = perturbed.argmax(-1, keepdim=True)
+        z = torch.zeros_like(perturbed).scatter_(-1, largest, 1.0).flatten(2)
+        return z, equal_weights(z)
+
+    def sample(self, draws: int, noise: Noise) -> Tensor:
+        """Return relaxed draws (B, S, H K).
+
+        As the temperature falls, they approach the one-hot draws of the same noise.
+        """
+        return (self._perturbed(draws, noise) / self.temperature).softmax(-1).flatten(2)
+
+    def _perturbed(self, draws: int, noise: Noise) -> Tensor:
+        """Return logits plus Gumbel noise, (B, S, H, K). The argmax of a latent is a draw from
+        it.
+        """
+        latent, categories = self.logits.shape[1:]
+        uniform = noise.uniform("spike", draws, latent, categories)
+        return self.logits[:, None] - (-uniform.log()).log()
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """Return log p(z) - log q(z), (B, S)."""
+        return -(z * self._log_ratios().flatten(1)[:, None]).sum(-1)
+
+    def kl(self) -> Tensor:
+        """Return the KL divergence from the prior, (B,), in closed form."""
+        return (self.logits.softmax(-1) * self._log_ratios()).sum((1, 2))
+
+    def _log_ratios(self) -> Tensor:
+        """Return log q - log p of each category, (B, H, K)."""
+        return self.logits.log_softmax(-1) - self.prior_logits.log_softmax(-1)
+
+
+class DiscreteHead(nn.Module):
+    """The layer from features to the logits of bits (H,), or of categories (H, K)."""
+
+    def __init__(self, width: int, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, latent)
+        self.linear = nn.Linear(width, math.prod(shape))
+        self.shape = shape
 
-    def forward(self, features: Tensor) -> Binary:
-        """Return the posterior, with a placeholder prior of probability 1/2."""
-        logits = self.linear(features)
-        return Binary(logits, torch.zeros_like(logits), 1.0)
-
-
-class CategoricalHead(nn.Module):
-    """The layer from features to categorical latents."""
-
-    def __init__(self, width: int, latent: int, categories: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, latent * categories)
-        self.shape = (latent, categories)
-
-    def forward(self, features: Tensor) -> Categorical:
-        """Return the posterior, with a placeholder prior of equally probable categories."""
+    def forward(self, features: Tensor) -> Binary | Categorical:
+        """Return the posterior, with a placeholder prior of equally probable values."""
         logits = self.linear(features).unflatten(-1, self.shape)
-        return Categorical(logits, torch.zeros_like(logits), 1.0)
+        kind = Binary if len(self.shape) == 1 else Categorical
+        return kind(logits, torch.zeros_like(logits), 1.0)
 
 
 @register(GumbelModel)
@@ -74,10 +161,8 @@ class Gumbel(VAE):
 
     def head(self, width: int) -> nn.Module:
         """Return the layer of logits."""
-        config = self.config
-        if config.categories:
-            return CategoricalHead(width, config.latent, config.categories)
-        return BinaryHead(width, config.latent)
+        latent, categories = self.config.latent, self.config.categories
+        return DiscreteHead(width, (latent, categories) if categories else (latent,))
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
         """Return the encoder's posterior with prior pi and the current temperature."""

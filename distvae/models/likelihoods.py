@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
-from distvae.models.compiled import kernels
 from distvae.models.posteriors import LOG_VARIANCE
 from distvae.numerics.array_types import Floats
 from distvae.numerics.facts import Moments
@@ -131,11 +130,11 @@ class Bernoulli(Likelihood):
 
     def table_densities(self, batch: Batch, output: Tensor, place: Integers) -> Floats:
         """Return log-densities, computing log(1 - p) once per distinct state."""
+        from distvae.models import kernels
+
         values = (batch.x.numpy(), observed_numbers(batch), output.numpy())
         log_none = -functional.softplus(output)
-        loops = kernels(output)
-        assert loops is not None
-        found: Floats = loops.bernoulli_densities(*values, log_none.numpy(), place)
+        found: Floats = kernels.bernoulli_densities(*values, log_none.numpy(), place)
         return found
 
 
@@ -182,20 +181,19 @@ class Gaussian(Likelihood):
 
     def pairs(self, x: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
         """Return log-densities from squared distances, exact even far from zero."""
-        if not kernels(x):
+        if x.device.type != "cpu":
             return super().pairs(x, output, place, mask)
         batch = Batch(x, place, mask)
         return torch.from_numpy(self.table_densities(batch, output.detach(), place.numpy()))
 
     def table_densities(self, batch: Batch, output: Tensor, place: Integers) -> Floats:
         """Return log-densities from squared distances."""
+        from distvae.models import kernels
+
         values = (batch.x.numpy(), observed_numbers(batch), output.numpy())
         variance = float(self.variance)
         shift = -0.5 * math.log(2 * math.pi * variance)
-        operands = (*values, place, -0.5 / variance, shift)
-        loops = kernels(output)
-        assert loops is not None
-        found: Floats = loops.gaussian_densities(*operands)
+        found: Floats = kernels.gaussian_densities(*values, place, -0.5 / variance, shift)
         return found
 
     def statistics(

@@ -1,11 +1,12 @@
-"""Multilayer perceptrons, and convolutional encoders and decoders."""
+"""Multilayer perceptrons, convolutional encoders and decoders, and decoders of binary states."""
 
 from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
-from distvae.config import Net
+from distvae.config import Net, TVAEModel
 from distvae.files.refusal import Refusal
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -114,3 +115,51 @@ class Pyramid:
                 self.activation(),
             ]
         return layers[:-1]
+
+
+class FromBits(nn.Module):
+    """A linear layer on states, with a row of weights (H, K) for each bit."""
+
+    def __init__(self, latent: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(latent, width)))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(..., H) -> (..., K)."""
+        return z @ self.weight + self.bias
+
+
+class StateDecoder(nn.Sequential):
+    """A multilayer perceptron on binary states."""
+
+    def __init__(self, config: TVAEModel, dims: int) -> None:
+        layers = mlp(config.latent, config.hidden, dims, config.activation)
+        layers[0] = FromBits(config.latent, (*config.hidden, dims)[0])
+        if config.output == "sigmoid":
+            layers.append(nn.Sigmoid())
+        super().__init__(*layers)
+        self.begins_linear = bool(config.linear and config.hidden)
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        if self.begins_linear:
+            for hidden in self.linear[:-1]:
+                # Unlike eye, this is cheap on torch's meta device, which counts parameters.
+                nn.init.zeros_(hidden.weight).detach().fill_diagonal_(1.0)
+
+    @property
+    def linear(self) -> list[nn.Linear | FromBits]:
+        """The linear layers."""
+        return [layer for layer in self if isinstance(layer, nn.Linear | FromBits)]
+
+    @property
+    def passes_bits(self) -> bool:
+        """True while all hidden layers are the identity, so that the last layer decodes bits."""
+        return self.begins_linear and all(_is_identity(layer) for layer in self.linear[:-1])
+
+
+def _is_identity(layer: nn.Linear | FromBits) -> bool:
+    identity = nn.init.eye_(torch.empty_like(layer.weight))
+    return torch.equal(layer.weight, identity) and not layer.bias.any()

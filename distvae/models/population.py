@@ -2,30 +2,34 @@
 
 A state's key is a 64-bit hash of its words. In a block of 100 000 states, the probability of a hash
 collision is below 1e-9. A collision would lose one candidate state, and nothing else.
-
-On the CPU, compiled loops compute some of these functions, with the same results, if numba is
-installed.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distvae.models.compiled import kernels
 from distvae.numerics.noise import mix, weyl_sequence
 
 BITS = 64
-MULTIPLE = 16  # tables are padded to a multiple of 16 states, so that products have few shapes
+MIN_PI = 1e-5  # prior probabilities are clamped to [MIN_PI, 1 - MIN_PI] for their log-odds
+LEFT_OUT, NEAR, SAMPLED = 0, 1, 2
+"""The part of a state in training. `LEFT_OUT`: the state was improbable when its row was searched.
+`NEAR`: the state takes part. `SAMPLED`: the state was improbable, but takes part because its row is
+sampled to measure how much weight training leaves out.
+"""
 
 
 @lru_cache
 def _places(device: torch.device) -> Tensor:
     """Return the 64 words with one active bit, cached for each device."""
     return torch.ones(BITS, dtype=torch.int64, device=device) << torch.arange(BITS, device=device)
+
+
+def log_odds(pi: Tensor) -> Tensor:
+    """Return the log-odds (H,) of active bits, given their prior probabilities."""
+    return pi.logit(MIN_PI)
 
 
 def words_of(latent: int) -> int:
@@ -41,20 +45,10 @@ def pack(states: Tensor) -> Tensor:
     return words
 
 
-def unpack(words: Tensor, latent: int) -> Tensor:
-    """Unpack words (..., W) into booleans (..., H)."""
-    return _masked(words, latent) != 0
-
-
-def unpack_numbers(words: Tensor, latent: int, dtype: torch.dtype) -> Tensor:
+def unpack(words: Tensor, latent: int, dtype: torch.dtype = torch.bool) -> Tensor:
     """Unpack words (..., W) into zeros and ones (..., H) of a type, without a separate cast."""
-    masked = _masked(words, latent)
+    masked = words.unsqueeze(-1).bitwise_and(_places(words.device)).flatten(-2)[..., :latent]
     return torch.ne(masked, 0, out=torch.empty(masked.shape, dtype=dtype, device=words.device))
-
-
-def _masked(words: Tensor, latent: int) -> Tensor:
-    """Return numbers (..., H) that are non-zero where a bit is active."""
-    return words.unsqueeze(-1).bitwise_and(_places(words.device)).flatten(-2)[..., :latent]
 
 
 def flip(words: Tensor, bit: Tensor) -> Tensor:
@@ -90,8 +84,6 @@ def keys(words: Tensor) -> Tensor:
 
 def repeated(words: Tensor) -> Tensor:
     """Return (B, C) whether an equal state is earlier in the same row of words (B, C, W)."""
-    if loops := kernels(words):
-        return torch.from_numpy(loops.repeated(words.numpy()))
     ordered, place = keys(words).sort(dim=1, stable=True)
     again = functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
     return again.scatter(1, place, again)
@@ -117,18 +109,8 @@ def take(words: Tensor, place: Tensor) -> Tensor:
     return words.gather(1, place.unsqueeze(-1).expand(-1, -1, words.shape[-1]))
 
 
-def tabulate(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct states (U, W) of words (B, S, W), and places (B, S) among them."""
-    if words.device.type != "cpu":
-        return _list_states(words)
-    key, place = keys(words).unique(return_inverse=True)
-    distinct = words.new_zeros(len(key), words.shape[-1])
-    distinct[place.flatten()] = words.flatten(0, 1)
-    return distinct, place
-
-
-def _list_states(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Return all states of words (B, S, W) without removing duplicates, and their places.
+def list_states(words: Tensor) -> tuple[Tensor, Tensor]:
+    """Return all states of words (B, S, W) without removing duplicates, and their places (B, S).
 
     On a GPU, removing duplicates would make the host wait for the number of distinct states. States
     that all rows share (an expanded view) are listed once.
@@ -138,61 +120,3 @@ def _list_states(words: Tensor) -> tuple[Tensor, Tensor]:
         place = torch.arange(states, device=words.device)
         return words[0], place.expand(rows, -1)
     return words.flatten(0, 1), torch.arange(rows * states, device=words.device).view(rows, states)
-
-
-def padded(rows: Tensor) -> Tensor:
-    """Append rows of zeros up to a multiple of `MULTIPLE` rows."""
-    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % MULTIPLE))
-
-
-def heaviest(place: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the states with a weight above machine epsilon in any row.
-
-    Return their places in the table of `count` states, the places (B, S) of each row's states among
-    them, and the weights (B, S). Weights up to machine epsilon become zero.
-    """
-    least = torch.finfo(weight.dtype).eps
-    counts = weight > least
-    used = torch.zeros(count, dtype=torch.bool, device=place.device).index_fill_(
-        0, place[counts], True
-    )
-    used[:1] |= ~used.any()  # if all weights are NaN, places point at the first state
-    moved = (used.cumsum(0) - 1)[place].where(counts, 0)
-    return used.nonzero()[:, 0], moved, weight.where(counts, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class States:
-    """Binary states, packed, as input to a linear layer."""
-
-    words: Tensor
-    """(U, W)"""
-    latent: int
-
-    def split(self, count: int) -> Iterator["States"]:
-        """Yield chunks of `count` states."""
-        return (States(words, self.latent) for words in self.words.split(count))
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def linear(self, rows: Tensor, shift: Tensor) -> Tensor:
-        """Return (U, K): the sum of `rows` (H, K) at the active bits, plus `shift` (K,)."""
-        return torch.addmm(shift, self.dense(rows.dtype), rows)
-
-    def mean(self, place: Tensor, weight: Tensor) -> Tensor:
-        """Return the weighted sum (B, H) of the states at places (B, S)."""
-        if loops := kernels(weight):
-            operands = (t.detach().numpy() for t in (place, weight, self.words))
-            return torch.from_numpy(loops.mean(*operands, self.latent))
-        table = self.dense(weight.dtype)
-        return functional.embedding_bag(place, table, per_sample_weights=weight, mode="sum")
-
-    def dense(self, dtype: torch.dtype) -> Tensor:
-        """Return zeros and ones (U, H)."""
-        loops = kernels(self.words)
-        if not loops:
-            return unpack(self.words, self.latent).to(dtype)
-        table = torch.empty(len(self), self.latent, dtype=dtype)
-        loops.dense(self.words.numpy(), table.numpy())
-        return table

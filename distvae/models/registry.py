@@ -1,17 +1,19 @@
-"""The registry of model classes."""
+"""The registries of model classes and of E-step classes, by configuration class."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 from distvae.config.registry import Family, Registry
-from distvae.interface import AnyModel
+from distvae.interface import AnyEStep, AnyModel
 
-C = TypeVar("C", bound=Callable[..., AnyModel])
+M = TypeVar("M", bound=Callable[..., AnyModel])
+E = TypeVar("E", bound=Callable[..., AnyEStep])
 
 MODELS: Registry[Callable[..., AnyModel]] = Registry("model")
+ESTEPS: Registry[Callable[..., AnyEStep]] = Registry("estep")
 
 
-def register(config: type) -> Callable[[C], C]:
+def register(config: type) -> Callable[[M], M]:
     """Register the decorated class as the model of a configuration class.
 
     The class is called with the configuration and the number of values of an observation. If the
@@ -27,3 +29,11 @@ def build(config: Family, dims: int, shape: tuple[int, ...] = ()) -> AnyModel:
     """
     model = MODELS.implementation(config)
     return model(config, dims, shape) if shape else model(config, dims)
+
+
+def register_estep(config: type) -> Callable[[E], E]:
+    """Register the decorated class as the E-step of a configuration class.
+
+    The class is called with the configuration and the model.
+    """
+    return ESTEPS.register(config)

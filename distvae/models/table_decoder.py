@@ -1,24 +1,36 @@
 """Decode each distinct state of a batch once, by compiled loops and matrix products."""
 
+import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distvae.models import table_kernels
-from distvae.models.kernels import Integers, dense
-from distvae.models.population import MULTIPLE
-from distvae.models.scratch import Scratch
-from distvae.models.state_decoder import CACHED, FromBits, StateDecoder
-from distvae.models.table_kernels import Parts
-from distvae.models.truncated import NEAR
+from distvae.models import kernels
+from distvae.models.kernels import Integers, Parts
+from distvae.models.nets import FromBits, StateDecoder
+from distvae.models.population import NEAR, log_odds
 from distvae.numerics.array_types import Floats
 
+MULTIPLE = 16  # tables are padded to a multiple of 16 states, so that products have few shapes
 FEW = 0.25  # share of active bits below which adding up rows beats a matrix product
+CACHED = 2**18  # activations of a layer that fit in the CPU's cache
+VIEWS = 1024  # views of memory that are kept; a training has fewer distinct sizes of steps
 
+ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+    nn.Tanh: torch.tanh_,
+    nn.Sigmoid: torch.sigmoid_,
+    nn.ReLU: torch.relu_,
+    nn.LeakyReLU: functional.leaky_relu_,
+}
+"""The activations of a `StateDecoder`, in place."""
+
+SLOPES = {nn.ReLU: 0.0, nn.LeakyReLU: nn.LeakyReLU().negative_slope}
+"""The slopes of rectifiers below zero."""
 
 Weights = tuple[Tensor, Tensor]
 """The weight (inputs, K) and the bias (K,) of a layer."""
@@ -44,11 +56,11 @@ class DecodedTable(NamedTuple):
 
 
 class Layer:
-    """A linear layer of the decoder, and the activation after it."""
+    """A linear layer of the decoder, and the activation after it, if any."""
 
-    def __init__(self, linear: FromBits | nn.Linear, function: nn.Module | None) -> None:
-        self.linear, self.function = linear, function
-        self.slope = _slope(function)
+    def __init__(self, linear: FromBits | nn.Linear, after: nn.Module | None) -> None:
+        self.linear = linear
+        self.function = None if after is None or isinstance(after, nn.Linear) else type(after)
 
     @property
     def weights(self) -> Weights:
@@ -56,110 +68,82 @@ class Layer:
         weight, bias = self.linear.weight.detach(), self.linear.bias.detach()
         return (weight if isinstance(self.linear, FromBits) else weight.T), bias
 
-    def apply_function(self, value: Tensor) -> None:
+    def activate(self, value: Tensor) -> None:
         """Apply the activation to the values of the linear layer, in place."""
-        if isinstance(self.function, nn.Tanh):
-            value.tanh_()
-        elif isinstance(self.function, nn.Sigmoid):
-            value.sigmoid_()
-        elif self.slope == 0:
-            value.relu_()
-        elif self.slope != 1:
-            functional.leaky_relu_(value, self.slope)
-
-    def pull_back(self, value: Tensor, gradient: Tensor) -> None:
-        """Backpropagate through the activation, in place; `value` is the activation's result."""
-        if isinstance(self.function, nn.Tanh):
-            gradient.mul_(1 - value.square())
-        elif isinstance(self.function, nn.Sigmoid):
-            gradient.mul_(value * (1 - value))
-        elif self.slope != 1:
-            table_kernels.scale_negative(self.slope, value.numpy(), gradient.numpy())
-
-
-def _slope(function: nn.Module | None) -> float:
-    """Return the slope of a rectifier below zero, or 1 for other activations."""
-    if isinstance(function, nn.ReLU):
-        return 0.0
-    return function.negative_slope if isinstance(function, nn.LeakyReLU) else 1.0
-
-
-WeighedLayer = tuple[Layer, Weights]
-"""A layer, and its current weights."""
-
-
-class BinaryPrior(Protocol):
-    """A model whose bits are independent under the prior."""
-
-    pi: Tensor
-    """(H,) the prior probability that each bit is active."""
-
-    def log_odds(self) -> Tensor:
-        """Return the log-odds (H,) that bits are active."""
-
-
-class KnownOdds:
-    """The log-odds of active bits, recomputed only when the probabilities change."""
-
-    def __init__(self) -> None:
-        self.pi: Floats = np.empty(0)
-        self.known: tuple[Floats, float] = np.empty(0), 0.0
-
-    def of(self, model: BinaryPrior) -> tuple[Floats, float]:
-        """Return the log-odds (H,), and log p(z) of the state without active bits."""
-        pi = model.pi.numpy()
-        if pi.tobytes() != self.pi.tobytes():
-            odds = model.log_odds()
-            self.pi = pi.copy()
-            self.known = odds.numpy(), -float(functional.softplus(odds.double()).sum())
-        return self.known
+        if self.function:
+            ACTIVATIONS[self.function](value)
 
 
 class TableDecoder:
-    """Decodes the distinct states of a batch into memory that is reused for the next batch."""
+    """Decodes the distinct states of a batch into memory that is reused for the next batch.
+
+    Allocating and clearing new memory in each step would take longer.
+    """
 
     def __init__(self, decoder: StateDecoder) -> None:
-        self.decoder, self.scratch, self.odds = decoder, Scratch(), KnownOdds()
+        self.decoder = decoder
         self.layers = [
-            Layer(module, None if isinstance(after, nn.Linear) else after)
+            Layer(module, after)
             for module, after in pairwise([*decoder, None])
             if isinstance(module, FromBits | nn.Linear)
         ]
         self.widths = [layer.linear.bias.shape[0] for layer in self.layers]
         self.latent = self.layers[0].linear.weight.shape[0]
-        self.rows_in_cache = max(MULTIPLE, CACHED // decoder.widest // MULTIPLE * MULTIPLE)
+        self.rows_in_cache = max(MULTIPLE, CACHED // max(self.widths) // MULTIPLE * MULTIPLE)
+        self.memory: dict[str, Tensor] = {}
+        self.views: dict[tuple[str, torch.dtype, tuple[int, ...]], Tensor] = {}
+        self.prior: tuple[bytes, Floats, float] = b"", np.empty(0), 0.0
+        """The prior probabilities that were used last, their log-odds, and log p(0)."""
+
+    def __reduce__(self) -> tuple[type["TableDecoder"], tuple[StateDecoder]]:
+        return TableDecoder, (self.decoder,)  # without its memory
+
+    def take(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Return a part of the memory of this name, with the values of its last use. The memory
+        grows on demand. Its default type is the type of the weights.
+        """
+        dtype = dtype or self.layers[0].linear.bias.dtype
+        found = self.views.get((name, dtype, shape))  # a new view would take longer
+        if found is not None:
+            return found
+        size, memory = math.prod(shape), self.memory.get(name)
+        is_new = memory is None or memory.dtype != dtype or len(memory) < size
+        if is_new or len(self.views) >= VIEWS:
+            self.views.clear()  # views of replaced memory must not stay
+        if memory is None or is_new:
+            with torch.inference_mode(False):  # else it could not be written in other modes
+                memory = self.memory[name] = torch.empty(size, dtype=dtype)
+        view = self.views[name, dtype, shape] = memory[:size].view(shape)
+        return view
 
     def __call__(
         self, words: Integers, part: Parts | None = None, with_hidden: bool = False
     ) -> DecodedTable:
         """Decode all states of words (B, S, W) except those with part `LEFT_OUT`."""
         if part is None:
-            part = self.scratch.take("part", np.uint8, *words.shape[:2])
-            part.fill(NEAR)
+            part = self.take("part", *words.shape[:2], dtype=torch.uint8).fill_(NEAR).numpy()
         known, place, few = self._tabulate(words, part)
-        size = len(known)
-        layers = self._layers_of_now(with_hidden)
-        values = [self._layer_memory(layer, size, with_hidden) for layer, _ in layers]
-        for first in range(0, size, self.rows_in_cache):
-            last = min(size, first + self.rows_in_cache)
-            cut = [v[first:last] if v.shape[0] == size else v[: last - first] for v in values]
-            self._decode(layers, known[first:last], cut, few)
-        *hidden, output = values
-        kept = hidden if with_hidden else []
-        weights = [weight for _, weight in layers]
-        return DecodedTable(known, place, part, few, weights, kept, output)
-
-    def _layers_of_now(self, with_hidden: bool) -> list[WeighedLayer]:
-        """Return the layers to compute: all layers, or only the last layer if the hidden layers
-        pass bits on and their values are not requested.
-        """
-        layers = self.layers
-        if self.decoder.passes_bits and not with_hidden:
-            layers = layers[-1:]
+        # While the hidden layers pass bits on, the last layer decodes bits.
+        first = len(self.layers) - 1 if self.decoder.passes_bits and not with_hidden else 0
+        layers = self.layers[first:]
         weights = [layer.weights for layer in layers]
-        rows, bias = weights[0]
-        weights[0] = rows.contiguous(), bias  # the loop that adds up rows needs contiguous rows
-        return list(zip(layers, weights, strict=True))
+        weights[0] = weights[0][0].contiguous(), weights[0][1]  # as `add_rows` needs it
+        size, chunk = len(known), min(len(known), self.rows_in_cache)
+        values = []
+        for i, width in enumerate(self.widths[first:], first):
+            keeps = with_hidden or i == len(self.layers) - 1
+            values.append(self.take(f"layer {i}", size if keeps else chunk, width))
+        for start in range(0, size, self.rows_in_cache):
+            stop = min(size, start + chunk)
+            cut = [v[start:stop] if len(v) == size else v[: stop - start] for v in values]
+            self._decode_bits(layers[0], weights[0], known[start:stop], cut[0], few)
+            for layer, (weight, bias), below, value in zip(
+                layers[1:], weights[1:], cut, cut[1:], strict=False
+            ):
+                torch.addmm(bias, below, weight, out=value)
+                layer.activate(value)
+        *hidden, output = values
+        return DecodedTable(known, place, part, few, weights, hidden if with_hidden else [], output)
 
     def _tabulate(self, words: Integers, part: Parts) -> tuple[Integers, Integers, bool]:
         """Return the table of distinct states, the place of each state in it, and whether few bits
@@ -167,68 +151,45 @@ class TableDecoder:
         """
         rows, states, width = words.shape
         total = rows * states
-        slots = self.scratch.take("slots", np.int32, 1 << (2 * total).bit_length())
-        slots.fill(-1)
-        known = self.scratch.take("known", np.int64, total + MULTIPLE, width)
-        place = self.scratch.take("place", np.int64, rows, states)
-        count, active = table_kernels.fill_table(words, part, slots, known, place)
-        size = -(-count // MULTIPLE) * MULTIPLE  # products on tables have few shapes
+        slots = self.take("slots", 1 << (2 * total).bit_length(), dtype=torch.int32).fill_(-1)
+        known = self.take("known", total + MULTIPLE, width, dtype=torch.int64).numpy()
+        place = self.take("place", rows, states, dtype=torch.int64).numpy()
+        count, active = kernels.fill_table(words, part, slots.numpy(), known, place)
+        size = -(-count // MULTIPLE) * MULTIPLE
         known[count:size] = 0
         return known[:size], place, active < FEW * count * self.latent
 
-    def _layer_memory(self, layer: Layer, size: int, with_hidden: bool) -> Tensor:
-        """Return memory for a layer's values: for all states, or for one chunk if the values of a
-        hidden layer are not requested.
-        """
-        i = self.layers.index(layer)
-        is_last = i == len(self.layers) - 1
-        rows = size if is_last or with_hidden else min(size, self.rows_in_cache)
-        return self.take_tensor(f"layer {i}", rows, self.widths[i])
-
-    def take_tensor(self, name: str, *shape: int) -> Tensor:
-        """Return memory with the dtype of the weights."""
-        dtype = _NUMPY[self.layers[0].linear.bias.dtype]
-        return self.scratch.share(name, dtype, *shape).tensor
-
-    def _decode(
-        self, layers: list[WeighedLayer], words: Integers, values: list[Tensor], few: bool
-    ) -> None:
-        """Fill the values of each layer for a chunk of the table."""
-        self._decode_bits(layers[0], words, values[0], few)
-        for i, (layer, (weight, bias)) in enumerate(layers[1:]):
-            torch.addmm(bias, values[i], weight, out=values[i + 1])
-            layer.apply_function(values[i + 1])
-
     def _decode_bits(
-        self, weighed: WeighedLayer, words: Integers, value: Tensor, few: bool
+        self, layer: Layer, weights: Weights, words: Integers, value: Tensor, few: bool
     ) -> None:
-        layer, (weight, bias) = weighed
+        """Fill in the values of the first layer."""
+        weight, bias = weights
         if few:
-            slope = layer.slope
-            table_kernels.add_rows(weight.numpy(), bias.numpy(), slope, words, value.numpy())
-            if slope == 1:  # the loop applies rectifiers only
-                layer.apply_function(value)
-            return
-        torch.addmm(bias, self.bits(words), weight, out=value)
-        layer.apply_function(value)
+            slope = SLOPES.get(layer.function, 1.0) if layer.function else 1.0
+            kernels.add_rows(weight.numpy(), bias.numpy(), slope, words, value.numpy())
+            if slope != 1:  # the loop has applied the rectifier
+                return
+        else:
+            torch.addmm(bias, self.bits(words), weight, out=value)
+        layer.activate(value)
 
     def bits(self, words: Integers) -> Tensor:
         """Return the zeros and ones (U, H) of states."""
-        bits = self.take_tensor("bits", len(words), self.latent)
-        dense(words, bits.numpy())
+        bits = self.take("bits", len(words), self.latent)
+        kernels.dense(words, bits.numpy())
         return bits
 
-    def log_prior(self, table: DecodedTable, model: BinaryPrior) -> Floats:
-        """Return log p(z), (U,)."""
-        odds, none = self.odds.of(model)
-        prior: Floats = self.scratch.take("prior", odds.dtype, len(table.words))
-        table_kernels.add_odds(odds, none, table.words, prior)
+    def log_prior(self, table: DecodedTable, pi: Tensor) -> Floats:
+        """Return log p(z), (U,), given the prior probabilities (H,) of active bits."""
+        key = pi.numpy().tobytes()
+        if key != self.prior[0]:
+            odds = log_odds(pi)
+            self.prior = key, odds.numpy(), -float(functional.softplus(odds.double()).sum())
+        prior: Floats = self.take("prior", len(table.words), dtype=pi.dtype).numpy()
+        kernels.add_odds(self.prior[1], self.prior[2], table.words, prior)
         return prior
 
-    def add_log_prior(self, table: DecodedTable, model: BinaryPrior, density: Floats) -> Floats:
+    def add_log_prior(self, table: DecodedTable, pi: Tensor, density: Floats) -> Floats:
         """Add log p(z) to log p(x | z), (B, S), in place; no state may be left out."""
-        table_kernels.add_prior(self.log_prior(table, model), table.place, density)
+        kernels.add_prior(self.log_prior(table, pi), table.place, density)
         return density
-
-
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}

@@ -11,14 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from distvae.interface import Batch
-from distvae.models.population import States
+from distvae.models.population import LEFT_OUT, NEAR, SAMPLED, unpack
 from distvae.numerics.noise import Noise
-
-LEFT_OUT, NEAR, SAMPLED = 0, 1, 2
-"""The part of a state in training. `LEFT_OUT`: the state was improbable when its row was searched.
-`NEAR`: the state takes part. `SAMPLED`: the state was improbable, but takes part because its row is
-sampled to measure how much weight training leaves out.
-"""
 
 Decode = Callable[[Tensor], Tensor]
 
@@ -81,12 +75,14 @@ class ShowsStates(KeepsStates, Protocol):
 class Truncated:
     """q(z) proportional to p(x, z) on the kept states, zero elsewhere. It carries no gradient.
 
-    Rows share states. A table holds each distinct state once, and rows refer to states by their
-    places in the table. Each distinct state is therefore decoded once and differentiated once.
+    Rows share states. On the CPU a table holds each distinct state once, and rows refer to states
+    by their places in the table. Each distinct state is therefore decoded once.
     """
 
-    table: States
-    """(U, H) the distinct states, then padding that no row refers to."""
+    words: Tensor
+    """(U, W) the table of states, then padding that no row refers to."""
+    latent: int
+    """The number of bits of a state."""
     place: Tensor
     """(B, S) the place of each kept state in the table."""
     output: Tensor
@@ -110,9 +106,20 @@ class Truncated:
         return self.weight.where(self.part == SAMPLED, 0).sum()
 
     @property
+    def table(self) -> Tensor:
+        """(U, H) the zeros and ones of the table."""
+        if self.words.device.type != "cpu":
+            return unpack(self.words, self.latent, self.log_prior.dtype)
+        from distvae.models import kernels
+
+        table = self.log_prior.new_empty(len(self.words), self.latent)
+        kernels.dense(self.words.numpy(), table.numpy())
+        return table
+
+    @property
     def states(self) -> Tensor:
         """(B, S, H) the kept states. The states of a row are distinct."""
-        return self.table.dense(self.log_prior.dtype)[self.place]
+        return self.table[self.place]
 
     @cached_property
     def log_joint(self) -> Tensor:
@@ -127,7 +134,12 @@ class Truncated:
     @cached_property
     def code(self) -> Tensor:
         """(B, H) E_q[z]."""
-        return self.table.mean(self.place, self.weight)
+        if self.words.device.type != "cpu":
+            return self._mean(self.table)
+        from distvae.models import kernels
+
+        place, words = self.place.numpy(), self.words.numpy()
+        return torch.from_numpy(kernels.mean(place, self.weight.numpy(), words, self.latent))
 
     @property
     def best(self) -> Tensor:
@@ -142,12 +154,15 @@ class Truncated:
         if f == self.decode:
             value = self.mean(self.output)
         else:
-            value = f(self.table.dense(self.weight.dtype)[:, None])[:, 0]
+            value = f(self.table[:, None])[:, 0]
         flat = value.reshape(len(value), math.prod(value.shape[1:]))  # -1 would need a row
-        mean = functional.embedding_bag(
-            self.place, flat, per_sample_weights=self.weight, mode="sum"
+        return self._mean(flat).reshape(len(self.place), *value.shape[1:])
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Return the weighted sum (B, ...) of the values (U, ...) of each state of the table."""
+        return functional.embedding_bag(
+            self.place, values, per_sample_weights=self.weight, mode="sum"
         )
-        return mean.reshape(len(mean), *value.shape[1:])
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Return all kept states with weights q, or draws from q with equal weights."""
@@ -156,7 +171,7 @@ class Truncated:
         ladder = self.weight.cumsum(1)
         drawn = torch.searchsorted(ladder, noise.uniform("state", draws) * ladder[:, -1:])
         place = self.place.gather(1, drawn.clamp_max(self.place.shape[1] - 1))
-        return self.table.dense(ladder.dtype)[place], ladder.new_full(place.shape, 1 / draws)
+        return self.table[place], ladder.new_full(place.shape, 1 / draws)
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """Return log p(z) - log q(z), (B, S), or minus infinity for states that are not kept."""

@@ -8,6 +8,14 @@ gradient of the bound, which is the q-weighted error; pi and sigma^2 have closed
 per epoch. Without a hidden layer the model is binary sparse coding. A deep model can begin as
 binary sparse coding: for the first `model.linear` steps its hidden layers are the identity, because
 bits pass through a rectifier unchanged.
+
+A linear decoder can be fitted in closed form. Given the posteriors of all rows, the expected
+log-likelihood is highest where sum E[u (x - V u)^T] = 0, with u = (z, 1) and V = (W, b). The change
+of V therefore solves (sum E[u u^T]) change^T = sum E[u (x - V u)^T].
+
+`objective` is differentiated by autograd, also for a subclass with another objective. Training
+otherwise uses a faster engine (`engines/tvae_cpu.py`, `engines/tvae_gpu.py`); the tests compare
+both.
 """
 
 import math
@@ -21,26 +29,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distvae.config import TVAEModel
+from distvae.files.refusal import Refusal
 from distvae.interface import AnyEStep, Batch, Sums
-from distvae.models import least_squares
-from distvae.models.compiled import kernels
-from distvae.models.horizon import next_horizon, weight_left_out
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian, mean_variance
-from distvae.models.population import States, heaviest, padded, tabulate
+from distvae.models.nets import FromBits, StateDecoder
+from distvae.models.population import LEFT_OUT, list_states, log_odds, unpack
 from distvae.models.registry import register
-from distvae.models.state_decoder import StateDecoder
-from distvae.models.truncated import LEFT_OUT, Truncated, without_left_out
+from distvae.models.truncated import Truncated, without_left_out
 from distvae.numerics.facts import Facts
-from distvae.numerics.figures import declare
-from distvae.numerics.lanes import HeldRows
+from distvae.numerics.metrics import declare
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import HeldRows
 
 if TYPE_CHECKING:
     from distvae.models.table_decoder import TableDecoder
 
 declare("sparsity", "active", "dead")
-MIN_PI = 1e-5  # pi is clamped to [MIN_PI, 1 - MIN_PI] for its log-odds
 MIN_ACTIVE_ROWS = 0.999  # a latent active in fewer rows is dead: in less than 1, up to rounding
+MAX_LEFT_OUT = 1e-5
+"""The posterior weight per row that training may leave out, on average."""
+WIDER = 1.5
+"""The factor by which the horizon grows when training leaves out more weight."""
+RANK = 1e-7  # smallest relative eigenvalue of sum E[u u^T] that single precision can resolve
 
 
 @register(TVAEModel)
@@ -84,7 +94,7 @@ class TVAE(nn.Module):
         """Return states (B, 1, H) drawn from the prior."""
         return (noise.uniform("state", 1, self.code_size) < self.pi).float()
 
-    def output(self, z: Tensor | States) -> Tensor:
+    def output(self, z: Tensor) -> Tensor:
         """Return the parameter of the likelihood."""
         output: Tensor = self.decoder(z)
         return output
@@ -93,26 +103,19 @@ class TVAE(nn.Module):
         """Return E[x | z]."""
         return self.likelihood.mean(self.output(z))
 
-    def log_odds(self) -> Tensor:
-        """Return the log-odds (H,) of active bits under the prior."""
-        return self.pi.logit(MIN_PI)
-
-    def log_prior(self, z: Tensor | States) -> Tensor:
+    def log_prior(self, z: Tensor) -> Tensor:
         """Return log p(z), (...)."""
-        odds = self.log_odds()
+        odds = log_odds(self.pi)
         rows, none = odds.unsqueeze(1), -functional.softplus(odds).sum(0, keepdim=True)
-        density = z @ rows + none if isinstance(z, Tensor) else z.linear(rows, none)
-        return density.squeeze(-1)
+        return (z @ rows + none).squeeze(-1)
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
         """Return log p(x | z), (B, S), over the observed values."""
         density: Tensor = self.likelihood(batch.x, self.output(z), batch.mask)
         return density
 
-    def table_decoder(self) -> "TableDecoder | None":
-        """Return this thread's compiled decoder of states, or None without numba or on a GPU."""
-        if not kernels(self.pi):
-            return None
+    def table_decoder(self) -> "TableDecoder":
+        """Return this thread's compiled decoder of states, which needs a model on the CPU."""
         thread = get_ident()
         if thread not in self._table_decoders:
             from distvae.models.table_decoder import TableDecoder
@@ -128,29 +131,33 @@ class TVAE(nn.Module):
         """
         if part is not None:
             words = without_left_out(words, part)
-        table, place, output, log_prior = self._decode_distinct(words)
+        table, place, output, log_prior = self._decode_states(words)
         density = self.likelihood.pairs(batch.x, output, place, batch.mask)
         prior = log_prior[place]
         if part is not None:
             prior = prior.masked_fill(part == LEFT_OUT, -torch.inf)
-        mean = self.likelihood.mean
-        return Truncated(table, place, output, density, prior, self.decode, mean, part)
+        states = (table, self.code_size, place, output)
+        return Truncated(*states, density, prior, self.decode, self.likelihood.mean, part)
 
-    def _decode_distinct(self, words: Tensor) -> tuple[States, Tensor, Tensor, Tensor]:
-        """Return the table of distinct states of words (B, S, W), places (B, S) in the table, and
+    def _decode_states(self, words: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return a table (U, W) of the states of words (B, S, W), places (B, S) in the table, and
         the output and log p(z) of each state of the table.
         """
-        if self.table_decoder() is None:
-            distinct, place = tabulate(words)
-            table = States(padded(distinct), self.code_size)
-            return table, place, self.output(table), self.log_prior(table)
+        if self.pi.device.type != "cpu":
+            table, place = list_states(words)
+            bits = unpack(table, self.code_size, self.pi.dtype)
+            return table, place, self.output(bits), self.log_prior(bits)
         from distvae.models.table_decoder import TableDecoder
 
         decoder = TableDecoder(self.decoder)  # not the shared one: the posterior keeps its memory
         decoded = decoder(words.contiguous().numpy())
-        table = States(torch.from_numpy(decoded.words), self.code_size)
-        prior = torch.from_numpy(decoder.log_prior(decoded, self))
-        return table, torch.from_numpy(decoded.place), decoded.output, prior
+        prior = decoder.log_prior(decoded, self.pi)
+        return (
+            torch.from_numpy(decoded.words),
+            torch.from_numpy(decoded.place),
+            decoded.output,
+            torch.from_numpy(prior),
+        )
 
     @property
     def completes(self) -> bool:
@@ -166,12 +173,12 @@ class TVAE(nn.Module):
     @torch.no_grad()
     def score(self, batch: Batch, words: Tensor) -> Tensor:
         """Return log p(x, z), (B, S), of the states of words (B, S, W)."""
-        decoder = self.table_decoder()
-        if decoder is None:
+        if self.pi.device.type != "cpu":
             return self.posterior(batch, words).log_joint
+        decoder = self.table_decoder()
         table = decoder(words.numpy())
         density = self.likelihood.table_densities(batch, table.output, table.place)
-        return torch.from_numpy(decoder.add_log_prior(table, self, density))
+        return torch.from_numpy(decoder.add_log_prior(table, self.pi, density))
 
     def bound(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """Return log sum p(x, z) over the kept states, (B,)."""
@@ -186,12 +193,9 @@ class TVAE(nn.Module):
         bound = self.bound(batch, q, noise)
         if not torch.is_grad_enabled():
             return bound
-        heavy, place, weight = heaviest(q.place, q.weight, len(q.table))
-        heavy = padded(heavy)
-        states = States(q.table.words[heavy], self.code_size)
-        output = self.decoder.with_gradient(states, q.output[heavy])
+        weight = functional.threshold(q.weight, torch.finfo(q.weight.dtype).eps, 0.0)
         x, _, mask, _ = self._explained(batch, q)
-        density: Tensor = self.likelihood(x, output[place], mask)
+        density: Tensor = self.likelihood(x, self.output(q.table)[q.place], mask)
         pull = (weight * density).sum(1)
         return bound + (pull - pull.detach())
 
@@ -225,7 +229,7 @@ class TVAE(nn.Module):
         sums["sampled_weight"] = q.sampled_weight
         sums["counts"] = active.bincount(minlength=self.code_size + 1)
         if self.fits_in_closed_form:
-            sums["moments"] = least_squares.moments(explained, q)
+            sums["moments"] = moments(explained, q)
             sums["fitted_rows"] = batch.x.new_full((), len(batch.x), dtype=torch.float64)
         return sums
 
@@ -244,19 +248,79 @@ class TVAE(nn.Module):
         if they have a closed form.
         """
         self.pi.copy_(total["active"] / total["counts"].sum())
-        if isinstance(self.likelihood, Gaussian) and "moments" in total:
-            total = least_squares.fit(self.decoder.linear[-1], self.likelihood.variance, total)
+        if "moments" in total:
+            total = self._fit_weights(total)
         self.likelihood.maximise(total)
         if "sampled_rows" in total:
             assert self.config.horizon is not None
             left_out = weight_left_out(total)
             self.horizon.copy_(next_horizon(self.horizon, left_out, self.config.horizon))
 
+    @torch.no_grad()
+    def _fit_weights(self, total: Sums) -> Sums:
+        """Set the weights and the bias of the last layer to the least-squares solution.
+
+        Return the sums of the epoch with the log-likelihood under the new weights. Do nothing if
+        the moments do not cover all rows. Weights that the moments do not determine, for example
+        for bits that were never active, keep their values.
+        """
+        assert isinstance(self.likelihood, Gaussian)
+        size, layer = len(total["moments"]), self.decoder.linear[-1]
+        second, errors = total["moments"].tensor_split([size], 1)
+        if total["counts"].sum() != total["fitted_rows"]:
+            return total
+        change = torch.linalg.pinv(second, rtol=RANK, hermitian=True) @ errors
+        layer.weight.add_(change[:-1] if isinstance(layer, FromBits) else change[:-1].T)
+        layer.bias.add_(change[-1])
+        gain = 0.5 * (change * errors).sum() / self.likelihood.variance
+        return total | {"density": total["density"] + gain}
+
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> object:
         """Set parameters and buffers; runs of version 0.1.0 have no horizon."""
         return super().load_state_dict({"horizon": self.horizon, **state_dict}, strict, assign)
+
+
+def weight_left_out(total: Sums) -> float:
+    """Return the mean posterior weight of the left-out states, measured on sampled rows."""
+    return float(total["sampled_weight"] / total["sampled_rows"].clamp(min=1))
+
+
+def next_horizon(horizon: Tensor, left_out: float, least: float) -> Tensor:
+    """Return the horizon of the next epoch, given the weight left out in this epoch.
+
+    The horizon widens if the weight exceeds `MAX_LEFT_OUT`. It narrows, down to `least`, if a
+    narrower horizon would still keep enough weight: weights fall as exp(-gap).
+    """
+    if left_out > MAX_LEFT_OUT:
+        return horizon * WIDER
+    narrower = (horizon / WIDER).clamp(min=least)
+    if left_out * float((horizon - narrower).exp()) < MAX_LEFT_OUT:
+        return narrower
+    return horizon
+
+
+def refuse_masked(batch: Batch) -> None:
+    """Refuse rows with missing values: each column would need its own sum E[u u^T]."""
+    if batch.mask is not None:
+        raise Refusal(
+            "model.linear_fit: 'closed_form' with missing values that are left out; gradient, or"
+            " model.missing = 'completed', expected"
+        )
+
+
+def moments(batch: Batch, q: Truncated) -> Tensor:
+    """Return (H + 1, H + 1 + D): sum E[u u^T] and sum E[u (x - V u)^T], concatenated, with
+    u = (z, 1) and V = (W, b).
+    """
+    refuse_masked(batch)
+    table = q.table
+    weight = q.weight.new_zeros(len(q.place), len(table)).scatter_add_(1, q.place, q.weight)
+    states = functional.pad(table, (0, 1), value=1.0)
+    mass = weight.sum(0).unsqueeze(1)
+    errors = weight.T @ batch.x - mass * q.output
+    return states.T @ torch.cat([mass * states, errors], 1)
 
 
 def _deciles(counts: Tensor) -> dict[str, float]:

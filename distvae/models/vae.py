@@ -21,8 +21,8 @@ from distvae.models.nets import decoder
 from distvae.models.posteriors import Encoded, Encoder, GaussianHead
 from distvae.models.registry import register
 from distvae.numerics.facts import Facts
-from distvae.numerics.lanes import HeldRows
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import HeldRows
 
 
 @register(VAEModel)

@@ -54,13 +54,12 @@ class Arithmetic:
     @classmethod
     def of_process(cls, products: Products, threads: int, device: torch.device) -> "Arithmetic":
         """Return the arithmetic of this process with the given products and threads."""
-        variables = {}
-        for name, value in sorted(os.environ.items()):
-            if VARIABLES.fullmatch(name):
-                variables[name] = value
-        return cls(
-            products, threads, _device_name(device), processor_name(), _versions(), variables
-        )
+        names = sorted(name for name in os.environ if VARIABLES.fullmatch(name))
+        variables = {name: os.environ[name] for name in names}
+        is_gpu = device.type == "cuda"
+        name = torch.cuda.get_device_name(device) if is_gpu else device.type
+        versions = {package: _version(package) for package in PACKAGES}
+        return cls(products, threads, name, processor_name(), versions, variables)
 
     @classmethod
     def current(cls, device: torch.device) -> "Arithmetic":
@@ -157,14 +156,6 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 def processor_name() -> str:
     """Return the kind of processor, and the instruction set that torch uses."""
     return f"{processor_kind()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _versions() -> dict[str, str]:
-    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,25 +17,6 @@ TOGETHER = 2**18
 
 Values = NDArray[np.float32]
 Counts = NDArray[np.int64]
-
-
-class MomentsRecord(TypedDict):
-    """Moments in JSON; null stands for a column without observed values."""
-
-    count: list[int]
-    mean: list[float | None]
-    variance: list[float | None]
-
-
-class FactsRecord(TypedDict):
-    """Facts in JSON."""
-
-    rows: int
-    missing: int
-    low: list[float | None]
-    high: list[float | None]
-    values: MomentsRecord
-    logarithms: MomentsRecord | None
 
 
 @dataclass(frozen=True)
@@ -74,13 +55,13 @@ class Moments:
             variance = squares / count + (1 - share) * share * step * step
         return Moments(count, mean, variance)
 
-    def record(self) -> MomentsRecord:
-        """Return the moments as JSON."""
+    def record(self) -> dict[str, Any]:
+        """Return the moments as JSON; null stands for a column without observed values."""
         mean, variance = _none_for_nan(self.mean), _none_for_nan(self.variance)
         return {"count": self.count.tolist(), "mean": mean, "variance": variance}
 
     @classmethod
-    def read(cls, record: MomentsRecord) -> "Moments":
+    def read(cls, record: dict[str, Any]) -> "Moments":
         """Return the moments from JSON."""
         count = np.array(record["count"], np.int64)
         return cls(count, _doubles(record["mean"]), _doubles(record["variance"]))
@@ -142,7 +123,7 @@ class Facts:
             None if both[0] is None or both[1] is None else both[0] + both[1],
         )
 
-    def record(self) -> FactsRecord:
+    def record(self) -> dict[str, Any]:
         """Return the statistics as JSON."""
         return {
             "rows": self.rows,
@@ -154,7 +135,7 @@ class Facts:
         }
 
     @classmethod
-    def read(cls, record: FactsRecord) -> "Facts":
+    def read(cls, record: dict[str, Any]) -> "Facts":
         """Return the statistics from JSON."""
         low, high = _doubles(record["low"]), _doubles(record["high"])
         logarithms = record["logarithms"]

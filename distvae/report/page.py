@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding
-from distvae.numerics.glossary import meaning
+from distvae.numerics.metrics import meaning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

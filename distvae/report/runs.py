@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from distvae.config import changed_settings, flatten
 from distvae.config.recipes import load, recipe_names
 from distvae.files.untrusted import Plain
-from distvae.numerics.figures import without_spreads
+from distvae.numerics.metrics import without_spreads
 from distvae.numerics.numbers import counted, setting, shown, with_spread
 from distvae.report.page import (
     Cell,

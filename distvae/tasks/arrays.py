@@ -15,8 +15,7 @@ from distvae.data.signals import Signal, read_signal
 from distvae.data.windows import masked_by, read_mask
 from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import Plain
-from distvae.numerics.array_types import Doubles
-from distvae.numerics.plain_arrays import plain_array
+from distvae.numerics.array_types import Doubles, plain_array
 from distvae.system import available_cores
 from distvae.tasks.by_groups import Model, is_by_groups, restore_array
 from distvae.tasks.presets import (

@@ -28,8 +28,7 @@ from distvae.files.paths import atomic_file, prepare_folder
 from distvae.files.untrusted import Plain, finite
 from distvae.interface import Batch, Sums
 from distvae.models.tvae import TVAE
-from distvae.numerics.figures import declare
-from distvae.numerics.measures import effective_atoms, hoyer, live_atoms
+from distvae.numerics.metrics import declare, effective_atoms, hoyer, live_atoms
 from distvae.numerics.noise import VALIDATION, Noise, order
 from distvae.system import available_cores
 from distvae.tasks import pictures

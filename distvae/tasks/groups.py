@@ -37,7 +37,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from distvae.data.noise import NoiseGrowth, PictureNoise, blur
 from distvae.files.refusal import Refusal
-from distvae.models.compiling import compiled
+from distvae.models.kernels import compiled
 from distvae.numerics.array_types import Doubles, Floats
 
 Picture = NDArray[np.float32]

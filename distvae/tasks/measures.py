@@ -25,8 +25,7 @@ from distvae.files.refusal import Refusal
 from distvae.interface import Batch, HasOutput, LatentModel, Posterior
 from distvae.models.posteriors import SpikeAndSlab
 from distvae.models.truncated import Truncated
-from distvae.numerics.figures import Group, declare
-from distvae.numerics.measures import effective_atoms
+from distvae.numerics.metrics import Group, declare, effective_atoms
 from distvae.numerics.noise import EVALUATION, Noise, order
 from distvae.tasks.factors import importances, information_gap, predictability_gap
 from distvae.train.run import VALUES, Run

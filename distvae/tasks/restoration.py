@@ -28,8 +28,8 @@ from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, Expects, Posterior, expect
 from distvae.models.population import words_of
 from distvae.numerics.array_types import Doubles, Floats
-from distvae.numerics.lanes import RowNumbers
 from distvae.numerics.noise import RESTORATION, Noise
+from distvae.numerics.rows import RowNumbers
 from distvae.tasks.presets import RESTORING, corrupted_windows, refuse_unfit, restored_windows
 from distvae.tasks.scores import fidelity, fidelity_gains
 from distvae.train.loop import Epoch

@@ -26,7 +26,7 @@ from distvae.interface import Searches, expect
 from distvae.models.posteriors import Redrawable
 from distvae.models.sdm import SDM
 from distvae.models.tvae import TVAE
-from distvae.numerics.measures import live_atoms
+from distvae.numerics.metrics import live_atoms
 from distvae.numerics.noise import EVALUATION, Noise, order
 from distvae.tasks import pictures, spectra
 from distvae.tasks.resynthesis import recordings_of_split, resynthesise, run_coder

@@ -17,7 +17,7 @@ from numpy.random import mtrand
 from distvae.config.values import POWER_FLOOR
 from distvae.files.program import is_installed
 from distvae.numerics.array_types import Floats
-from distvae.numerics.figures import declare
+from distvae.numerics.metrics import declare
 
 if TYPE_CHECKING:
     from distvae.data.signals import Signal

@@ -17,7 +17,7 @@ from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.truncated import Truncated
 from distvae.models.tvae import TVAE
-from distvae.numerics.figures import declare
+from distvae.numerics.metrics import declare
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.train.batches import BLOCK
 from distvae.train.run import Run

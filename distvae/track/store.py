@@ -24,7 +24,7 @@ from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal, cause, nearest
 from distvae.files.storage import sqlite_uri
 from distvae.files.untrusted import printable, read_json
-from distvae.numerics.figures import Group
+from distvae.numerics.metrics import Group
 from distvae.share import summaries
 
 if TYPE_CHECKING:

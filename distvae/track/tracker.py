@@ -34,7 +34,7 @@ from distvae.files.untrusted import (
     read_json,
     refuse_strange_entries,
 )
-from distvae.numerics.figures import groups_of
+from distvae.numerics.metrics import groups_of
 from distvae.share import card_text
 from distvae.track.served import pack, run_info
 from distvae.track.store import (

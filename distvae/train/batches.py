@@ -15,10 +15,8 @@ from distvae.config import Config
 from distvae.data.dataset import Rows, recorded_facts
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch, TransformsInput
-from distvae.numerics.bands import divide
-from distvae.numerics.drawn import Known, Part
-from distvae.numerics.lanes import Lanes, Order, RowNumbers, find_in_order
-from distvae.numerics.noise import Noise
+from distvae.numerics.noise import Draw, Noise, noise_of_part
+from distvae.numerics.rows import Lanes, Order, RowNumbers, divide, find_in_order
 
 BLOCK = 1024
 """The number of rows that are read at a time."""
@@ -125,7 +123,7 @@ class Chunk(NamedTuple):
     rows: RowNumbers
     batch: Batch
     noise: Noise
-    known: Known
+    drawn: dict[Draw, Tensor]
 
     def find(self, rows: RowNumbers) -> tuple[Batch, Noise] | None:
         """Return rows as views, or None unless they are a slice of the chunk."""
@@ -133,10 +131,7 @@ class Chunk(NamedTuple):
         return None if part is None else self._part(part)
 
     def _part(self, part: slice) -> tuple[Batch, Noise]:
-        whole = self.noise
-        numbers = whole.row[part]
-        noise = Part(whole.seed, whole.epoch, numbers, whole, part.start, self.known)
-        return self.batch.part(part), noise
+        return self.batch.part(part), noise_of_part(self.noise, part, self.drawn)
 
 
 class Numbered(NamedTuple):

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from distvae.config import Train
-from distvae.engines.protocols import Refreshes
+from distvae.engines.device import Refreshes
 from distvae.files.refusal import Refusal
 from distvae.interface import AnyEStep, AnyModel, Batch, Sums
 from distvae.models.truncated import KeepsStates, KeptStates, ShowsStates
-from distvae.numerics.given import Draw, Given, Watched, draw
-from distvae.numerics.noise import Noise
+from distvae.numerics.noise import Draw, FoundNoise, Noise, draw
 from distvae.train.step import EagerSteps, SettingsAfter, Steps, add_step
 
 EAGER = 2
@@ -76,6 +75,16 @@ def steps_of(rates: Tensor, rows: int) -> Iterator[tuple[Tensor, slice]]:
     """Yield the rate and the slice of rows of each step; each step has `rows` rows."""
     for place, rate in enumerate(rates):
         yield rate, slice(place * rows, (place + 1) * rows)
+
+
+def noting(noise: Noise, asked: dict[Draw, None]) -> FoundNoise:
+    """Return the same draws, and note each requested draw in `asked`."""
+
+    def find(wanted: Draw) -> Tensor:
+        asked[wanted] = None
+        return draw(noise, wanted)
+
+    return FoundNoise(noise.seed, noise.epoch, noise.row, find)
 
 
 class Inputs(NamedTuple):
@@ -194,10 +203,9 @@ class RecordedSteps:
         total: Sums = {}
         for rate, part in steps_of(rates, rows):
             kind.taken += 1
-            drawn = noise.part(part)
-            watched = Watched(noise.seed, noise.epoch, drawn.row, drawn, kind.asked)
             self.eager.adam.rate = rate
-            add_step(total, self.eager.step(batch.part(part), watched, rows))
+            noted = noting(noise.part(part), kind.asked)
+            add_step(total, self.eager.step(batch.part(part), noted, rows))
         add_step(total, self.eager.later_sums())
         return total
 
@@ -207,7 +215,7 @@ class RecordedSteps:
         def work() -> Sums:
             total: Sums = {}
             for one in inputs.of_steps():
-                given = Given(noise.seed, noise.epoch, noise.row, one.draws)
+                given = FoundNoise(noise.seed, noise.epoch, noise.row, one.draws.__getitem__)
                 self.eager.adam.rate = one.rates
                 with self._showing(one.kept):
                     add_step(total, self.eager.step(one.batch, given, rows))

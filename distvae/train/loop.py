@@ -31,10 +31,9 @@ from distvae.interface import (
     Sums,
 )
 from distvae.numerics.arithmetic import Arithmetic
-from distvae.numerics.bands import Bands, divide, share_of
-from distvae.numerics.figures import declare
-from distvae.numerics.lanes import HeldRows, Lanes, RowNumbers
+from distvae.numerics.metrics import declare
 from distvae.numerics.noise import VALIDATION, Noise
+from distvae.numerics.rows import Bands, HeldRows, Lanes, RowNumbers, divide, share_of
 from distvae.train.batches import (
     BLOCK,
     READ_TOGETHER,

@@ -24,9 +24,9 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import error_text
 from distvae.interface import AnyEStep, AnyModel, Batch, Persistent, Posterior, Scheduled, expect
 from distvae.models.likelihoods import support_of
-from distvae.numerics.bands import divide
+from distvae.numerics.array_types import plain_array
 from distvae.numerics.noise import EVALUATION, Noise, row_keys
-from distvae.numerics.plain_arrays import plain_array
+from distvae.numerics.rows import divide
 from distvae.train.checkpoint import load, load_weights
 from distvae.train.cost import NUMBER, DataSize, count_parameters
 from distvae.train.run_folder import (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distvae.config import Train
-from distvae.engines.protocols import SumsLater
+from distvae.engines.device import SumsLater
 from distvae.interface import (
     AnyModel,
     Batch,
@@ -18,7 +18,7 @@ from distvae.interface import (
     Projects,
     Sums,
 )
-from distvae.numerics.measures import hoyer
+from distvae.numerics.metrics import hoyer
 from distvae.numerics.noise import Noise
 from distvae.train.team import Team
 

@@ -19,7 +19,7 @@ from distvae.config.recipes import describe
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain, path_inside, read_figures
-from distvae.numerics.figures import without_spreads
+from distvae.numerics.metrics import without_spreads
 from distvae.track import Status, Tracker, run_tags
 from distvae.track.tracker import read_record
 from distvae.tune.results import Result, shown_in_report

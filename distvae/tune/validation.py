@@ -13,8 +13,7 @@ from distvae.config.schema import field_types
 from distvae.data.family import recordings_of
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.files.untrusted import Plain
-from distvae.numerics.figures import group_of
-from distvae.numerics.measures import SPARSITY
+from distvae.numerics.metrics import SPARSITY, group_of
 from distvae.tasks.measures import MEASURES, figure_names, refuse_impossible_measures
 from distvae.tasks.presets import corrupted_windows
 from distvae.tasks.scores import fidelity_figures, recording_metrics

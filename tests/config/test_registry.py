@@ -11,9 +11,9 @@ from distvae import config, estep
 from distvae.config import registry
 from distvae.config.explanations import settings
 from distvae.config.registry import FAMILIES, Registry, family
-from distvae.estep.registry import ESTEPS
 from distvae.estep.truncated import RandomSearch
 from distvae.files.refusal import Refusal
+from distvae.models.registry import ESTEPS
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,6 @@ ENCODED: dict[str, Sections] = {
     "vsc pseudo": encoded("vsc", prior="pseudo", slab_warmup=[2, 8]),
     "gumbel": encoded("gumbel", prior="learned", cooling=5),
     "categories": encoded("gumbel", categories=3, prior="learned"),
-    "sdm identity": encoded("sdm", dictionary="identity"),
     "sdm dct": encoded("sdm", dictionary="dct", atoms=6),
     "sdm learned": encoded("sdm", dictionary="learned", atoms=6, coherence=0.1),
 }
@@ -51,15 +50,7 @@ SEARCHED: dict[str, Sections] = {
     },
     "released": evolved(selection="released", generations=2),
     "sparse flips": evolved(mutation="sparse_flip", rate=0.3, generations=2),
-    "crossover": evolved(crossover="one_point"),
     "crossover, sparse flips": evolved(crossover="one_point", mutation="sparse_flip"),
-    "sparse flips of the best, no horizon": searched(
-        {
-            **{"kind": "evolution", "states": 6, "parents": 3, "children": 2, "block": 32},
-            **{"selection": "best", "mutation": "sparse_flip"},
-        },
-        horizon=None,
-    ),
     "own first states": evolved(first="own"),
     "random": searched({"kind": "random", "states": 6, "draws": 5, "block": 32}),
     "exact": searched({"kind": "exact"}),
@@ -68,9 +59,6 @@ SEARCHED: dict[str, Sections] = {
         latent=4, hidden=[], linear_fit="closed_form", missing="completed"
     ),
     "two layers, linear first": searched(hidden=[7, 7], linear=3),
-    "linear first, least squares": searched(
-        hidden=[7, 7], linear=6, linear_fit="closed_form", missing="completed"
-    ),
     "two words of bits": searched(latent=70),
     "narrow horizon": searched(horizon=0.5),
     "no horizon": searched(horizon=None),

@@ -16,10 +16,9 @@ from distvae.train import graphs
 from distvae.train.loop import FINITE_EVERY, Trainer
 from distvae.train.session import build_trainer
 from tests import tiny
-from tests.device.cases import CASES, Sections, encoded, evolved, searched
+from tests.device.cases import CASES
 from tests.device.pretended import Counts, Machine, counted
 from tests.device.tape import recorder_of
-from tests.slowly import long
 
 BATCH, BLOCK, ROWS = 16, 64, 416
 
@@ -33,55 +32,28 @@ class Budget(NamedTuple):
     """Every 64 steps: the sums of these, and whether the objective is finite."""
 
 
-MORE: dict[str, Sections] = {
-    "four generations": evolved(generations=4),
-    "two hidden layers": searched(hidden=[8, 8]),
-    "vae of bits": encoded("vae", likelihood="bernoulli"),
-    "vsc of bits": encoded("vsc", likelihood="bernoulli"),
-    "vae of two layers": encoded("vae", hidden=[8, 8]),
-}
 BUDGETS = {
-    "fitness_batch": Budget(step=25, visit=141, look=37),
-    "bernoulli": Budget(step=27, visit=141, look=34),
-    "bsc": Budget(step=20, visit=134, look=37),
-    "bsc, least squares": Budget(step=20, visit=134, look=40),
-    "two words of bits": Budget(step=25, visit=138, look=37),
-    "two hidden layers": Budget(step=30, visit=142, look=37),
-    "four generations": Budget(step=25, visit=233, look=37),
-    "random": Budget(step=25, visit=265, look=37),
+    "fitness_batch": Budget(step=25, visit=158, look=37),
+    "bernoulli": Budget(step=27, visit=158, look=34),
     "vae": Budget(step=30, look=47),
-    "vae of bits": Budget(step=30, look=45),
-    "vsc of bits": Budget(step=50, look=86),
-    "vae of two layers": Budget(step=35, look=47),
     "vsc": Budget(step=50, look=88),
-    "sdm identity": Budget(step=32, look=56),
     "sdm dct": Budget(step=34, look=56),
 }
-
-
-QUICK = ["fitness_batch", "bernoulli", "vae", "vsc", "sdm dct"]
-"""One case of each kind. The remaining cases are variants."""
-
 RECORDED = {
-    "vae": 6,
-    "vae of raw data": 9,
-    "vsc": 7,
+    "vae": 8,
     "vsc pseudo": 10,
-    "gumbel": 9,
-    "sdm dct": 6,
-    "sdm learned": 9,
+    "gumbel": 10,
     "convolutions": 9,
-    "fitness_batch": 8,
-    "bernoulli": 8,
-    "bsc, least squares": 10,
+    "fitness_batch": 14,
+    "bsc, least squares": 16,
 }
 """The most operations of steps that are replayed at once: copies of their inputs, the replay, and
-sums.
+one addition for each sum, because torch has no public addition of many tensors at once.
 """
 
 
 def trainer_of(name: str, graphs_too: bool = False) -> Trainer:
-    sections = MORE.get(name) or CASES[name]
+    sections = CASES[name]
     estep = sections.get("estep", {})
     estep = estep | ({"block": BLOCK} if "states" in estep else {})
     train = {"batch": BATCH, "device": "auto", "epochs": 3, "graphs": graphs_too}
@@ -139,7 +111,7 @@ def keeps_to_budget(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, budget: B
     assert epoch.to_host.total() == epoch.waits.total() == 1, "whether the objective is finite"
 
 
-@pytest.mark.parametrize("name", [*QUICK, *long(*(name for name in BUDGETS if name not in QUICK))])
+@pytest.mark.parametrize("name", BUDGETS)
 def test_training_keeps_to_its_budget(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -158,4 +130,4 @@ def test_recorded_steps_keep_to_their_budget(
     epochs = trainer.run()
     for _ in range(2):  # in which all numbers of steps are recorded
         next(epochs)
-    keeps_to_budget(trainer, monkeypatch, Budget(RECORDED[name], visit=140))
+    keeps_to_budget(trainer, monkeypatch, Budget(RECORDED[name], visit=158))

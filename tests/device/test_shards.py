@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distvae.estep.compact_store import packed
-from distvae.estep.store import LocalStore, parts_of
+from distvae.estep.store import LocalStore, packed, parts_of
 from distvae.files.storage import Folder
 from distvae.interface import Batch, Sums
 from distvae.machines.shards import (
@@ -134,7 +133,7 @@ def outcome(folder: Path) -> list[Any]:
     return [figures, {name: value.tolist() for name, value in tensors.items()}, kept, best]
 
 
-@pytest.fixture(params=["cpu", "auto"])
+@pytest.fixture(params=["cpu", *slow("auto")])
 def device(request: pytest.FixtureRequest, machine: Machine) -> str:
     return str(request.param)
 

@@ -59,13 +59,9 @@ def train(team: Team, name: str, there: bool, local_steps: int, rows: int, folde
     ("name", "local_steps", "rows"),
     [
         ("vae", 0, ALL),
-        ("vae", 3, ALL),
-        ("vsc pseudo", 0, ALL),
         ("sdm learned", 2, ALL),
-        ("released", 0, ALL),
         ("released", 0, BLOCK + 1),  # one worker has no row in the last block
         ("released", 2, ALL),
-        ("random", 0, ALL),
     ],
 )
 def test_two_workers_on_a_device_end_where_two_on_the_cpu_do(

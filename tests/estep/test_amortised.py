@@ -12,7 +12,7 @@ from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
 from distvae.interface import Batch
 from distvae.numerics.facts import Facts
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.rows import Lanes
 
 BLOCK, BLOCKS = 1000, 1500
 

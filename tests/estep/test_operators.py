@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from distvae.estep.first_states import first_states
-from distvae.estep.operators import (
+from distvae.config import Evolution
+from distvae.estep.search import (
     Selection,
-    SparseFlips,
     bernoulli,
     crossed,
     distinct,
+    first_states,
     flipped,
     select,
     sparsely_flipped,
@@ -159,9 +159,8 @@ def test_sparse_flips_turn_so_many_bits_on_average_and_lead_towards_the_wanted_a
     latent, rate = 100, 0.06
     states = torch.arange(latent) < 10
     parents = pack(states).expand(2000, 1, -1)
-    children = unpack(
-        sparsely_flipped(parents, 3, latent, SparseFlips(active, rate), noise(2000), 0), latent
-    )
+    pi, config = torch.full((latent,), active / latent), Evolution(rate=rate)
+    children = unpack(sparsely_flipped(parents, config, 3, pi, noise(2000), 0), latent)
     flips = (children ^ states).sum(-1).double()
     error = 5 * flips.std() / math.sqrt(flips.numel())
     change = (children.sum(-1) - 10).double().mean()
@@ -230,7 +229,7 @@ def test_how_rows_are_cut_changes_no_draw(cut: int, selection: Selection) -> Non
         parents = select(words[rows], value[rows], 3, selection, drawn, 1)
         families = [
             flipped(parents, 4, 70, drawn, 1),
-            sparsely_flipped(parents, 2, 70, SparseFlips(3.0, 0.1), drawn, 1),
+            sparsely_flipped(parents, Evolution(), 2, torch.full((70,), 0.04), drawn, 1),
             crossed(parents, 70, drawn, 1),
             bernoulli(3, 70, drawn, "child"),
             first_states(5, 70, 0, rows),

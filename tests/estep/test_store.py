@@ -1,4 +1,4 @@
-"""Populations on disk: what comes back is what went in, or a refusal."""
+"""Populations in memory and on disk: what comes back is what went in, or a refusal."""
 
 import errno
 import os
@@ -15,152 +15,177 @@ from torch import Tensor
 
 from distvae import config
 from distvae.estep import store
-from distvae.estep.store import LocalStore, PopulationFile, empty_populations
+from distvae.estep.store import (
+    CompactStore,
+    HeldPopulations,
+    LocalStore,
+    PopulationFile,
+    as_words,
+    empty_populations,
+    new_store,
+    packed,
+    unpacked,
+)
 from distvae.estep.truncated import RandomSearch
 from distvae.files.refusal import Refusal
-from distvae.numerics.lanes import HeldRows, Lanes
+from distvae.models.population import pack
+from distvae.numerics.rows import HeldRows, Lanes
 from tests import dense
 
-
-def words(seed: int = 0) -> Tensor:
-    return torch.randint(
-        -(2**63), 2**63 - 1, (10, 4, 3), generator=torch.Generator().manual_seed(seed)
-    )
+STATES, EVERY = 4, torch.arange(10)
+KINDS = ["words", "compact", "mapped"]
+kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-def held(rank: int = 0, size: int = 1) -> HeldRows:
-    return Lanes(10, 4).held(rank, size)
+def words(share: float = 0.5, latent: int = 192, seed: int = 0) -> Tensor:
+    """(10, S, W) states with this share of active bits."""
+    generator = torch.Generator().manual_seed(seed)
+    return pack(torch.rand(10, STATES, latent, generator=generator) < share)
 
 
-def whole() -> LocalStore:
+def held(rank: int = 0, size: int = 1, lanes: int = 4, rows: int = 10) -> HeldRows:
+    return Lanes(rows, lanes).held(rank, size)
+
+
+def empty(kind: str, own: HeldRows, folder: Path | str | None = None) -> HeldPopulations:
+    """A store of rows that were never put."""
+    if kind == "compact":
+        return CompactStore(STATES, 3, own)
+    mapped = str(folder) if kind == "mapped" else None
+    return LocalStore(empty_populations(len(own), STATES, 3, mapped), own)
+
+
+def whole() -> HeldPopulations:
     return LocalStore(words(), held())
 
 
-def empty(rank: int = 0, size: int = 1, mapped: str | None = None) -> LocalStore:
-    here = held(rank, size)
-    return LocalStore(empty_populations(len(here), 4, 3, mapped), here)
+@given(st.floats(0, 1), st.sampled_from([65, 200, 2500]), st.permutations(range(10)))
+def test_every_bit_of_a_compact_store_comes_back(
+    share: float, latent: int, order: list[int]
+) -> None:
+    kept, rows = words(share, latent), torch.tensor(order)
+    compact = CompactStore(STATES, kept.shape[2], held())
+    assert not compact.get(EVERY).any(), "states without active bits at first"
+    compact.put(EVERY, words(0.5, latent, seed=1))
+    compact.put(rows, kept)
+    assert torch.equal(compact.get(rows[:4]), kept[:4])
+    assert torch.equal(compact.get(rows), kept)
+    by_words = LocalStore(compact.get(EVERY), held())
+    for part in (slice(0, 3), slice(3, 10)):
+        content = packed(compact, part)
+        assert content == packed(by_words, part)
+        assert torch.equal(
+            unpacked(content, part.stop - part.start, compact.shape), compact.read(part)
+        )
 
 
-def test_rows_come_back_as_they_were_put() -> None:
-    store, rows = whole(), torch.tensor([7, 2, 5])
-    store.put(rows, words(1)[:3])
-    assert torch.equal(store.get(rows), words(1)[:3])
-    others = torch.tensor([0, 1, 3, 4, 6, 8, 9])
-    assert torch.equal(store.get(others), words()[others])
+def test_states_with_few_active_bits_take_few_bytes() -> None:
+    kept = words(2 / 512, latent=512)
+    compact = CompactStore(STATES, 8, held())
+    compact.put(EVERY, kept)
+    assert sum(map(len, compact.written)) < kept.numel() * kept.itemsize / 8
 
 
-def test_the_file_gives_back_every_bit(tmp_path: Path) -> None:
-    (facts,) = whole().save(tmp_path, "a")
-    again = empty()
-    again.load(tmp_path, [facts])
-    assert torch.equal(again.words, words())
-    assert [file.name for file in tmp_path.iterdir()] == [facts["file"]]
+@kinds
+@pytest.mark.parametrize("share", [0.01, 0.9])
+def test_any_store_keeps_rows_and_reads_the_file_of_any_other(
+    tmp_path: Path, kind: str, share: float
+) -> None:
+    kept, folder = words(share), tmp_path / "mapped"
+    folder.mkdir()
+    found = empty(kind, held(), folder)
+    found.initialise(lambda rows: kept[rows])
+    found.put(torch.tensor([7, 2]), words(seed=1)[:2])
+    assert torch.equal(found.get(torch.tensor([7, 2])), words(seed=1)[:2])
+    found.put(EVERY, kept)
+    files = found.save(tmp_path, "a")
+    assert files[0]["sha256"] == LocalStore(kept, held()).save(tmp_path, "b")[0]["sha256"]
+    for other in KINDS:
+        again = empty(other, held(), folder)
+        again.load(tmp_path, files)
+        assert torch.equal(again.get(EVERY), kept)
+    assert not list(folder.iterdir()), "mapped files have no name"
 
 
-@given(st.integers(1, 4), st.integers(1, 4))
-def test_any_number_of_holders_reads_what_any_number_saved(before: int, after: int) -> None:
-    every = torch.arange(10)
+def test_wide_states_in_memory_are_compact_and_words_on_a_device(tmp_path: Path) -> None:
+    found = {
+        (latent, mapped): new_store(latent, STATES, held(), mapped)
+        for latent in (64, 65)
+        for mapped in (None, str(tmp_path))
+    }
+    compact = [key for key, each in found.items() if isinstance(each, CompactStore)]
+    assert compact == [(65, None)]
+    found[65, None].put(EVERY, words(latent=65))
+    by_words = as_words(found[65, None], torch.device("cpu"))
+    assert isinstance(by_words, LocalStore)
+    assert torch.equal(by_words.words, words(latent=65))
+    assert as_words(by_words, torch.device("cpu")) is by_words
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 3, 4, 8]))
+def test_any_number_of_holders_reads_what_any_number_saved(
+    before: int, after: int, lanes: int
+) -> None:
     with TemporaryDirectory() as folder:
         kept: list[PopulationFile] = []
         for rank in range(before):
-            store = empty(rank, before)
-            own = torch.from_numpy(store.held.select(every.numpy()))
-            store.put(own, words()[own])
-            kept += store.save(folder, "a")
+            saved = empty("words", held(rank, before))
+            own = torch.from_numpy(saved.held.select(EVERY.numpy()))
+            saved.put(own, words()[own])
+            kept += saved.save(folder, "a")
         for rank in range(after):
-            store = empty(rank, after)
-            store.load(folder, kept)
-            own = torch.from_numpy(store.held.select(every.numpy()))
-            assert torch.equal(store.get(own), words()[own])
-
-
-@pytest.mark.parametrize("lanes", [1, 3, 8])
-def test_holders_of_other_lanes_read_what_was_saved(tmp_path: Path, lanes: int) -> None:
-    kept = whole().save(tmp_path, "a")
-    again = LocalStore(empty_populations(10, 4, 3), Lanes(10, lanes).held())
-    again.load(tmp_path, kept)
-    assert torch.equal(again.get(torch.arange(10)), words())
-
-
-def test_rows_that_nobody_saved_are_missed(tmp_path: Path) -> None:
-    (facts,) = empty(1, 3).save(tmp_path, "a")
-    with pytest.raises(Refusal, match="7 rows are in no file"):
-        empty().load(tmp_path, [facts])
-
-
-def test_populations_of_other_data_are_refused(tmp_path: Path) -> None:
-    (facts,) = whole().save(tmp_path, "a")
-    other = Lanes(11, 4).held()
-    with pytest.raises(Refusal, match="other data"):
-        LocalStore(empty_populations(11, 4, 3), other).load(tmp_path, [facts])
-
-
-def test_the_checksum_tells_contents_apart(tmp_path: Path) -> None:
-    one, other, again = (
-        LocalStore(words(seed), held()).save(tmp_path, str(i))[0]["sha256"]
-        for i, seed in enumerate((0, 1, 0))
-    )
-    assert one == again != other
-
-
-@pytest.mark.parametrize("place", [0, 200, -100])
-def test_an_altered_file_is_refused(tmp_path: Path, place: int) -> None:
-    (facts,) = whole().save(tmp_path, "a")
-    path = tmp_path / facts["file"]
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(Refusal, match="altered or damaged"):
-        empty().load(tmp_path, [facts])
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    (facts,) = whole().save(tmp_path, "a")
-    (tmp_path / facts["file"]).unlink()
-    with pytest.raises(Refusal, match="missing"):
-        empty().load(tmp_path, [facts])
-
-
-def test_a_mapped_file_holds_what_memory_would_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    mapped = empty(mapped=str(tmp_path))
-    mapped.put(torch.arange(10), words())
-    assert torch.equal(mapped.get(torch.tensor([3, 1])), words()[[3, 1]])
-    assert not list(tmp_path.iterdir())
-    (facts,) = mapped.save(tmp_path, "a")
-    again = empty(mapped=str(tmp_path))
-    again.load(tmp_path, [facts])
-    assert torch.equal(again.words, words())
-    assert [file.name for file in tmp_path.iterdir()] == [facts["file"]]
+            read = empty("words", held(rank, after, lanes))
+            read.load(folder, kept)
+            own = torch.from_numpy(read.held.select(EVERY.numpy()))
+            assert torch.equal(read.get(own), words()[own])
 
 
 def test_a_file_of_many_parts_gives_back_every_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "PART", 3)
-    again = empty()
+    again = empty("words", held())
     again.load(tmp_path, whole().save(tmp_path, "a"))
-    assert torch.equal(again.words, words())
+    assert torch.equal(again.get(EVERY), words())
 
 
-def test_populations_that_do_not_fit_are_refused_with_what_they_need() -> None:
-    with pytest.raises(
-        Refusal, match=r"64 states for 1,000,000,000,000 rows need 4,096,000\.0 GB.*estep.mapped"
-    ):
+def test_rows_that_nobody_saved_are_missed(tmp_path: Path) -> None:
+    files = empty("words", held(1, 3)).save(tmp_path, "a")
+    with pytest.raises(Refusal, match="7 rows are in no file"):
+        empty("words", held()).load(tmp_path, files)
+
+
+def test_populations_of_other_data_are_refused(tmp_path: Path) -> None:
+    files = whole().save(tmp_path, "a")
+    with pytest.raises(Refusal, match="other data"):
+        empty("words", held(rows=11)).load(tmp_path, files)
+
+
+@pytest.mark.parametrize(("place", "match"), [(200, "altered or damaged"), (None, "missing")])
+def test_an_altered_or_missing_file_is_refused(
+    tmp_path: Path, place: int | None, match: str
+) -> None:
+    files = whole().save(tmp_path, "a")
+    path = tmp_path / files[0]["file"]
+    if place is None:
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(Refusal, match=match):
+        empty("words", held()).load(tmp_path, files)
+
+
+def test_populations_that_do_not_fit_are_refused_with_what_they_need(tmp_path: Path) -> None:
+    memory = r"64 states for 1,000,000,000,000 rows need 4,096,000\.0 GB.*estep.mapped"
+    with pytest.raises(Refusal, match=memory):
         empty_populations(10**12, 64, 8)
-
-
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"estep\.mapped"):
         empty_populations(10, 4, 3, str(tmp_path / "nowhere"))
-
-
-def test_a_disk_without_room_for_the_populations_is_refused_before_it_is_full(
-    tmp_path: Path,
-) -> None:
     rows = shutil.disk_usage(tmp_path).free // 96 + 10**8
-    with pytest.raises(
-        Refusal, match=rf"estep\.mapped: {tmp_path}: No space left .* with \S+ GB of room"
-    ):
+    disk = rf"estep\.mapped: {tmp_path}: No space left .* with \S+ GB of room"
+    with pytest.raises(Refusal, match=disk):
         empty_populations(rows, 4, 3, str(tmp_path))
     assert not list(tmp_path.iterdir())
 
@@ -190,17 +215,16 @@ def test_a_system_that_sets_no_room_aside_maps_populations_all_the_same(
         monkeypatch.delattr(os, "posix_fallocate")
     else:
         monkeypatch.setattr(os, "posix_fallocate", refusing(number))
-    mapped = empty(mapped=str(tmp_path))
-    mapped.put(torch.arange(10), words())
-    assert torch.equal(mapped.words, words())
+    mapped = empty("mapped", held(), tmp_path)
+    mapped.put(EVERY, words())
+    assert torch.equal(mapped.get(EVERY), words())
 
 
-def test_a_trainings_result_is_the_same_with_mapped_populations(tmp_path: Path) -> None:
-    batch = dense.rows(20, dense.model(latent=70))
-    held, mapped = (
-        RandomSearch(config.RandomSearch(states=10, mapped=folder), dense.model(latent=70))
-        for folder in (None, str(tmp_path))
-    )
-    for search in (held, mapped):
+def test_mapped_populations_begin_as_populations_in_memory(tmp_path: Path) -> None:
+    batch, model = dense.rows(20, dense.model(latent=70)), dense.model(latent=70)
+    found = []
+    for folder in (None, str(tmp_path)):
+        search = RandomSearch(config.RandomSearch(states=10, mapped=folder), model)
         search.prepare([batch.x], Lanes(20, 4).held(), 0)
-    assert torch.equal(held.store.get(batch.row), mapped.store.get(batch.row))
+        found.append(search.store.get(batch.row))
+    assert torch.equal(*found)

@@ -27,8 +27,8 @@ from distvae.interface import (
     expect,
     prepare,
 )
-from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import Lanes
 
 ROWS = 6
 SHAPE = (1, 3, 4)

@@ -7,9 +7,8 @@ import pytest
 
 from distvae.config import to_dict
 from distvae.config.registry import FAMILIES
-from distvae.estep.registry import ESTEPS
 from distvae.models.posteriors import Gaussian
-from distvae.models.registry import MODELS
+from distvae.models.registry import ESTEPS, MODELS
 from distvae.models.vae import VAE
 from tests import tiny
 from tests.laws.model_laws import (

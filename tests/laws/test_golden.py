@@ -13,7 +13,7 @@ import torch
 from distvae.config.recipes import load, recipe_names
 from distvae.estep import assemble
 from distvae.interface import prepare
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.rows import Lanes
 from distvae.train.loop import Trainer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "objectives.json"

@@ -214,13 +214,10 @@ LIGHT = [
     "train",
 ]
 WITH_COMPILER = {
-    "distvae.engines.tvae_engine",
-    "distvae.estep.compact_kernels",
+    "distvae.engines.tvae_cpu",
     "distvae.estep.kernels",
-    "distvae.models.compiling",
     "distvae.models.kernels",
     "distvae.models.table_decoder",
-    "distvae.models.table_kernels",
 }
 """Need Numba, and are imported inside functions where there is Numba."""
 

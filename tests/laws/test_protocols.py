@@ -12,7 +12,6 @@ import pytest
 import distvae
 from distvae.config.registry import FAMILIES
 from distvae.estep.amortised import Amortised
-from distvae.estep.registry import ESTEPS
 from distvae.estep.store import KeepsPopulations, LocalStore, PopulationFile
 from distvae.estep.truncated import Evolution, Exact, RandomSearch
 from distvae.interface import (
@@ -29,10 +28,9 @@ from distvae.interface import (
     Scheduled,
     Searches,
 )
-from distvae.models.discrete import Binary, Categorical
-from distvae.models.gumbel import Gumbel
+from distvae.models.gumbel import Binary, Categorical, Gumbel
 from distvae.models.posteriors import Encoded, Gaussian, LearnedVariance, SpikeAndSlab
-from distvae.models.registry import MODELS
+from distvae.models.registry import ESTEPS, MODELS
 from distvae.models.sdm import SDM
 from distvae.models.truncated import Truncated
 from distvae.models.tvae import TVAE

@@ -7,10 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.estep.compact_store import CompactStore, packed, unpacked
-from distvae.estep.store import LocalStore
+from distvae.estep.store import CompactStore, LocalStore, packed, unpacked
 from distvae.machines.shards import Known, Moment, ShardActor, last_complete, plan_homes
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.rows import Lanes
 from distvae.train.checkpoint import PositionFacts
 
 POSITION: PositionFacts = {"epoch": 0, "batch": 0, "best": 0.0, "best_epoch": 0, "seconds": 0.0}

@@ -1,6 +1,10 @@
-"""Laws of binary latents with an encoder, against torch.distributions and enumeration."""
+"""Laws of binary and categorical latents with an encoder, against torch.distributions and
+enumeration.
+"""
 
 import math
+from dataclasses import replace
+from itertools import product
 from typing import Any
 from unittest.mock import patch
 
@@ -9,40 +13,86 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, distributions
+from torch.nn import functional
 
 from distvae.config import GumbelModel
+from distvae.files.refusal import Refusal
 from distvae.interface import Batch
-from distvae.models.discrete import Binary
-from distvae.models.gumbel import Gumbel
+from distvae.models.gumbel import Binary, Categorical, Gumbel
 from distvae.numerics.noise import Noise
 from tests import dense
-from tests.models.evidence import States, assert_bound_is_below_evidence
 
+Posterior = Binary | Categorical
 SEED = st.integers(0, 2**31)
-ROWS, LATENT, DIMS = 5, 4, 3
+ROWS, LATENT, CATEGORIES, DIMS, DRAWS = 5, 3, 4, 3, 2000
+SHAPES = {"bits": (LATENT,), "categories": (LATENT, CATEGORIES)}
+KIND = st.sampled_from([*SHAPES])
+kinds = pytest.mark.parametrize("kind", SHAPES)
 
 
-def posterior(seed: int, temperature: float = 0.5, scale: float = 2.0) -> Binary:
+def posterior(kind: str, seed: int, temperature: float = 0.5, scale: float = 2.0) -> Posterior:
     generator = torch.Generator().manual_seed(seed)
-    logits, prior = scale * torch.randn(2, ROWS, LATENT, generator=generator, dtype=torch.float64)
-    return Binary(logits, prior, temperature)
+    shape = (2, ROWS, *SHAPES[kind])
+    logits, prior = scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+    return (Binary if kind == "bits" else Categorical)(logits, prior, temperature)
 
 
-def noise(epoch: int = 0) -> Noise:
-    return Noise(0, epoch, torch.arange(ROWS))
+def noise(rows: int = ROWS) -> Noise:
+    return Noise(0, 0, torch.arange(rows))
 
 
-@given(SEED, st.floats(0.1, 5))
-def test_the_divergence_is_that_of_torch(seed: int, scale: float) -> None:
-    q = posterior(seed, scale=scale)
-    ours, prior = (
-        distributions.Bernoulli(logits=q.logits),
-        distributions.Bernoulli(logits=q.prior_logits),
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(ROWS, DIMS, dtype=torch.float64, generator=generator).round()
+    return Batch(x, torch.arange(ROWS))
+
+
+def all_states(kind: str) -> Tensor:
+    """Return every state, (2^H, H) or (K^H, H K)."""
+    if kind == "bits":
+        return dense.all_states(LATENT)
+    numbers = torch.tensor(list(product(range(CATEGORIES), repeat=LATENT)))
+    return functional.one_hot(numbers, CATEGORIES).flatten(1).double()
+
+
+def log_mass(kind: str, logits: Tensor, z: Tensor) -> Tensor:
+    """Return log p of states (N, ...) by torch, (..., N), given logits (..., H) or (..., H, K)."""
+    if kind == "bits":
+        bits: Tensor = distributions.Bernoulli(logits=logits.unsqueeze(-2)).log_prob(z).sum(-1)
+        return bits
+    one_hot = distributions.OneHotCategorical(logits=logits.unsqueeze(-3))
+    mass: Tensor = one_hot.log_prob(z.unflatten(-1, (LATENT, CATEGORIES))).sum(-1)
+    return mass
+
+
+def model(kind: str = "bits", **fields: Any) -> Gumbel:
+    torch.manual_seed(0)
+    categories = None if kind == "bits" else CATEGORIES
+    config = GumbelModel(
+        latent=LATENT, categories=categories, hidden=(6,), likelihood="bernoulli", **fields
     )
-    torch.testing.assert_close(q.kl(), distributions.kl_divergence(ours, prior).sum(-1))
+    made = Gumbel(config, DIMS).double()
+    pi = torch.rand(SHAPES[kind])
+    made.pi.copy_(pi if kind == "bits" else pi.softmax(-1).flatten())
+    return made
 
 
-@pytest.mark.parametrize("logit", [-90.0, -20.0, 20.0, 90.0])
+def of_model(made: Gumbel, kind: str) -> Any:
+    """Return a posterior with the prior of a model."""
+    return made.posterior(lambda u: posterior(kind, 3), torch.zeros(ROWS, 1))
+
+
+@given(KIND, SEED, st.floats(0.1, 5))
+def test_the_divergence_and_the_log_ratio_are_sums_over_all_states(
+    kind: str, seed: int, scale: float
+) -> None:
+    q, z = posterior(kind, seed, scale=scale), all_states(kind)
+    ours, prior = log_mass(kind, q.logits, z), log_mass(kind, q.prior_logits, z)
+    torch.testing.assert_close(q.kl(), (ours.exp() * (ours - prior)).sum(-1))
+    torch.testing.assert_close(q.log_ratio(z.expand(ROWS, -1, -1)), prior - ours)
+
+
+@pytest.mark.parametrize("logit", [-90.0, 20.0])
 def test_sure_latents_diverge_from_a_fair_coin_by_a_bit_in_single_precision(logit: float) -> None:
     logits = torch.tensor([[logit]], requires_grad=True)
     kl = Binary(logits, torch.zeros(1, 1), 0.5).kl().sum()
@@ -51,129 +101,146 @@ def test_sure_latents_diverge_from_a_fair_coin_by_a_bit_in_single_precision(logi
     assert gradient.isfinite().all()
 
 
-@given(SEED)
-def test_the_log_ratio_is_that_of_torch(seed: int) -> None:
-    q = posterior(seed)
-    z = dense.all_states(LATENT).expand(ROWS, -1, -1)
-    ours, prior = (
-        distributions.Bernoulli(logits=logits[:, None]) for logits in (q.logits, q.prior_logits)
-    )
-    torch.testing.assert_close(q.log_ratio(z), (prior.log_prob(z) - ours.log_prob(z)).sum(-1))
-
-
-@given(SEED, st.floats(0.1, 5))
-def test_a_relaxed_draw_is_torchs_of_the_same_uniform_noise(seed: int, temperature: float) -> None:
-    q = posterior(seed, temperature)
-    theirs = distributions.RelaxedBernoulli(
-        torch.tensor(temperature).double(), logits=q.logits[:, None]
-    )
-    uniform = noise().uniform("spike", 1, LATENT).double()
+@given(KIND, SEED, st.floats(0.1, 5))
+def test_a_relaxed_draw_is_torchs_of_the_same_uniform_noise(
+    kind: str, seed: int, temperature: float
+) -> None:
+    q = posterior(kind, seed, temperature)
+    relaxed: Any = distributions.RelaxedBernoulli
+    if kind == "categories":
+        relaxed = distributions.RelaxedOneHotCategorical
+    theirs = relaxed(torch.tensor(temperature).double(), logits=q.logits[:, None])
+    uniform = noise().uniform("spike", 1, *SHAPES[kind]).double()
     with patch("torch.rand", return_value=uniform):  # which torch's draws begin with
-        torch.testing.assert_close(q.sample(1, noise()), theirs.rsample(), rtol=1e-5, atol=1e-6)
+        expected = theirs.rsample().flatten(2)
+    torch.testing.assert_close(q.sample(1, noise()), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_relaxed_draws_are_distributed_as_torchs() -> None:
-    logits = torch.tensor([[1.0, -0.5]]).expand(40_000, 2)
-    z = Binary(logits, torch.zeros_like(logits), 0.7).sample(1, Noise(0, 0, torch.arange(40_000)))[
-        :, 0
-    ]
-    torch.manual_seed(0)
-    theirs = distributions.RelaxedBernoulli(torch.tensor(0.7), logits=logits).sample()
-    levels = torch.linspace(0.05, 0.95, 19)
-    for j in range(2):
-        torch.testing.assert_close(
-            z[:, j].quantile(levels), theirs[:, j].quantile(levels), atol=0.02, rtol=0
-        )
+@pytest.mark.slow
+@given(SEED)
+def test_gradients_are_those_of_finite_differences(seed: int) -> None:
+    q = posterior("categories", seed)
+
+    def sample_and_divergence(logits: Tensor) -> tuple[Tensor, Tensor]:
+        moved = replace(q, logits=logits)
+        return moved.sample(1, noise()), moved.kl()
+
+    assert torch.autograd.gradcheck(sample_and_divergence, (q.logits.clone().requires_grad_(),))
 
 
-def test_relaxed_draws_become_the_binary_ones() -> None:
-    q = posterior(0, temperature=1e-4)
-    torch.testing.assert_close(q.sample(1, noise()), q.points(1, noise())[0], atol=1e-3, rtol=0)
-
-
-def test_binary_draws_have_the_mean_of_the_posterior() -> None:
-    logits = torch.tensor([[1.0, -0.5]]).expand(100_000, 2)
-    z, _ = Binary(logits, torch.zeros_like(logits), 0.5).points(
-        1, Noise(0, 0, torch.arange(100_000))
+@kinds
+def test_relaxed_draws_become_discrete_draws_with_the_mean_of_the_posterior(kind: str) -> None:
+    cold = posterior(kind, 0, temperature=1e-4)
+    torch.testing.assert_close(
+        cold.sample(1, noise()), cold.points(1, noise())[0], atol=1e-3, rtol=0
     )
+    rows, q = 50_000, posterior(kind, 1)
+    many = replace(
+        q,
+        logits=q.logits[:1].expand(rows, *SHAPES[kind]),
+        prior_logits=q.prior_logits[:1].expand(rows, *SHAPES[kind]),
+    )
+    z, weight = many.points(1, noise(rows))
     assert set(z.unique().tolist()) == {0.0, 1.0}
-    torch.testing.assert_close(z[:, 0].mean(0), logits[0].sigmoid(), atol=0.01, rtol=0)
+    assert torch.equal(weight, torch.ones_like(weight))
+    if kind == "categories":
+        assert torch.equal(z.unflatten(-1, SHAPES[kind]).sum(-1).unique(), z.new_ones(1))
+    torch.testing.assert_close(z[:, 0].mean(0), many.code[0], atol=0.01, rtol=0)
 
 
-def model(seed: int = 0, **fields: Any) -> Gumbel:
-    torch.manual_seed(seed)
-    made = Gumbel(
-        GumbelModel(latent=LATENT, hidden=(6,), likelihood="bernoulli", **fields), DIMS
-    ).double()
-    made.pi.copy_(torch.rand(LATENT))
-    return made
+@given(SEED)
+def test_two_categories_are_a_bit_whose_logit_is_their_difference(seed: int) -> None:
+    q = posterior("categories", seed)
+    pairs = Categorical(q.logits[..., :2], q.prior_logits[..., :2], 0.5)
+    logits, prior = (each[..., 1] - each[..., 0] for each in (q.logits, q.prior_logits))
+    bits = Binary(logits, prior, 0.5)
+    torch.testing.assert_close(pairs.kl(), bits.kl())
+    torch.testing.assert_close(pairs.code[:, 1::2], bits.code)
 
 
-def test_the_bound_is_below_the_evidence_by_the_divergence_from_the_true_posterior() -> None:
-    """All 2^H states are enumerated, and all densities are torch's."""
-    made = model()
-    q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
-    batch = Batch(torch.rand(ROWS, DIMS, dtype=torch.float64).round(), torch.arange(ROWS))
-    z = dense.all_states(LATENT)
-    prior = distributions.Bernoulli(made.pi).log_prob(z).sum(-1)
-    ours = distributions.Bernoulli(logits=q.logits[:, None]).log_prob(z).sum(-1)
-    assert_bound_is_below_evidence(made, batch, q, States(z, prior, ours))
+@kinds
+def test_the_bound_is_below_the_evidence_by_the_divergence_from_the_true_posterior(
+    kind: str,
+) -> None:
+    """All states are enumerated, and all densities are torch's. Draws estimate the bound without
+    bias.
+    """
+    made, rows = model(kind), batch()
+    q, z = of_model(made, kind), all_states(kind)
+    ours = log_mass(kind, q.logits, z)
+    states = z.expand(ROWS, -1, -1)
+    density = distributions.Bernoulli(logits=made.output(states)).log_prob(rows.x[:, None])
+    joint = density.sum(-1) + log_mass(kind, made.prior_logits, z)
+    bound = (ours.exp() * (made.log_likelihood(rows, states) + q.log_ratio(states))).sum(-1)
+    evidence = joint.logsumexp(1)
+    gap = (ours.exp() * (ours - (joint - evidence[:, None]))).sum(-1)
+    torch.testing.assert_close(bound, evidence - gap)
+    assert (bound <= evidence).all()
+
+    def repeated(values: Tensor) -> Tensor:
+        return values.repeat(DRAWS, *[1] * (values.ndim - 1))
+
+    many = Batch(repeated(rows.x), torch.arange(DRAWS * ROWS))
+    same = replace(q, logits=repeated(q.logits), prior_logits=repeated(q.prior_logits))
+    draws = made.bound(many, same, noise(DRAWS * ROWS)).unflatten(0, (DRAWS, ROWS))
+    assert ((draws.mean(0) - bound).abs() < 5 * draws.std(0) / math.sqrt(DRAWS) + 1e-9).all()
 
 
-def test_the_learned_prior_has_the_least_divergence() -> None:
-    made = model(prior="learned")
+@kinds
+def test_the_learned_prior_has_the_least_divergence_and_a_fixed_prior_stays(kind: str) -> None:
+    fixed, made = model(kind), model(kind, prior="learned")
+    before = fixed.pi.clone()
+    for each in (fixed, made):
+        each.maximise(each.statistics(batch(), of_model(each, kind), noise()))
+    assert torch.equal(fixed.pi, before)
 
     def divergence() -> Tensor:
-        q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
-        return q.kl().sum()  # type: ignore[no-any-return]
+        return of_model(made, kind).kl().sum()  # type: ignore[no-any-return]
 
-    q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
-    batch = Batch(torch.rand(ROWS, DIMS, dtype=torch.float64), torch.arange(ROWS))
-    made.maximise(made.statistics(batch, q, noise()))
     least, best = divergence(), made.pi.clone()
-    for h in range(LATENT):
-        for step in (-0.02, 0.02):
-            made.pi.copy_(best)
-            made.pi[h] = (best[h] + step).clamp(1e-6, 1 - 1e-6)
-            assert divergence() > least
+    for value, factor in product(range(len(best)), (0.97, 1.03)):
+        moved = best.clone()
+        moved[value] *= factor
+        if kind == "categories":
+            table = moved.view(SHAPES[kind])
+            moved = (table / table.sum(-1, keepdim=True)).flatten()
+        made.pi.copy_(moved)
+        assert divergence() > least
 
 
-def test_a_fixed_prior_stays() -> None:
-    made = model()
-    before = made.pi.clone()
-    q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
-    made.maximise(
-        made.statistics(Batch(torch.rand(ROWS, DIMS).double(), torch.arange(ROWS)), q, noise())
-    )
-    assert torch.equal(made.pi, before)
-
-
-def test_the_temperature_falls_by_the_same_factor_and_then_stays() -> None:
-    made = model(temperature=0.25, hot=4.0, cooling=4)
-    found = []
+@pytest.mark.parametrize(("cooling", "expected"), [(4, [4.0, 2.0, 1.0, 0.5]), (0, [0.25] * 4)])
+def test_the_temperature_falls_by_the_same_factor_and_then_stays(
+    cooling: int, expected: list[float]
+) -> None:
+    made, found = model(temperature=0.25, hot=4.0, cooling=cooling), []
     for step in (0, 1, 2, 3, 4, 5, math.inf):
         made.at(step)
         found.append(made.temperature)
-    assert found == pytest.approx([4.0, 2.0, 1.0, 0.5, 0.25, 0.25, 0.25])
-
-
-def test_without_cooling_the_temperature_is_constant() -> None:
-    made = model(temperature=0.25, hot=4.0)
-    made.at(0)
-    assert made.temperature == 0.25
+    assert found == pytest.approx([*expected, 0.25, 0.25, 0.25])
 
 
 def test_latents_that_were_always_or_never_active_can_become_otherwise() -> None:
     """The learned prior gives neither value a probability of zero."""
     made = model(prior="learned")
     rows = torch.tensor(10.0, dtype=torch.float64)
-    made.maximise({"active": torch.tensor([0.0, 10.0, 5.0, 5.0]), "rows": rows})
-    q: Any = made.posterior(lambda u: posterior(3), torch.zeros(ROWS, 1))
-    assert q.kl().isfinite().all()
+    made.maximise({"active": torch.tensor([0.0, 10.0, 5.0]), "rows": rows})
+    assert of_model(made, "bits").kl().isfinite().all()
 
 
 def test_the_reported_activity_is_that_of_a_row() -> None:
-    made, q = model(), posterior(3)
-    batch = Batch(torch.rand(ROWS, DIMS).double(), torch.arange(ROWS))
-    found = made.telemetry(made.statistics(batch, q, noise()), ROWS)["active"]
+    made, q = model(), posterior("bits", 3)
+    found = made.telemetry(made.statistics(batch(), q, noise()), ROWS)["active"]
     assert found == pytest.approx(float(q.logits.sigmoid().sum(1).mean()))
+
+
+def test_states_of_the_prior_are_drawn_with_its_probabilities() -> None:
+    made, rows = model("categories"), 100_000
+    no_estep: Any = None
+    drawn = made.prior(noise(rows), no_estep)
+    assert drawn.shape == (rows, 1, LATENT * CATEGORIES)
+    torch.testing.assert_close(drawn[:, 0].mean(0), made.pi, atol=0.01, rtol=0)
+
+
+def test_a_prior_of_bits_is_refused_beside_categories() -> None:
+    with pytest.raises(Refusal, match="alpha is for bits"):
+        GumbelModel(categories=3, alpha=0.2)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, distributions
 
 from distvae.config import SDMModel, VAEModel, VSCModel
-from distvae.engines.device_encoder import PULLS
+from distvae.engines.encoder import PULLS
+from distvae.files.refusal import Refusal
 from distvae.interface import Batch
+from distvae.models import likelihoods
 from distvae.models.likelihoods import (
     LEAST_VARIANCE,
     Bernoulli,
@@ -24,7 +26,7 @@ from distvae.models.likelihoods import (
     mean_variance,
 )
 from distvae.models.posteriors import Gaussian as GaussianPosterior
-from distvae.models.posteriors import LearnedVariance, SpikeAndSlab, bernoulli_kl
+from distvae.models.posteriors import LearnedVariance, SpikeAndSlab
 from distvae.models.sdm import SDM, dct
 from distvae.models.vae import VAE
 from distvae.models.vsc import VSC, SpikeAndSlabHead
@@ -118,13 +120,6 @@ def _gauss_hermite() -> tuple[list[float], list[float]]:
     return x.tolist(), (w / w.sum()).tolist()
 
 
-@given(SEED)
-def test_the_bernoulli_divergence_is_that_of_torch(seed: int) -> None:
-    p, q = (torch.sigmoid(t) for t in moments(seed))
-    expected = distributions.kl_divergence(distributions.Bernoulli(p), distributions.Bernoulli(q))
-    torch.testing.assert_close(bernoulli_kl(p, q), expected)
-
-
 def test_hard_gates_have_the_mean_of_the_spike_and_slab() -> None:
     mean = torch.tensor([[2.0, -1.0]]).expand(100_000, 2)
     gamma = torch.tensor([[0.25, 0.7]]).expand(100_000, 2)
@@ -209,7 +204,7 @@ def test_the_closed_form_variance_maximises_the_expected_log_likelihood() -> Non
         assert other(x, output[:, None], None).sum() < best
 
 
-@pytest.mark.parametrize("scale", [1e2, 1e-2, 1e-4, 1e-7, 0.0])
+@pytest.mark.parametrize("scale", [1e2, 1e-4, 0.0])
 def test_the_variance_finds_errors_far_smaller_than_itself(scale: float) -> None:
     """In single precision as well: it approaches them in a few epochs, and never falls below."""
     x, output = (scale * t.float() for t in moments(5))
@@ -240,7 +235,7 @@ def test_what_is_missing_says_nothing(likelihood: Likelihood) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "atoms", "rank"),
-    [(32, 32, 32), (32, 64, 32), (64, 32, 32), (64, 64, 64), (32, 128, 32)],
+    [(32, 32, 32), (32, 64, 32), (64, 32, 32)],
 )
 def test_the_dct_has_unit_columns_a_constant_atom_and_full_rank(
     rows: int, atoms: int, rank: int
@@ -354,13 +349,7 @@ def test_powers_of_zero_pull_no_further_than_the_least_log_variance(way: str) ->
     torch.testing.assert_close(found, expected)
 
 
-def test_the_mean_of_any_allowed_power_is_that_of_its_density() -> None:
-    output = torch.linspace(-40, math.log(ItakuraSaito.support[1]), 20, dtype=torch.float64)
-    expected = distributions.Exponential((-output).exp()).mean
-    torch.testing.assert_close(ItakuraSaito().mean(output), expected)
-
-
-@pytest.mark.parametrize(("offset", "step"), [(0.0, 1.0), (1e7, 1.0), (2e7, 2.0), (1e9, 64.0)])
+@pytest.mark.parametrize(("offset", "step"), [(0.0, 1.0), (2e7, 2.0)])
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_the_variance_of_data_far_from_zero_is_that_of_numpy(
     offset: float, step: float, missing: float
@@ -370,3 +359,59 @@ def test_the_variance_of_data_far_from_zero_is_that_of_numpy(
     x[chance.random(x.shape) < missing] = np.nan
     found = mean_variance(torch.from_numpy(block) for block in np.split(x, [7, 1000]))
     assert found == pytest.approx(np.nanvar(x.astype(np.float64), axis=0).mean(), rel=1e-9)
+
+
+def test_the_least_powers_have_the_density_of_their_mean() -> None:
+    output = torch.tensor([-1e4, -41.0, -39.0, 0.0], dtype=torch.float64)
+    power = torch.full_like(output, 1e-18)
+    expected = distributions.Exponential(1 / ItakuraSaito().mean(output)).log_prob(power)
+    torch.testing.assert_close(ItakuraSaito().log_density(power, output), expected)
+
+
+def test_no_decoded_power_is_too_large_to_be_squared() -> None:
+    assert ItakuraSaito().mean(torch.tensor([43.5, 1e4])).square().isfinite().all()
+
+
+def test_log_variances_by_the_decoder_beyond_their_range_count_as_its_ends() -> None:
+    output = torch.tensor([[0.5, 0.5, -1000.0, 1000.0]])
+    deviation = torch.tensor([math.exp(-10), math.exp(5)])
+    expected = distributions.Normal(0.5, deviation).log_prob(torch.tensor([0.5, 1.0]))
+    found = GaussianLearned().log_density(torch.tensor([[0.5, 1.0]]), output)
+    torch.testing.assert_close(found[0], expected)
+
+
+def test_data_whose_variance_has_no_reciprocal_are_refused() -> None:
+    with pytest.raises(Refusal, match="scale the columns"):
+        Gaussian().start(None, lambda: 1e-31)
+
+
+@pytest.mark.parametrize("likelihood", [Bernoulli(), GaussianLearned()])
+@pytest.mark.parametrize("masked", [False, True])
+def test_rows_that_are_compared_in_parts_have_the_densities_of_all_together(
+    likelihood: Likelihood, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    x, chance = torch.rand(2, 7, 5, generator=draws)
+    output = torch.randn(4, 5 * likelihood.outputs, generator=draws)
+    place = torch.randint(4, (7, 3), generator=draws)
+    mask = chance < 0.5 if masked else None
+    monkeypatch.setattr(likelihoods, "COMPARED", 2 * place.shape[1] * output.shape[1])
+    found = likelihood.pairs(x, output, place, mask)
+    torch.testing.assert_close(found, likelihood(x, output[place], mask))
+
+
+def test_redrawn_states_keep_their_support_and_follow_the_priors_slab() -> None:
+    """Inactive values stay inactive, and active values are drawn from the prior."""
+    from scipy import stats
+
+    noise, (mean, log_variance) = Noise(1, 0, torch.arange(4)), moments(0)
+    q = spike_and_slab(0)
+    states = q.redrawn(500, noise)
+    active = (q.gamma > 0.5)[:, None].expand_as(states)
+    assert torch.equal(states != 0, active)
+    standard = (states - q.prior_mean[:, None]) / (q.prior_log_variance / 2).exp()[:, None]
+    gamma = mean.square() + log_variance.exp()
+    own = LearnedVariance(mean, log_variance).redrawn(500, noise) / gamma.sqrt()[:, None]
+    plain = GaussianPosterior(mean, log_variance).redrawn(500, noise)
+    for values in (standard[active], own, plain):
+        assert stats.kstest(values.ravel().numpy(), "norm").pvalue > 1e-3

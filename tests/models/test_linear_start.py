@@ -11,8 +11,8 @@ from distvae.estep import assemble
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
+from distvae.models.nets import FromBits
 from distvae.models.population import pack
-from distvae.models.state_decoder import FromBits
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
 from distvae.train.step import Adam, EagerSteps
@@ -79,17 +79,17 @@ def test_hidden_layers_begin_with_steps_of_the_rate() -> None:
     deep, posterior = model_of([H], linear=LINEAR)
     adam = adam_of(deep)
     trained(deep, posterior, range(LINEAR), adam)
-    torch.testing.assert_close(deep.decoder.hidden[0].weight, torch.eye(H))
+    torch.testing.assert_close(deep.decoder.linear[0].weight, torch.eye(H))
     trained(deep, posterior, range(LINEAR, LINEAR + 1), adam)
-    change = (deep.decoder.hidden[0].weight.detach() - torch.eye(H)).abs().max()
+    change = (deep.decoder.linear[0].weight.detach() - torch.eye(H)).abs().max()
     assert float(change) == pytest.approx(0.05, rel=1e-3)
 
 
 def test_without_such_a_start_all_layers_learn_at_once() -> None:
     deep, posterior = model_of([H])
-    before = deep.decoder.hidden[0].weight.detach().clone()
+    before = deep.decoder.linear[0].weight.detach().clone()
     trained(deep, posterior, range(1), adam_of(deep))
-    assert (deep.decoder.hidden[0].weight - before).abs().max() > 1e-3
+    assert (deep.decoder.linear[0].weight - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_scores_with_and_without_layers_that_pass_bits_on(
     scores = [model.score(Batch(x, torch.arange(2)), pack(z))]
     torch.testing.assert_close(scores[0], log_joint(model, x, z))
     with torch.no_grad():
-        model.decoder.hidden[-1].weight[-1, -2] = 0.5
+        model.decoder.linear[-2].weight[-1, -2] = 0.5
     scores.append(model.score(Batch(x, torch.arange(2)), pack(z)))
     torch.testing.assert_close(scores[1], log_joint(model, x, z))
     assert (scores[1] - scores[0]).abs().max() > 1e-3

@@ -18,7 +18,6 @@ from distvae.files.refusal import Refusal
 from distvae.models.nets import Pyramid, decoder, encoder
 from distvae.train.session import fit
 from tests import tiny
-from tests.slowly import slow
 
 Shape = tuple[int, int, int]
 
@@ -89,13 +88,12 @@ def released(channels: int, latent: int, heads: int) -> int:
     return encoding + decoding
 
 
-@pytest.mark.parametrize(("kind", "heads"), [("vae", 2), ("vsc", 3)])
-def test_the_nets_are_as_large_as_the_released_ones(kind: str, heads: int) -> None:
-    config = load("celeba-vsc", {"model.kind": kind})
+def test_the_nets_are_as_large_as_the_released_ones() -> None:
+    config = load("celeba-vsc", {})
     assert isinstance(config.data, ImageData)
     model, estep = assemble(config, config.data.dims, config.data.shape)
     learned = [p for part in (model, estep) for p in part.parameters() if p.requires_grad]
-    assert sum(p.numel() for p in learned) == released(3, 200, heads)
+    assert sum(p.numel() for p in learned) == released(3, 200, heads=3)
 
 
 def conv(**model: Any) -> Config:
@@ -106,7 +104,6 @@ def conv(**model: Any) -> Config:
 @pytest.mark.parametrize(
     ("config", "shape", "words"),
     [
-        (conv(), (), r"model\.net: 'conv', and a data point is no image"),
         (conv(), (2, 40), r"model\.net: 'conv', and a data point is no image"),
         (
             conv(channels=[2] * 5),
@@ -131,7 +128,8 @@ def test_a_model_without_an_encoder_refuses_them_by_name() -> None:
         from_dict({"model": {"kind": "tvae"}, "estep": {"net": "conv"}})
 
 
-@pytest.mark.parametrize("sides", [("model", "estep"), *slow(("model",), ("estep",))])
+@pytest.mark.slow
+@pytest.mark.parametrize("sides", [("model",), ("estep",)])
 def test_a_small_conv_net_learns_on_either_side(sides: tuple[str, ...], tmp_path: Any) -> None:
     net = {"net": "conv", "channels": [6], "kernel": 3}
     config = tiny.config(**dict.fromkeys(sides, net), train={"epochs": 30, "rate": 1e-2})

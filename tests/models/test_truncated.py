@@ -14,8 +14,8 @@ from distvae.estep import assemble
 from distvae.interface import Batch, expect, prepare
 from distvae.models.population import pack
 from distvae.models.tvae import TVAE
-from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import VALIDATION, Noise
+from distvae.numerics.rows import Lanes
 from distvae.train.step import assess
 from tests import dense, tiny
 
@@ -87,8 +87,8 @@ def test_the_gradient_is_that_of_the_dense_bound(model: TVAE, missing: float) ->
 def test_with_all_states_bound_and_gradient_are_those_of_the_likelihood(
     model: TVAE, missing: float
 ) -> None:
-    batch = dense.rows(ROWS, model, missing=missing)
-    z = dense.all_states(model.code_size).expand(ROWS, -1, -1)
+    batch = dense.rows(8, model, missing=missing)
+    z = dense.all_states(model.code_size).expand(8, -1, -1)
     found = model.objective(batch, model.posterior(batch, pack(z)), dense.noise(batch))
     expected = dense.evidence(model, batch)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
@@ -177,7 +177,7 @@ def test_closed_forms_maximise_the_expected_log_joint_and_never_lower_the_bound(
     assert bound(model, batch, z).sum() >= before.sum() - 1e-3
 
 
-@pytest.mark.parametrize("rows", [3, 10, 41, 60_025, 100_000, 1_000_003])
+@pytest.mark.parametrize("rows", [3, 60_025, 1_000_003])
 def test_a_latent_that_is_active_in_one_row_is_not_dead(rows: int) -> None:
     model, hidden = dense.model(latent=4), torch.tensor([0.0, 0.5, 1.0, 2.0])
     counts = torch.zeros(5, dtype=torch.float64)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from distvae.numerics.noise import Noise, _middle, order, row_keys
+from distvae.numerics.noise import Noise, _middle, draw_ahead, noise_of_part, order, row_keys
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -80,3 +80,24 @@ def test_equal_rows_have_equal_keys() -> None:
     same[2, 2] = other_nan
     assert len(set(row_keys(same).tolist())) == 1
     assert len(set(row_keys(torch.eye(3)).tolist())) == 3
+
+
+NOISE = Noise(3, 5, torch.tensor([7, 2**40, 0, 12]))
+
+
+@given(st.integers(0, 30), st.integers(1, 30))
+def test_draws_made_ahead_are_those_of_their_place(parents: int, children: int) -> None:
+    ahead = draw_ahead(NOISE, {"parent": parents, "child": children})
+    for count in {1, max(1, parents), parents + 3}:
+        assert torch.equal(ahead.bits("parent", count), NOISE.bits("parent", count))
+        assert torch.equal(ahead.uniform("child", count, 2), NOISE.uniform("child", count, 2))
+
+
+@given(st.integers(0, 3), st.integers(1, 4))
+def test_a_part_has_the_draws_of_its_rows(first: int, count: int) -> None:
+    rows = slice(first, first + count)
+    alone, part = NOISE.part(rows), noise_of_part(NOISE, rows, {})
+    for _ in range(2):
+        assert torch.equal(part.bits("slab", 2, 3), alone.bits("slab", 2, 3))
+        assert torch.equal(part.uniform("slab", 2, 3), alone.uniform("slab", 2, 3))
+        assert torch.equal(part.normal("spike", 6), alone.normal("spike", 6))

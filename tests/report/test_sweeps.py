@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from distvae import report
 from distvae.files.refusal import Refusal
-from distvae.numerics.glossary import GLOSSARY
+from distvae.numerics.metrics import GLOSSARY
 from distvae.report.reading import RunResults, Sweep, Trial
 from distvae.report.sweeps import exhibits, needed, sampled_trials, shares, space, varied
 from distvae.tasks.measures import MEASURES

@@ -5,7 +5,7 @@ rescale.
 import torch
 from torch import nn
 
-from distvae.numerics.measures import effective_atoms
+from distvae.numerics.metrics import effective_atoms
 from distvae.tasks.measures import moved
 
 ROWS, VALUES, DIMS = 5, 7, 11

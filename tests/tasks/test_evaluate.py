@@ -21,7 +21,7 @@ from distvae.data.synthesiser import RATE, utterance
 from distvae.data.windows import Grid
 from distvae.files.refusal import Refusal
 from distvae.interactive import kept_rows
-from distvae.numerics.measures import live_atoms
+from distvae.numerics.metrics import live_atoms
 from distvae.tasks import baselines
 from distvae.tasks.evaluate import (
     CodeStrength,

@@ -13,12 +13,12 @@ from torch.distributions import MultivariateNormal
 from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
 from distvae.interface import Batch
-from distvae.models.discrete import Binary
+from distvae.models.gumbel import Binary
 from distvae.models.likelihoods import Gaussian
 from distvae.models.posteriors import LearnedVariance
 from distvae.models.vae import VAE
-from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import Lanes
 from distvae.tasks.measures import weighted
 from tests import tiny
 

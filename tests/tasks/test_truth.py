@@ -13,7 +13,7 @@ from distvae.data.family import causes_of
 from distvae.data.generated import all_bars
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
-from distvae.models.state_decoder import FromBits
+from distvae.models.nets import FromBits
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
 from distvae.tasks.truth import (

@@ -8,8 +8,7 @@ import torch
 from distvae.config import Config
 from distvae.config.recipes import load
 from distvae.estep import assemble
-from distvae.models.discrete import Binary
-from distvae.models.gumbel import Gumbel
+from distvae.models.gumbel import Binary, Gumbel
 from distvae.tasks.restoration import WindowDecoder
 
 ROWS, BITS, DIMS = 5, 6, 16

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distvae.estep.store import HeldPopulations, KeepsPopulations
-from distvae.numerics import bands
+from distvae.numerics import rows as bands
 from distvae.train import checkpoint
 from distvae.train.loop import Interrupted, Sample
 from distvae.train.progress import describe_epoch

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from distvae.config import Config
 from distvae.estep.truncated import Search
-from distvae.numerics import bands
+from distvae.numerics import rows as bands
 from distvae.train.checkpoint import weights
 from distvae.train.loop import Interrupted
 from distvae.train.session import build_trainer

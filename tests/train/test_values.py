@@ -16,7 +16,7 @@ from distvae.models.likelihoods import Gaussian
 from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
 from distvae.numerics.facts import Facts, Values
-from distvae.numerics.lanes import Lanes
+from distvae.numerics.rows import Lanes
 from distvae.train.batches import split_rows
 from distvae.train.run import Run
 from distvae.train.session import build_trainer, fit

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from distvae.config.recipes import load
 from distvae.files.refusal import Refusal
-from distvae.numerics.figures import group_of
+from distvae.numerics.metrics import group_of
 from distvae.tune.space import Space, read_space, space_names
 from distvae.tune.validation import load_space, ranking_figures, validate_space
 

@@ -1,4 +1,6 @@
-"""The TVAE's engine against the dense model, and against autograd in training."""
+"""The TVAE's engines on the CPU and on a GPU against the dense model, and against autograd in
+training.
+"""
 
 import math
 from typing import Any
@@ -9,35 +11,35 @@ from torch import Tensor
 
 from distvae.config import Evolution as EvolutionConfig
 from distvae.config import Train
-from distvae.engines import choose_engine
-from distvae.engines.device_tvae import DeviceTVAEEngine
-from distvae.engines.tvae_engine import TVAEEngine
+from distvae.engines import choose_engine, tvae_gpu
+from distvae.engines.tvae_cpu import TVAEEngine
+from distvae.engines.tvae_gpu import DeviceTVAEEngine, Scores
 from distvae.estep import assemble
-from distvae.estep.compact_store import CompactStore, as_words
+from distvae.estep.store import CompactStore, as_words
 from distvae.estep.truncated import Evolution
-from distvae.interface import Batch
-from distvae.models.horizon import weight_left_out
-from distvae.models.population import pack
-from distvae.models.truncated import LEFT_OUT, NEAR, SAMPLED, KeptStates
-from distvae.models.tvae import TVAE
-from distvae.numerics.lanes import Lanes
+from distvae.interface import Batch, Sums
+from distvae.models.population import LEFT_OUT, NEAR, SAMPLED, pack
+from distvae.models.truncated import KeptStates
+from distvae.models.tvae import TVAE, weight_left_out
+from distvae.numerics.rows import Lanes
 from distvae.train.loop import Trainer
+from distvae.train.step import add
 from distvae.train.team import CPU
 from tests import dense, tiny
 
 ROWS, KEPT = 40, 9
+WAYS = ["cpu", "gpu"]
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"hidden": ()},
-    {"hidden": (8, 4), "activation": "leaky_relu"},
-    {"hidden": (8, 5, 4)},
+    {"hidden": (8, 5, 4), "activation": "leaky_relu"},
     {"activation": "tanh", "output": "sigmoid"},
     {"likelihood": "bernoulli"},
-    {"hidden": (), "likelihood": "bernoulli"},
     {"latent": 10, "hidden": (300,), "activation": "tanh"},
     {"latent": 70, "hidden": (9,)},
 ]
-Sums = dict[str, Tensor]
+missing = pytest.mark.parametrize("missing", [0.0, 0.3])
+ways = pytest.mark.parametrize("way", WAYS)
 
 
 class Keeps:
@@ -51,10 +53,21 @@ class Keeps:
         return self.kept
 
 
-def engine_of(model: TVAE, kept: KeptStates) -> TVAEEngine:
-    decoder = model.table_decoder()
-    assert decoder is not None
-    return TVAEEngine(model, decoder, Keeps(kept))
+def engine_of(model: TVAE, kept: KeptStates, way: str = "cpu") -> TVAEEngine | DeviceTVAEEngine:
+    kind = TVAEEngine if way == "cpu" else DeviceTVAEEngine
+    return kind(model, Keeps(kept))
+
+
+def sums_of(model: TVAE, batch: Batch, kept: KeptStates, rows: int, way: str) -> Sums:
+    """Return the sums of one step; its gradients are in the parameters."""
+    engine = engine_of(model, kept, way)
+    found = engine.differentiate(batch, dense.noise(batch), rows)
+    if isinstance(engine, TVAEEngine):
+        return found
+    assert found == {}, "sums wait"
+    sums = engine.sums()
+    assert sums.pop("finite") == 1
+    return sums
 
 
 def some_states(model: TVAE) -> Tensor:
@@ -67,79 +80,132 @@ def some_states(model: TVAE) -> Tensor:
     return z
 
 
-def parts(seed: int = 0) -> Tensor:
+def parts(leaves_out: bool = True) -> Tensor:
     """(B, S) whether states take part; the first one of each row does."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     part = torch.randint(0, 3, (ROWS, KEPT), generator=generator, dtype=torch.uint8)
     part[:, 0] = NEAR
-    return part
+    return part if leaves_out else torch.full_like(part, NEAR)
+
+
+def near(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-@pytest.mark.parametrize("missing", [0.0, 0.3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("leaves_out", [False, True])
+@missing
+@pytest.mark.parametrize(
+    ("dtype", "leaves_out"), [(torch.float32, True), (torch.float64, True), (torch.float64, False)]
+)
+@ways
 def test_gradients_and_sums_are_those_of_the_dense_model(
-    variant: dict[str, Any], missing: float, dtype: torch.dtype, leaves_out: bool
+    variant: dict[str, Any], missing: float, dtype: torch.dtype, leaves_out: bool, way: str
 ) -> None:
     model = dense.model(**variant).to(dtype)
     rows = dense.rows(ROWS, model, missing=missing)
     batch = rows._replace(x=rows.x.to(dtype))
-    z, part = some_states(model), parts() if leaves_out else torch.full((ROWS, KEPT), NEAR)
-    engine = engine_of(model, KeptStates(pack(z), part.byte() if leaves_out else None))
-    sums = engine.differentiate(batch, dense.noise(batch), ROWS)
+    z, part = some_states(model), parts(leaves_out)
+    kept = KeptStates(pack(z), part if leaves_out else None)
+    sums = sums_of(model, batch, kept, 2 * ROWS, way)
     joint = dense.log_joint(model, batch, z).masked_fill(part == LEFT_OUT, -torch.inf)
     bound = joint.logsumexp(1).sum()
-    expected = torch.autograd.grad(-bound / ROWS, list(model.parameters()))
-    near = {torch.float32: 1e-5, torch.float64: 1e-10}[dtype]
+    expected = torch.autograd.grad(-bound / (2 * ROWS), list(model.parameters()))
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-10}[dtype]
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         assert parameter.grad is not None
-        assert (parameter.grad - gradient).abs().max() <= near * gradient.abs().max()
+        near(parameter.grad, gradient, tolerance)
     weight = joint.softmax(1).detach()
     code = (weight.unsqueeze(-1) * z).sum(1)
-    assert sums["objective"].item() == pytest.approx(bound.item(), rel=near)
-    assert torch.allclose(sums["active"], code.sum(0), rtol=near, atol=near)
+    assert sums["objective"].item() == pytest.approx(bound.item(), rel=tolerance)
+    assert torch.allclose(sums["active"].double(), code.sum(0), rtol=tolerance, atol=tolerance)
     counts = code.sum(1).round().long().bincount(minlength=z.shape[2] + 1)
-    assert torch.equal(sums["counts"], counts.double())
-    sampled = weight.where(part == SAMPLED, 0).sum()
-    assert sums["sampled_weight"].item() == pytest.approx(sampled.item(), rel=near, abs=near)
+    assert torch.equal(sums["counts"].double(), counts.double())
+    sampled = weight.where(part == SAMPLED, 0).sum().item()
+    assert sums["sampled_weight"].item() == pytest.approx(sampled, rel=tolerance, abs=tolerance)
+    posterior = model.posterior(batch, pack(z), kept.part)
+    statistics = model.statistics(batch, posterior, dense.noise(batch))
+    assert sums.keys() == statistics.keys() | {"objective"}
+    for name, value in statistics.items():
+        near(sums[name].double(), value.double(), 1e-5)
 
 
-COMPLETING = [fields for fields in VARIANTS if "hidden" in fields or "likelihood" in fields]
-
-
-@pytest.mark.parametrize("variant", COMPLETING, ids=str)
-@pytest.mark.parametrize("leaves_out", [False, True])
-@pytest.mark.parametrize("gradients", ["compiled", "on a device", "autograd"])
+@pytest.mark.parametrize("variant", VARIANTS[:-2], ids=str)
+@pytest.mark.parametrize("gradients", [*WAYS, "autograd"])
 def test_completed_values_are_explained_like_observed_ones(
-    variant: dict[str, Any], leaves_out: bool, gradients: str
+    variant: dict[str, Any], gradients: str
 ) -> None:
     """The posterior is that given the observed values alone."""
     model = dense.model(**variant, missing="completed").double()
     rows = dense.rows(ROWS, model, missing=0.3)
     batch = rows._replace(x=rows.x.double())
-    z, part = some_states(model), parts() if leaves_out else torch.full((ROWS, KEPT), NEAR)
-    words, part_words = pack(z), part.byte() if leaves_out else None
+    z, part = some_states(model), parts()
     joint = dense.log_joint(model, batch, z).masked_fill(part == LEFT_OUT, -torch.inf)
     explained = dense.completed_log_likelihood(model, batch, z, joint.softmax(1).detach()).sum()
     expected = torch.autograd.grad(-explained, list(model.parameters()))
     if gradients == "autograd":
-        q = model.posterior(batch, words, part_words)
+        q = model.posterior(batch, pack(z), part)
         model.objective(batch, q, dense.noise(batch)).sum().neg().backward()
         sums = model.statistics(batch, q, dense.noise(batch))
-    elif gradients == "compiled":
-        engine = engine_of(model, KeptStates(words, part_words))
-        sums = engine.differentiate(batch, dense.noise(batch), 1)
     else:
-        device_engine = DeviceTVAEEngine(model, Keeps(KeptStates(words, part_words)))
-        device_engine.differentiate(batch, dense.noise(batch), 1)
-        sums = device_engine.sums()
+        sums = sums_of(model, batch, KeptStates(pack(z), part), 1, gradients)
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         assert parameter.grad is not None
-        assert (parameter.grad - gradient).abs().max() <= 1e-9 * gradient.abs().max()
+        near(parameter.grad, gradient, 1e-9)
     if model.likelihood.learns:
         assert sums["values"] == batch.x.numel()
         assert sums["density"].item() == pytest.approx(explained.item(), rel=1e-9)
+
+
+@ways
+def test_layers_that_do_not_learn_yet_have_no_gradient(way: str) -> None:
+    model = dense.model(hidden=(6, 6), linear=3)
+    model.at(0)
+    batch, z = dense.rows(ROWS, model), some_states(model)
+    sums_of(model, batch, KeptStates(pack(z)), ROWS, way)
+    learning = [parameter.grad is not None for parameter in model.parameters()]
+    assert learning == [parameter.requires_grad for parameter in model.parameters()]
+    assert sum(learning) == 2
+
+
+@missing
+@pytest.mark.parametrize("fields", [{}, {"likelihood": "bernoulli"}], ids=str)
+@pytest.mark.parametrize("decoded", [1, 10**9])
+def test_scores_on_a_gpu_are_those_of_the_dense_model_and_follow_its_parameters(
+    fields: dict[str, Any], missing: float, decoded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tvae_gpu, "DECODED", decoded)
+    model = dense.model(**fields)
+    scores, batch = Scores(model), dense.rows(ROWS, model, missing=missing)
+    z = some_states(model)
+    for _ in range(2):
+        with torch.no_grad():
+            found = scores.score(batch, pack(z))
+        expected = dense.log_joint(model, batch, z)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+        with torch.no_grad():
+            model.pi.mul_(0.5)
+            if model.likelihood.learns:
+                dense.variance(model).mul_(3)
+
+
+@missing
+def test_sums_of_many_steps_on_a_gpu_are_those_of_each(missing: float) -> None:
+    model = dense.model()
+    batch = dense.rows(ROWS, model, missing=missing)
+    states = KeptStates(pack(some_states(model)), parts())
+    kept = Keeps(states)
+    together, single = DeviceTVAEEngine(model, kept), DeviceTVAEEngine(model, kept)
+    total: Sums = {}
+    for rows in (slice(0, 16), slice(16, 32), slice(32, ROWS)):
+        part, kept.kept = batch.part(rows), states.of_rows(rows)
+        request = (part, dense.noise(part), ROWS)
+        assert not together.differentiate(*request)
+        add(total, single.differentiate(*request) | single.sums())
+    sums = together.sums()
+    assert sums.pop("finite") == 2, "whole steps"
+    assert sums.keys() == total.keys() - {"finite"}
+    for name, value in sums.items():
+        near(value.double(), total[name], 1e-5)
 
 
 @pytest.mark.parametrize("gradients", ["auto", "autograd"])
@@ -147,17 +213,6 @@ def test_nothing_is_completed_where_nothing_is_missing(gradients: str) -> None:
     masked, completed = (trained(gradients, 3.0, missing=m) for m in ("masked", "completed"))
     for one, other in zip(masked.parameters, completed.parameters, strict=True):
         assert torch.equal(one, other)
-
-
-def test_layers_that_do_not_learn_yet_have_no_gradient() -> None:
-    model = dense.model(hidden=(8, 5))
-    batch, z = dense.rows(ROWS, model), some_states(model)
-    for layer in model.decoder.hidden:
-        layer.requires_grad_(False)
-    engine_of(model, KeptStates(pack(z))).differentiate(batch, dense.noise(batch), ROWS)
-    with_gradient = [parameter.grad is not None for parameter in model.parameters()]
-    assert with_gradient == [parameter.requires_grad for parameter in model.parameters()]
-    assert sum(with_gradient) == 2
 
 
 def test_a_diverged_model_has_no_number_for_its_objective() -> None:

@@ -1,4 +1,4 @@
-"""Measures of sparsity: known values, and invariances."""
+"""Metrics of sparsity: known values, and invariances; the names of metrics and of their spreads."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.numerics.measures import effective_atoms, hoyer, live_atoms
+from distvae.numerics.metrics import effective_atoms, hoyer, live_atoms, without_spreads
 
 
 def test_one_value_is_as_sparse_as_can_be_and_equal_ones_are_not_at_all() -> None:
@@ -49,3 +49,8 @@ def test_gaussian_and_half_silent_codes_have_the_values_known_of_them() -> None:
 def test_a_column_lives_above_a_tenth_of_the_strongest(scale: float) -> None:
     code = scale * torch.tensor([[1.0, 0.11, 0.09, 0.0]])
     assert live_atoms(code).tolist() == [True, True, False, False]
+
+
+def test_only_the_spread_of_a_figure_is_one() -> None:
+    names = ["pesq_wb", "pesq_wb_std", "iw_bound", "iw_bound_row_std", "hoyer_std"]
+    assert without_spreads(names) == ["pesq_wb", "iw_bound", "iw_bound_row_std", "hoyer_std"]

@@ -1,12 +1,19 @@
-"""Forward and hand-written backward pass of a network, with about one operation per layer."""
+"""What engines on a GPU share: networks with hand-written backward passes, in about one operation
+per layer, and sums over rows that are computed for many steps at once.
+
+On a GPU, every operation costs a kernel launch, however few rows it has. No gradient needs the sums
+over rows.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from distvae.models.state_decoder import FromBits
+from distvae.interface import Engine, Sums
+from distvae.models.nets import FromBits
 
 aten = torch.ops.aten
 Slope = Callable[[Tensor, Tensor, Tensor], object]
@@ -62,15 +69,11 @@ def forward(layers: Sequence[nn.Module], rows: Tensor) -> list[Tensor]:
     """Return a list of the rows (N, H) and the output of each layer."""
     values = [rows]
     for layer in layers:
-        values.append(_apply(layer, values[-1]))
+        if isinstance(layer, FromBits):
+            values.append(torch.addmm(layer.bias, values[-1], layer.weight))
+        else:
+            values.append(layer(values[-1]))
     return values
-
-
-def _apply(layer: nn.Module, rows: Tensor) -> Tensor:
-    if isinstance(layer, FromBits):
-        return torch.addmm(layer.bias, rows, layer.weight)
-    result: Tensor = layer(rows)
-    return result
 
 
 def backward(
@@ -84,29 +87,94 @@ def backward(
     linear = [layer for layer in layers if isinstance(layer, nn.Linear | FromBits)]
     below = {layer: errors.of[lower] for lower, layer in pairwise(linear)}
     gradient = errors.of[linear[-1]]
-    lowest = -1 if to_input else _lowest_that_learns(layers)
+    learning = [
+        place
+        for place, layer in enumerate(layers)
+        if any(p.requires_grad for p in layer.parameters())
+    ]
+    lowest = -1 if to_input else min(learning, default=len(layers))
     for place in reversed(range(max(lowest, 0), len(layers))):
         layer, before, after = layers[place], values[place], values[place + 1]
         if not isinstance(layer, nn.Linear | FromBits):
             SLOPES[type(layer)](gradient, before, after)
             continue
+        transposed = isinstance(layer, FromBits)
         if layer.weight.requires_grad:
-            _set_gradient(layer, before, gradient)
+            layer.weight.grad = before.T @ gradient if transposed else gradient.T @ before
         if place > lowest:
-            weight = layer.weight.T if isinstance(layer, FromBits) else layer.weight
+            weight = layer.weight.T if transposed else layer.weight
             gradient = torch.mm(gradient, weight, out=below.get(layer))
     return gradient
 
 
-def _lowest_that_learns(layers: Sequence[nn.Module]) -> int:
-    """Return the place of the first layer with parameters that learn."""
-    for place, layer in enumerate(layers):
-        if any(parameter.requires_grad for parameter in layer.parameters()):
-            return place
-    return len(layers)
+@runtime_checkable
+class SumsLater(Engine, Protocol):
+    """An engine that returns the sums of many steps at once.
+
+    The sum `finite` counts the steps before the first step with an objective that is not finite.
+    """
+
+    def sums(self) -> Sums:
+        """Return the sums over the batches of all accumulated steps."""
 
 
-def _set_gradient(layer: nn.Linear | FromBits, before: Tensor, gradient: Tensor) -> None:
-    """Set the gradient of the weights."""
-    transposed = isinstance(layer, FromBits)
-    layer.weight.grad = before.T @ gradient if transposed else gradient.T @ before
+@runtime_checkable
+class Refreshes(Protocol):
+    """An engine that caches values derived from parameters with closed-form updates."""
+
+    def refresh(self) -> None:
+        """Update the cached values in place, before a recorded step is replayed."""
+
+
+SUMMED = 8192
+"""The number of accumulated rows at which sums are computed."""
+
+Left = TypeVar("Left", bound=tuple[Tensor | None, ...])
+"""A named tuple of tensors, with the rows of a batch as first dimension."""
+
+
+class Waiting(Generic[Left]):
+    """The values of the steps since the last sums."""
+
+    def __init__(self, kind: Callable[..., Left]) -> None:
+        self.kind = kind
+        self.steps: list[Left] = []
+
+    def add(self, left: Left) -> None:
+        """Add the values of a step."""
+        self.steps.append(left)
+
+    @property
+    def is_full(self) -> bool:
+        """True once enough rows have accumulated."""
+        return sum(map(_rows, self.steps)) >= SUMMED
+
+    def take(self) -> tuple[Left, int] | None:
+        """Return the concatenated values of all steps, and the rows of the first step.
+
+        Return None without steps.
+        """
+        if not self.steps:
+            return None
+        steps, self.steps = self.steps, []
+        joined = [_joined(parts) for parts in zip(*steps, strict=True)]
+        return self.kind(*joined), _rows(steps[0])
+
+
+def finite_steps(objective: Tensor, rows: int) -> Tensor:
+    """Return the number of steps, of `rows` rows each, before the first objective that is not
+    finite.
+    """
+    finite_rows = objective.isfinite().cumprod(0).sum()
+    return finite_rows // rows
+
+
+def _rows(left: tuple[Tensor | None, ...]) -> int:
+    assert left[0] is not None
+    return len(left[0])
+
+
+def _joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+    """Concatenate the rows of all steps, or return None if a field is None in all steps."""
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known else None

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from distvae.config import VAEModel
 from distvae.engines import choose_engine
-from distvae.engines.device_encoder import DeviceEncoderEngine, find_device_encoder_engine
+from distvae.engines.encoder import EncoderEngine, find_encoder_engine
 from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
 from distvae.interface import AnyEStep, Batch, Engine, Projects, Scheduled, Sums, prepare
 from distvae.models.vae import VAE
-from distvae.numerics.lanes import Lanes
 from distvae.numerics.noise import Noise
+from distvae.numerics.rows import Lanes
 from distvae.train.step import Adam, EagerSteps, add
 from distvae.train.team import ALONE
 from tests import tiny
@@ -94,14 +94,14 @@ class Pair:
         return sums, found
 
 
-def engine_of(pair: Pair) -> DeviceEncoderEngine:
+def engine_of(pair: Pair) -> EncoderEngine:
     assert isinstance(pair.model, VAE)
-    engine = find_device_encoder_engine(pair.model, pair.estep)
+    engine = find_encoder_engine(pair.model, pair.estep)
     assert engine is not None
     return engine
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     st.sampled_from(MODELS),
     st.sampled_from(["itakura_saito", "bernoulli"]),
@@ -177,7 +177,7 @@ def test_the_steps_before_an_objective_that_is_not_finite_are_counted() -> None:
 def test_others_are_left_to_autograd(model: Settings) -> None:
     pair = Pair(model, {})
     assert isinstance(pair.model, VAE)
-    assert find_device_encoder_engine(pair.model, pair.estep) is None
+    assert find_encoder_engine(pair.model, pair.estep) is None
 
 
 class Still:

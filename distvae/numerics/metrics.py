@@ -1,4 +1,83 @@
-"""One-sentence definitions of metrics. docs/measures.md explains each metric in full."""
+"""The names of metrics, their groups and meanings, and the metrics of codes that are cheap enough
+for every epoch: sparsity, and the atoms in use.
+"""
+
+import math
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Group = Literal["quality", "sparsity", "bound", "time"]
+SPREAD = "_std"
+"""The suffix of the name of a standard deviation."""
+_groups: dict[str, Group] = {}
+
+
+def without_spreads(names: Collection[str]) -> list[str]:
+    """Return the names of metrics, leaving out each `NAME_std` whose `NAME` is present."""
+    spreads = {name + SPREAD for name in names}
+    return [name for name in names if name not in spreads]
+
+
+def declare(group: Group, *names: str) -> tuple[str, ...]:
+    """Declare the group of some metrics where the metrics are computed, and return their names."""
+    _groups.update(dict.fromkeys(names, group))
+    return names
+
+
+def group_of(name: str) -> Group | None:
+    """Return the group of a metric, or None if no group was declared.
+
+    A derived metric, such as `pesq_wb_std` or `snr_gain`, has the group of its base metric.
+    """
+    while name and name not in _groups:
+        name = name.rpartition("_")[0]
+    return _groups.get(name)
+
+
+def groups_of(names: Iterable[str]) -> dict[str, Group]:
+    """Return the groups of all metrics that have a group."""
+    found = {name: group_of(name) for name in names}
+    return {name: group for name, group in found.items() if group}
+
+
+SPARSITY = declare("sparsity", "hoyer", "effective_atoms", "live_atoms")
+"""The names of these metrics."""
+LIVE = 0.1
+"""The share of the strongest column's root mean square above which a column is in use."""
+
+
+def hoyer(code: "Tensor") -> "Tensor":
+    """Return Hoyer's sparsity of each row, from 0 (all values equal) to 1 (a single value).
+
+    The sparsity of a row of zeros is NaN. The sparsity of a code of width one is 0.
+    """
+    size = math.sqrt(code.shape[-1])
+    return (size - effective_atoms(code).sqrt()) / ((size - 1) or 1)
+
+
+def effective_atoms(code: "Tensor") -> "Tensor":
+    """Return (l1 / l2)^2 of each row, which is n for a row with n equal non-zero values.
+
+    The result for a row of zeros is NaN.
+    """
+    magnitudes = code.abs()
+    # Scale by the largest value first, because the squares of tiny floats underflow to zero.
+    relative = magnitudes / magnitudes.amax(-1, keepdim=True)
+    return relative.sum(-1).square() / relative.square().sum(-1)
+
+
+def live_atoms(code: "Tensor") -> "Tensor":
+    """Return which columns of a code are in use.
+
+    The root mean square of a collapsed column of a VAE is a few hundredths of the strongest
+    column's, and nearly zero if the variance is learned.
+    """
+    strength = code.square().mean(0).sqrt()
+    return strength > LIVE * strength.max()
+
 
 GLOSSARY = {
     "pesq_wb": (
@@ -62,7 +141,7 @@ GLOSSARY = {
     "dci_informativeness": "accuracy of DCI's forests; larger is better",
     "sap": "separated attribute predictability; larger is better",
 }
-"""The definition of each metric, by name."""
+"""The definition of each metric in one sentence. docs/measures.md explains each metric in full."""
 
 
 def meaning(name: str) -> str:
