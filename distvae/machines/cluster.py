@@ -314,7 +314,7 @@ def refuse_hidden_gpus(option: str, gpus: float | None, device: str) -> None:
 def gpus_per_process(requested: float | None, device: str, available: float) -> float:
     """Return the GPUs that each process requests from Ray.
 
-    Without a request that is one, if Ray has any and `train.device` lets the process use it.
+    Without a request, each process requests one GPU if Ray has any and `train.device` allows it.
     """
     if requested is not None:
         return requested
@@ -380,7 +380,7 @@ def _gpu_suggestions(ray: RayApi, group: WorkerGroup, device: str, shortage: str
 
 
 def describe_shortage(machines: MachineResources, group: WorkerGroup, threads: int) -> str:
-    """Describe what the fewest workers of a group need that is not available; '' if they fit."""
+    """Describe the resources that the fewest workers of a group lack; '' if the workers fit."""
     per_worker = {"CPU": threads, "GPU": group.gpus or 0.0}
     for name, count in per_worker.items():
         needed = group.min_workers * count
@@ -425,7 +425,7 @@ def refuse_if_running() -> None:
     path = Path(LOCK_FILE).expanduser()
     if not path.exists():
         return
-    with path.open("r+") as file:  # NFS locks alone only what is open for writing
+    with path.open("r+") as file:  # NFS locks only files that are open for writing
         if is_locked(file.fileno()):
             raise Refusal(
                 f"'{file.read().strip()}' runs on this head, and 'ray up' restarts Ray, which ends"
