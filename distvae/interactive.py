@@ -24,8 +24,7 @@ from distvae.cli.train import (
 )
 from distvae.config import Config, from_dict, to_dict
 from distvae.config.recipes import load, named_settings, override
-from distvae.config.schema import whole_number
-from distvae.config.values import Trials
+from distvae.config.schema import Trials, whole_number
 from distvae.data import folders
 from distvae.data.check import survey_of_another_kind
 from distvae.data.folders import is_remote
@@ -33,7 +32,7 @@ from distvae.data.ingest import Division, ingest
 from distvae.files.paths import check_writable_folder, given_path
 from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import Plain
-from distvae.numerics.array_types import plain_array
+from distvae.numerics.arrays import plain_array
 from distvae.numerics.metrics import SPREAD, without_spreads
 from distvae.report import write_and_log
 from distvae.report.page import picture, sound

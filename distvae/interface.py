@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar, runtime_
 import torch
 from torch import Tensor, nn
 
-from distvae.numerics.facts import Facts
+from distvae.numerics.arrays import Facts
 from distvae.numerics.noise import Noise
 from distvae.numerics.rows import HeldRows
 

@@ -10,7 +10,7 @@ with errors_reported():  # of Ctrl-C during these imports, which take a third of
     import typer
 
     from distvae.cli import cluster, compare, data, records, reference, restoration, train, use
-    from distvae.cli.completion import join_words
+    from distvae.cli.options import join_words
     from distvae.files.program import program_version
 
 app = typer.Typer(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distvae.cli.completion import complete_run, complete_setting, complete_space, complete_table
 from distvae.cli.options import (
     RUN_HELP,
     RUNS,
@@ -21,6 +20,10 @@ from distvae.cli.options import (
     Recipe,
     TrialOptions,
     command,
+    complete_run,
+    complete_setting,
+    complete_space,
+    complete_table,
     progress_style,
     run_callback,
 )

@@ -15,8 +15,7 @@ from urllib.parse import quote
 
 import typer
 
-from distvae.cli.completion import complete_metric
-from distvae.cli.options import RUNS, AsJson, command
+from distvae.cli.options import RUNS, AsJson, command, complete_metric
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import finite
 from distvae.system import HOST, is_free

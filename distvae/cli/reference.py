@@ -7,12 +7,11 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from distvae.cli.completion import complete_citable, complete_key, complete_recipe
-from distvae.cli.options import command
+from distvae.cli.options import command, complete_citable, complete_key, complete_recipe
 from distvae.config import to_dict
-from distvae.config.explanations import settings as explained_settings
 from distvae.config.recipes import load, read_tree, recipe_names, recipe_path
-from distvae.config.registry import FAMILIES
+from distvae.config.schema import FAMILIES
+from distvae.config.schema import settings as explained_settings
 from distvae.files.program import CITATION
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import Tree, read_yaml

@@ -46,7 +46,7 @@ from distvae.files.paths import (
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain
-from distvae.numerics.array_types import Doubles, Floats
+from distvae.numerics.arrays import Doubles, Floats
 from distvae.numerics.numbers import counted
 from distvae.system import available_cores, available_memory
 from distvae.tasks.presets import (

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distvae.cli.completion import complete_setting
-from distvae.cli.options import Force, Quiet, RunFolder, WhichSplit, command
+from distvae.cli.options import Force, Quiet, RunFolder, WhichSplit, command, complete_setting
 from distvae.config import Config, changed_settings, from_dict, to_dict
 from distvae.config.recipes import override, parse_assignments, refuse_place
 from distvae.files.refusal import Refusal

@@ -32,8 +32,7 @@ from distvae.config.model import (
     VAEModel,
     VSCModel,
 )
-from distvae.config.registry import SECTIONS
-from distvae.config.schema import fields_of, read_section
+from distvae.config.schema import SECTIONS, fields_of, read_section
 from distvae.config.train import Eval, Train
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import Plain

@@ -4,9 +4,17 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol
 
-from distvae.config.registry import Family, family
-from distvae.config.schema import Range
-from distvae.config.values import Count, NonNegative, Positive, Share, Whole, Widths
+from distvae.config.schema import (
+    Count,
+    Family,
+    NonNegative,
+    Positive,
+    Range,
+    Share,
+    Whole,
+    Widths,
+    family,
+)
 from distvae.files.refusal import Refusal
 
 

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol
 
 from distvae.config.model import Net
-from distvae.config.registry import Family, family
-from distvae.config.schema import Range
-from distvae.config.values import Count, Positive, Share
+from distvae.config.schema import Count, Family, Positive, Range, Share, family
 from distvae.files.refusal import Refusal
 
 MAX_EXACT_BITS = 16

@@ -3,18 +3,19 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol
 
-from distvae.config.registry import Family, family
-from distvae.config.schema import Range
-from distvae.config.values import (
+from distvae.config.schema import (
     Activation,
     Count,
+    Family,
     NonNegative,
     Positive,
     Probability,
+    Range,
     Restoring,
     TVAEActivation,
     Whole,
     Widths,
+    family,
 )
 from distvae.files.refusal import Refusal
 

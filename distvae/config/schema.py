@@ -1,17 +1,129 @@
-"""Read untrusted values into frozen dataclasses: types, ranges, and the nearest valid name."""
+"""Configurations as untrusted values: families by their kind, and frozen dataclasses with types,
+ranges and explanations.
 
+A family has two parts. Its configuration is a frozen dataclass, decorated with `family` and
+identified by its `kind`. Its implementation is a class, registered for that dataclass in the
+`Registry` of the section. Other packages list the modules that define both as entry points. They
+are imported when a configuration names a kind that is not built in.
+"""
+
+import ast
 import contextlib
 import dataclasses
+import inspect
 import math
 import operator
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, SupportsIndex, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import Field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    SupportsIndex,
+    TypeVar,
+    cast,
+)
 
-from distvae.config.registry import FAMILIES, load_extensions
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.files.untrusted import Tree
+
+SECTIONS = ("data", "model", "estep", "train", "eval")
+FAMILIES: dict[str, dict[str, type]] = {section: {} for section in SECTIONS}
+"""The configuration classes of each section, by kind."""
+ENTRY_POINTS = {"data": "distvae.data", "model": "distvae.models", "estep": "distvae.esteps"}
+"""The group of entry points in which other packages list their families of a section."""
+
+
+class Family(Protocol):
+    """A configuration class that can be registered: a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    kind: ClassVar[str]
+    """The value of `kind` that selects this family in a configuration."""
+
+
+F = TypeVar("F", bound=type[Family])
+C = TypeVar("C", bound=Callable[..., object])
+Implementation = TypeVar("Implementation")
+
+
+def family(section: str) -> Callable[[F], F]:
+    """Register the decorated dataclass as a family of a section, under its `kind`."""
+
+    if section not in FAMILIES:
+        raise Refusal(
+            f"family('{section}'): no such section; one of {', '.join(SECTIONS)} expected"
+        )
+
+    def register(config: F) -> F:
+        FAMILIES[section][config.kind] = config
+        return config
+
+    return register
+
+
+def load_extensions(section: str) -> None:
+    """Import the modules that other packages list as entry points for a section."""
+    if section in ENTRY_POINTS:
+        for point in entry_points(group=ENTRY_POINTS[section]):
+            _load(point)
+
+
+def _load(point: EntryPoint) -> None:
+    """Import the module of an entry point. Refuse an entry point that cannot be imported by its
+    name.
+    """
+    try:
+        point.load()
+    except Exception as error:
+        package = f" of the package {point.dist.name}" if point.dist else ""
+        raise Refusal(
+            f"entry point '{point.name} = {point.value}' in [{point.group}]{package}:"
+            f" {type(error).__name__}: {error}; a module that can be imported expected"
+        ) from error
+
+
+def find_family(section: str, kind: str) -> type | None:
+    """Return the configuration class of a kind, or None if no installed package has it."""
+    if kind not in FAMILIES[section]:
+        load_extensions(section)
+    return FAMILIES[section].get(kind)
+
+
+class Registry(dict[type[Family], Implementation]):
+    """The implementations of the families of one section, by configuration class."""
+
+    def __init__(self, section: str) -> None:
+        super().__init__()
+        self.section = section
+
+    def register(self, config: type) -> Callable[[C], C]:
+        """Register the decorated class as the implementation of a configuration class."""
+
+        def enter(implementation: C) -> C:
+            self[config] = cast(Implementation, implementation)
+            return implementation
+
+        return enter
+
+    def implementation(self, config: Family) -> Implementation:
+        """Return the implementation registered for the class of a configuration."""
+        try:
+            return self[type(config)]
+        except KeyError:
+            name = type(config).__name__
+            raise Refusal(
+                f"{self.section}.kind: '{config.kind}' has a configuration ({name}) but no"
+                f" implementation; a class registered for {name} expected"
+            ) from None
+
 
 V = TypeVar("V")
 LONGEST = 1000
@@ -193,3 +305,132 @@ def _sane(path: str, value: V, own: Range | None = None) -> V:
             f"{path}: {shown(value)} is out of range; {zero}a size of at least {TINY:g} expected"
         )
     return value
+
+
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Trials = Annotated[int, Range(1, 10_000)]
+"""Trials of a sweep. Samplers read all earlier trials before each new trial."""
+Repeats = Annotated[int, Range(1, 1000)]
+"""Runs with different seeds, for a trial or for a row of a table."""
+Processes = Annotated[int, Range(1, 1024)]
+"""Threads or processes on one machine."""
+Positive = Annotated[float, Range(0, above=True)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1, above=True)]
+Probability = Annotated[float, Range(1e-6, 1 - 1e-6)]
+Widths = tuple[Count, ...]
+POWER_FLOOR = 1e-10
+"""The smallest power of a frequency bin. Without this floor, the density of a zero grows without
+bound as its mean falls.
+"""
+Activation = Literal["tanh", "relu", "leaky_relu", "silu"]
+TVAEActivation = Literal["tanh", "relu", "leaky_relu"]
+Restoring = Literal["mean", "draws"]
+"""Which decoding of a posterior a restoration uses."""
+FrequencyScale = Literal["linear", "log", "mel"]
+
+
+KINDS = {
+    "data": "What is read, or generated: recordings (`speech`), images (`idx`, `images`), windows"
+    " of one picture or sound (`patches`) or of many pictures (`crops`), tables (`rows`), or"
+    " generated images.",
+    "model": "A VAE; with a dictionary (`sdm`), spike and slab (`vsc`) or discrete latents"
+    " (`gumbel`); or a `tvae`, with binary latents and no encoder.",
+    "estep": "How posteriors are found: by an encoder (`amortised`), or for a `tvae` by a search or"
+    " exactly. The default of a `tvae` is `evolution`.",
+}
+"""Explanations of the kinds of a section."""
+
+
+class Setting(NamedTuple):
+    """A dotted key: its possible values, its default, its meaning, and its kinds if the section has
+    several kinds.
+    """
+
+    key: str
+    values: str
+    default: str
+    meaning: str
+    kinds: tuple[str, ...]
+
+
+def settings() -> Iterator[Setting]:
+    """Yield all settings, section by section, including settings of other packages.
+
+    A key whose values, default or meaning differ between kinds is yielded for each variant.
+    """
+    for section, families in FAMILIES.items():
+        load_extensions(section)
+        found: dict[tuple[str, str, str, str], list[str]] = {}
+        if len(families) > 1:
+            kinds = " or ".join(", ".join(families).rsplit(", ", 1))
+            found[f"{section}.kind", kinds, DEFAULT_KINDS[section], KINDS[section]] = []
+        for kind, config in families.items():
+            hints, meanings = field_types(config), meanings_of(config)
+            for field in dataclasses.fields(config):
+                fact = (
+                    f"{section}.{field.name}",
+                    _values(hints[field.name]),
+                    default_of(field),
+                    meanings.get(field.name, ""),
+                )
+                found.setdefault(fact, []).append(kind)
+        keys = list(dict.fromkeys(key for key, *_ in found))
+        for fact in sorted(found, key=lambda fact: keys.index(fact[0])):
+            yield Setting(*fact, tuple(found[fact]) if len(families) > 1 else ())
+
+
+@cache
+def meanings_of(config: type) -> Mapping[str, str]:
+    """Return the text below each field of a class and of its base classes."""
+    found: dict[str, str] = {}
+    for each in reversed(config.__mro__):
+        if dataclasses.is_dataclass(each):
+            found |= _texts(inspect.getsource(each))
+    return found
+
+
+def _texts(source: str) -> dict[str, str]:
+    (definition,) = ast.parse(inspect.cleandoc(source)).body
+    assert isinstance(definition, ast.ClassDef)
+    found, before = {}, ""
+    for node in definition.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            before = node.target.id
+        elif (
+            before
+            and isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            found[before], before = " ".join(node.value.value.split()), ""
+        else:
+            before = ""
+    return found
+
+
+def _values(hint: object) -> str:
+    """Return the possible values of a setting as text."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return f"{NAMES[arguments[0]]}, {arguments[1]}"
+    if origin is Literal:
+        return " or ".join(", ".join(map(str, arguments)).rsplit(", ", 1))
+    if origin in (types.UnionType, typing.Union):
+        return f"{_values(arguments[0])}; or null"
+    if origin is tuple:
+        return f"a list: {_values(arguments[0])}"
+    return NAMES.get(typing.cast("type", hint), str(hint))
+
+
+def default_of(field: "dataclasses.Field[object]") -> str:
+    """Return the default of a setting as typed on the command line, or '' without a default."""
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if value is dataclasses.MISSING:
+        return ""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from distvae.config.registry import family
-from distvae.config.schema import Range
-from distvae.config.values import (
+from distvae.config.schema import (
     Count,
     FrequencyScale,
     NonNegative,
     Positive,
     Processes,
+    Range,
     Whole,
     Widths,
+    family,
 )
 from distvae.files.refusal import Refusal
 

@@ -43,7 +43,7 @@ from distvae.data.speech import SpeechFamily
 from distvae.data.windows import PatchFamily
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
-from distvae.numerics.array_types import AnyArray, plain_array
+from distvae.numerics.arrays import AnyArray, plain_array
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs

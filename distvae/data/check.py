@@ -6,7 +6,7 @@ from dataclasses import replace
 from inspect import getattr_static
 
 from distvae.config import DataConfig, Generated
-from distvae.config.registry import load_extensions
+from distvae.config.schema import load_extensions
 from distvae.data.family import DATA, AnyFamily, DataFamily, Survey, family_of
 from distvae.data.folders import is_remote, local_path
 from distvae.data.idx import IdxFamily

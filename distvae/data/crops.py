@@ -26,7 +26,7 @@ from distvae.data.pictures import head
 from distvae.data.signals import read_picture
 from distvae.files.paths import PICTURES, require_memory, resolve_path
 from distvae.files.refusal import Refusal
-from distvae.numerics.array_types import Doubles
+from distvae.numerics.arrays import Doubles
 
 FORMAT = 1
 """Version of the preparation. Another version has another digest."""

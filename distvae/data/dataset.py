@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.files.refusal import Refusal
-from distvae.numerics.array_types import AnyArray
-from distvae.numerics.facts import Facts
+from distvae.numerics.arrays import AnyArray, Facts
 
 Array = NDArray[np.float32]
 FileOrArray: TypeAlias = Path | AnyArray

@@ -26,8 +26,7 @@ from typing import (
 
 from distvae.config import DataConfig
 from distvae.config.recipes import override, parse_assignments
-from distvae.config.registry import FAMILIES, Registry
-from distvae.config.schema import read_section
+from distvae.config.schema import FAMILIES, Registry, read_section
 from distvae.data.dataset import (
     Array,
     Combinations,
@@ -39,7 +38,7 @@ from distvae.data.dataset import (
 )
 from distvae.data.folders import fetch
 from distvae.files.untrusted import Plain
-from distvae.numerics.array_types import AnyArray
+from distvae.numerics.arrays import AnyArray
 
 
 @dataclass(frozen=True)

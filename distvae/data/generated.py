@@ -21,7 +21,7 @@ from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
 from distvae.data.family import DataFamily, register
 from distvae.data.images import UNIT_INTERVAL, ReadsImages
 from distvae.files.paths import require_memory
-from distvae.numerics.array_types import Doubles
+from distvae.numerics.arrays import Doubles
 from distvae.numerics.noise import order
 
 FORMAT = 2

@@ -32,7 +32,7 @@ from distvae.data.signals import read_plain_picture
 from distvae.files.paths import PICTURES, SOUNDS, resolve_path
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
-from distvae.numerics.array_types import AnyArray
+from distvae.numerics.arrays import AnyArray
 
 Shape = tuple[int, ...]
 """(channels, height, width)."""

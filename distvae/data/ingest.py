@@ -34,7 +34,7 @@ from distvae.files.paths import check_writable_folder, gigabytes, require_memory
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Tree
-from distvae.numerics.facts import Facts, add_facts
+from distvae.numerics.arrays import Facts, add_facts
 from distvae.numerics.rows import Permutations
 
 PLACING = -3

@@ -26,7 +26,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from distvae.data.dataset import Rows
-from distvae.numerics.array_types import Doubles, Floats
+from distvae.numerics.arrays import Doubles, Floats
 
 READ_TOGETHER = 1024
 """Rows that are read together."""

@@ -30,7 +30,7 @@ from distvae.files.untrusted import (
     refuse_strange_entries,
     require_regular_file,
 )
-from distvae.numerics.facts import Facts
+from distvae.numerics.arrays import Facts
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -36,7 +36,7 @@ from distvae.files.paths import (
     require_memory,
 )
 from distvae.files.refusal import Refusal
-from distvae.numerics.array_types import Doubles, Floats
+from distvae.numerics.arrays import Doubles, Floats
 
 WRITTEN = (".wav", ".flac")
 """The kinds of sound that are written: both keep every sample."""

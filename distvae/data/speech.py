@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distvae.config import DataConfig, SpeechData
-from distvae.config.values import POWER_FLOOR
+from distvae.config.schema import POWER_FLOOR
 from distvae.data import audio, folders, recordings, synthesiser
 from distvae.data import rows as tables
 from distvae.data.dataset import BUILT_IN, Array, Dataset, FileOrArray, Recording
@@ -27,7 +27,7 @@ from distvae.files.paths import SOUNDS
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
 from distvae.numerics.arithmetic import torch_threads
-from distvae.numerics.array_types import AnyArray, without_mask
+from distvae.numerics.arrays import AnyArray, without_mask
 from distvae.numerics.numbers import counted
 
 FORMAT = 2

@@ -8,7 +8,7 @@ import numpy as np
 from distvae.data import folders
 from distvae.data.dataset import Array
 from distvae.files.program import refuse_missing
-from distvae.numerics.array_types import Doubles
+from distvae.numerics.arrays import Doubles
 
 RATE = 16000
 SPEAKERS, UTTERANCES = 12, 5

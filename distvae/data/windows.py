@@ -35,7 +35,7 @@ from distvae.data.signals import (
 )
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, one_line, require_regular_file
-from distvae.numerics.array_types import Doubles, Floats
+from distvae.numerics.arrays import Doubles, Floats
 
 BEFORE_CUTTING = ("noise", "snr", "drop", "dropped", "gap", "noise_seed", "rate", "excerpt")
 """Settings that change the values before they are cut. The rows show them, so a digest does not

@@ -16,7 +16,7 @@ from distvae.models.likelihoods import observed_numbers
 from distvae.models.table_decoder import MULTIPLE, DecodedTable, Layer
 from distvae.models.truncated import KeepsStates
 from distvae.models.tvae import TVAE, refuse_masked
-from distvae.numerics.array_types import Floats
+from distvae.numerics.arrays import Floats
 from distvae.numerics.noise import Noise
 
 

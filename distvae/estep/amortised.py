@@ -14,7 +14,7 @@ from distvae.models.nets import encoder
 from distvae.models.posteriors import Encoded
 from distvae.models.registry import register_estep as register
 from distvae.models.vae import VAE
-from distvae.numerics.facts import FLOOR, Facts, Moments
+from distvae.numerics.arrays import FLOOR, Facts, Moments
 from distvae.numerics.rows import HeldRows
 
 MIN_DEVIATION = 1e-6

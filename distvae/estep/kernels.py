@@ -17,7 +17,7 @@ from distvae.models.kernels import (
     lowest,
     same_state,
 )
-from distvae.numerics.array_types import Floats
+from distvae.numerics.arrays import Floats
 
 Bytes = NDArray[np.uint8]
 RARELY = 1 / 32

@@ -18,9 +18,15 @@ from torch import Tensor
 
 from distvae.config import Train, from_dict
 from distvae.config.recipes import named_settings, override, python_value
-from distvae.config.registry import FAMILIES
-from distvae.config.schema import Range, check_value, field_types, whole_number
-from distvae.config.values import Count, Whole
+from distvae.config.schema import (
+    FAMILIES,
+    Count,
+    Range,
+    Whole,
+    check_value,
+    field_types,
+    whole_number,
+)
 from distvae.data.dataset import (
     IN_MEMORY,
     Array,
@@ -35,7 +41,7 @@ from distvae.estimators.trained import Trained, bounds, codes, train
 from distvae.files.paths import given_path
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
-from distvae.numerics.array_types import plain_array
+from distvae.numerics.arrays import plain_array
 from distvae.train.progress import Progress
 from distvae.train.session import RunOptions
 

@@ -6,8 +6,7 @@ from typing import ClassVar, Self
 
 from distvae.config import Evolution
 from distvae.config.recipes import named_settings, python_value
-from distvae.config.schema import check_value, whole_number
-from distvae.config.values import Count
+from distvae.config.schema import Count, check_value, whole_number
 from distvae.data.dataset import Rows, dataset_of_rows
 from distvae.estimators.base import Estimator, Table
 from distvae.files.refusal import Refusal

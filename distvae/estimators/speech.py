@@ -18,7 +18,7 @@ from distvae.data.speech import Stft, power_of_signal, with_power
 from distvae.estimators.base import Estimator, validation_share
 from distvae.estimators.models import SDMVAE
 from distvae.files.refusal import Refusal, shown
-from distvae.numerics.array_types import Floats, plain_array
+from distvae.numerics.arrays import Floats, plain_array
 
 Signal = Floats | Tensor
 Signals = Signal | Iterable[Signal]

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from distvae.config import Train
-from distvae.config.schema import check_value
-from distvae.config.values import NonNegative
+from distvae.config.schema import NonNegative, check_value
 from distvae.files.program import program_version
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder

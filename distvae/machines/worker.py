@@ -19,8 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from distvae.config import from_dict
-from distvae.config.schema import check_value
-from distvae.config.values import NonNegative
+from distvae.config.schema import NonNegative, check_value
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines.session import STALL_SECONDS, STALL_VARIABLE

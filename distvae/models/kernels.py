@@ -19,7 +19,7 @@ from numba.core import event
 from numpy.typing import NDArray
 
 from distvae.models.population import LEFT_OUT, SAMPLED
-from distvae.numerics.array_types import Floats
+from distvae.numerics.arrays import Floats
 
 F = TypeVar("F", bound=Callable[..., object])
 Integers = NDArray[np.int64]

@@ -15,8 +15,7 @@ from torch.nn import functional
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.posteriors import LOG_VARIANCE
-from distvae.numerics.array_types import Floats
-from distvae.numerics.facts import Moments
+from distvae.numerics.arrays import Floats, Moments
 
 LOG_TWO_PI = math.log(2 * math.pi)
 LEAST_LOG_POWER, MOST_LOG_POWER = -40.0, 43.0

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from distvae.config.registry import Family, Registry
+from distvae.config.schema import Family, Registry
 from distvae.interface import AnyEStep, AnyModel
 
 M = TypeVar("M", bound=Callable[..., AnyModel])

@@ -14,7 +14,7 @@ from distvae.models import kernels
 from distvae.models.kernels import Integers, Parts
 from distvae.models.nets import FromBits, StateDecoder
 from distvae.models.population import NEAR, log_odds
-from distvae.numerics.array_types import Floats
+from distvae.numerics.arrays import Floats
 
 MULTIPLE = 16  # tables are padded to a multiple of 16 states, so that products have few shapes
 FEW = 0.25  # share of active bits below which adding up rows beats a matrix product

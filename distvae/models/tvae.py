@@ -36,7 +36,7 @@ from distvae.models.nets import FromBits, StateDecoder
 from distvae.models.population import LEFT_OUT, list_states, log_odds, unpack
 from distvae.models.registry import register
 from distvae.models.truncated import Truncated, without_left_out
-from distvae.numerics.facts import Facts
+from distvae.numerics.arrays import Facts
 from distvae.numerics.metrics import declare
 from distvae.numerics.noise import Noise
 from distvae.numerics.rows import HeldRows

@@ -20,7 +20,7 @@ from distvae.models.likelihoods import LIKELIHOODS, mean_variance
 from distvae.models.nets import decoder
 from distvae.models.posteriors import Encoded, Encoder, GaussianHead
 from distvae.models.registry import register
-from distvae.numerics.facts import Facts
+from distvae.numerics.arrays import Facts
 from distvae.numerics.noise import Noise
 from distvae.numerics.rows import HeldRows
 

@@ -11,8 +11,7 @@ from typing import Literal
 
 from distvae.config import Config
 from distvae.config.recipes import load, read_tree
-from distvae.config.schema import check_value
-from distvae.config.values import NonNegative, Repeats
+from distvae.config.schema import NonNegative, Repeats, check_value
 from distvae.data.windows import windows_of
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import Plain, Tree

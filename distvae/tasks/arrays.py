@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distvae.config.recipes import named_settings, python_value, with_options
-from distvae.config.schema import check_value, whole_number
-from distvae.config.values import Positive
+from distvae.config.schema import Positive, check_value, whole_number
 from distvae.data.signals import Signal, read_signal
 from distvae.data.windows import masked_by, read_mask
 from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import Plain
-from distvae.numerics.array_types import Doubles, plain_array
+from distvae.numerics.arrays import Doubles, plain_array
 from distvae.system import available_cores
 from distvae.tasks.by_groups import Model, is_by_groups, restore_array
 from distvae.tasks.presets import (

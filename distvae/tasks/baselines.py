@@ -22,7 +22,7 @@ from distvae.data.signals import Signal
 from distvae.data.windows import HasWindows, distinct_channels, silenced, windows_of
 from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
-from distvae.numerics.array_types import Doubles, Floats
+from distvae.numerics.arrays import Doubles, Floats
 from distvae.system import available_cores
 from distvae.tasks import groups, sound_groups
 from distvae.tasks.evaluate import score_recordings

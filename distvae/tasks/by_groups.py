@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
-    from distvae.numerics.array_types import Floats
+    from distvae.numerics.arrays import Floats
     from distvae.tasks.groups import Report, Restored
     from distvae.tasks.sound_groups import RestoredSound
 

@@ -7,7 +7,7 @@ between 0 and 1.
 import numpy as np
 
 from distvae.data.dataset import Array, Labels
-from distvae.numerics.array_types import Doubles
+from distvae.numerics.arrays import Doubles
 
 BINS = 20
 """Bins of equal width for each value of the codes."""

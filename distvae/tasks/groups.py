@@ -38,7 +38,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from distvae.data.noise import NoiseGrowth, PictureNoise, blur
 from distvae.files.refusal import Refusal
 from distvae.models.kernels import compiled
-from distvae.numerics.array_types import Doubles, Floats
+from distvae.numerics.arrays import Doubles, Floats
 
 Picture = NDArray[np.float32]
 """(C, height, width). The frames of a stack are stacked along its height."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distvae.files.paths import atomic_file
-from distvae.numerics.array_types import Floats
+from distvae.numerics.arrays import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

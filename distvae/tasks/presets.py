@@ -11,7 +11,7 @@ from distvae.config.schema import TINY, check_value
 from distvae.data.windows import HasWindows, distinct_channels, refuse_constant, windows_of
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import SQUARABLE
-from distvae.numerics.array_types import AnyArray, Floats
+from distvae.numerics.arrays import AnyArray, Floats
 
 Preset = Literal["fast", "balanced", "paper"]
 RESTORING = ("gaussian", "gaussian_learned")

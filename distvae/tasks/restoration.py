@@ -27,7 +27,7 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import AnyEStep, AnyModel, Batch, Expects, Posterior, expect
 from distvae.models.population import words_of
-from distvae.numerics.array_types import Doubles, Floats
+from distvae.numerics.arrays import Doubles, Floats
 from distvae.numerics.noise import RESTORATION, Noise
 from distvae.numerics.rows import RowNumbers
 from distvae.tasks.presets import RESTORING, corrupted_windows, refuse_unfit, restored_windows

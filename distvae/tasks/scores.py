@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.random import mtrand
 
-from distvae.config.values import POWER_FLOOR
+from distvae.config.schema import POWER_FLOOR
 from distvae.files.program import is_installed
-from distvae.numerics.array_types import Floats
+from distvae.numerics.arrays import Floats
 from distvae.numerics.metrics import declare
 
 if TYPE_CHECKING:

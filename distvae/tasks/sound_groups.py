@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from distvae.files.program import refuse_missing
-from distvae.numerics.array_types import Doubles, Floats
+from distvae.numerics.arrays import Doubles, Floats
 from distvae.tasks.groups import PRIORS, Report, in_order, silent
 
 RATE = 16000

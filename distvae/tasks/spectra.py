@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from distvae.config.values import POWER_FLOOR, FrequencyScale
-from distvae.numerics.array_types import Floats
+from distvae.config.schema import POWER_FLOOR, FrequencyScale
+from distvae.numerics.arrays import Floats
 from distvae.tasks.pictures import colour_bar, entitle, new_figure
 
 if TYPE_CHECKING:

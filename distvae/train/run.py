@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from distvae.config import Amortised, Config
-from distvae.config.schema import whole_number
-from distvae.config.values import Count
+from distvae.config.schema import Count, whole_number
 from distvae.data import Media, media_of, rows_of
 from distvae.data.dataset import Array, LazyRows, Rows
 from distvae.data.family import family_of
@@ -24,7 +23,7 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import error_text
 from distvae.interface import AnyEStep, AnyModel, Batch, Persistent, Posterior, Scheduled, expect
 from distvae.models.likelihoods import support_of
-from distvae.numerics.array_types import plain_array
+from distvae.numerics.arrays import plain_array
 from distvae.numerics.noise import EVALUATION, Noise, row_keys
 from distvae.numerics.rows import divide
 from distvae.train.checkpoint import load, load_weights

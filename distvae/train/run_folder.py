@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict, Unpack, cast
 
 from distvae.config import Config, flatten, from_stored, to_dict
-from distvae.config.schema import check_value
-from distvae.config.values import Count, Widths
+from distvae.config.schema import Count, Widths, check_value
 from distvae.data.dataset import Dataset
 from distvae.files.paths import finished_name, partial_name
 from distvae.files.program import provenance

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distvae.config import Config, flatten, from_dict, to_dict
 from distvae.config.recipes import load, override, read_tree
-from distvae.config.schema import LONGEST, check_value
-from distvae.config.values import Count, Repeats, Trials, Whole
+from distvae.config.schema import LONGEST, Count, Repeats, Trials, Whole, check_value
 from distvae.files.program import SPACES
 from distvae.files.refusal import VALUE, Refusal, nearest, shortened, shown
 from distvae.files.untrusted import Plain, Tree

@@ -4,7 +4,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from distvae.config.explanations import settings
+from distvae.config.schema import settings
 
 PAGE = Path(__file__).parents[1] / "settings.md"
 BEGIN = """# Settings

@@ -8,7 +8,7 @@ import yaml
 
 from distvae.cli.reference import cite, find_works
 from distvae.config.recipes import recipe_names
-from distvae.config.registry import FAMILIES
+from distvae.config.schema import FAMILIES
 from distvae.files.refusal import Refusal
 
 FILE = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from distvae.cli import app
-from distvae.cli.completion import complete_setting, join_words
+from distvae.cli.options import complete_setting, join_words
 from distvae.config import flatten
 from distvae.config.recipes import RECIPES, load, recipe_names
 

@@ -18,7 +18,7 @@ from distvae.data import signals
 from distvae.data.windows import read_mask
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
-from distvae.numerics.array_types import Floats
+from distvae.numerics.arrays import Floats
 from distvae.tasks.scores import fidelity
 from tests.called import Called
 from tests.commands.test_restore import BRIEF, pixels

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distvae.config import from_dict
-from distvae.config.registry import FAMILIES
-from distvae.config.schema import field_types
+from distvae.config.schema import FAMILIES, field_types
 from distvae.files.refusal import MESSAGE, Refusal, shown
 from distvae.tune.space import read_axes
 from tests.called import Called

@@ -17,8 +17,7 @@ from distvae.config.recipes import (
     recipe_names,
     recipe_path,
 )
-from distvae.config.registry import FAMILIES, SECTIONS
-from distvae.config.schema import field_types
+from distvae.config.schema import FAMILIES, SECTIONS, field_types
 from distvae.files.refusal import Refusal
 from distvae.tune.space import vary
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from distvae.cli.completion import complete_key
+from distvae.cli.options import complete_key
 from distvae.cli.reference import settings as print_settings
 from distvae.config import from_dict, to_dict
-from distvae.config.explanations import settings
-from distvae.config.registry import FAMILIES
+from distvae.config.schema import FAMILIES, settings
 from distvae.files.refusal import Refusal
 from docs.site.settings_page import page
 

@@ -8,9 +8,8 @@ from typing import ClassVar
 import pytest
 
 from distvae import config, estep
-from distvae.config import registry
-from distvae.config.explanations import settings
-from distvae.config.registry import FAMILIES, Registry, family
+from distvae.config import schema
+from distvae.config.schema import FAMILIES, Registry, family, settings
 from distvae.estep.truncated import RandomSearch
 from distvae.files.refusal import Refusal
 from distvae.models.registry import ESTEPS
@@ -53,7 +52,7 @@ def test_an_estep_of_another_package_is_found_and_built(monkeypatch: pytest.Monk
         groups.append(group)
         return [Point("foreign", "foreign", group)]
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr(schema, "entry_points", entry_points)
     tree = {"model": {"kind": "tvae", "latent": 6}, "estep": {"kind": "foreign", "states": 3}}
     found = config.from_dict(tree)
     assert groups == ["distvae.esteps"]
@@ -72,7 +71,7 @@ def test_the_kinds_of_other_packages_are_among_the_settings(
     def entry_points(group: str) -> list[EntryPoint]:
         return [Point("foreign", "foreign", group)] if group == "distvae.esteps" else []
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr(schema, "entry_points", entry_points)
     found = list(settings())
     kinds = {each.key: each.values for each in found if each.key.endswith(".kind")}
     assert kinds["estep.kind"].endswith(" or foreign")
@@ -99,7 +98,7 @@ def test_a_configuration_without_an_implementation_is_refused(section: str) -> N
 
 def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("mine", "there_is_no_such_module", "distvae.models")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    monkeypatch.setattr(schema, "entry_points", lambda group: [point])
     message = (
         r"entry point 'mine = there_is_no_such_module' in \[distvae\.models\]: ModuleNotFoundError"
     )
@@ -109,4 +108,4 @@ def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.Mon
 
 def test_a_family_of_an_unknown_section_is_refused() -> None:
     with pytest.raises(Refusal, match=r"family\('models'\): no such section; one of data, model,"):
-        registry.family("models")
+        schema.family("models")

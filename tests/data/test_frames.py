@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.config import SpeechData
-from distvae.config.values import POWER_FLOOR
+from distvae.config.schema import POWER_FLOOR
 from distvae.data import audio, open_dataset
 from distvae.data.dataset import Array
 from distvae.data.speech import Stft, power

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from distvae.data.noise import NoiseGrowth, covariance, noise_floor
-from distvae.numerics.array_types import Doubles
+from distvae.numerics.arrays import Doubles
 
 Array = NDArray[np.float32]
 DIMS = 24

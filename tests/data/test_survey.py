@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distvae.cli import app
-from distvae.config import registry
+from distvae.config import schema
 from distvae.data.check import survey
 from distvae.data.dataset import BUILT_IN
 from distvae.data.signals import PICTURE, SOUND
@@ -56,7 +56,7 @@ def test_data_that_need_no_package_are_recognised_beside_a_broken_one(
 ) -> None:
     write("a/1.wav", np.ones(8000) / 2, rate=8000)
     point = EntryPoint("mine", "there_is_no_such_module", "distvae.data")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    monkeypatch.setattr(schema, "entry_points", lambda group: [point])
     done = CliRunner().invoke(app, ["data", "check", str(root)])
     assert "speakers: " in done.stdout
     assert "distvae: entry point 'mine = there_is_no_such_module' in [distvae.data]" in done.stderr

@@ -11,7 +11,7 @@ from distvae.config import from_dict
 from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
 from distvae.interface import Batch
-from distvae.numerics.facts import Facts
+from distvae.numerics.arrays import Facts
 from distvae.numerics.rows import Lanes
 
 BLOCK, BLOCKS = 1000, 1500

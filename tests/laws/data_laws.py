@@ -9,8 +9,7 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 
 from distvae.config import DataConfig
-from distvae.config.registry import FAMILIES
-from distvae.config.schema import read_section
+from distvae.config.schema import FAMILIES, read_section
 from distvae.data import factors_of, labels_of, open_dataset
 from distvae.data.check import survey
 from distvae.data.dataset import Array, Dataset

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distvae.config import to_dict
-from distvae.config.registry import FAMILIES
+from distvae.config.schema import FAMILIES
 from distvae.models.posteriors import Gaussian
 from distvae.models.registry import ESTEPS, MODELS
 from distvae.models.vae import VAE

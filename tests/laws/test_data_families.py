@@ -20,7 +20,7 @@ from distvae.config import (
     SpeechData,
     SpritesData,
 )
-from distvae.config.registry import FAMILIES
+from distvae.config.schema import FAMILIES
 from distvae.data import DataFamily, Dataset
 from distvae.data.family import DATA
 from distvae.data.ingest import ingest

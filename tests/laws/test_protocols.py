@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import distvae
-from distvae.config.registry import FAMILIES
+from distvae.config.schema import FAMILIES
 from distvae.estep.amortised import Amortised
 from distvae.estep.store import KeepsPopulations, LocalStore, PopulationFile
 from distvae.estep.truncated import Evolution, Exact, RandomSearch

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from distvae.numerics import facts
-from distvae.numerics.facts import FLOOR, Facts, add_facts
+from distvae.numerics import arrays
+from distvae.numerics.arrays import FLOOR, Facts, add_facts
 
-Array = facts.Values
+Array = arrays.Values
 
 
 def table(rows: int, width: int, gaps: float, low: float, seed: int) -> Array:
@@ -59,7 +59,7 @@ def test_facts_are_those_of_numpy_however_the_rows_are_cut(
     x = table(rows, width, gaps, low, rows)
     parts = [part for part in np.split(x, sorted(min(cut, rows) for cut in cuts)) if len(part)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(facts, "TOGETHER", 7 * width)
+        patch.setattr(arrays, "TOGETHER", 7 * width)
         check(add_facts([Facts.of(part) for part in parts]), x)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from distvae.data.noise import NoiseGrowth, PictureNoise, blur
 from distvae.files.refusal import Refusal
-from distvae.numerics.array_types import Doubles
+from distvae.numerics.arrays import Doubles
 from distvae.tasks import groups
 from distvae.tasks.arrays import inpaint
 from distvae.tasks.groups import add_windows, cut_windows, nearest_windows

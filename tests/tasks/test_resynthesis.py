@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distvae.config import SpeechData
-from distvae.config.values import POWER_FLOOR
+from distvae.config.schema import POWER_FLOOR
 from distvae.data.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
 from distvae.tasks.resynthesis import Coded, resynthesise, resynthesize_file, run_coder, write_sound

@@ -12,7 +12,7 @@ from scipy.special import i0e
 
 import distvae
 from distvae.data.signals import read_signal
-from distvae.numerics.array_types import Doubles, Floats
+from distvae.numerics.arrays import Doubles, Floats
 from distvae.tasks import sound_groups
 from distvae.tasks.baselines import stsa, wiener
 from tests.called import Called

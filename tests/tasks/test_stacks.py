@@ -8,7 +8,7 @@ import pytest
 import distvae
 from distvae.data.noise import blur
 from distvae.files.refusal import Refusal
-from distvae.numerics.array_types import Doubles
+from distvae.numerics.arrays import Doubles
 from distvae.tasks import groups
 from distvae.tasks.groups import nearest_windows
 

@@ -15,7 +15,7 @@ from distvae.interface import prepare
 from distvae.models.likelihoods import Gaussian
 from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
-from distvae.numerics.facts import Facts, Values
+from distvae.numerics.arrays import Facts, Values
 from distvae.numerics.rows import Lanes
 from distvae.train.batches import split_rows
 from distvae.train.run import Run

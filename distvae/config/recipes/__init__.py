@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from distvae.config import Config, Generated, Train, from_dict
-from distvae.config.registry import SECTIONS, find_family
-from distvae.config.schema import field_types, fields_of
+from distvae.config.schema import SECTIONS, field_types, fields_of, find_family
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.files.untrusted import Plain, Tree, one_line, parse_yaml, read_yaml
 
