@@ -1,7 +1,6 @@
 """Several machines in one: a cluster of Ray whose nodes are processes here."""
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distvae.machines.session import SETTINGS, WITHOUT_DASHBOARD
+from distvae.machines.session import SETTINGS, WITHOUT_DASHBOARD, process_token
 
 HERE = Path("/proc/self/cwd")
 """The folder that a process is in."""
@@ -25,7 +24,7 @@ def cluster(*cpus: int) -> Iterator[Any]:
     """Yield a cluster with a head without processors, and a machine for each number of processors.
     `add_node` on the main thread adds a machine.
     """
-    token = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    token = {"RAY_AUTH_TOKEN": process_token()}
     for name, value in (SETTINGS | WITHOUT_DASHBOARD | token).items():
         os.environ.setdefault(name, value)
     from ray.cluster_utils import Cluster

@@ -21,7 +21,13 @@ def test_a_committed_notebook_is_small_and_names_no_folder_of_a_machine(file: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, id=file.stem, marks=[pytest.mark.long] if file.stem == "sweep" else [])
+        for file in NOTEBOOKS
+    ],
+)
 def test_a_notebook_prints_what_it_was_committed_with(file: Path, tmp_path: Path) -> None:
     """It prints the same numbers on a processor and with versions like the recorded ones.
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Protocol, TypedDict
 
@@ -124,10 +125,18 @@ def ray_session(
         # Ray's sockets lie in it, so its path has to be short
         TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,
         _environment(WITHOUT_DASHBOARD | ON_ONE_MACHINE | {"RAY_TMPDIR": folder}),
-        _environment({"RAY_AUTH_TOKEN": secrets.token_hex(32)}),
+        _environment({"RAY_AUTH_TOKEN": process_token()}),
         _connection(lambda: _start(cpus, object_store_bytes), stop) as ray,
     ):
         yield ray
+
+
+@cache
+def process_token() -> str:
+    """Return the token of the private Rays of this process. One token serves all of them, because
+    Ray keeps the first token that a process reads.
+    """
+    return secrets.token_hex(32)
 
 
 def _refuse_connected_program() -> None:

@@ -279,7 +279,7 @@ DATA: dict[str, Callable[[Path], object]] = {
     "a.parquet": write_table,
     "spk0_a b.wav": write_recordings,
 }
-LONG = ("of several sizes", "large")
+LONG = ("of several sizes", "large", "a.npz", "spk0_a b.wav")
 """Cases whose commands are like the commands of another case."""
 
 

@@ -141,7 +141,7 @@ register_estep(Amortised)(InfersTensors)  # refused
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mypy_refuses_classes_that_do_not_conform(tmp_path: Path) -> None:
     """mypy uses the settings of this project, and its cache if there is a cache."""
     from mypy import api

@@ -189,7 +189,7 @@ def test_machines_that_leave_are_no_beginning() -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_is_saved_before_a_machine_is_taken_away_and_goes_on_without_it(
     tmp_path: Path,
 ) -> None:

@@ -47,6 +47,8 @@ with ray_session(None, 1) as session:
     except Refusal as refusal: print(refusal)
     print({c.laddr.ip.removeprefix("::ffff:") for p in psutil.Process().children(recursive=True)
            for c in p.net_connections("tcp") if c.status == "LISTEN"})
+with ray_session(None, 1) as another:
+    print(len(another.nodes()))
 """
 
 
@@ -56,10 +58,11 @@ def test_a_local_ray_is_on_loopback_with_a_token_and_leaves_no_folder() -> None:
     words = [sys.executable, "-c", f"import psutil\n{SESSION}"]
     done = subprocess.run(words, env=bare, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    address, folder, mode, refused, listening = done.stdout.splitlines()
+    address, folder, mode, refused, listening, machines_of_another = done.stdout.splitlines()
     assert (address, mode) == ("127.0.0.1", "token")
     assert refused == "Ray: this program is connected to one already; ray.shutdown() first expected"
     assert listening == "{'127.0.0.1'}"
+    assert machines_of_another == "1", "a second Ray starts in the same process"
     assert not Path(folder).exists()
 
 
@@ -110,7 +113,7 @@ def test_ray_ends_with_a_training_that_is_killed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_ray_that_cannot_start_is_told_of_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,7 @@ def serving(home: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
         yield process
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_records_of_a_head_come_back_on_another(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

@@ -318,7 +318,7 @@ def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
         assert trial["figures"] == pytest.approx(last["figures"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trials_run_on_all_machines_and_four_share_one_gpu(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "shared"
     with cluster() as machines:
