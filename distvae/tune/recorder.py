@@ -11,6 +11,7 @@ from distvae.files.untrusted import Plain
 from distvae.machines.worker import request_stop
 from distvae.numerics.numbers import counted
 from distvae.track import Sending
+from distvae.track.tracker import recorded_folders
 from distvae.train.progress import Mark, NotebookOutput, format_duration, in_notebook, recent_pace
 from distvae.tune.results import EndedEpoch, Result, html_table, progress_table
 from distvae.tune.space import ROW, Space
@@ -236,8 +237,13 @@ class Recorder:
 
     def _record_halted(self, result: Result) -> None:
         self.trials.close_records(result.number, result.values, "KILLED")
-        self.sending.notify(self.trials.folder_of(result.number))
+        self._notify(result.number)
         self.study.record_result(result)
+
+    def _notify(self, number: int) -> None:
+        """Have MLflow told of a trial, or of each of its seeds."""
+        for folder in recorded_folders(self.trials.folder_of(number)):
+            self.sending.notify(folder)
 
     def started(self, number: int, values: Mapping[str, Plain]) -> None:
         """Show a trial that this process starts or resumes for the first time."""
@@ -256,7 +262,7 @@ class Recorder:
     def trained(self, number: int, epochs: Sequence[EndedEpoch]) -> bool:
         """Show epochs, and have MLflow told. Return whether an epoch is new."""
         new = [self.display.epoch_finished(number, ended) for ended in epochs]
-        self.sending.notify(self.trials.folder_of(number))
+        self._notify(number)
         return any(new)
 
     def ended(self, number: int, last: Report, node: str) -> None:
