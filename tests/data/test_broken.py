@@ -110,7 +110,7 @@ some_damages = st.dictionaries(st.integers(0, 11), st.sampled_from(sorted(DAMAGE
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=6)
+@settings(max_examples=12)
 @given(places=some_damages)
 def test_a_folder_with_broken_files_is_the_folder_without_them(
     kind: str,

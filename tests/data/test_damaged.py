@@ -98,7 +98,7 @@ def damaged(content: bytes, seed: int) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", WHOLE)
-@settings(max_examples=25)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_the_damage_a_file_is_read_or_refused_by_name(
     name: str, seed: int, tmp_path_factory: pytest.TempPathFactory

@@ -83,7 +83,7 @@ def test_every_row_is_in_one_file_once_bit_for_bit(
     assert held["test"] == (aside["test"] or held["val"])
 
 
-@settings(max_examples=8)
+@settings(max_examples=15)
 @given(
     st.integers(3, 90),
     st.lists(st.tuples(st.integers(1, 89), st.sampled_from(sorted(WAYS))), max_size=3),

@@ -101,7 +101,7 @@ def engine_of(pair: Pair) -> EncoderEngine:
     return engine
 
 
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(
     st.sampled_from(MODELS),
     st.sampled_from(["itakura_saito", "bernoulli"]),

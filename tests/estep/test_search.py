@@ -60,7 +60,7 @@ def bound(estep: Search, model: TVAE, batch: Batch) -> Tensor:
 
 @searches
 @pytest.mark.parametrize("missing", [0.0, 0.3])
-@settings(max_examples=6)
+@settings(max_examples=12)
 @given(SEED)
 def test_a_visit_never_lowers_the_bound_nor_lifts_it_above_the_likelihood(
     fields: dict[str, Any], missing: float, seed: int

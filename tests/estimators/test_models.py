@@ -270,7 +270,7 @@ def enumerated(model: BinarySparseCoding, x: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(logsumexp(densities, axis=1))
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_the_score_with_all_states_kept_is_the_likelihood(seed: int) -> None:
     x = rows(30, 4, seed)

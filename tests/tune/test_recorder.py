@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from distvae.track import Sending, Store
+from distvae.track.store import list_records
 from distvae.train.progress import format_duration
 from distvae.tune.recorder import LEAST_SECONDS, Recorder, SweepDisplay
 from distvae.tune.results import EndedEpoch, Result, html_table
@@ -210,6 +211,26 @@ def run(recorder: Recorder, run_trials: Callable[[Recorder], None]) -> dict[int,
         number: (result.state, result.epoch, result.bound, result.seconds)
         for number, result in recorder.display.results.items()
     }
+
+
+@pytest.mark.slow
+def test_the_seeds_of_a_trial_are_sent_while_they_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    recorder = resumed(space(seeds=2), tmp_path)
+    assert recorder.study.next_trial()
+    values = recorder.study.values(1)
+    runs = recorder.trials.runs(1, values)
+    for each in runs:
+        each.folder.mkdir(parents=True)
+        each.tracker().begin()
+    recorder.started(1, values)
+    recorder.trained(1, [EndedEpoch(1, -3.5, 0)])
+    recorder.sending.finish()
+    assert capsys.readouterr().err == ""
+    sent = list_records(recorder.sending.store)
+    assert {record.folder for record in sent} == {each.folder for each in runs}
 
 
 @pytest.fixture
