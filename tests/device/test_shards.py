@@ -85,7 +85,8 @@ class Training:
         return False
 
     def _train(self) -> None:
-        with suppress(Lost):
+        # The setting belongs to a thread: `present` made it for the thread of the test alone.
+        with torch.autograd.set_multithreading_enabled(False), suppress(Lost):
             for _ in self.epochs:
                 pass
         self.ended.set()
