@@ -62,12 +62,6 @@ def rows(count: int, model: TVAE, seed: int = 0, missing: float = 0.0) -> Batch:
     return Batch(x.round().where(seen, 0.0), torch.arange(count), seen if missing else None)
 
 
-def part(batch: Batch, where: slice) -> Batch:
-    """Some of the rows."""
-    mask = None if batch.mask is None else batch.mask[where]
-    return Batch(batch.x[where], batch.row[where], mask)
-
-
 def noise(batch: Batch, seed: int = 0) -> Noise:
     """The draws of a batch."""
     return Noise(seed, 0, batch.row)

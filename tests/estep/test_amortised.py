@@ -14,7 +14,7 @@ from distvae.interface import Batch
 from distvae.numerics.arrays import Facts
 from distvae.numerics.rows import Lanes
 
-BLOCK, BLOCKS = 1000, 1500
+BLOCK, BLOCKS = 1000, 300
 
 
 def encoder(inputs: str, width: int) -> Amortised:
@@ -55,15 +55,14 @@ def test_shift_and_scale_are_mean_and_deviation_of_what_was_observed(inputs: str
     assert estep.shift[:4].numpy() == pytest.approx(np.nanmean(u, 0), rel=1e-5)
     assert estep.scale[:4].numpy() == pytest.approx(np.nanstd(u, 0), rel=1e-5)
     assert [float(estep.shift[4]), float(estep.scale[4])] == [0, 1]
-
-
-@pytest.mark.parametrize("inputs", ["standard", "log_standard"])
-def test_recorded_facts_standardise_as_the_rows_do(inputs: str) -> None:
-    x = with_gaps()
-    seen, told = prepared([torch.from_numpy(x)], inputs), encoder(inputs, x.shape[1])
+    told = encoder(inputs, x.shape[1])
     assert told.prepare_from(Facts.of(x))
-    torch.testing.assert_close(told.shift, seen.shift)
-    torch.testing.assert_close(told.scale, seen.scale)
+    torch.testing.assert_close(told.shift, estep.shift)
+    torch.testing.assert_close(told.scale, estep.scale)
+    batch = Batch.of(torch.from_numpy(x), torch.arange(len(x)))
+    seen = estep.transform(batch)
+    assert (seen[np.isnan(x)] == 0).all(), "a missing value looks like the mean"
+    torch.testing.assert_close(seen.sum(0), torch.zeros(5), atol=1e-2, rtol=0)
 
 
 def test_standardised_inputs_do_not_depend_on_the_units_of_the_data() -> None:
@@ -81,11 +80,3 @@ def test_facts_about_logarithms_above_another_floor_do_not_suffice() -> None:
     _, estep = assemble(from_dict({"estep": section}), 5)
     assert isinstance(estep, Amortised)
     assert not estep.prepare_from(Facts.of(with_gaps()))
-
-
-@pytest.mark.parametrize("inputs", ["standard", "log_standard"])
-def test_a_missing_value_looks_like_the_mean(inputs: str) -> None:
-    x = torch.from_numpy(with_gaps()[:, :4])
-    u = prepared([x], inputs).transform(Batch.of(x, torch.arange(len(x))))
-    assert (u[x.isnan()] == 0).all()
-    torch.testing.assert_close(u.sum(0), torch.zeros(4), atol=1e-2, rtol=0)

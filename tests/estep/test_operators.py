@@ -59,31 +59,19 @@ def drawn(log_joint: list[float], count: int, selection: Selection, stage: int =
 
 @pytest.mark.parametrize("stage", [0, 2])
 def test_fitness_draws_in_proportion_to_the_log_joint_above_the_lowest(stage: int) -> None:
-    counts = drawn([-10.0, -9.0, -7.0, -6.0], 1, "fitness", stage).flatten().bincount(minlength=4)
+    """The next parent is drawn in proportion among the states that are left."""
+    value, weight = [-10.0, -9.0, -7.0, -6.0], [1.0, 3.0, 4.0]
+    counts = drawn(value, 1, "fitness", stage).flatten().bincount(minlength=4)
     assert counts[0] <= 1
-    assert agree(counts[1:], torch.tensor([1, 3, 4]))
-
-
-def test_fitness_draws_the_next_in_proportion_among_those_left() -> None:
-    weight = [1.0, 3.0, 4.0]
-    pairs = drawn([-10.0, -9.0, -7.0, -6.0], 2, "fitness")
-    found = pairs.sort(1).values @ torch.tensor([4, 1])
+    assert agree(counts[1:], torch.tensor(weight))
+    pairs = drawn(value, 2, "fitness", stage).sort(1).values @ torch.tensor([4, 1])
     expected = {
         (i, j): weight[i - 1] / 8 * weight[j - 1] / (8 - weight[i - 1])
         + weight[j - 1] / 8 * weight[i - 1] / (8 - weight[j - 1])
         for i, j in itertools.combinations((1, 2, 3), 2)
     }
-    counts = torch.tensor([int((found == 4 * i + j).sum()) for i, j in expected])
+    counts = torch.tensor([int((pairs == 4 * i + j).sum()) for i, j in expected])
     assert agree(counts, torch.tensor(list(expected.values())))
-
-
-def test_uniform_draws_every_set_of_parents_as_often() -> None:
-    sets = drawn([-3.0, -500.0, 0.0, -1.0], 2, "uniform").sort(1).values @ torch.tensor([4, 1])
-    counts = torch.tensor(
-        [int((sets == 4 * i + j).sum()) for i, j in itertools.combinations(range(4), 2)]
-    )
-    assert counts.sum() == ROWS
-    assert agree(counts, torch.ones(6))
 
 
 def test_fitness_batch_takes_the_best_but_for_one_time_in_thirty_two() -> None:
@@ -103,34 +91,29 @@ def test_released_takes_the_first_of_kept_states_and_the_last_of_children(
     assert agree(counts, chance)
 
 
-@given(SEED)
-def test_best_takes_the_best(seed: int) -> None:
-    value = torch.randn(5, 12, generator=torch.Generator().manual_seed(seed))
-    states = torch.arange(12).view(1, -1, 1).expand(5, -1, -1)
-    found = select(states, value, 4, "best", noise(5), 0)[..., 0]
-    assert torch.equal(
-        found.sort(1).values, value.argsort(1, descending=True)[:, :4].sort(1).values
-    )
-
-
 @given(SEED, st.sampled_from(["fitness", "uniform", "best"]))
-def test_no_state_is_a_parent_twice(seed: int, selection: Selection) -> None:
+def test_no_state_is_a_parent_twice_and_best_takes_the_best(
+    seed: int, selection: Selection
+) -> None:
     value = -1e6 * torch.rand(6, 9, generator=torch.Generator().manual_seed(seed))
     states = torch.arange(9).view(1, -1, 1).expand(6, -1, -1)
     for row in select(states, value, 9, selection, noise(6, seed), 1)[..., 0].tolist():
         assert sorted(row) == list(range(9))
+    best = select(states, value, 4, "best", noise(6, seed), 0)[..., 0]
+    assert torch.equal(best, value.argsort(1, descending=True)[:, :4])
 
 
-@pytest.mark.parametrize(("count", "among"), [(1, 5), (2, 6), (3, 5), (4, 4)])
-def test_every_set_of_places_is_as_likely(count: int, among: int) -> None:
+@pytest.mark.parametrize(("count", "among"), [(1, 5), (3, 5), (4, 4)])
+def test_every_set_of_places_and_of_parents_is_as_likely(count: int, among: int) -> None:
     places = distinct(noise(ROWS).bits("child", count), among)
-    sets = (1 << places).sum(1)
-    counts = sets.bincount(minlength=1 << among)
+    parents = drawn([-3.0, -500.0, 0.0, -1.0, -2.0][:among], count, "uniform")
     possible = torch.tensor(
         [sum(1 << i for i in chosen) for chosen in itertools.combinations(range(among), count)]
     )
-    assert counts[possible].sum() == ROWS
-    assert len(possible) == 1 or agree(counts[possible], torch.ones(len(possible)))
+    for chosen in (places, parents):
+        counts = (1 << chosen).sum(1).bincount(minlength=1 << among)
+        assert counts[possible].sum() == ROWS
+        assert len(possible) == 1 or agree(counts[possible], torch.ones(len(possible)))
 
 
 @given(SEED, st.sampled_from([(5, 3), (64, 4), (65, 9), (130, 9)]), st.integers(0, 2))
@@ -199,15 +182,11 @@ def test_random_states_are_independent_bits_of_chance_one_in_h(latent: int) -> N
     assert agree(torch.cat([counts[:top], counts[top:].sum()[None]]), folded)
 
 
-@pytest.mark.parametrize(("count", "latent"), [(8, 3), (64, 6), (20, 8), (64, 64), (30, 300)])
-def test_first_states_are_distinct(count: int, latent: int) -> None:
-    for row in unpack(first_states(count, latent, 0, torch.arange(50)), latent).tolist():
-        assert len({tuple(state) for state in row}) == count
-
-
-def test_first_states_of_many_bits_have_each_active_once_in_h() -> None:
-    latent, count = 500, 20
-    states = unpack(first_states(count, latent, 0, torch.arange(2000)), latent)
+def test_first_states_are_distinct_and_have_each_bit_active_once_in_h() -> None:
+    for count, latent in ((8, 3), (64, 6), (20, 8), (64, 64), (30, 300)):
+        for row in unpack(first_states(count, latent, 0, torch.arange(30)), latent).tolist():
+            assert len({tuple(state) for state in row}) == count
+    states = unpack(first_states(20, 500, 0, torch.arange(2000)), 500)
     each = states.sum(1).double()
     apart = (each.mean(0) - each.mean()) / (each.std(0) / math.sqrt(len(each)))
     assert apart.abs().max() < 5
@@ -216,13 +195,10 @@ def test_first_states_of_many_bits_have_each_active_once_in_h() -> None:
     assert 1 < states.sum(-1).double().mean() < 2
 
 
-@pytest.mark.parametrize("cut", [1, 3, 8])
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_how_rows_are_cut_changes_no_draw(cut: int, selection: Selection) -> None:
-    words, value = (
-        random_words(0, 16, 9, 70),
-        torch.randn(16, 9, generator=torch.Generator().manual_seed(0)),
-    )
+def test_how_rows_are_cut_changes_no_draw(selection: Selection) -> None:
+    words = random_words(0, 16, 9, 70)
+    value = torch.randn(16, 9, generator=torch.Generator().manual_seed(0))
 
     def born(rows: Tensor) -> Tensor:
         drawn = Noise(0, 3, rows)
@@ -236,5 +212,6 @@ def test_how_rows_are_cut_changes_no_draw(cut: int, selection: Selection) -> Non
         ]
         return torch.cat(families, 1)
 
-    parts = [born(rows) for rows in torch.arange(16).split(cut)]
-    assert torch.equal(torch.cat(parts), born(torch.arange(16)))
+    whole = born(torch.arange(16))
+    for cut in (1, 3, 8):
+        assert torch.equal(torch.cat([born(rows) for rows in torch.arange(16).split(cut)]), whole)

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -79,13 +78,6 @@ def test_every_bit_of_a_compact_store_comes_back(
         )
 
 
-def test_states_with_few_active_bits_take_few_bytes() -> None:
-    kept = words(2 / 512, latent=512)
-    compact = CompactStore(STATES, 8, held())
-    compact.put(EVERY, kept)
-    assert sum(map(len, compact.written)) < kept.numel() * kept.itemsize / 8
-
-
 @kinds
 @pytest.mark.parametrize("share", [0.01, 0.9])
 def test_any_store_keeps_rows_and_reads_the_file_of_any_other(
@@ -108,6 +100,9 @@ def test_any_store_keeps_rows_and_reads_the_file_of_any_other(
 
 
 def test_wide_states_in_memory_are_compact_and_words_on_a_device(tmp_path: Path) -> None:
+    small, kept = CompactStore(STATES, 8, held()), words(2 / 512, latent=512)
+    small.put(EVERY, kept)
+    assert sum(map(len, small.written)) < kept.numel() * kept.itemsize / 8, "few active bits"
     found = {
         (latent, mapped): new_store(latent, STATES, held(), mapped)
         for latent in (64, 65)
@@ -140,41 +135,27 @@ def test_any_number_of_holders_reads_what_any_number_saved(
             assert torch.equal(read.get(own), words()[own])
 
 
-def test_a_file_of_many_parts_gives_back_every_bit(
+def test_a_file_of_many_parts_gives_back_every_bit_unless_it_is_another_or_altered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "PART", 3)
-    again = empty("words", held())
-    again.load(tmp_path, whole().save(tmp_path, "a"))
-    assert torch.equal(again.get(EVERY), words())
-
-
-def test_rows_that_nobody_saved_are_missed(tmp_path: Path) -> None:
-    files = empty("words", held(1, 3)).save(tmp_path, "a")
-    with pytest.raises(Refusal, match="7 rows are in no file"):
-        empty("words", held()).load(tmp_path, files)
-
-
-def test_populations_of_other_data_are_refused(tmp_path: Path) -> None:
     files = whole().save(tmp_path, "a")
+    again = empty("words", held())
+    again.load(tmp_path, files)
+    assert torch.equal(again.get(EVERY), words())
+    with pytest.raises(Refusal, match="7 rows are in no file"):
+        again.load(tmp_path, empty("words", held(1, 3)).save(tmp_path, "a"))
     with pytest.raises(Refusal, match="other data"):
         empty("words", held(rows=11)).load(tmp_path, files)
-
-
-@pytest.mark.parametrize(("place", "match"), [(200, "altered or damaged"), (None, "missing")])
-def test_an_altered_or_missing_file_is_refused(
-    tmp_path: Path, place: int | None, match: str
-) -> None:
-    files = whole().save(tmp_path, "a")
     path = tmp_path / files[0]["file"]
-    if place is None:
-        path.unlink()
-    else:
-        content = bytearray(path.read_bytes())
-        content[place] ^= 1
-        path.write_bytes(content)
-    with pytest.raises(Refusal, match=match):
-        empty("words", held()).load(tmp_path, files)
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Refusal, match="altered or damaged"):
+        again.load(tmp_path, files)
+    path.unlink()
+    with pytest.raises(Refusal, match="missing"):
+        again.load(tmp_path, files)
 
 
 def test_populations_that_do_not_fit_are_refused_with_what_they_need(tmp_path: Path) -> None:
@@ -190,34 +171,24 @@ def test_populations_that_do_not_fit_are_refused_with_what_they_need(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def refusing(number: int) -> Callable[[int, int, int], None]:
-    """A disk that answers a wish for room with an error."""
-
-    def answer(file: int, start: int, length: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return answer
-
-
-def test_room_that_others_have_taken_is_missed_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "posix_fallocate", refusing(errno.EDQUOT))
-    with pytest.raises(Refusal, match=r"estep\.mapped: .*quota exceeded"):
-        empty_populations(10, 4, 3, str(tmp_path))
-
-
-@pytest.mark.parametrize("number", [None, errno.EOPNOTSUPP])
-def test_a_system_that_sets_no_room_aside_maps_populations_all_the_same(
+@pytest.mark.parametrize("number", [None, errno.EOPNOTSUPP, errno.EDQUOT])
+def test_a_system_that_sets_no_room_aside_maps_populations_all_the_same_unless_there_is_none(
     number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(file: int, start: int, length: int) -> None:
+        assert number
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
     if number is None:
         monkeypatch.delattr(os, "posix_fallocate")
+    if number == errno.EDQUOT:
+        with pytest.raises(Refusal, match=r"estep\.mapped: .*quota exceeded"):
+            empty_populations(10, 4, 3, str(tmp_path))
     else:
-        monkeypatch.setattr(os, "posix_fallocate", refusing(number))
-    mapped = empty("mapped", held(), tmp_path)
-    mapped.put(EVERY, words())
-    assert torch.equal(mapped.get(EVERY), words())
+        mapped = empty("mapped", held(), tmp_path)
+        mapped.put(EVERY, words())
+        assert torch.equal(mapped.get(EVERY), words())
 
 
 def test_mapped_populations_begin_as_populations_in_memory(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import graphlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -16,42 +16,14 @@ import pytest
 import distvae
 
 PACKAGE = Path(distvae.__file__).parent
-LAYERS = [
-    ("system",),
-    ("numerics", "files"),
-    ("interface",),
-    ("config",),
-    ("data",),
-    ("models",),
-    ("engines",),
-    ("estep",),
-    ("train",),
-    ("share",),
-    ("track",),
-    ("machines",),
-    ("tasks",),
-    ("tune", "estimators"),
-    ("report",),
-    ("reproduce",),
-    ("cli",),
-    ("interactive",),
-    ("__main__",),
-]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = (
-    "torch",
-    "ray",
-    "mlflow",
-    "optuna",
-    "librosa",
-    "matplotlib",
-    "pandas",
-    "pyarrow",
-    "numpy",
-    "yaml",
-    "jinja2",
-)
+LAYERS = """system, numerics files, interface, config, data, models, engines, estep, train, share,
+track, machines, tasks, tune estimators, report, reproduce, cli, interactive, __main__"""
+LEVEL = {name: level for level, row in enumerate(LAYERS.split(",")) for name in row.split()}
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+MODULES = {
+    f"distvae.{file.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__"): file
+    for file in FILES
+}
 
 
 @cache
@@ -60,75 +32,77 @@ def parsed(file: str) -> ast.Module:
     return ast.parse((PACKAGE / file).read_text())
 
 
-def statements_at_import(file: str) -> Iterator[ast.AST]:
-    """Yield the code that runs when a file is imported, without functions and imports for types."""
+Imports = Iterator[ast.Import | ast.ImportFrom]
+
+
+def imports_of(file: str, at_import_only: bool = False) -> Imports:
+    """Yield the import statements of a file, or only those that run when the file is imported: not
+    those in functions and for types.
+    """
     waiting: list[ast.AST] = [*parsed(file).body]
     while waiting:
         node = waiting.pop()
         for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        if not for_types and not is_function:
+        if at_import_only and (for_types or is_function):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
-            waiting.extend(ast.iter_child_nodes(node))
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting.extend(getattr(node, block, ()))
 
 
-@cache
 def imported(file: str) -> set[str]:
     """The modules of this package, or names in them, that a file imports anywhere."""
     found = set()
-    for node in ast.walk(parsed(file)):
-        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("distvae."):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
+    for node in imports_of(file):
+        if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.startswith("distvae.")}
+        elif f"{node.module}.".startswith("distvae."):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-def test_modules_do_not_import_each_other_in_a_circle() -> None:
-    dotted = {file.removesuffix(".py").replace("/", "."): file for file in FILES}
-    modules = {f"distvae.{name}".removesuffix(".__init__"): file for name, file in dotted.items()}
+def test_imports_point_one_way_and_modules_do_not_import_each_other_in_a_circle() -> None:
     graph = {}
-    for module, file in modules.items():
+    for module, file in MODULES.items():
         names = imported(file)
-        graph[module] = {name if name in modules else name.rpartition(".")[0] for name in names}
+        graph[module] = {name if name in MODULES else name.rpartition(".")[0] for name in names}
         graph[module].discard(module)
+        own = file.removesuffix(".py").partition("/")[0]
+        for name in names if module != "distvae" else ():
+            other = name.split(".")[1]
+            assert other == own or LEVEL[other] < LEVEL[own], f"{file} imports {name}"
     graphlib.TopologicalSorter(graph).prepare()
-
-
-@pytest.mark.parametrize("file", [file for file in FILES if file != "__init__.py"])
-def test_imports_point_one_way(file: str) -> None:
-    own = file.removesuffix(".py").partition("/")[0]
-    for module in imported(file):
-        other = module.split(".")[1]
-        assert other == own or LEVEL[other] < LEVEL[own], f"{file} imports {module}"
 
 
 HOMES = {"ray": ("machines", "tune"), "mlflow": ("track",)}
 """The subpackages that import a package."""
-SUBCLASSES = ("tune/ray_tune.py",)
+SUBCLASSES = {"distvae.tune.ray_tune": "tune/ray_tune.py"}
 """The only file that imports Ray at its top: its classes derive from Ray's."""
 
 
-def packages(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """The packages of others that import statements name."""
+def packages(nodes: Imports) -> set[str]:
+    """The first parts of the modules that import statements name."""
+    found = set()
     for node in nodes:
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-        elif isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_ray_and_mlflow_are_imported_in_their_rooms_and_inside_functions(file: str) -> None:
-    home = file.partition("/")[0]
-    for package in set(packages(ast.walk(parsed(file)))) & set(HOMES):
-        assert home in HOMES[package], f"{file} imports {package}"
-    if file not in SUBCLASSES:
-        top = list(statements_at_import(file))
-        assert not set(packages(top)) & set(HOMES), f"{file} imports them at its top"
-        modules = [node.module for node in top if isinstance(node, ast.ImportFrom)]
-        for home in SUBCLASSES:
-            assert f"distvae.{home[:-3]}".replace("/", ".") not in modules
+def test_ray_and_mlflow_are_imported_in_their_rooms_and_inside_functions() -> None:
+    for file in FILES:
+        home = file.partition("/")[0]
+        for package in packages(imports_of(file)) & HOMES.keys():
+            assert home in HOMES[package], f"{file} imports {package}"
+        if file not in SUBCLASSES.values():
+            top = list(imports_of(file, at_import_only=True))
+            assert not packages(iter(top)) & HOMES.keys(), f"{file} imports them at its top"
+            modules = {node.module for node in top if isinstance(node, ast.ImportFrom)}
+            assert not SUBCLASSES.keys() & modules, file
 
 
 def in_a_new_process(code: str) -> str:
@@ -137,33 +111,10 @@ def in_a_new_process(code: str) -> str:
     return done.stdout
 
 
-COMMANDS = [
-    "",
-    "--version",
-    "train",
-    "evaluate",
-    "resynthesize",
-    "encode",
-    "sample",
-    "show",
-    "recipes",
-    "spaces",
-    "cite",
-    "cluster",
-    "cluster init",
-    "tune",
-    "peer",
-    "report",
-    "denoise",
-    "inpaint",
-    "runs",
-    "push",
-    "ui",
-    "doctor",
-    "serve",
-    "data",
-    "data check",
-]
+COMMANDS = """, --version, train, evaluate, resynthesize, encode, sample, show, recipes, spaces,
+cite, cluster, cluster init, tune, peer, report, denoise, inpaint, runs, push, ui, doctor, serve,
+data, data check"""
+HEAVY = "torch ray mlflow optuna librosa matplotlib pandas pyarrow numpy yaml jinja2"
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -172,12 +123,12 @@ def test_help_imports_nothing_heavy() -> None:
         f"""
 import contextlib, io, sys
 from distvae.cli import app
-for command in {COMMANDS!r}:
+for command in {COMMANDS!r}.split(","):
     shown = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
         app([*command.split(), "--help"])
-    assert "Usage" in shown.getvalue() or command == "--version", command
-    heavy = {{name.partition(".")[0] for name in sys.modules}} & set({HEAVY!r})
+    assert "Usage" in shown.getvalue() or "--version" in command, command
+    heavy = {{name.partition(".")[0] for name in sys.modules}} & set({HEAVY.split()!r})
     assert not heavy, (command, heavy)
 print("all light")
 """
@@ -185,66 +136,27 @@ print("all light")
     assert loaded == "all light\n"
 
 
-BARE = [
-    "yaml",
-    "typer",
-    "rich",
-    "safetensors",
-    "pyarrow",
-    "pandas",
-    "librosa",
-    "soundfile",
-    "soxr",
-    "pystoi",
-    "pesq",
-]
-BARE += ["matplotlib", "optuna", "ray", "mlflow", "scipy", "sklearn"]
-
-
-LIGHT = [
-    "system",
-    "interface",
-    "numerics",
-    "files",
-    "config",
-    "data",
-    "models",
-    "engines",
-    "estep",
-    "train",
-]
-WITH_COMPILER = {
-    "distvae.engines.tvae_cpu",
-    "distvae.estep.kernels",
-    "distvae.models.kernels",
-    "distvae.models.table_decoder",
-}
+MISSING = """yaml typer rich safetensors pyarrow pandas librosa soundfile soxr pystoi pesq
+matplotlib optuna ray mlflow scipy sklearn numba PIL jinja2"""
+LIGHT = "system interface numerics files config data models engines estep train"
+COMPILED = {"engines/tvae_cpu.py", "estep/kernels.py", "models/kernels.py"}
+COMPILED |= {"models/table_decoder.py"}
 """Need Numba, and are imported inside functions where there is Numba."""
 
 
-def test_light_rooms_import_with_torch_and_numpy_alone() -> None:
-    """They import all further packages where they use them."""
-    modules = [
-        f"distvae.{file.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
-        for file in FILES
-        if file.removesuffix(".py").partition("/")[0] in LIGHT
+def test_the_core_is_imported_and_trains_with_torch_and_numpy_alone() -> None:
+    """A bare GPU machine has no more. All further packages are imported where they are used."""
+    assert set(FILES) >= COMPILED
+    light = [
+        module
+        for module, file in MODULES.items()
+        if file.removesuffix(".py").partition("/")[0] in LIGHT.split() and file not in COMPILED
     ]
-    assert set(modules) >= WITH_COMPILER
-    modules = [module for module in modules if module not in WITH_COMPILER]
-    missing = [*BARE, "numba", "PIL", "jinja2"]
-    in_a_new_process(
-        "import importlib, sys\n"
-        f"sys.modules.update(dict.fromkeys({missing!r}))\n"
-        f"for module in {modules!r}: importlib.import_module(module)"
-    )
-
-
-def test_the_core_needs_torch_and_numpy_alone() -> None:
-    """A bare GPU machine has no more: interface, models, E-steps and the loop must train there."""
     in_a_new_process(
         f"""
-import sys
-sys.modules.update(dict.fromkeys({BARE!r}))  # importing one of these fails from here on
+import importlib, sys
+sys.modules.update(dict.fromkeys({MISSING.split()!r}))  # importing one of these fails from here on
+for module in {light!r}: importlib.import_module(module)
 import numpy as np
 from distvae.config import from_dict
 from distvae.estep import assemble
@@ -263,7 +175,7 @@ def test_the_benchmark_of_gpus_needs_torch_and_numpy_alone() -> None:
     output = in_a_new_process(
         f"""
 import sys
-sys.modules.update(dict.fromkeys({[*BARE, "numba", "PIL", "jinja2"]!r}))
+sys.modules.update(dict.fromkeys({MISSING.split()!r}))
 from benchmarks.gpu import main
 main({words!r})
 """

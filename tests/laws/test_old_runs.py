@@ -39,30 +39,18 @@ RESUMED: dict[str, dict[str, float]] = {
 """The third epoch, when version 0.1.0 resumed them."""
 
 
-@pytest.fixture(params=sorted(RECIPES))
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def copy(name: str, tmp_path: Path) -> Path:
-    return shutil.copytree(RUNS / name, tmp_path / name)
-
-
 def agree(found: Mapping[str, float], expected: Mapping[str, float], name: str) -> None:
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, rel=TOLERANCES[name]), key
 
 
 @pytest.mark.slow
-def test_an_old_run_opens_and_evaluates(name: str, copy: Path) -> None:
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_old_run_opens_evaluates_and_resumes(name: str, tmp_path: Path, call: Called) -> None:
+    copy = shutil.copytree(RUNS / name, tmp_path / name)
     run = Run.open(copy)
     assert len(run.epochs()) == 2
     agree(score_run(run).summary, EVALUATED[name], name)
-
-
-@pytest.mark.slow
-def test_an_old_run_resumes(name: str, copy: Path, call: Called) -> None:
     words = f"train {RECIPES[name]} {SETTINGS[name]} train.bits=any --out {copy}"
     code, _, error = call(*words.split(), "--no-track", "--no-evaluate", "--resume")
     assert code == 0, error

@@ -12,10 +12,9 @@ PROGRAM = """
 import numpy as np
 from distvae.models.kernels import dense
 words = np.array([[5]])
-for dtype in (np.float32, np.float64):
-    table = np.empty((1, 3), dtype)
-    dense(words, table)
-    print(table.tolist())
+table = np.empty((1, 3))
+dense(words, table)
+print(table.tolist())
 """
 
 
@@ -26,5 +25,5 @@ def test_the_first_process_that_compiles_says_so_once(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
         )
-        assert done.stdout == "[[1.0, 0.0, 1.0]]\n" * 2
+        assert done.stdout == "[[1.0, 0.0, 1.0]]\n"
         assert done.stderr.count(SAID) == told

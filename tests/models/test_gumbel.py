@@ -24,7 +24,7 @@ from tests import dense
 
 Posterior = Binary | Categorical
 SEED = st.integers(0, 2**31)
-ROWS, LATENT, CATEGORIES, DIMS, DRAWS = 5, 3, 4, 3, 2000
+ROWS, LATENT, CATEGORIES, DIMS = 5, 3, 4, 3
 SHAPES = {"bits": (LATENT,), "categories": (LATENT, CATEGORIES)}
 KIND = st.sampled_from([*SHAPES])
 kinds = pytest.mark.parametrize("kind", SHAPES)
@@ -92,12 +92,11 @@ def test_the_divergence_and_the_log_ratio_are_sums_over_all_states(
     torch.testing.assert_close(q.log_ratio(z.expand(ROWS, -1, -1)), prior - ours)
 
 
-@pytest.mark.parametrize("logit", [-90.0, 20.0])
-def test_sure_latents_diverge_from_a_fair_coin_by_a_bit_in_single_precision(logit: float) -> None:
-    logits = torch.tensor([[logit]], requires_grad=True)
-    kl = Binary(logits, torch.zeros(1, 1), 0.5).kl().sum()
-    assert kl.item() == pytest.approx(math.log(2), rel=1e-5)
-    (gradient,) = torch.autograd.grad(kl, logits)
+def test_sure_latents_diverge_from_a_fair_coin_by_a_bit_in_single_precision() -> None:
+    logits = torch.tensor([[-90.0], [20.0]], requires_grad=True)
+    kl = Binary(logits, torch.zeros(2, 1), 0.5).kl()
+    assert kl.tolist() == pytest.approx([math.log(2)] * 2, rel=1e-5)
+    (gradient,) = torch.autograd.grad(kl.sum(), logits)
     assert gradient.isfinite().all()
 
 
@@ -116,18 +115,6 @@ def test_a_relaxed_draw_is_torchs_of_the_same_uniform_noise(
     torch.testing.assert_close(q.sample(1, noise()), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
-@given(SEED)
-def test_gradients_are_those_of_finite_differences(seed: int) -> None:
-    q = posterior("categories", seed)
-
-    def sample_and_divergence(logits: Tensor) -> tuple[Tensor, Tensor]:
-        moved = replace(q, logits=logits)
-        return moved.sample(1, noise()), moved.kl()
-
-    assert torch.autograd.gradcheck(sample_and_divergence, (q.logits.clone().requires_grad_(),))
-
-
 @kinds
 def test_relaxed_draws_become_discrete_draws_with_the_mean_of_the_posterior(kind: str) -> None:
     cold = posterior(kind, 0, temperature=1e-4)
@@ -135,11 +122,8 @@ def test_relaxed_draws_become_discrete_draws_with_the_mean_of_the_posterior(kind
         cold.sample(1, noise()), cold.points(1, noise())[0], atol=1e-3, rtol=0
     )
     rows, q = 50_000, posterior(kind, 1)
-    many = replace(
-        q,
-        logits=q.logits[:1].expand(rows, *SHAPES[kind]),
-        prior_logits=q.prior_logits[:1].expand(rows, *SHAPES[kind]),
-    )
+    fields = ("logits", "prior_logits")
+    many = replace(q, **{name: getattr(q, name)[:1].expand(rows, *SHAPES[kind]) for name in fields})
     z, weight = many.points(1, noise(rows))
     assert set(z.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(weight, torch.ones_like(weight))
@@ -148,23 +132,11 @@ def test_relaxed_draws_become_discrete_draws_with_the_mean_of_the_posterior(kind
     torch.testing.assert_close(z[:, 0].mean(0), many.code[0], atol=0.01, rtol=0)
 
 
-@given(SEED)
-def test_two_categories_are_a_bit_whose_logit_is_their_difference(seed: int) -> None:
-    q = posterior("categories", seed)
-    pairs = Categorical(q.logits[..., :2], q.prior_logits[..., :2], 0.5)
-    logits, prior = (each[..., 1] - each[..., 0] for each in (q.logits, q.prior_logits))
-    bits = Binary(logits, prior, 0.5)
-    torch.testing.assert_close(pairs.kl(), bits.kl())
-    torch.testing.assert_close(pairs.code[:, 1::2], bits.code)
-
-
 @kinds
 def test_the_bound_is_below_the_evidence_by_the_divergence_from_the_true_posterior(
     kind: str,
 ) -> None:
-    """All states are enumerated, and all densities are torch's. Draws estimate the bound without
-    bias.
-    """
+    """All states are enumerated, and all densities are torch's."""
     made, rows = model(kind), batch()
     q, z = of_model(made, kind), all_states(kind)
     ours = log_mass(kind, q.logits, z)
@@ -176,14 +148,6 @@ def test_the_bound_is_below_the_evidence_by_the_divergence_from_the_true_posteri
     gap = (ours.exp() * (ours - (joint - evidence[:, None]))).sum(-1)
     torch.testing.assert_close(bound, evidence - gap)
     assert (bound <= evidence).all()
-
-    def repeated(values: Tensor) -> Tensor:
-        return values.repeat(DRAWS, *[1] * (values.ndim - 1))
-
-    many = Batch(repeated(rows.x), torch.arange(DRAWS * ROWS))
-    same = replace(q, logits=repeated(q.logits), prior_logits=repeated(q.prior_logits))
-    draws = made.bound(many, same, noise(DRAWS * ROWS)).unflatten(0, (DRAWS, ROWS))
-    assert ((draws.mean(0) - bound).abs() < 5 * draws.std(0) / math.sqrt(DRAWS) + 1e-9).all()
 
 
 @kinds
@@ -221,16 +185,12 @@ def test_the_temperature_falls_by_the_same_factor_and_then_stays(
 
 def test_latents_that_were_always_or_never_active_can_become_otherwise() -> None:
     """The learned prior gives neither value a probability of zero."""
-    made = model(prior="learned")
-    rows = torch.tensor(10.0, dtype=torch.float64)
-    made.maximise({"active": torch.tensor([0.0, 10.0, 5.0]), "rows": rows})
+    made, q = model(prior="learned"), posterior("bits", 3)
+    sums = made.statistics(batch(), q, noise())
+    expected = float(q.logits.sigmoid().sum(1).mean())
+    assert made.telemetry(sums, ROWS)["active"] == pytest.approx(expected)
+    made.maximise(sums | {"active": torch.tensor([0.0, ROWS, 0.5 * ROWS])})
     assert of_model(made, "bits").kl().isfinite().all()
-
-
-def test_the_reported_activity_is_that_of_a_row() -> None:
-    made, q = model(), posterior("bits", 3)
-    found = made.telemetry(made.statistics(batch(), q, noise()), ROWS)["active"]
-    assert found == pytest.approx(float(q.logits.sigmoid().sum(1).mean()))
 
 
 def test_states_of_the_prior_are_drawn_with_its_probabilities() -> None:

@@ -17,6 +17,7 @@ from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
 from distvae.train.step import Adam, EagerSteps
 from distvae.train.team import ALONE
+from tests import dense
 
 H, D, LINEAR = 6, 9, 5
 
@@ -45,13 +46,10 @@ def adam_of(model: TVAE) -> Adam:
 
 
 def every_state() -> Tensor:
-    return torch.tensor(
-        [[(n >> h) & 1 for h in range(H)] for n in range(2**H)], dtype=torch.float32
-    )
+    return dense.all_states(H).float()
 
 
-@pytest.mark.parametrize("hidden", [[H], [H, H]])
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize(("hidden", "activation"), [([H], "relu"), ([H, H], "leaky_relu")])
 def test_it_is_binary_sparse_coding_while_linear_and_more_thereafter(
     hidden: list[int], activation: str
 ) -> None:
@@ -85,31 +83,21 @@ def test_hidden_layers_begin_with_steps_of_the_rate() -> None:
     assert float(change) == pytest.approx(0.05, rel=1e-3)
 
 
-def test_without_such_a_start_all_layers_learn_at_once() -> None:
-    deep, posterior = model_of([H])
-    before = deep.decoder.linear[0].weight.detach().clone()
-    trained(deep, posterior, range(1), adam_of(deep))
-    assert (deep.decoder.linear[0].weight - before).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    "settings", [{"activation": "tanh"}, {"hidden": [H + 1]}, {"hidden": [H, 3]}]
-)
-def test_layers_that_cannot_pass_states_on_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(Refusal, match="cannot pass states on"):
-        model_of(settings.pop("hidden", [H]), linear=1, **settings)
-
-
-def test_where_there_are_no_layers_none_are_refused() -> None:
+def test_layers_that_cannot_pass_states_on_are_refused() -> None:
+    for settings in ({"activation": "tanh"}, {"hidden": [H + 1]}, {"hidden": [H, 3]}):
+        with pytest.raises(Refusal, match="cannot pass states on"):
+            model_of(**{"hidden": [H], "linear": 1} | settings)
     assert model_of([], linear=1, activation="tanh")[0].config.hidden == ()
 
 
-@pytest.mark.parametrize("latent", [H, 200], ids=["many active", "few active"])
-@pytest.mark.parametrize("output", ["linear", "sigmoid"])
-@pytest.mark.parametrize("hidden_layers", [1, 2])
+@pytest.mark.parametrize(
+    ("latent", "output", "hidden_layers"),
+    [(H, "linear", 2), (200, "linear", 1), (200, "sigmoid", 2)],
+)
 def test_scores_with_and_without_layers_that_pass_bits_on(
     latent: int, output: str, hidden_layers: int
 ) -> None:
+    """Many and few bits are active."""
     hidden = [latent] * hidden_layers
     model, _ = model_of(hidden, latent=latent, output=output, linear=LINEAR)
     generator = torch.Generator().manual_seed(3)

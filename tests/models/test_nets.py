@@ -15,7 +15,7 @@ from distvae.config import Config, ImageData, Net, from_dict
 from distvae.config.recipes import load
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
-from distvae.models.nets import Pyramid, decoder, encoder
+from distvae.models.nets import decoder, encoder
 from distvae.train.session import fit
 from tests import tiny
 
@@ -31,10 +31,8 @@ Shape = tuple[int, int, int]
 def test_what_comes_out_has_the_size_of_what_went_in(
     shape: Shape, channels: tuple[int, ...], kernel: int, hidden: tuple[int, ...]
 ) -> None:
-    config, dims = (
-        Net(hidden=hidden, net="conv", channels=channels, kernel=kernel),
-        math.prod(shape),
-    )
+    config = Net(hidden=hidden, net="conv", channels=channels, kernel=kernel)
+    dims = math.prod(shape)
     try:
         features, width = encoder(config, dims, shape)
     except Refusal:
@@ -61,39 +59,17 @@ def test_an_image_that_moves_has_features_that_move() -> None:
     assert not torch.allclose(first, moved)
 
 
-def test_a_convolution_and_the_transposed_one_of_its_weights_are_adjoint() -> None:
-    config, shape = Net(net="conv", channels=(4,)), (2, 7, 9)
-    pyramid = Pyramid(config, shape, "model")
-    inwards, outwards = pyramid.inwards()[0], pyramid.outwards()[0]
-    with torch.no_grad():
-        outwards.weight.copy_(inwards.weight)  # type: ignore[operator, arg-type]
-    x, y = (
-        torch.rand(1, *shape, dtype=torch.float64),
-        torch.rand(1, *pyramid.top, dtype=torch.float64),
-    )
-    for layer in (inwards.double(), outwards.double()):
-        layer.bias.data.zero_()  # type: ignore[operator]
-    torch.testing.assert_close((inwards(x) * y).sum(), (x * outwards(y)).sum())
-
-
-def released(channels: int, latent: int, heads: int) -> int:
-    """Parameters of the ConvVAE and ConvVSC of the reproduction's code for 64 x 64: 32-32-64-64, 4
-    x 4, hidden 256.
-    """
-    widths = [channels, 32, 32, 64, 64]
-    kernels = sum(16 * a * b for a, b in pairwise(widths))
-    flat = 64 * 4 * 4
-    encoding = kernels + sum(widths[1:]) + (flat + 1) * 256 + heads * 257 * latent
-    decoding = (latent + 1) * 256 + 257 * flat + kernels + sum(widths[:-1])
-    return encoding + decoding
-
-
 def test_the_nets_are_as_large_as_the_released_ones() -> None:
+    """The ConvVSC of the reproduction's code for 64 x 64: 32-32-64-64, 4 x 4, hidden 256."""
+    widths, flat, latent = [3, 32, 32, 64, 64], 64 * 4 * 4, 200
+    kernels = sum(16 * a * b for a, b in pairwise(widths))
+    encoding = kernels + sum(widths[1:]) + (flat + 1) * 256 + 3 * 257 * latent
+    decoding = (latent + 1) * 256 + 257 * flat + kernels + sum(widths[:-1])
     config = load("celeba-vsc", {})
     assert isinstance(config.data, ImageData)
-    model, estep = assemble(config, config.data.dims, config.data.shape)
-    learned = [p for part in (model, estep) for p in part.parameters() if p.requires_grad]
-    assert sum(p.numel() for p in learned) == released(3, 200, heads=3)
+    parts = assemble(config, config.data.dims, config.data.shape)
+    learned = [p.numel() for part in parts for p in part.parameters() if p.requires_grad]
+    assert sum(learned) == encoding + decoding
 
 
 def conv(**model: Any) -> Config:
@@ -105,11 +81,7 @@ def conv(**model: Any) -> Config:
     ("config", "shape", "words"),
     [
         (conv(), (2, 40), r"model\.net: 'conv', and a data point is no image"),
-        (
-            conv(channels=[2] * 5),
-            (1, 28, 28),
-            r"model\.channels: 5 layers on 28 x 28; at most 4 expected",
-        ),
+        (conv(channels=[2] * 5), (1, 28, 28), r"model\.channels: 5 layers on 28 x 28; at most 4"),
         (conv(channels=[]), (1, 28, 28), r"model\.channels: \[\] with net 'conv'; one or more"),
         (conv(net="flat"), (), r"estep\.net: 'conv', and a data point is no image"),
     ],
@@ -128,10 +100,9 @@ def test_a_model_without_an_encoder_refuses_them_by_name() -> None:
         from_dict({"model": {"kind": "tvae"}, "estep": {"net": "conv"}})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sides", [("model",), ("estep",)])
-def test_a_small_conv_net_learns_on_either_side(sides: tuple[str, ...], tmp_path: Any) -> None:
+@pytest.mark.parametrize("side", ["model", "estep"])
+def test_a_small_conv_net_learns_on_either_side(side: str, tmp_path: Any) -> None:
     net = {"net": "conv", "channels": [6], "kernel": 3}
-    config = tiny.config(**dict.fromkeys(sides, net), train={"epochs": 30, "rate": 1e-2})
+    config = tiny.config(**{side: net}, train={"epochs": 10, "rate": 1e-2})
     epochs = list(fit(config, tiny.dataset(), tmp_path / "run"))
     assert epochs[-1].metrics()["val_objective"] > epochs[0].metrics()["val_objective"] + 1

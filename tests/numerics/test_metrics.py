@@ -1,4 +1,4 @@
-"""Metrics of sparsity: known values, and invariances; the names of metrics and of their spreads."""
+"""Metrics of sparsity: known values and invariances; names of metrics; figures as shown."""
 
 import math
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.numerics.metrics import effective_atoms, hoyer, live_atoms, without_spreads
+from distvae.numerics.numbers import counted, in_column, listed, shown, with_spread
 
 
 def test_one_value_is_as_sparse_as_can_be_and_equal_ones_are_not_at_all() -> None:
@@ -16,15 +17,13 @@ def test_one_value_is_as_sparse_as_can_be_and_equal_ones_are_not_at_all() -> Non
     torch.testing.assert_close(hoyer(code), torch.tensor([1.0, 0.0, 2 - math.sqrt(2)]))
     torch.testing.assert_close(effective_atoms(code), torch.tensor([1.0, 4.0, 2.0]))
 
-
-@pytest.mark.parametrize("size", [1, 5])
-def test_a_row_of_zeros_has_no_sparsity(size: int) -> None:
-    assert hoyer(torch.zeros(1, size)).isnan().all()
-    assert effective_atoms(torch.zeros(1, size)).isnan().all()
-
-
-def test_a_code_of_one_value_is_not_sparse() -> None:
-    assert hoyer(torch.tensor([[3.0], [-0.1]])).tolist() == [0, 0]
+    for size in (1, 5):
+        assert hoyer(torch.zeros(1, size)).isnan().all()
+        assert effective_atoms(torch.zeros(1, size)).isnan().all()
+    assert hoyer(torch.tensor([[3.0], [-0.1]])).tolist() == [0, 0], "codes of one value"
+    for scale in (1e-3, 1e3):  # a column lives above a tenth of the strongest
+        columns = scale * torch.tensor([[1.0, 0.11, 0.09, 0.0]])
+        assert live_atoms(columns).tolist() == [True, True, False, False]
 
 
 @given(st.integers(0, 2**31), st.sampled_from([1e-38, 1e-25, 1.0, 1e19]), st.sampled_from([32, 64]))
@@ -45,12 +44,24 @@ def test_gaussian_and_half_silent_codes_have_the_values_known_of_them() -> None:
     assert float(hoyer(code).mean()) == pytest.approx(0.519, abs=0.01)
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_a_column_lives_above_a_tenth_of_the_strongest(scale: float) -> None:
-    code = scale * torch.tensor([[1.0, 0.11, 0.09, 0.0]])
-    assert live_atoms(code).tolist() == [True, True, False, False]
-
-
 def test_only_the_spread_of_a_figure_is_one() -> None:
     names = ["pesq_wb", "pesq_wb_std", "iw_bound", "iw_bound_row_std", "hoyer_std"]
     assert without_spreads(names) == ["pesq_wb", "iw_bound", "iw_bound_row_std", "hoyer_std"]
+
+
+@given(st.floats(-1e300, 1e300))
+def test_what_is_shown_is_the_figure_to_four_digits(value: float) -> None:
+    assert float(shown(value)) == pytest.approx(value, rel=5.1e-4)
+
+
+def test_figures_look_as_a_person_writes_them() -> None:
+    figures = (16.0, 0.0, -0.0, -4123.456, 2.0711, 0.3079, 0.01085, 1e-7)
+    assert " ".join(map(shown, figures)) == "16 0 0 -4123.5 2.071 0.3079 0.01085 1e-07"
+    column = (1234.567, 0.1, 0.0, 0.0004, -3e-7)
+    assert " ".join(map(in_column, column)) == "1234.567 0.100 0.000 0.0004 -3e-07"
+    spreads = [(2.5, 0.125), (2163.4, 0.0004), (2.0, 0.0), (2.5, None)]
+    expected = ["2.500 \N{PLUS-MINUS SIGN} 0.125", "2163.4 \N{PLUS-MINUS SIGN} 0.0004"]
+    expected += ["2 \N{PLUS-MINUS SIGN} 0.000", "2.500"]
+    assert [with_spread(*each) for each in spreads] == expected
+    assert [listed(list("abc"[:n])) for n in range(4)] == ["none", "a", "a and b", "a, b and c"]
+    assert [counted(n, "trial") for n in (0, 1, 1200)] == ["0 trials", "1 trial", "1,200 trials"]

@@ -39,34 +39,21 @@ def division_of(rows: int, batch: int, is_bands: bool) -> Lanes:
     return Bands(rows, min(rows, batch)) if is_bands else Lanes.of(rows, batch)
 
 
-@given(ROWS, BATCH, SEED, EPOCH, IS_BANDS)
-def test_an_epoch_visits_every_row_once(
-    rows: int, batch: int, seed: int, epoch: int, is_bands: bool
+@given(ROWS, BATCH, SEED, EPOCH)
+def test_an_epoch_visits_every_row_once_and_a_batch_takes_equally_many_rows_of_each_shard(
+    rows: int, batch: int, seed: int, epoch: int
 ) -> None:
-    order = division_of(rows, batch, is_bands).schedule(seed, epoch)
-    assert sorted(order) == list(range(rows))
-
-
-@given(ROWS, BATCH)
-def test_a_batch_takes_equally_many_rows_of_each_lane_until_one_runs_out(
-    rows: int, batch: int
-) -> None:
-    lanes = Lanes.of(rows, batch)
-    schedule = lanes.schedule(0, 0)
-    for start in range(0, rows // lanes.count * lanes.count - batch + 1, batch):
-        counts = np.bincount(schedule[start : start + batch] % lanes.count, minlength=lanes.count)
-        assert set(counts) == {batch // lanes.count}
-
-
-@given(ROWS, BATCH)
-def test_a_batch_takes_one_row_of_each_band_until_the_last(rows: int, batch: int) -> None:
-    found = Bands(rows, min(rows, batch))
-    starts = np.array([found.start(band) for band in range(found.count)])
+    lanes, bands = Lanes.of(rows, batch), Bands(rows, min(rows, batch))
+    starts = np.array([bands.start(band) for band in range(bands.count)])
     assert np.ptp(np.diff([*starts, rows])) <= 1
-    order = found.schedule(0, 0)
-    for first in range(0, rows - found.count + 1, found.count):
-        band = np.searchsorted(starts, order[first : first + found.count], "right") - 1
-        assert band.tolist() == list(range(found.count))
+    by_lanes, by_bands = lanes.schedule(seed, epoch), bands.schedule(seed, epoch)
+    assert sorted(by_lanes) == sorted(by_bands) == list(range(rows))
+    for start in range(0, rows // lanes.count * lanes.count - batch + 1, batch):
+        counts = np.bincount(by_lanes[start : start + batch] % lanes.count, minlength=lanes.count)
+        assert set(counts) == {batch // lanes.count}
+    for first in range(0, rows - bands.count + 1, bands.count):
+        band = np.searchsorted(starts, by_bands[first : first + bands.count], "right") - 1
+        assert band.tolist() == list(range(bands.count))
 
 
 @settings(max_examples=50)
@@ -87,10 +74,12 @@ def test_workers_have_the_batches_of_one_in_their_own_rows(
 
 
 @given(ROWS, BATCH, SIZE, IS_BANDS)
-def test_every_row_has_one_holder_who_finds_it_at_its_index(
+def test_every_row_has_one_holder_who_finds_it_at_its_index_and_batches_are_shared_evenly(
     rows: int, batch: int, size: int, is_bands: bool
 ) -> None:
     division, found = division_of(rows, batch, is_bands), []
+    held_bands = [len(Bands(rows, min(rows, batch)).held(r, size).bands) for r in range(size)]
+    assert max(held_bands) - min(held_bands) <= 1
     for rank in range(size):
         held = division.held(rank, size)
         own = held.part(slice(None))
@@ -99,19 +88,9 @@ def test_every_row_has_one_holder_who_finds_it_at_its_index(
         assert held.select(np.arange(rows)).tolist() == own.tolist()
         assert held.part(slice(2, 9)).tolist() == own[2:9].tolist()
         found += own.tolist()
+        if not is_bands and division.count % size == 0 and batch <= rows:
+            assert len(held.select(division.schedule(0, 0)[:batch])) == batch // size
     assert sorted(found) == list(range(rows))
-
-
-@given(ROWS, BATCH, SIZE)
-def test_holders_share_a_batch_evenly(rows: int, batch: int, size: int) -> None:
-    bands = Bands(rows, min(rows, batch))
-    counts = [len(bands.held(rank, size).bands) for rank in range(size)]
-    assert max(counts) - min(counts) <= 1
-    lanes = Lanes.of(rows, batch)
-    schedule = lanes.schedule(0, 0)[:batch]
-    if len(schedule) == batch and lanes.count % size == 0:
-        held = {len(lanes.held(rank, size).select(schedule)) for rank in range(size)}
-        assert held == {batch // size}
 
 
 @given(ROWS, BATCH, SIZE, SIZE, st.tuples(IS_BANDS, IS_BANDS))
@@ -140,21 +119,20 @@ def test_epochs_seeds_and_shards_have_different_orders(is_bands: bool) -> None:
 
 
 def test_only_many_rows_are_divided_into_bands() -> None:
-    assert divide(LISTED, 96) == Lanes(LISTED, 32)
-    assert divide(LISTED + 1, 96) == Bands(LISTED + 1, 96)
-    assert isinstance(share_of(divide(LISTED, 96), 96, 0, 1, False), FreeRows)
-    assert isinstance(share_of(divide(LISTED + 1, 96), 96, 0, 1, False), HeldBands)
+    few, many = divide(LISTED, 96), divide(LISTED + 1, 96)
+    assert (few, many) == (Lanes(LISTED, 32), Bands(LISTED + 1, 96))
+    assert isinstance(share_of(few, 96, 0, 1, False), FreeRows)
+    assert isinstance(share_of(many, 96, 0, 1, False), HeldBands)
 
 
 def test_orders_are_the_same_on_every_machine_and_in_every_version() -> None:
+    def digest(rows: RowNumbers) -> str:
+        return sha256(rows.astype("<i8").tobytes()).hexdigest()[:16]
+
     assert digest(Lanes.of(1000, 96).schedule(3, 4)) == "4878b137b3b047dd"
     assert digest(Bands(1000, 96).schedule(3, 4)) == "dc6e8751c1d52ab5"
     order = Bands(10**12, 2048).held(5, 64).order(3, 4)
     assert digest(order.rows(10**9, 10**9 + 9999)) == "451f477efa5517fa"
-
-
-def digest(rows: RowNumbers) -> str:
-    return sha256(rows.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def test_a_worker_with_a_billion_rows_needs_memory_for_the_next_batches_alone() -> None:
@@ -174,22 +152,22 @@ def permutations(key: int, length: int, count: int = 1) -> RowNumbers:
     return Permutations(keys, np.full(count, length)).at(0, length)
 
 
-@given(KEY, st.integers(2, 500), st.lists(st.integers(0, 1), min_size=1, max_size=9))
+@given(
+    KEY,
+    st.integers(2, 500),
+    st.lists(st.integers(0, 1), min_size=1, max_size=9),
+    st.tuples(st.integers(0, 500), st.integers(0, 500)).map(sorted),
+)
 def test_every_number_has_one_place_in_permutations_of_different_lengths(
-    key: int, length: int, shorter: list[int]
+    key: int, length: int, shorter: list[int], part: list[int]
 ) -> None:
     lengths = length - np.array(shorter)
-    found = Permutations(derived_keys(key, np.arange(len(lengths))), lengths).at(0, length)
+    made = Permutations(derived_keys(key, np.arange(len(lengths))), lengths)
+    found = made.at(0, length)
     for column, own in zip(found.T, lengths.tolist(), strict=True):
         assert sorted(column[:own]) == list(range(own))
-
-
-@given(KEY, st.integers(1, 2000), st.integers(0, 2000), st.integers(0, 2000))
-def test_a_part_is_that_of_the_whole(key: int, length: int, first: int, last: int) -> None:
-    first, last = min(first, last, length), min(max(first, last), length)
-    keys = derived_keys(key, np.arange(3))
-    part = Permutations(keys, np.full(3, length)).at(first, last)
-    assert np.array_equal(part, permutations(key, length, 3)[first:last])
+    first, last = (min(place, length) for place in part)
+    assert np.array_equal(made.at(first, last), found[first:last])
 
 
 @given(st.lists(KEY, min_size=1, max_size=20))
@@ -205,37 +183,26 @@ def excess(counts: RowNumbers) -> float:
     return (chi_square - freedom) / math.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize("length", [2, 5])
-def test_permutations_of_a_few_numbers_are_equally_likely(length: int) -> None:
-    found = permutations(7, length, 20_000)
-    numbers = (found * length ** np.arange(length)[:, None]).sum(0)
-    _, counts = np.unique(numbers, return_counts=True)
-    assert len(counts) == math.factorial(length)
-    assert excess(counts) < 4
+def test_permutations_are_equally_likely() -> None:
+    """Of a few numbers, all permutations; of many, a number and the step to the next."""
+    for length in (2, 5):
+        numbers = (permutations(7, length, 20_000) * length ** np.arange(length)[:, None]).sum(0)
+        _, counts = np.unique(numbers, return_counts=True)
+        assert len(counts) == math.factorial(length)
+        assert excess(counts) < 4
+    for length in (100, 256):
+        made = Permutations(derived_keys(9, np.arange(30_000)), np.full(30_000, length))
+        for place in (0, length // 2, length - 2):
+            one, following = made.at(place, place + 2)
+            assert excess(np.bincount(one, minlength=length)) < 4
+            assert excess(np.bincount((following - one) % length, minlength=length)[1:]) < 4
 
 
-@pytest.mark.parametrize("length", [100, 256])
-def test_a_number_and_the_step_to_the_next_are_equally_likely(length: int) -> None:
-    keys = derived_keys(9, np.arange(30_000))
-    made = Permutations(keys, np.full(30_000, length))
-    for place in (0, length // 2, length - 2):
-        one, following = made.at(place, place + 2)
-        assert excess(np.bincount(one, minlength=length)) < 4
-        assert excess(np.bincount((following - one) % length, minlength=length)[1:]) < 4
-
-
-def test_permutations_of_different_keys_are_as_unlike_as_permutations_of_numpy() -> None:
-    length, random = 3000, np.random.default_rng(0)
-
-    def excess_of_pairs(one: RowNumbers, other: RowNumbers) -> float:
-        """Return the excess of pairs: a sixteenth of `one` with a sixteenth of `other`."""
-        return excess(np.bincount(one * 16 // length * 16 + other * 16 // length, minlength=256))
-
-    places = np.arange(length)
-    shuffled = [excess_of_pairs(random.permutation(length), places) for _ in range(100)]
+def test_permutations_of_different_keys_are_unlike() -> None:
+    length = 3000
     found = permutations(3, length, 6)
-    pairs = [(found[:, i], found[:, i - 1]) for i in range(6)]
-    for pair in pairs + [(found[:, i], places) for i in range(6)]:
-        assert min(shuffled) - 1 < excess_of_pairs(*pair) < max(shuffled) + 1
-    ranks = np.corrcoef(found.T)
-    assert np.abs(ranks - np.eye(6)).max() < 4 / math.sqrt(length)
+    for i in range(6):
+        for other in (found[:, i - 1], np.arange(length)):
+            pairs = found[:, i] * 16 // length * 16 + other * 16 // length
+            assert abs(excess(np.bincount(pairs, minlength=256))) < 4
+    assert np.abs(np.corrcoef(found.T) - np.eye(6)).max() < 4 / math.sqrt(length)
