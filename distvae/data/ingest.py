@@ -11,7 +11,9 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from itertools import chain, pairwise
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ from distvae.files.paths import check_writable_folder, gigabytes, require_memory
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Tree
-from distvae.numerics.arrays import Facts, add_facts
+from distvae.numerics.arrays import Facts
 from distvae.numerics.rows import Permutations
 
 PLACING = -3
@@ -320,7 +322,7 @@ def _write_manifest(
     for part, (entry, found) in zip(parts, saved, strict=True):
         splits.setdefault(part.split, []).append(entry)
         facts.setdefault(part.split, []).append(found)
-    totals = {split: add_facts(found) for split, found in facts.items()}
+    totals = {split: reduce(add, found) for split, found in facts.items()}
     missing = any(total.missing for total in totals.values())
     manifest: Tree = {"version": VERSION, **about, "missing": missing, "splits": splits}
     manifest["digest"] = digest(manifest)

@@ -40,20 +40,8 @@ within = torch.ops.aten.hardtanh_backward
 """The gradient of a clamp: the incoming gradient between two limits, zero elsewhere."""
 
 
-class Draws(Protocol):
-    """Codes drawn for a batch."""
-
-    z: Tensor
-    """(B, H)"""
-
-    def pull(self, gradient: Tensor, weight: float, out: Tensor) -> None:
-        """Fill in the gradient by the head's output, given the gradient by z and the weight of the
-        KL divergence.
-        """
-
-
 class GaussianDraws:
-    """The codes of a VAE: means and log variances, and one draw from each Gaussian."""
+    """Codes z (B, H) of a batch. For a VAE: means, log variances, a draw from each Gaussian."""
 
     def __init__(self, model: VAE, heads: Tensor, noise: Noise) -> None:
         self.mean, self.raw = heads.chunk(2, 1)
@@ -68,7 +56,9 @@ class GaussianDraws:
         self.value = self.mean + self.error
 
     def pull(self, gradient: Tensor, weight: float, out: Tensor) -> None:
-        """Fill in the gradient by the head's output."""
+        """Fill in the gradient by the head's output, given the gradient by z and the weight of the
+        KL divergence.
+        """
         mean, raw = out.chunk(2, 1)
         torch.add(gradient, self.mean, alpha=weight, out=mean)
         excess = torch.rsub(self.variance, -0.5 * weight, alpha=-0.5 * weight)
@@ -94,21 +84,21 @@ class SpikeDraws(GaussianDraws):
 
     def __init__(self, model: VAE, heads: Tensor, noise: Noise) -> None:
         assert isinstance(model, VSC)
-        self.spikes = spikes = model.spikes
+        self.config, self.warmth = model.config, model.warmth
         self.mean, self.raw, self.f = heads.chunk(3, 1)
         self.log_variance = self.raw.clamp(*LOG_VARIANCE)
-        if spikes.warmth != 1:
-            self.mean = self.mean * spikes.warmth
-            self.log_variance.mul_(spikes.warmth)
+        if self.warmth != 1:
+            self.mean = self.mean * self.warmth
+            self.log_variance.mul_(self.warmth)
         self.draw(self.log_variance, noise)
         self.gamma = self.f.clamp(*LOG_SPIKE).exp_()
         uniform = noise.uniform("spike", 1, self.mean.shape[1])[:, 0]
-        self.gate = (uniform + (self.gamma - 1)).mul_(spikes.sharpness).sigmoid_()
+        self.gate = (uniform + (self.gamma - 1)).mul_(self.config.sharpness).sigmoid_()
         self.z = self.gate * self.value
 
     def pull(self, gradient: Tensor, weight: float, out: Tensor) -> None:
         """Fill in the gradient by the head's output."""
-        gamma, warmth = self.gamma, self.spikes.warmth
+        gamma, warmth = self.gamma, self.warmth
         mean, raw, spike = out.chunk(3, 1)
         gated = gradient * self.gate
         torch.addcmul(gated, gamma, self.mean, value=weight, out=mean)
@@ -119,17 +109,17 @@ class SpikeDraws(GaussianDraws):
             less.mul_(warmth)
         within(less, self.raw, *LOG_VARIANCE, grad_input=raw)
         # The derivative of the KL divergence by gamma:
-        alpha = self.spikes.alpha
+        alpha = self.config.alpha
         square = torch.addcmul(self.variance, self.mean, self.mean)
         slab = square.sub_(self.log_variance)
         added = torch.add(gamma.logit(), slab, alpha=0.5)
         added.sub_(math.log(alpha / (1 - alpha)) + 0.5)
         slope = torch.ops.aten.sigmoid_backward(gradient * self.value, self.gate)
-        whole = torch.add(added.mul_(weight), slope, alpha=self.spikes.sharpness)
+        whole = torch.add(added.mul_(weight), slope, alpha=self.config.sharpness)
         within(whole.mul_(gamma), self.f, *LOG_SPIKE, grad_input=spike)
 
 
-DRAWS: dict[type[VAE], Callable[[VAE, Tensor, Noise], Draws]] = {
+DRAWS: dict[type[VAE], type[GaussianDraws]] = {
     VAE: GaussianDraws,
     SDM: DictionaryDraws,
     VSC: SpikeDraws,

@@ -1,18 +1,39 @@
-"""E-steps, and the assembly of a model with its E-step."""
+"""E-steps, their registry, and the assembly of a model with its E-step."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-from distvae import models
-from distvae.config import Config
-from distvae.estep import amortised, truncated
+from distvae import config, models
+from distvae.config.schema import Registry
+from distvae.estep.amortised import Amortised
+from distvae.estep.truncated import Evolution, Exact, RandomSearch
 from distvae.interface import AnyEStep, AnyModel
-from distvae.models.registry import ESTEPS
-from distvae.models.registry import register_estep as register
 
-__all__ = ["amortised", "assemble", "register", "truncated"]
+E = TypeVar("E", bound=Callable[..., AnyEStep])
+
+ESTEPS: Registry[Callable[..., AnyEStep]] = Registry("estep")
+"""The E-step classes, by configuration class."""
 
 
-def assemble(config: Config, dims: int, shape: tuple[int, ...] = ()) -> tuple[AnyModel, AnyEStep]:
+def register(config: type) -> Callable[[E], E]:
+    """Register the decorated class as the E-step of a configuration class.
+
+    The class is called with the configuration and the model.
+    """
+    return ESTEPS.register(config)
+
+
+register(config.Amortised)(Amortised)
+register(config.Evolution)(Evolution)
+register(config.RandomSearch)(RandomSearch)
+register(config.Exact)(Exact)
+
+
+def assemble(
+    config: config.Config, dims: int, shape: tuple[int, ...] = ()
+) -> tuple[AnyModel, AnyEStep]:
     """Return the untrained model and E-step of a configuration.
 
     The initial weights depend only on the seed. Only convolutional networks need the shape.

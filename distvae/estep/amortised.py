@@ -12,7 +12,6 @@ from distvae import config
 from distvae.interface import Batch
 from distvae.models.nets import encoder
 from distvae.models.posteriors import Encoded
-from distvae.models.registry import register_estep as register
 from distvae.models.vae import VAE
 from distvae.numerics.arrays import FLOOR, Facts, Moments
 from distvae.numerics.rows import HeldRows
@@ -22,7 +21,6 @@ MIN_DEVIATION = 1e-6
 """
 
 
-@register(config.Amortised)
 class Amortised(nn.Module):
     """An encoder: x -> transformed input u -> features -> the model's posterior."""
 

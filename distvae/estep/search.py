@@ -7,7 +7,7 @@ the CPU, `kernels` has the same operators for the default search.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeVar
@@ -224,14 +224,6 @@ class Improved(NamedTuple):
     """(B, S) the row's best log-joint minus each state's log-joint."""
     replaced: Tensor
     """The number of new states."""
-
-    @classmethod
-    def together(cls, parts: "Sequence[Improved]") -> "Improved":
-        """Concatenate the results for slices of rows."""
-        if len(parts) == 1:
-            return parts[0]
-        words, gap, replaced = zip(*parts, strict=True)
-        return cls(torch.cat(words), torch.cat(gap), torch.stack(replaced).sum())
 
 
 def best_states(kept: Scored, new: Scored, ranked: bool = False) -> Improved:

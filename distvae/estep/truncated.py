@@ -39,7 +39,6 @@ from distvae.estep.store import (
 )
 from distvae.interface import Batch, Sums
 from distvae.models.population import pack, repeated
-from distvae.models.registry import register_estep as register
 from distvae.models.truncated import KeptStates, Truncated, with_numbers
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise, Stream, draw_ahead
@@ -155,7 +154,11 @@ class Search(nn.Module):
         def improve_part(rows: slice) -> Improved:
             return self._improve(model, batch.part(rows), words[rows], noise.part(rows))
 
-        return Improved.together(in_parts(len(words), improve_part))
+        parts = in_parts(len(words), improve_part)
+        if len(parts) == 1:
+            return parts[0]
+        better, gap, replaced = zip(*parts, strict=True)
+        return Improved(torch.cat(better), torch.cat(gap), torch.stack(replaced).sum())
 
     @torch.no_grad()
     def _improve(self, model: TVAE, batch: Batch, words: Tensor, noise: Noise) -> Improved:
@@ -243,7 +246,6 @@ class Search(nn.Module):
         self.store.load(folder, files)
 
 
-@register(config.Evolution)
 class Evolution(Search):
     """An evolutionary search: mutated children of fit states compete with the kept states."""
 
@@ -303,7 +305,6 @@ class Evolution(Search):
         return counts
 
 
-@register(config.RandomSearch)
 class RandomSearch(Search):
     """A search by independent draws from Bernoulli(1 / H)."""
 
@@ -317,7 +318,6 @@ class RandomSearch(Search):
         return new, self.score(model, batch, new)
 
 
-@register(config.Exact)
 class Exact(nn.Module):
     """The exact posterior, on all 2^H states."""
 

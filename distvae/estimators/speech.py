@@ -15,8 +15,7 @@ from distvae.config.schema import read_section
 from distvae.data import audio
 from distvae.data.dataset import IN_MEMORY, Array, dataset_of_rows
 from distvae.data.speech import Stft, power_of_signal, with_power
-from distvae.estimators.base import Estimator, validation_share
-from distvae.estimators.models import SDMVAE
+from distvae.estimators.models import SDMVAE, Estimator, validation_share
 from distvae.files.refusal import Refusal, shown
 from distvae.numerics.arrays import Floats, plain_array
 
@@ -95,9 +94,11 @@ class SpeechCoder(BaseEstimator):
         return len(self.history_)
 
     def _new_model(self) -> Estimator:
-        """Return an unfitted estimator of frames."""
+        """Return an unfitted estimator of frames, by default a sparse dictionary model of power
+        spectra.
+        """
         if self.model is None:
-            return default_model()
+            return SDMVAE(likelihood="itakura_saito", input="log_standard")
         if not isinstance(self.model, Estimator):
             raise Refusal(
                 f"model: {shown(self.model)}; an estimator of rows of distvae expected, such as"
@@ -142,11 +143,6 @@ class SpeechCoder(BaseEstimator):
         values = np.asarray(plain_array(signal))
         settings = self._settings()
         return audio.scaled(audio.checked_signal(values, settings), settings)
-
-
-def default_model() -> Estimator:
-    """Return a sparse dictionary model of power spectra."""
-    return SDMVAE(likelihood="itakura_saito", input="log_standard")
 
 
 def _list_signals(X: Signals) -> list[Signal]:

@@ -1,6 +1,43 @@
-"""One file per model; each reads like the section of its paper."""
+"""One file per model; each reads like the section of its paper. This file registers the models."""
 
-from distvae.models import gumbel, sdm, vae, vsc
-from distvae.models.registry import build, register
+from collections.abc import Callable
+from typing import TypeVar
 
-__all__ = ["build", "gumbel", "register", "sdm", "vae", "vsc"]
+from distvae.config import GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
+from distvae.config.schema import Family, Registry
+from distvae.interface import AnyModel
+from distvae.models.gumbel import Gumbel
+from distvae.models.sdm import SDM
+from distvae.models.tvae import TVAE
+from distvae.models.vae import VAE
+from distvae.models.vsc import VSC
+
+M = TypeVar("M", bound=Callable[..., AnyModel])
+
+MODELS: Registry[Callable[..., AnyModel]] = Registry("model")
+"""The model classes, by configuration class."""
+
+
+def register(config: type) -> Callable[[M], M]:
+    """Register the decorated class as the model of a configuration class.
+
+    The class is called with the configuration and the number of values of an observation. If the
+    model or its encoder has `net: conv`, it is also called with the shape of an image.
+    """
+    return MODELS.register(config)
+
+
+def build(config: Family, dims: int, shape: tuple[int, ...] = ()) -> AnyModel:
+    """Return the untrained model of a configuration, for observations of `dims` values.
+
+    `shape` is given only for convolutional networks.
+    """
+    model = MODELS.implementation(config)
+    return model(config, dims, shape) if shape else model(config, dims)
+
+
+register(VAEModel)(VAE)
+register(SDMModel)(SDM)
+register(VSCModel)(VSC)
+register(GumbelModel)(Gumbel)
+register(TVAEModel)(TVAE)

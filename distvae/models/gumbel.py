@@ -23,7 +23,6 @@ from torch.nn import functional
 from distvae.config import GumbelModel
 from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.posteriors import Encoded, Encoder, equal_weights
-from distvae.models.registry import register
 from distvae.models.vae import VAE
 from distvae.numerics.metrics import declare
 from distvae.numerics.noise import Noise
@@ -146,7 +145,6 @@ class DiscreteHead(nn.Module):
         return kind(logits, torch.zeros_like(logits), 1.0)
 
 
-@register(GumbelModel)
 class Gumbel(VAE):
     """A VAE with binary or categorical latents."""
 

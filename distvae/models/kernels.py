@@ -255,14 +255,6 @@ def add_odds(odds: Floats, none: float, words: Integers, total: Floats) -> None:
         total[u] = out
 
 
-@compiled
-def add_prior(prior: Floats, place: Integers, density: Floats) -> None:
-    """Add the log-prior (U,) of each state to log-densities (B, S), in place."""
-    for b in range(place.shape[0]):
-        for s in range(place.shape[1]):
-            density[b, s] += prior[place[b, s]]
-
-
 @inlined
 def add_active(words: Integers, place: int, q: float, active: Floats) -> float:
     """Add a state's weight to each of its active bits; return the sum of the additions."""

@@ -14,10 +14,9 @@ from torch.nn import functional
 
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
-from distvae.models.posteriors import LOG_VARIANCE
+from distvae.models.posteriors import LOG_VARIANCE, log_normal
 from distvae.numerics.arrays import Floats, Moments
 
-LOG_TWO_PI = math.log(2 * math.pi)
 LEAST_LOG_POWER, MOST_LOG_POWER = -40.0, 43.0
 """The range of the log of a mean power. Single precision holds the square of the largest power."""
 LEAST_RATIO = 1e-6
@@ -224,9 +223,7 @@ class GaussianLearned(Likelihood):
     def log_density(self, x: Tensor, output: Tensor) -> Tensor:
         """Return log N(x; mean, variance)."""
         mean, raw = output.chunk(2, -1)
-        log_variance = raw.clamp(*LOG_VARIANCE)
-        square = (x - mean).square() * log_variance.neg().exp()
-        return -0.5 * (square + log_variance + LOG_TWO_PI)
+        return log_normal(x, mean, raw.clamp(*LOG_VARIANCE))
 
     def mean(self, output: Tensor) -> Tensor:
         """Return the means."""

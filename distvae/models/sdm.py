@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from distvae.config import SDMModel
 from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.posteriors import Encoded, GaussianHead, LearnedVariance
-from distvae.models.registry import register
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
 
@@ -52,7 +51,6 @@ def coherence(dictionary: Tensor) -> Tensor:
     return excess.square().sum() / max(atoms * (atoms - 1), 1)
 
 
-@register(SDMModel)
 class SDM(VAE):
     """A VAE whose latent is a dictionary times a code with a learned variance for each value."""
 

@@ -188,8 +188,3 @@ class TableDecoder:
         prior: Floats = self.take("prior", len(table.words), dtype=pi.dtype).numpy()
         kernels.add_odds(self.prior[1], self.prior[2], table.words, prior)
         return prior
-
-    def add_log_prior(self, table: DecodedTable, pi: Tensor, density: Floats) -> Floats:
-        """Add log p(z) to log p(x | z), (B, S), in place; no state may be left out."""
-        kernels.add_prior(self.log_prior(table, pi), table.place, density)
-        return density

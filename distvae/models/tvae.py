@@ -34,7 +34,6 @@ from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.likelihoods import LIKELIHOODS, Gaussian, mean_variance
 from distvae.models.nets import FromBits, StateDecoder
 from distvae.models.population import LEFT_OUT, list_states, log_odds, unpack
-from distvae.models.registry import register
 from distvae.models.truncated import Truncated, without_left_out
 from distvae.numerics.arrays import Facts
 from distvae.numerics.metrics import declare
@@ -53,7 +52,6 @@ WIDER = 1.5
 RANK = 1e-7  # smallest relative eigenvalue of sum E[u u^T] that single precision can resolve
 
 
-@register(TVAEModel)
 class TVAE(nn.Module):
     """A model p(x, z) with binary latents."""
 
@@ -178,7 +176,8 @@ class TVAE(nn.Module):
         decoder = self.table_decoder()
         table = decoder(words.numpy())
         density = self.likelihood.table_densities(batch, table.output, table.place)
-        return torch.from_numpy(decoder.add_log_prior(table, self.pi, density))
+        density += decoder.log_prior(table, self.pi)[table.place]
+        return torch.from_numpy(density)
 
     def bound(self, batch: Batch, q: Truncated, noise: Noise) -> Tensor:
         """Return log sum p(x, z) over the kept states, (B,)."""

@@ -14,18 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distvae.config import Decoder, VAEModel
+from distvae.config import Decoder
 from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.likelihoods import LIKELIHOODS, mean_variance
 from distvae.models.nets import decoder
 from distvae.models.posteriors import Encoded, Encoder, GaussianHead
-from distvae.models.registry import register
 from distvae.numerics.arrays import Facts
 from distvae.numerics.noise import Noise
 from distvae.numerics.rows import HeldRows
 
 
-@register(VAEModel)
 class VAE(nn.Module):
     """p(x, z) with a standard normal prior and a multilayer or convolutional decoder."""
 

@@ -15,7 +15,6 @@ Because the selection depends on x, the objective bounds log p(x) only given the
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,24 +29,10 @@ from distvae.models.posteriors import (
     SpikeAndSlab,
     bernoulli_kl,
 )
-from distvae.models.registry import register
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
 
 SPIKE = (1e-6, 1 - 1e-6)
-
-
-class Spikes(NamedTuple):
-    """Settings of a spike and slab."""
-
-    alpha: float
-    """The prior probability of a spike."""
-    sharpness: float
-    """The slope of the relaxed gates."""
-    warmth: float
-    """The share of information that slabs carry."""
-    least: float
-    """The smallest probability of a spike. The largest probability is 1 - `least`."""
 
 
 class SpikeAndSlabHead(nn.Module):
@@ -88,7 +73,6 @@ class PseudoInputs(nn.Module):
         return selected
 
 
-@register(VSCModel)
 class VSC(VAE):
     """A VAE with spike-and-slab latents."""
 
@@ -102,12 +86,6 @@ class VSC(VAE):
     def head(self, width: int) -> nn.Module:
         """Return the layer from an encoder's features to spikes and slabs."""
         return SpikeAndSlabHead(width, self.config)
-
-    @property
-    def spikes(self) -> Spikes:
-        """The current settings of the spikes and slabs, for hand-written gradients."""
-        config = self.config
-        return Spikes(config.alpha, config.sharpness, self.warmth, SPIKE[0])
 
     def posterior(self, encode: Encoder, u: Tensor) -> Encoded:
         """Return the posterior with the fixed prior, or with the prior at the selected

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -123,7 +125,7 @@ class Facts:
         """Return the statistics of a table with at least one row."""
         step = max(1, TOGETHER // table.shape[1])
         blocks = (table[first : first + step] for first in range(0, len(table), step))
-        return add_facts([cls._of_block(block) for block in blocks])
+        return reduce(add, map(cls._of_block, blocks))
 
     @classmethod
     def _of_block(cls, block: Values) -> "Facts":
@@ -178,14 +180,6 @@ class Facts:
             Moments.read(record["values"]),
             Moments.read(logarithms) if logarithms else None,
         )
-
-
-def add_facts(parts: Sequence[Facts]) -> Facts:
-    """Merge the statistics of all parts, in their order."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
 
 
 def _none_for_nan(values: Doubles) -> list[float | None]:

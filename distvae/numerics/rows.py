@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,24 +57,10 @@ def share_of(lanes: "Lanes", batch: int, rank: int, size: int, keeps: bool) -> "
     return FreeRows(lanes.rows, batch, rank, size)
 
 
-class Order(Protocol):
-    """The order of rows in an epoch, as one worker sees it."""
-
-    def rows(self, first: int, last: int) -> RowNumbers:
-        """Return the worker's rows among places `first` to `last` - 1 of the epoch's order."""
-
-
-@dataclass(frozen=True)
-class ListedOrder:
-    """The order of an epoch, stored as a list."""
-
-    whole: RowNumbers
-    select: Callable[[RowNumbers, int], RowNumbers]
-    """Selects the worker's rows from a part of the list, given the place where the part begins."""
-
-    def rows(self, first: int, last: int) -> RowNumbers:
-        """Return the worker's rows among places `first` to `last` - 1 of the epoch's order."""
-        return self.select(self.whole[first:last], first)
+Order = Callable[[int, int], RowNumbers]
+"""The order of rows in an epoch, as one worker sees it: a function that returns the worker's rows
+among places `first` to `last` - 1.
+"""
 
 
 @dataclass(frozen=True)
@@ -89,7 +74,8 @@ class FreeRows:
 
     def order(self, seed: int, epoch: int) -> Order:
         """Return the order of an epoch."""
-        return ListedOrder(order(seed, epoch, self.count), self.select)
+        whole = order(seed, epoch, self.count)
+        return lambda first, last: self.select(whole[first:last], first)
 
     def select(self, rows: RowNumbers, first: int = 0) -> RowNumbers:
         """Return the worker's share of rows that begin at place `first` of an epoch's order."""
@@ -153,8 +139,8 @@ class HeldRows:
         """Return for each row whether it is held."""
         return np.asarray(rows % self.lanes.count % self.size == self.rank)
 
-    def select(self, rows: RowNumbers, first: int = 0) -> RowNumbers:
-        """Return the rows that are held, wherever they are in an epoch's order."""
+    def select(self, rows: RowNumbers) -> RowNumbers:
+        """Return the rows that are held."""
         return rows if self.size == 1 else rows[self.contains(rows)]
 
     def index(self, rows: Tensor) -> Tensor:
@@ -174,7 +160,8 @@ class HeldRows:
 
     def order(self, seed: int, epoch: int) -> Order:
         """Return the order of an epoch, in which every batch has equally many rows per lane."""
-        return ListedOrder(self.lanes.schedule(seed, epoch), self.select)
+        whole = self.lanes.schedule(seed, epoch)
+        return lambda first, last: self.select(whole[first:last])
 
 
 Share = HeldRows | FreeRows
@@ -189,7 +176,7 @@ class Bands(Lanes):
 
     def schedule(self, seed: int, epoch: int) -> RowNumbers:
         """Return all rows in the order of an epoch, one row from each band in turn."""
-        return self.held().order(seed, epoch).rows(0, self.rows)
+        return self.held().order(seed, epoch)(0, self.rows)
 
     def held(self, rank: int = 0, size: int = 1) -> "HeldBands":
         """Return the rows of worker `rank` of `size`, which holds consecutive bands."""
@@ -264,7 +251,7 @@ class KeyedOrder:
         self.computed: tuple[int, RowNumbers] = -1, np.empty(0, np.int64)
         """The number and the rows of the last group of turns that was computed."""
 
-    def rows(self, first: int, last: int) -> RowNumbers:
+    def __call__(self, first: int, last: int) -> RowNumbers:
         """Return this worker's rows among places `first` to `last` - 1 of the epoch's order."""
         start, stop = self._held_before(first), self._held_before(min(last, self.held.lanes.rows))
         together = self.turns * len(self.held.bands)

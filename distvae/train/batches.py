@@ -48,7 +48,7 @@ class Batches:
 
     def part(self, first: int, last: int) -> RowNumbers:
         """Return the worker's rows of batches `first` to `last` - 1, batch by batch."""
-        return self.order.rows(first * self.size, min(last * self.size, self.rows))
+        return self.order(first * self.size, min(last * self.size, self.rows))
 
 
 def split_rows(config: Config, rows: int, size: int) -> Lanes:

@@ -17,19 +17,23 @@ from torch import Tensor
 from distvae.config import Train
 from distvae.data.dataset import Rows
 from distvae.data.noise import noise_floor
-from distvae.engines import choose_engine
 from distvae.interface import (
     AnyEStep,
     AnyModel,
     Batch,
     ClosedForm,
     Completes,
+    Engine,
+    HasEngine,
     Posterior,
     Reports,
     Scheduled,
     Searches,
     Sums,
 )
+from distvae.models.truncated import KeepsStates
+from distvae.models.tvae import TVAE
+from distvae.models.vae import VAE
 from distvae.numerics.arithmetic import Arithmetic
 from distvae.numerics.metrics import declare
 from distvae.numerics.noise import VALIDATION, Noise
@@ -205,7 +209,7 @@ class Sample:
     def chosen(self) -> RowNumbers:
         """The rows of this worker in the sample."""
         held = self.lanes.held(self.rank, self.size)
-        return np.sort(held.order(self.seed, VALIDATION).rows(0, self.count))
+        return np.sort(held.order(self.seed, VALIDATION)(0, self.count))
 
     def every(self) -> Iterator[RowNumbers]:
         """Yield this worker's share of all validation rows in blocks."""
@@ -479,3 +483,27 @@ class Trainer:
         by_worker = {name: value.unsqueeze(0) for name, value in of_all.items()}
         self.total = own_sums(self.team, by_worker | tensors_below("totals", placed))
         self.adam.load(placed)
+
+
+def choose_engine(gradients: str, model: AnyModel, estep: AnyEStep) -> Engine | None:
+    """Return the engine for a model and an E-step, or None to use autograd."""
+    if gradients == "autograd":
+        return None
+    if isinstance(model, HasEngine):
+        return model.engine(estep)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if isinstance(model, VAE) and not on_cpu:
+        from distvae.engines.encoder import find_encoder_engine
+
+        return find_encoder_engine(model, estep)
+    if type(model) is not TVAE:  # a subclass may have another objective
+        return None
+    if not on_cpu:
+        from distvae.engines.tvae_gpu import find_tvae_engine
+
+        return find_tvae_engine(model, estep)
+    if not isinstance(estep, KeepsStates):
+        return None
+    from distvae.engines.tvae_cpu import TVAEEngine
+
+    return TVAEEngine(model, estep)

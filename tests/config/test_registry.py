@@ -10,9 +10,9 @@ import pytest
 from distvae import config, estep
 from distvae.config import schema
 from distvae.config.schema import FAMILIES, Registry, family, settings
+from distvae.estep import ESTEPS
 from distvae.estep.truncated import RandomSearch
 from distvae.files.refusal import Refusal
-from distvae.models.registry import ESTEPS
 
 
 @pytest.fixture(autouse=True)

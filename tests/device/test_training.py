@@ -117,7 +117,7 @@ def test_a_step_with_an_encoder_waits_for_nothing(machine: Machine, name: str) -
 
 def test_a_step_with_populations_brings_nothing_to_the_host(machine: Machine) -> None:
     trainer = build_trainer(config_of("fitness"), dataset("fitness"))
-    rows = trainer.share.order(0, 0).rows(0, 32)
+    rows = trainer.share.order(0, 0)(0, 32)
     with machine.counted() as counts:
         batch, noise = trainer._batch(rows)
         assert isinstance(trainer.estep, Searches)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distvae.config import VAEModel
-from distvae.engines import choose_engine
 from distvae.engines.encoder import EncoderEngine, find_encoder_engine
 from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
@@ -17,6 +16,7 @@ from distvae.interface import AnyEStep, Batch, Engine, Projects, Scheduled, Sums
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
 from distvae.numerics.rows import Lanes
+from distvae.train.loop import choose_engine
 from distvae.train.step import Adam, EagerSteps, add
 from distvae.train.team import ALONE
 from tests import tiny

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distvae.config import Evolution as EvolutionConfig
 from distvae.config import Train
-from distvae.engines import choose_engine, tvae_gpu
+from distvae.engines import tvae_gpu
 from distvae.engines.tvae_cpu import TVAEEngine
 from distvae.engines.tvae_gpu import DeviceTVAEEngine, Scores
 from distvae.estep import assemble
@@ -22,7 +22,7 @@ from distvae.models.population import LEFT_OUT, NEAR, SAMPLED, pack
 from distvae.models.truncated import KeptStates
 from distvae.models.tvae import TVAE, weight_left_out
 from distvae.numerics.rows import Lanes
-from distvae.train.loop import Trainer
+from distvae.train.loop import Trainer, choose_engine
 from distvae.train.step import add
 from distvae.train.team import CPU
 from tests import dense, tiny

@@ -31,7 +31,7 @@ import distvae
 from distvae.config import Evolution
 from distvae.data.dataset import Stacked
 from distvae.estimators import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, GumbelVAE
-from distvae.estimators.base import Estimator
+from distvae.estimators.models import Estimator
 from distvae.files.refusal import Refusal
 from distvae.models.vae import VAE as Module
 

@@ -7,8 +7,9 @@ import pytest
 
 from distvae.config import to_dict
 from distvae.config.schema import FAMILIES
+from distvae.estep import ESTEPS
+from distvae.models import MODELS
 from distvae.models.posteriors import Gaussian
-from distvae.models.registry import ESTEPS, MODELS
 from distvae.models.vae import VAE
 from tests import tiny
 from tests.laws.model_laws import (

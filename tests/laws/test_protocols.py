@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import distvae
+from distvae.estep import ESTEPS
 from distvae.estep.amortised import Amortised
 from distvae.estep.store import KeepsPopulations, LocalStore, PopulationFile
 from distvae.estep.truncated import Evolution, Exact, RandomSearch
@@ -22,9 +23,9 @@ from distvae.interface import (
     Scheduled,
     Searches,
 )
+from distvae.models import MODELS
 from distvae.models.gumbel import Binary, Categorical, Gumbel
 from distvae.models.posteriors import Encoded, Gaussian, LearnedVariance, SpikeAndSlab
-from distvae.models.registry import ESTEPS, MODELS
 from distvae.models.sdm import SDM
 from distvae.models.truncated import Truncated
 from distvae.models.tvae import TVAE

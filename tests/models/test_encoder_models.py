@@ -121,7 +121,7 @@ def divergence_of_spikes(p: Tensor, q: Tensor) -> Tensor:
 
 def test_the_spikes_of_pseudo_inputs_are_drawn_to_alpha_by_its_divergence_from_their_mean() -> None:
     model, encoder = sparse(prior="pseudo")
-    q = encoder(model, batch())
+    q: Any = encoder(model, batch())
     mean = q.prior_gamma.mean(-1)
     expected = LATENT * divergence_of_spikes(mean, torch.full_like(mean, ALPHA))
     torch.testing.assert_close(model.penalty(q), expected)
@@ -131,11 +131,11 @@ def test_the_spikes_of_pseudo_inputs_are_drawn_to_alpha_by_its_divergence_from_t
 def test_slabs_warm_up_from_the_slabs_of_the_prior(prior: str) -> None:
     """Half way through, mean and log variance have half of their values in the end."""
     model, encoder = sparse(prior=prior, slab_warmup=[4, 8])
-    found = {}
+    found: dict[int, Any] = {}
     for step, is_cold in ((0, True), (4, True), (5, False), (6, False), (8, False)):
         model.at(step)
         q = found[step] = encoder(model, batch())
-        spikes = divergence_of_spikes(q.gamma, q.prior_gamma).sum(-1)
+        spikes = divergence_of_spikes(found[step].gamma, found[step].prior_gamma).sum(-1)
         assert torch.allclose(q.kl(), spikes, atol=1e-5) == is_cold
         assert model.is_warm == (step == 8)
     torch.testing.assert_close(found[6].mean, found[8].mean / 2)

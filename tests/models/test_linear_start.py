@@ -84,9 +84,9 @@ def test_hidden_layers_begin_with_steps_of_the_rate() -> None:
 
 
 def test_layers_that_cannot_pass_states_on_are_refused() -> None:
-    for settings in ({"activation": "tanh"}, {"hidden": [H + 1]}, {"hidden": [H, 3]}):
+    for hidden, activation in (([H], "tanh"), ([H + 1], "relu"), ([H, 3], "relu")):
         with pytest.raises(Refusal, match="cannot pass states on"):
-            model_of(**{"hidden": [H], "linear": 1} | settings)
+            model_of(hidden, linear=1, activation=activation)
     assert model_of([], linear=1, activation="tanh")[0].config.hidden == ()
 
 

@@ -70,7 +70,7 @@ def test_workers_have_the_batches_of_one_in_their_own_rows(
             order = held.order(5, 6)
             for first in range(0, rows, step):
                 part = whole[first : first + step]
-                assert order.rows(first, first + step).tolist() == held.select(part).tolist()
+                assert order(first, first + step).tolist() == held.select(part).tolist()
 
 
 @given(ROWS, BATCH, SIZE, IS_BANDS)
@@ -132,7 +132,7 @@ def test_orders_are_the_same_on_every_machine_and_in_every_version() -> None:
     assert digest(Lanes.of(1000, 96).schedule(3, 4)) == "4878b137b3b047dd"
     assert digest(Bands(1000, 96).schedule(3, 4)) == "dc6e8751c1d52ab5"
     order = Bands(10**12, 2048).held(5, 64).order(3, 4)
-    assert digest(order.rows(10**9, 10**9 + 9999)) == "451f477efa5517fa"
+    assert digest(order(10**9, 10**9 + 9999)) == "451f477efa5517fa"
 
 
 def test_a_worker_with_a_billion_rows_needs_memory_for_the_next_batches_alone() -> None:
@@ -140,7 +140,7 @@ def test_a_worker_with_a_billion_rows_needs_memory_for_the_next_batches_alone() 
     tracemalloc.start()
     order = held.order(0, 0)
     for batch in range(3):
-        assert held.contains(order.rows(1024 * batch, 1024 * batch + 1024)).all()
+        assert held.contains(order(1024 * batch, 1024 * batch + 1024)).all()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2e6
