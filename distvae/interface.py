@@ -239,14 +239,6 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class HasEngine(Protocol):
-    """A model that can have hand-written gradients."""
-
-    def engine(self, estep: AnyEStep) -> Engine | None:
-        """Return the engine for training with this E-step, or None to use autograd."""
-
-
-@runtime_checkable
 class Reports(Protocol):
     """A model or an E-step that adds its own metrics to the record of an epoch."""
 

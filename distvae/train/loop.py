@@ -24,7 +24,6 @@ from distvae.interface import (
     ClosedForm,
     Completes,
     Engine,
-    HasEngine,
     Posterior,
     Reports,
     Scheduled,
@@ -489,8 +488,6 @@ def choose_engine(gradients: str, model: AnyModel, estep: AnyEStep) -> Engine | 
     """Return the engine for a model and an E-step, or None to use autograd."""
     if gradients == "autograd":
         return None
-    if isinstance(model, HasEngine):
-        return model.engine(estep)
     on_cpu = next(model.parameters()).device.type == "cpu"
     if isinstance(model, VAE) and not on_cpu:
         from distvae.engines.encoder import find_encoder_engine

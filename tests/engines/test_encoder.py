@@ -8,15 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distvae.config import VAEModel
 from distvae.engines.encoder import EncoderEngine, find_encoder_engine
 from distvae.estep import assemble
-from distvae.estep.amortised import Amortised
-from distvae.interface import AnyEStep, Batch, Engine, Projects, Scheduled, Sums, prepare
+from distvae.interface import Batch, Projects, Scheduled, Sums, prepare
 from distvae.models.vae import VAE
 from distvae.numerics.noise import Noise
 from distvae.numerics.rows import Lanes
-from distvae.train.loop import choose_engine
 from distvae.train.step import Adam, EagerSteps, add
 from distvae.train.team import ALONE
 from tests import tiny
@@ -149,35 +146,3 @@ def test_others_are_left_to_autograd() -> None:
         pair = Pair(model, {})
         assert isinstance(pair.model, VAE)
         assert find_encoder_engine(pair.model, pair.estep) is None
-
-
-class Still:
-    """An engine of someone else, whose gradients are zero."""
-
-    def __init__(self, model: VAE) -> None:
-        self.model = model
-
-    def differentiate(self, batch: Batch, noise: Noise, rows: int) -> Sums:
-        for parameter in self.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        return {"objective": torch.zeros(())}
-
-
-class WithEngine(VAE):
-    """A model of someone else, which brings its engine."""
-
-    def engine(self, estep: AnyEStep) -> Engine:
-        return Still(self)
-
-
-def test_a_model_that_brings_an_engine_is_trained_with_it() -> None:
-    model = WithEngine(VAEModel(latent=4, hidden=(8,)), tiny.DIMS)
-    estep: AnyEStep = Amortised(tiny.config().estep, model)  # type: ignore[arg-type]
-    assert choose_engine("autograd", model, estep) is None
-    engine = choose_engine("auto", model, estep)
-    before = [parameter.clone() for parameter in model.parameters()]
-    adam = Adam(list(model.parameters()), ALONE)
-    adam.rate = 0.1
-    batch = Batch(torch.rand(6, tiny.DIMS), torch.arange(6))
-    EagerSteps(model, estep, adam, engine).step(batch, Noise(3, 1, batch.row), 6)
-    assert all(map(torch.equal, before, model.parameters()))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from packaging.requirements import Requirement
 
 from tests.laws.test_imports import FILES, imports_of, packages, parsed
@@ -85,6 +86,7 @@ def missing(name: str) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_every_name_that_is_used_of_a_library_exists() -> None:
     users = [file for file in FILES if packages(imports_of(file)) & LIBRARIES]
     names = {name for file in users for name in used(parsed(file), {})}
@@ -98,36 +100,24 @@ OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 """Public names, in spite of how they begin."""
 
 
-def private(tree: ast.AST) -> Iterator[str]:
-    """The names of a module that begin with an underscore and that it imports or asks an object
-    for.
-    """
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Attribute):
-            names = [node.attr]
-        elif isinstance(node, ast.Import):
-            names = [part for each in node.names for part in each.name.split(".")]
-        elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("_typeshed"):
-            names = [*(node.module or "").split("."), *(each.name for each in node.names)]
-        yield from (name for name in names if re.match("_[^_]", name))
-
-
-def defined(tree: ast.AST) -> Iterator[str]:
-    """Yield the names that a module defines, including attributes."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            yield node.attr
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-
-
 def test_no_private_name_of_a_dependency_is_used() -> None:
-    trees = [parsed(file) for file in FILES]
-    own = {name for tree in trees for name in defined(tree)}
-    assert {name for tree in trees for name in private(tree)} - own - OF_NAMED_TUPLES == set()
+    """A name that begins with an underscore is defined in this package."""
+    asked, defined = set[str](), set[str]()
+    for file in FILES:
+        for node in ast.walk(parsed(file)):
+            if isinstance(node, ast.Attribute):
+                (defined if isinstance(node.ctx, ast.Store) else asked).add(node.attr)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                defined.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                defined.add(node.id)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                module = getattr(node, "module", None) or ""
+                if not module.startswith("_typeshed"):
+                    names = [module, *(each.name for each in node.names)]
+                    asked |= {part for name in names for part in name.split(".")}
+    private = {name for name in asked if re.match("_[^_]", name)}
+    assert private - defined - OF_NAMED_TUPLES == set()
 
 
 def test_the_locked_versions_are_those_that_are_asked_for() -> None:
