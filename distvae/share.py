@@ -30,8 +30,7 @@ from distvae.files.untrusted import (
     read_json,
     read_yaml,
 )
-from distvae.numerics.metrics import SPREAD, meaning, without_spreads
-from distvae.numerics.numbers import shown, with_spread
+from distvae.numerics.metrics import SPREAD, meaning, shown, with_spread, without_spreads
 
 CARD = "README.md"
 """The file of a card."""

@@ -90,7 +90,7 @@ def runs(
 
 def list_runs(root: Path, options: RunsOptions) -> None:
     """Print runs and sweeps, or the trials of one sweep, the latest or the best first."""
-    from distvae.numerics.numbers import counted, listed
+    from distvae.numerics.metrics import counted, listed
     from distvae.track.store import Store, find_sweep, list_records, sweep_metrics
 
     if options.of is not None and options.kind not in (None, "trial"):
@@ -171,7 +171,7 @@ def _print_table(
 
 
 def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:
-    from distvae.numerics.numbers import in_column
+    from distvae.numerics.metrics import in_column
     from distvae.track.store import SHORT
     from distvae.train.progress import format_duration
 

@@ -47,7 +47,7 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain
 from distvae.numerics.arrays import Doubles, Floats
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.system import available_cores, available_memory
 from distvae.tasks.presets import (
     corrupted_windows,

@@ -304,7 +304,7 @@ def describe_rows(dataset: "Dataset") -> str:
 
     Splits that share their rows are counted once: `60,000 train, 10,000 test and val images`.
     """
-    from distvae.numerics.numbers import listed
+    from distvae.numerics.metrics import listed
 
     sharing: dict[int, list[str]] = {}
     for split, rows in dataset.splits.items():

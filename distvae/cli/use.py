@@ -17,7 +17,7 @@ from distvae.config import Config, changed_settings, from_dict, to_dict
 from distvae.config.recipes import override, parse_assignments, refuse_place
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import finite, one_line, printable, read_figures
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.train.progress import Style
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ def print_evaluation(evaluation: "Evaluation", style: Style) -> None:
 
 def print_scores(summary: Mapping[str, float], style: Style) -> None:
     """Print scores, as JSON for programs or one per line."""
-    from distvae.numerics.metrics import without_spreads
-    from distvae.numerics.numbers import shown
+    from distvae.numerics.metrics import shown, without_spreads
 
     if style == "json":
         print(json.dumps({"summary": finite(summary)}))
@@ -226,8 +225,7 @@ def show(run: RunFolder) -> None:
     """Print the settings of a run, how its training went, and its scores."""
     import yaml
 
-    from distvae.numerics.metrics import without_spreads
-    from distvae.numerics.numbers import shown
+    from distvae.numerics.metrics import shown, without_spreads
     from distvae.train.run_folder import best_epoch, read_config, read_epochs, read_info
 
     info, epochs = read_info(run), read_epochs(run)

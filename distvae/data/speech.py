@@ -28,7 +28,7 @@ from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
 from distvae.numerics.arithmetic import torch_threads
 from distvae.numerics.arrays import AnyArray, without_mask
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 
 FORMAT = 2
 """Version of the cached files. Another version computes the spectra again."""

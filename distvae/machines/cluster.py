@@ -21,7 +21,7 @@ from distvae.files.program import program_version
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.machines.session import ObjectRef, RayApi
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.system import is_locked, lock
 
 ANSWER_SECONDS = 120.0

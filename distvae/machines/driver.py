@@ -38,7 +38,7 @@ from distvae.machines.worker import (
     request_stop,
     work,
 )
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.train.loop import Epoch, Interrupted
 from distvae.train.run_folder import (
     EPOCHS,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from distvae.config import changed_settings, flatten
 from distvae.config.recipes import load, recipe_names
 from distvae.files.untrusted import Plain
-from distvae.numerics.metrics import without_spreads
-from distvae.numerics.numbers import counted, setting, shown, with_spread
+from distvae.numerics.metrics import counted, setting, shown, with_spread, without_spreads
 from distvae.report.page import (
     Cell,
     Exhibit,

@@ -8,8 +8,15 @@ import numpy as np
 
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain, Tree
-from distvae.numerics.metrics import without_spreads
-from distvae.numerics.numbers import capitalise, counted, listed, setting, shown, with_spread
+from distvae.numerics.metrics import (
+    capitalise,
+    counted,
+    listed,
+    setting,
+    shown,
+    with_spread,
+    without_spreads,
+)
 from distvae.report.page import Cell, Exhibit, Medium, Page, Row, Section, Table, drawing
 from distvae.report.reading import PLAN, Sweep
 from distvae.report.runs import beyond_recipe, exhibit, origin

@@ -8,7 +8,7 @@ from pathlib import Path
 from distvae.config import Config
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import read_json
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.reproduce.rows import add_baseline, add_run, read_rows
 from distvae.reproduce.table import Entry, Settings, Table, find_sources, read_table
 from distvae.train.progress import format_duration

@@ -18,7 +18,7 @@ from distvae.files.program import provenance
 from distvae.files.refusal import DISK_FAILED, Refusal, cause, shown
 from distvae.files.storage import Folder, without_password
 from distvae.files.untrusted import Plain, Tree, parse_json, parse_yaml, refuse_strange_entries
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.train import checkpoint
 from distvae.train.checkpoint import Place, delete_unreferenced, read_document, read_manifest
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain
 from distvae.machines.worker import request_stop
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.track import Sending
 from distvae.track.tracker import recorded_folders
 from distvae.train.progress import Mark, NotebookOutput, format_duration, in_notebook, recent_pace

@@ -23,7 +23,7 @@ from distvae.machines.cluster import (
     total,
 )
 from distvae.machines.session import RayApi
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 
 TUNE_MINIMUM = {"memory": 1.0}
 """The request of a trial's process whose workers train: Tune does not accept an empty request."""

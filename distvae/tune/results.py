@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from distvae.config.recipes import describe
 from distvae.files.paths import atomic_file
 from distvae.files.untrusted import Plain, markdown_table
-from distvae.numerics.numbers import in_column
+from distvae.numerics.metrics import in_column
 from distvae.tasks import pictures
 from distvae.tasks.pictures import GREY, PALETTE
 from distvae.train.progress import format_duration

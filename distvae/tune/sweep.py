@@ -15,7 +15,7 @@ from distvae.machines.cluster import MachineResources, check_cluster
 from distvae.machines.driver import object_store_bytes, with_absolute_paths
 from distvae.machines.session import ray_session
 from distvae.machines.worker import STOP_FILE
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.system import available_cores
 from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages
 from distvae.track.tracker import recorded_folders

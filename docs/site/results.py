@@ -17,7 +17,7 @@ import yaml
 
 from distvae.files.paths import atomic_file
 from distvae.files.untrusted import markdown_table
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.reproduce.compare import half_range
 from distvae.reproduce.rows import RowGroup, add_run, group_seeds, read_rows
 

@@ -8,8 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.numerics.metrics import effective_atoms, hoyer, live_atoms, without_spreads
-from distvae.numerics.numbers import counted, in_column, listed, shown, with_spread
+from distvae.numerics.metrics import (
+    counted,
+    effective_atoms,
+    hoyer,
+    in_column,
+    listed,
+    live_atoms,
+    shown,
+    with_spread,
+    without_spreads,
+)
 
 
 def test_one_value_is_as_sparse_as_can_be_and_equal_ones_are_not_at_all() -> None:

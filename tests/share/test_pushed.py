@@ -19,7 +19,7 @@ import yaml
 import distvae
 from distvae import report
 from distvae.files.refusal import Refusal
-from distvae.numerics.numbers import shown
+from distvae.numerics.metrics import shown
 from distvae.reproduce.rows import add_run, read_rows
 from distvae.share import card, card_text
 from tests.share.hub_server import Hub, serving
