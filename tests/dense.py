@@ -103,16 +103,6 @@ def log_densities(model: TVAE, x: Tensor, z: Tensor, sigma2: Tensor | None = Non
     return densities
 
 
-def completed_log_likelihood(model: TVAE, batch: Batch, z: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted log-likelihood (B,) of rows whose missing values are filled with the
-    expectation under the weighted states.
-    """
-    with torch.no_grad():
-        expected = (weight.unsqueeze(-1) * likelihood(model, z).mean).sum(1)
-    x = batch.x.double() if batch.mask is None else batch.x.double().where(batch.mask, expected)
-    return (weight * log_densities(model, x, z).sum(-1)).sum(1)
-
-
 def log_joint(
     model: TVAE, batch: Batch, z: Tensor, pi: Tensor | None = None, sigma2: Tensor | None = None
 ) -> Tensor:

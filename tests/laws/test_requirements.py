@@ -17,53 +17,32 @@ from tests.laws.test_imports import FILES, imports_of, packages, parsed
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = {"ray", "optuna", "mlflow"}
-Names = dict[str, str]
-"""The meanings of names in a scope: the dotted names of modules and of their contents."""
 
 
-def bound(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """The names that a statement binds to something of a library."""
-    if isinstance(node, ast.Import):
-        for each in node.names:
-            package = each.name.partition(".")[0]
-            yield (each.asname, each.name) if each.asname else (package, package)
-    elif isinstance(node, ast.ImportFrom) and not node.level:
-        for each in node.names:
-            yield each.asname or each.name, f"{node.module}.{each.name}"
-
-
-def dotted(node: ast.AST, names: Names) -> str:
+def dotted(node: ast.AST, meanings: dict[str, str]) -> str:
     """The dotted name that an expression stands for, or nothing."""
     match node:
         case ast.Name(id=name):
-            return names.get(name, "")
+            return meanings.get(name, "")
         case ast.Attribute(value=value, attr=attribute):
-            owner = dotted(value, names)
+            owner = dotted(value, meanings)
             return owner and f"{owner}.{attribute}"
     return ""
 
 
-def used(scope: ast.AST, outer: Names) -> Iterator[str]:
-    """Yield the dotted names that a module or a function uses, also in inner functions."""
-    inside, functions = [], []
-    waiting = list(ast.iter_child_nodes(scope))
-    while waiting:
-        node = waiting.pop()
-        inside.append(node)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            functions.append(node)
-        else:
-            waiting.extend(ast.iter_child_nodes(node))
-    names = outer | dict(pair for node in inside for pair in bound(node))
-    for node in inside:
-        if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (name for _, name in bound(node))
-        elif name := dotted(node, names):
-            yield name
-    for function in functions:
-        yield from used(function, names)
+def used(file: str) -> Iterator[str]:
+    """Yield the dotted names that a file uses of the modules that it imports, wherever it does."""
+    meanings = {}
+    for node in imports_of(file):
+        for each in node.names:
+            if isinstance(node, ast.Import):
+                package = each.name.partition(".")[0]
+                meanings[each.asname or package] = each.name if each.asname else package
+                yield each.name
+            elif not node.level:
+                meanings[each.asname or each.name] = name = f"{node.module}.{each.name}"
+                yield name
+    yield from filter(None, (dotted(node, meanings) for node in ast.walk(parsed(file))))
 
 
 def missing(name: str) -> str:
@@ -89,7 +68,7 @@ def missing(name: str) -> str:
 @pytest.mark.slow
 def test_every_name_that_is_used_of_a_library_exists() -> None:
     users = [file for file in FILES if packages(imports_of(file)) & LIBRARIES]
-    names = {name for file in users for name in used(parsed(file), {})}
+    names = {name for file in users for name in used(file)}
     for library in LIBRARIES:
         of_library = {name for name in names if name.partition(".")[0] == library}
         assert len(of_library) > 10

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, distributions
 
-from distvae.config import SDMModel, VAEModel, VSCModel
+from distvae.config import SDMModel, VAEModel
 from distvae.engines.encoder import PULLS
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
@@ -29,7 +29,6 @@ from distvae.models.posteriors import Gaussian as GaussianPosterior
 from distvae.models.posteriors import LearnedVariance, SpikeAndSlab
 from distvae.models.sdm import SDM, coherence, dct
 from distvae.models.vae import VAE
-from distvae.models.vsc import VSC, SpikeAndSlabHead
 from distvae.numerics.noise import Noise
 
 SEED = st.integers(0, 2**31)
@@ -202,22 +201,6 @@ def test_with_the_identity_and_gamma_fixed_at_one_the_sdm_is_the_vae() -> None:
     q = GaussianPosterior(*(t[:, :4].float() for t in moments(0, rows=7)))
     assert torch.equal(sdm.objective(batch, q, noise), vae.objective(batch, q, noise))
     assert torch.equal(sdm.bound(batch, q, noise), vae.bound(batch, q, noise))
-
-
-def test_with_gamma_one_and_alpha_near_one_vsc_is_the_vae() -> None:
-    torch.manual_seed(0)
-    vae = VAE(VAEModel(latent=4, hidden=(6,)), dims=5)
-    vsc = VSC(VSCModel(latent=4, hidden=(6,), alpha=1 - 1e-6), dims=5)
-    vsc.decoder.load_state_dict(vae.decoder.state_dict())
-    head = SpikeAndSlabHead(3, vsc.config)
-    with torch.no_grad():
-        head.linear.bias[8:] = 100.0
-    q = head(torch.randn(7, 3))
-    batch, noise = _rows()
-    plain = GaussianPosterior(q.mean, q.log_variance)
-    bounds = vsc.bound(batch, q, noise), vae.bound(batch, plain, noise)
-    torch.testing.assert_close(*bounds, atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(q.code, plain.code, atol=1e-4, rtol=1e-4)
 
 
 @given(st.floats(0.01, 0.99), st.integers(2, 50))

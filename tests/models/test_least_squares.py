@@ -10,21 +10,20 @@ from torch import Tensor
 
 from distvae.config import Evolution as EvolutionConfig
 from distvae.config import Train, TVAEModel
-from distvae.engines.tvae_cpu import TVAEEngine
 from distvae.engines.tvae_gpu import DeviceTVAEEngine
 from distvae.estep.truncated import Evolution
 from distvae.files.refusal import Refusal
-from distvae.interface import Batch
+from distvae.interface import Batch, Sums
 from distvae.models.population import pack
 from distvae.models.truncated import KeptStates
 from distvae.models.tvae import TVAE
 from distvae.numerics.rows import Lanes
 from distvae.train.loop import Trainer
 from tests import dense
-from tests.engines.test_tvae import Keeps
+from tests.engines.test_tvae import Keeps, ways
+from tests.engines.test_tvae import sums_of as step_sums
 
 ROWS, KEPT, LATENT = 60, 9, 6
-WAYS = ["compiled", "autograd", "device"]
 LINEAR: list[dict[str, Any]] = [
     {"hidden": ()},
     {"hidden": (LATENT,), "linear": 10},
@@ -43,16 +42,8 @@ def linear_model(**fields: Any) -> TVAE:
     return model
 
 
-def sums_of(model: TVAE, batch: Batch, words: Tensor, way: str) -> dict[str, Tensor]:
-    """The sums of a step, by compiled loops, by what autograd uses, or by what a device uses."""
-    if way == "device":
-        fixed = DeviceTVAEEngine(model, Keeps(KeptStates(words)))
-        return fixed.differentiate(batch, dense.noise(batch), 3) | fixed.sums()
-    if way == "autograd":
-        q = model.posterior(batch, words)
-        return model.statistics(batch, q, dense.noise(batch))
-    engine = TVAEEngine(model, Keeps(KeptStates(words)))
-    return engine.differentiate(batch, dense.noise(batch), 3)
+def sums_of(model: TVAE, batch: Batch, z: Tensor, way: str = "cpu") -> Sums:
+    return step_sums(model, batch, KeptStates(pack(z)), 3, way)
 
 
 def double_rows(model: TVAE, missing: float = 0.0) -> Batch:
@@ -60,7 +51,7 @@ def double_rows(model: TVAE, missing: float = 0.0) -> Batch:
     return rows._replace(x=rows.x.double())
 
 
-def maximised(model: TVAE, total: dict[str, Tensor]) -> Any:
+def maximised(model: TVAE, total: Sums) -> Any:
     """Update the model in closed form; return the weights and the bias (H + 1, D) of its layer."""
     model.maximise({name: value.double() for name, value in total.items()})
     return last_layer(model)
@@ -82,13 +73,13 @@ def weighted_rows(model: TVAE, batch: Batch, z: Tensor) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("fields", LINEAR, ids=str)
-@pytest.mark.parametrize("way", WAYS)
+@ways
 def test_weights_and_variance_are_those_of_least_squares(fields: dict[str, Any], way: str) -> None:
     model = linear_model(**fields)
     batch = double_rows(model, 0.3 if "missing" in fields else 0.0)
     z = dense.some_states(ROWS, KEPT, LATENT)
     states, x, weight = weighted_rows(model, batch, z)
-    after = maximised(model, sums_of(model, batch, pack(z), way))
+    after = maximised(model, sums_of(model, batch, z, way))
     root = np.sqrt(weight)[:, None]
     found, *_ = np.linalg.lstsq(root * states, root * x, rcond=None)
     np.testing.assert_allclose(after, found, atol=1e-8)
@@ -96,7 +87,7 @@ def test_weights_and_variance_are_those_of_least_squares(fields: dict[str, Any],
     assert dense.variance(model).item() == pytest.approx(error, rel=1e-8)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@ways
 def test_bits_that_the_data_do_not_tell_apart_change_as_little_as_they_can(way: str) -> None:
     """In single precision as well, whose rounding would otherwise decide on their weights. Bits
     that are never active keep their weights.
@@ -106,24 +97,24 @@ def test_bits_that_the_data_do_not_tell_apart_change_as_little_as_they_can(way: 
     z[..., 3], z[..., 4] = 1 - z[..., 2], 0
     states, x, weight = weighted_rows(model, batch, z)
     before = last_layer(model)
-    after = maximised(model, sums_of(model, batch, pack(z), way))
+    after = maximised(model, sums_of(model, batch, z, way))
     root = np.sqrt(weight)[:, None]
     least, *_ = np.linalg.lstsq(root * states, root * (x - states @ before), rcond=1e-6)
     np.testing.assert_allclose(after - before, least, atol=1e-4)
     np.testing.assert_allclose(after[4], before[4], rtol=1e-5)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@ways
 def test_rounded_weights_of_many_rows_do_not_pass_for_a_part_of_the_rows(way: str) -> None:
     """The weights of a million rows may add up to one row less."""
     model = linear_model(hidden=())
-    words = pack(dense.some_states(ROWS, KEPT, LATENT))
-    total = sums_of(model, double_rows(model), words, way)
+    z = dense.some_states(ROWS, KEPT, LATENT)
+    total = sums_of(model, double_rows(model), z, way)
     total["moments"] *= 1 - 0.6 / ROWS
     before = last_layer(model)
     assert np.abs(maximised(model, total) - before).max() > 1e-2
     with pytest.raises(Refusal, match="missing values"):
-        sums_of(model, double_rows(model, 0.3), words, way)
+        sums_of(model, double_rows(model, 0.3), z, way)
 
 
 def trainer_of(epochs: int, gradients: str, **fields: Any) -> Trainer:
@@ -160,11 +151,10 @@ def test_autograd_and_compiled_loops_end_alike() -> None:
 def test_an_epoch_in_which_the_decoder_ceases_to_be_linear_has_no_closed_form() -> None:
     """Its weights after the change follow the gradient."""
     model = linear_model(hidden=(LATENT,), linear=10)
-    batch = double_rows(model)
-    words = pack(dense.some_states(ROWS, KEPT, LATENT))
-    total = sums_of(model, batch, words, "compiled")
+    batch, z = double_rows(model), dense.some_states(ROWS, KEPT, LATENT)
+    total = sums_of(model, batch, z)
     model.at(10)
-    later = sums_of(model, batch, words, "compiled")
+    later = sums_of(model, batch, z)
     assert "moments" not in later
     total = {name: value + later.get(name, 0) for name, value in total.items()}
     before = last_layer(model)

@@ -10,7 +10,6 @@ from distvae.config import from_dict
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
-from distvae.models.likelihoods import Gaussian
 from distvae.models.nets import FromBits
 from distvae.models.population import pack
 from distvae.models.tvae import TVAE
@@ -102,27 +101,12 @@ def test_scores_with_and_without_layers_that_pass_bits_on(
     model, _ = model_of(hidden, latent=latent, output=output, linear=LINEAR)
     generator = torch.Generator().manual_seed(3)
     z = torch.stack([every_state()[:40], every_state()[24:]])
-    z = torch.nn.functional.pad(z, (latent - H, 0))
-    x = torch.randn(2, D, generator=generator)
-    scores = [model.score(Batch(x, torch.arange(2)), pack(z))]
-    torch.testing.assert_close(scores[0], log_joint(model, x, z))
+    z = torch.nn.functional.pad(z, (latent - H, 0)).double()
+    batch = Batch(torch.randn(2, D, generator=generator), torch.arange(2))
+    scores = [model.score(batch, pack(z))]
+    torch.testing.assert_close(scores[0], dense.log_joint(model, batch, z).float())
     with torch.no_grad():
         model.decoder.linear[-2].weight[-1, -2] = 0.5
-    scores.append(model.score(Batch(x, torch.arange(2)), pack(z)))
-    torch.testing.assert_close(scores[1], log_joint(model, x, z))
+    scores.append(model.score(batch, pack(z)))
+    torch.testing.assert_close(scores[1], dense.log_joint(model, batch, z).float())
     assert (scores[1] - scores[0]).abs().max() > 1e-3
-
-
-def log_joint(model: TVAE, x: Tensor, z: Tensor) -> Tensor:
-    """Return log p(x, z), (B, S), by torch's distributions and modules."""
-    first, *others = list(model.decoder)
-    assert isinstance(first, FromBits)
-    assert isinstance(model.likelihood, Gaussian)
-    value = z @ first.weight + first.bias
-    for module in others:
-        value = module(value)
-    scale = model.likelihood.variance.sqrt()
-    values = torch.distributions.Normal(value, scale).log_prob(x.unsqueeze(1))
-    bits = torch.distributions.Bernoulli(model.pi).log_prob(z)
-    total: Tensor = values.sum(-1) + bits.sum(-1)
-    return total

@@ -36,25 +36,6 @@ def bound(model: TVAE, batch: Batch, z: Tensor) -> Tensor:
     return model.bound(batch, model.posterior(batch, pack(z)), dense.noise(batch))
 
 
-def gradients(model: TVAE, value: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(value.sum(), list(model.parameters()))
-
-
-@missing
-def test_log_joints_and_gradients_are_those_of_the_dense_model(model: TVAE, missing: float) -> None:
-    batch, z = some(model, missing)
-    expected = dense.log_joint(model, batch, z)
-    q = model.posterior(batch, pack(z))
-    found = gradients(model, model.objective(batch, q, dense.noise(batch)))
-    wanted = gradients(model, expected.logsumexp(1))
-    for one, other in zip(found, wanted, strict=True):
-        assert (one.double() - other.double()).abs().max() <= 1e-5 * other.abs().max()
-    for dtype, rtol, atol in ((torch.float32, 1e-5, 1e-4), (torch.float64, 1e-9, 1e-9)):
-        model, batch = model.to(dtype), batch._replace(x=batch.x.to(dtype))
-        for joint in (model.posterior(batch, pack(z)).log_joint, model.score(batch, pack(z))):
-            torch.testing.assert_close(joint.double(), expected, rtol=rtol, atol=atol)
-
-
 def test_log_joints_stay_exact_far_from_zero() -> None:
     """Pixels of 0 to 255 explained to a few grey levels, as in a picture without noise."""
     model = dense.model(dims=144, variance=None)
