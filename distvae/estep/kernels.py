@@ -219,36 +219,22 @@ def write_states(words: Integers, ends: Integers, written: Bytes) -> None:
             active = 0
             for w in range(width):
                 active += int(count_ones(np.uint64(state[w])))
-            if active < min(4 * width, ALL_WORDS):
-                written[at] = active
-                at = write_places(state, written, at + 1)
-            else:
-                written[at] = ALL_WORDS
-                at = write_words(state, written, at + 1)
-        ends[b] = at
-
-
-@inlined
-def write_places(state: Integers, written: Bytes, at: int) -> int:
-    """Write the places of a state's active bits, and return the end position."""
-    for w in range(len(state)):
-        left = np.uint64(state[w])
-        while left:
-            place = 64 * w + lowest(left)
-            left &= left - np.uint64(1)
-            written[at], written[at + 1] = place & 255, place >> 8
-            at += 2
-    return at
-
-
-@inlined
-def write_words(state: Integers, written: Bytes, at: int) -> int:
-    """Write the words of a state in little-endian order, and return the end position."""
-    for w in range(len(state)):
-        for byte in range(8):
-            written[at] = np.uint64(state[w]) >> np.uint64(8 * byte) & np.uint64(255)
+            has_places = active < min(4 * width, ALL_WORDS)
+            written[at] = active if has_places else ALL_WORDS
             at += 1
-    return at
+            for w in range(width):
+                left = np.uint64(state[w])
+                if has_places:
+                    while left:
+                        place = 64 * w + lowest(left)
+                        left &= left - np.uint64(1)
+                        written[at], written[at + 1] = place & 255, place >> 8
+                        at += 2
+                else:
+                    for byte in range(8):
+                        written[at] = left >> np.uint64(8 * byte) & np.uint64(255)
+                        at += 1
+        ends[b] = at
 
 
 @compiled

@@ -233,8 +233,13 @@ class TVAE(nn.Module):
         return sums
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
-        """Return metrics of active latents, the number of dead latents, and sigma."""
-        figures = {"active": float(self.pi.sum())} | _deciles(total["counts"])
+        """Return metrics of active latents, the number of dead latents, and sigma.
+
+        `active_p10` is the 10th percentile over rows of the number of active latents.
+        """
+        figures, ladder = {"active": float(self.pi.sum())}, total["counts"].cumsum(0)
+        for share in (10, 50, 90):
+            figures[f"active_p{share}"] = float((100 * ladder < share * ladder[-1]).sum())
         if "sampled_rows" in total:
             figures["left_out"] = weight_left_out(total)
         figures["dead"] = float((self.pi * rows < MIN_ACTIVE_ROWS).sum())
@@ -320,12 +325,3 @@ def moments(batch: Batch, q: Truncated) -> Tensor:
     mass = weight.sum(0).unsqueeze(1)
     errors = weight.T @ batch.x - mass * q.output
     return states.T @ torch.cat([mass * states, errors], 1)
-
-
-def _deciles(counts: Tensor) -> dict[str, float]:
-    """Return the 10th, 50th and 90th percentile over rows of the number of active latents."""
-    ladder = counts.cumsum(0)
-    percentiles = {}
-    for share in (10, 50, 90):
-        percentiles[f"active_p{share}"] = float((100 * ladder < share * ladder[-1]).sum())
-    return percentiles
