@@ -5,11 +5,12 @@ from typing import TypeVar
 
 import torch
 
-from distvae import config, models
+from distvae import config
 from distvae.config.schema import Registry
 from distvae.estep.amortised import Amortised
 from distvae.estep.truncated import Evolution, Exact, RandomSearch
 from distvae.interface import AnyEStep, AnyModel
+from distvae.models import MODELS
 
 E = TypeVar("E", bound=Callable[..., AnyEStep])
 
@@ -25,10 +26,14 @@ def register(config: type) -> Callable[[E], E]:
     return ESTEPS.register(config)
 
 
-register(config.Amortised)(Amortised)
-register(config.Evolution)(Evolution)
-register(config.RandomSearch)(RandomSearch)
-register(config.Exact)(Exact)
+ESTEPS.update(
+    {
+        config.Amortised: Amortised,
+        config.Evolution: Evolution,
+        config.RandomSearch: RandomSearch,
+        config.Exact: Exact,
+    }
+)
 
 
 def assemble(
@@ -39,7 +44,8 @@ def assemble(
     The initial weights depend only on the seed. Only convolutional networks need the shape.
     """
     nets = [getattr(part, "net", "flat") for part in (config.model, config.estep)]
+    shapes = [shape] if shape and "conv" in nets else []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        model = models.build(config.model, dims, shape if "conv" in nets else ())
+        model = MODELS.implementation(config.model)(config.model, dims, *shapes)
         return model, ESTEPS.implementation(config.estep)(config.estep, model)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from distvae.config import GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
-from distvae.config.schema import Family, Registry
+from distvae.config.schema import Registry
 from distvae.interface import AnyModel
 from distvae.models.gumbel import Gumbel
 from distvae.models.sdm import SDM
@@ -27,17 +27,4 @@ def register(config: type) -> Callable[[M], M]:
     return MODELS.register(config)
 
 
-def build(config: Family, dims: int, shape: tuple[int, ...] = ()) -> AnyModel:
-    """Return the untrained model of a configuration, for observations of `dims` values.
-
-    `shape` is given only for convolutional networks.
-    """
-    model = MODELS.implementation(config)
-    return model(config, dims, shape) if shape else model(config, dims)
-
-
-register(VAEModel)(VAE)
-register(SDMModel)(SDM)
-register(VSCModel)(VSC)
-register(GumbelModel)(Gumbel)
-register(TVAEModel)(TVAE)
+MODELS.update({VAEModel: VAE, SDMModel: SDM, VSCModel: VSC, GumbelModel: Gumbel, TVAEModel: TVAE})

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -77,6 +77,7 @@ def engine_of(pair: Pair) -> EncoderEngine:
     return engine
 
 
+@settings(max_examples=40)
 @given(
     st.sampled_from(MODELS),
     st.sampled_from(["itakura_saito", "bernoulli"]),

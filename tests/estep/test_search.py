@@ -89,7 +89,7 @@ def test_neither_threads_nor_the_size_of_a_block_change_a_population(
     model = dense.model(latent=70, hidden=(9,))
     batch, found = dense.rows(2 * MIN_ROWS, model, missing=0.2), []
     threads = torch.get_num_threads()
-    for used, block in ((1, len(batch.row)), (2, len(batch.row)), (1, 7)):
+    for used, block in ((1, len(batch.row)), (2, len(batch.row)), (1, 50)):
         estep = begun(fields, model, batch)
         torch.set_num_threads(used)
         for visit in range(2):

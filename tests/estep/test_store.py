@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -117,6 +117,7 @@ def test_wide_states_in_memory_are_compact_and_words_on_a_device(tmp_path: Path)
     assert as_words(by_words, torch.device("cpu")) is by_words
 
 
+@settings(max_examples=20)
 @given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 3, 4, 8]))
 def test_any_number_of_holders_reads_what_any_number_saved(
     before: int, after: int, lanes: int

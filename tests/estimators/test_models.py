@@ -360,7 +360,7 @@ def test_the_worst_of_several_columns_is_named_and_missing_values_are_not_looked
 
 
 def test_columns_that_float32_holds_or_that_do_not_vary_are_let_pass() -> None:
-    whole = rows(2000)
+    whole = rows(300)
     constant = whole.copy()
     constant[:, 2] = 0.1
     constant[:, 3] = np.where(whole[:, 3] > 0, 0.1 + 0.2, 0.3)  # which differ by rounding

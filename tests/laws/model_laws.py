@@ -32,7 +32,10 @@ from distvae.numerics.rows import Lanes
 
 ROWS = 6
 SHAPE = (1, 3, 4)
-DRAWS, EPOCHS = 2000, 400  # of the integrand, and of the bound
+DRAWS, COPIES = 2000, 400
+"""Draws of the integrand, and copies of each row, which have their own draws. An E-step that keeps
+states of rows knows no copies: each row then has as many epochs.
+"""
 IMPORTANCE_DRAWS = 5000
 STANDARD_ERRORS = 5
 
@@ -156,9 +159,14 @@ def the_bound_is_the_mean_of_its_integrand(case: Case) -> None:
     q = case.q
     z, _ = q.points(DRAWS, case.noise)
     integrand = case.model.log_likelihood(case.batch, z) + q.log_ratio(z)
-    noises = (Noise(1, epoch, case.batch.row) for epoch in range(EPOCHS))
-    bound = torch.stack([case.model.bound(case.batch, q, noise) for noise in noises])
-    error = (integrand.var(1) / DRAWS + bound.var(0) / EPOCHS).sqrt()
+    copies = 1 if isinstance(case.estep, Persistent) else COPIES
+    row = torch.arange(copies * ROWS)
+    batch = Batch(case.batch.x.repeat(copies, 1), row)
+    q = case.estep(case.model, batch)
+    noises = (Noise(1, epoch, row) for epoch in range(COPIES // copies))
+    bounds = torch.cat([case.model.bound(batch, q, noise) for noise in noises])
+    bound = bounds.view(COPIES, ROWS)
+    error = (integrand.var(1) / DRAWS + bound.var(0) / COPIES).sqrt()
     difference = (bound.mean(0) - integrand.mean(1)).abs()
     assert (difference < STANDARD_ERRORS * error + 1e-4).all()
 
