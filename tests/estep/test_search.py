@@ -194,27 +194,25 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_threads")
 def test_parts_are_all_rows_in_order_each_on_a_thread_without_others() -> None:
-    for rows in (0, 1, 2 * MIN_ROWS - 1, 2 * MIN_ROWS, 5 * MIN_ROWS + 3):
-        found = in_parts(rows, lambda part: (part, get_ident(), torch.get_num_threads()))
-        assert [row for part, _, _ in found for row in range(part.start, part.stop)] == [
-            *range(rows)
-        ]
-        assert len(found) == (2 if rows >= 2 * MIN_ROWS else 1)
-        if len(found) == 2:
-            assert {threads for _, _, threads in found} == {1}
-            assert get_ident() not in {thread for _, thread, _ in found}
+    """Parts of a part stay on its thread, and failures are raised."""
+    many = 2 * MIN_ROWS
 
+    def visit(part: slice) -> tuple[slice, int, int, list[int]]:
+        within = in_parts(many, lambda _: get_ident())
+        return part, get_ident(), torch.get_num_threads(), within
 
-@pytest.mark.usefixtures("two_threads")
-def test_parts_of_a_part_stay_on_its_thread_and_failures_are_raised() -> None:
-    def threads_within(part: slice) -> tuple[int, list[int]]:
-        return get_ident(), in_parts(2 * MIN_ROWS, lambda _: get_ident())
-
-    for thread, within in in_parts(2 * MIN_ROWS, threads_within):
-        assert within == [thread]
+    for rows in (many, 5 * MIN_ROWS + 3):
+        found = in_parts(rows, visit)
+        assert [row for part, *_ in found for row in range(part.start, part.stop)] == [*range(rows)]
+        assert len(found) == 2
+        for _, thread, threads, within in found:
+            assert (threads, within) == (1, [thread])
+            assert thread != get_ident()
+    for rows in (0, 1, many - 1):
+        assert in_parts(rows, lambda part: (part, get_ident())) == [(slice(0, rows), get_ident())]
 
     def fail(part: slice) -> None:
         raise ValueError(f"from {part.start}")
 
     with pytest.raises(ValueError, match="from 0"):
-        in_parts(2 * MIN_ROWS, fail)
+        in_parts(many, fail)

@@ -117,35 +117,24 @@ def test_rounded_weights_of_many_rows_do_not_pass_for_a_part_of_the_rows(way: st
         sums_of(model, double_rows(model, 0.3), z, way)
 
 
-def trainer_of(epochs: int, gradients: str, **fields: Any) -> Trainer:
-    """A training on sums of random fields with noise, which has not begun."""
+def test_the_bound_never_falls() -> None:
+    """An epoch is a step of expectation-maximisation: search, and the best parameters for it. The
+    data are sums of random fields with noise.
+    """
     generator = torch.Generator().manual_seed(3)
     z = (torch.rand(320, 8, generator=generator) < 0.2).float()
     rows = z @ torch.randn(8, 12, generator=generator)
     rows += 0.1 * torch.randn(320, 12, generator=generator)
-    model = dense.model(latent=10, dims=12, linear_fit="closed_form", **fields)
+    fields: dict[str, Any] = {"hidden": (), "horizon": None, "linear_fit": "closed_form"}
+    model = dense.model(latent=10, dims=12, **fields)
     estep = Evolution(EvolutionConfig(states=12, block=64, parents=4, children=3), model)
     estep.prepare([rows], Lanes(len(rows), 1).held(), 0)
-    config = Train(epochs=epochs, batch=32, rate=0.01, warmup=0, device="cpu", gradients=gradients)  # type: ignore[arg-type]
-    return Trainer(config, model, estep, rows.numpy(), rows.numpy())
-
-
-def test_the_bound_never_falls() -> None:
-    """An epoch is a step of expectation-maximisation: search, and the best parameters for it."""
-    trainer = trainer_of(12, "auto", hidden=(), horizon=None)
+    config = Train(epochs=12, batch=32, rate=0.01, warmup=0, device="cpu")
+    trainer = Trainer(config, model, estep, rows.numpy(), rows.numpy())
     bounds = [epoch.val_bound for epoch in trainer.run()]
     assert len(bounds) == 12
     assert all(later >= earlier - 1e-4 for earlier, later in pairwise(bounds))
     assert bounds[-1] > bounds[0] + 1
-
-
-def test_autograd_and_compiled_loops_end_alike() -> None:
-    one, other = (trainer_of(3, way, hidden=()) for way in ("auto", "autograd"))
-    assert one.eager.engine is not None
-    assert other.eager.engine is None
-    assert len(list(one.run())) == len(list(other.run())) == 3
-    for ours, theirs in zip(one.parameters, other.parameters, strict=True):
-        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
 def test_an_epoch_in_which_the_decoder_ceases_to_be_linear_has_no_closed_form() -> None:
