@@ -16,9 +16,10 @@ import pytest
 import distvae
 
 PACKAGE = Path(distvae.__file__).parent
-LAYERS = """system, numerics files, interface, config, data, models, engines, estep, train, share,
+ORDER = """system, numerics files, interface, config, data, models, engines, estep, train, share,
 track, machines, tasks, tune estimators, report, reproduce, cli, interactive, __main__"""
-LEVEL = {name: level for level, row in enumerate(LAYERS.split(",")) for name in row.split()}
+LAYERS = [tuple(row.split()) for row in ORDER.split(",")]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 MODULES = {
     f"distvae.{file.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__"): file
