@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from distvae.config import DataConfig
 from distvae.files.paths import MemoryShortage, resolve_path
@@ -172,18 +172,6 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> I
             yield waiting.popleft().result()
 
 
-def or_refusal(function: Callable[[Item], Result]) -> Callable[[Item], Result | Refusal]:
-    """Return a function that returns a refusal instead of raising it."""
-
-    def attempt(item: Item) -> Result | Refusal:
-        try:
-            return function(item)
-        except Refusal as refusal:
-            return refusal
-
-    return attempt
-
-
 def with_progress(items: Iterable[Item], title: str, total: int, quiet: bool) -> Iterator[Item]:
     """Yield the items under a progress bar, if standard error is a terminal."""
     from rich.console import Console
@@ -303,6 +291,53 @@ def leave_out_broken(
             " decoded expected"
         )
     return broken, describe_skipped(broken)
+
+
+class Inspected(NamedTuple, Generic[Result]):
+    """The files of a folder, as their headers describe them."""
+
+    heads: dict[str, Result]
+    """What the header of each file says that can be read."""
+    unreadable: tuple[str, ...]
+    """Why each other file cannot be read."""
+    left_out: frozenset[str]
+    """Broken files that are skipped, of which nothing else is said."""
+    note: str
+    """A note on the skipped files, or ""."""
+
+
+def inspect(
+    root: Path,
+    splits: Mapping[str, str],
+    head: Callable[[Path], Result],
+    decode: Decode,
+    decoded: bool,
+    skip: bool,
+) -> Inspected[Result]:
+    """Return what the headers of files say. `splits` has the split of each file. Files are also
+    decoded if `decoded` or `skip`; `skip` leaves broken files out.
+    """
+    broken, note = dict[str, str](), ""
+    if skip:
+        broken, note = leave_out_broken(root, splits, decode, quiet=False)
+    elif decoded:
+        broken = find_broken(root, [*splits], decode, quiet=False)
+
+    def attempt(name: str) -> Result | Refusal:
+        try:
+            return head(root / name)
+        except Refusal as refusal:
+            return refusal
+
+    whole = [name for name in splits if name not in broken]
+    unreadable, heads = [] if skip else [*broken.values()], dict[str, Result]()
+    for name, found in zip(whole, map_in_order(attempt, whole), strict=True):
+        if isinstance(found, Refusal):
+            unreadable.append(str(found))
+        else:
+            heads[name] = found
+    left_out = frozenset(broken) if skip else frozenset[str]()
+    return Inspected(heads, tuple(unreadable), left_out, note)
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from distvae.config import BarsData, SpritesData
+from distvae.config import BarsData, DataConfig, SpritesData
 from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
-from distvae.data.family import DataFamily, register
-from distvae.data.images import UNIT_INTERVAL, ReadsImages
+from distvae.data.family import DataFamily, family_of, register
+from distvae.data.images import ReadsImages
 from distvae.files.paths import require_memory
 from distvae.numerics.arrays import Doubles
 from distvae.numerics.noise import order
@@ -96,10 +96,8 @@ class BarsFamily(DataFamily[BarsData]):
 
 
 @register(SpritesData)
-class SpritesFamily(ReadsImages, DataFamily[SpritesData]):
+class SpritesFamily(ReadsImages[SpritesData]):
     """Generated pictures of one shape each."""
-
-    values = UNIT_INTERVAL
 
     def open(self, quiet: bool = False) -> Dataset:
         """Return the pictures by split."""
@@ -128,6 +126,12 @@ class SpritesFamily(ReadsImages, DataFamily[SpritesData]):
         val, test = config.held_out
         ends = [config.rows - val - test, config.rows - test]
         return dict(zip(("train", "val", "test"), np.split(levels, ends), strict=True))
+
+
+def causes_of(config: DataConfig) -> BarsFamily | None:
+    """Return the data as a superposition of known causes, or None if it is something else."""
+    family = family_of(config)
+    return family if isinstance(family, BarsFamily) else None
 
 
 def all_bars(size: int) -> Array:

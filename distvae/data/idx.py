@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from distvae.config import IdxData
 from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, Labels
-from distvae.data.family import DataFamily, Survey, register
-from distvae.data.images import UNIT_INTERVAL, ReadsImages, describe_images
+from distvae.data.family import Survey, register
+from distvae.data.images import ReadsImages, describe_images
 from distvae.files.paths import PICTURES, require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
@@ -31,10 +31,9 @@ _SOURCE = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
 
 
 @register(IdxData)
-class IdxFamily(ReadsImages, DataFamily[IdxData]):
+class IdxFamily(ReadsImages[IdxData]):
     """Images in idx files."""
 
-    values = UNIT_INTERVAL
     dividing = ("split", "holdout")
 
     def open(self, quiet: bool = False) -> Dataset:

@@ -6,7 +6,6 @@ cached by content, and then memory-mapped.
 import hashlib
 import json
 import math
-import pickletools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,7 @@ from distvae.data import folders
 from distvae.data.dataset import Array, Labels, LazyRows
 from distvae.data.folders import SPLITS, hinting_at_broken, split_of_word
 from distvae.data.pictures import UNREAD, Form, opened, plain_head, refuse_deep
-from distvae.data.signals import PEAK, read_plain_picture
+from distvae.data.signals import read_plain_picture
 from distvae.files.paths import PICTURES, require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
@@ -120,10 +119,13 @@ class Scaled(LazyRows):
 
 
 def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
-    """Return which images belong to which split, as the source says or as the settings draw."""
+    """Return which images belong to which split, as the source says or as the settings draw. With
+    `loose`, images in no split are to test on.
+    """
     total = sum(counts.values())
     if config.split == "loose":
-        return _loose(counts)
+        named = _assigned_splits({name or "test": count for name, count in counts.items()})
+        return {name: named.get(name, np.arange(0)) for name in SPLITS}
     whole = config.sizes or set(counts) <= {"", "train"}
     parts = _drawn(total, config) if whole else _assigned_splits(counts)
     if "train" not in parts:
@@ -131,8 +133,10 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
             f"{', '.join(parts)} and no train; images to train on expected, or data.sizes to draw"
             " them"
         )
-    if "test" not in parts:
-        parts |= _with_test(parts["train"], config)
+    if "test" not in parts:  # some training images are drawn to test on
+        train = parts["train"]
+        drawn = _drawn(len(train), config)
+        parts |= {name: np.sort(train[places]) for name, places in drawn.items()}
     if "val" not in parts and config.holdout:
         train_count = len(parts["train"]) - config.holdout
         if train_count < 1:
@@ -142,14 +146,8 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
             )
         parts |= {"train": parts["train"][:train_count], "val": parts["train"][train_count:]}
     if "val" not in parts:
-        return {"train": parts["train"], "test": parts["test"], "val": parts["test"]}
-    return {"train": parts["train"], "val": parts["val"], "test": parts["test"]}
-
-
-def _loose(counts: Mapping[str, int]) -> dict[str, Places]:
-    """Return the splits that the source names. Images in no split are to test on."""
-    named = _assigned_splits({name or "test": count for name, count in counts.items()})
-    return {name: named.get(name, np.arange(0)) for name in SPLITS}
+        return parts | {"val": parts["test"]}
+    return {name: parts[name] for name in SPLITS}
 
 
 def _assigned_splits(counts: Mapping[str, int]) -> dict[str, Places]:
@@ -157,12 +155,6 @@ def _assigned_splits(counts: Mapping[str, int]) -> dict[str, Places]:
     return {
         name: np.arange(end - counts[name], end) for name, end in zip(counts, ends, strict=True)
     }
-
-
-def _with_test(train: Places, config: ImageData) -> dict[str, Places]:
-    """Return training images divided into images to train on and drawn images to test on."""
-    drawn = _drawn(len(train), config)
-    return {name: np.sort(train[places]) for name, places in drawn.items()}
 
 
 def _drawn(total: int, config: ImageData) -> dict[str, Places]:
@@ -213,7 +205,7 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
         _labels(kept),
         hashlib.sha256(json.dumps([key, kept]).encode()).hexdigest(),
         CELEBA if layout.startswith("CelebA") else None,
-        tuple(filter(None, (describe_unread(root), skipped))),
+        tuple(filter(None, (folders.describe_unread(root, UNREAD), skipped))),
         tuple(place for place, each in enumerate(found) if each.file in broken),
         tuple(each.file for each in kept),
     )
@@ -240,11 +232,6 @@ def _read_pixels(
     read = hinting(read_to_form)
     folders.build_once(folder, lambda part: _decode(part / "pixels.npy", paths, form, read, quiet))
     return key, np.load(folder / "pixels.npy", mmap_mode="r")
-
-
-def describe_unread(root: Path) -> str:
-    """Return a note on the pictures of kinds that are not read, or ""."""
-    return folders.describe_unread(root, UNREAD)
 
 
 def count_by_split(found: Sequence[Picture]) -> dict[str, int]:
@@ -392,105 +379,56 @@ CIFAR10 = Published("CIFAR-10", 50_000, 10_000)
 PUBLISHED_AT = "CIFAR-10 is at https://www.cs.toronto.edu/~kriz/cifar.html"
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
-NAMES = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
-VERSIONS = {"python": ("cifar-10-batches-py", ""), "binary": ("cifar-10-batches-bin", ".bin")}
-"""The folder and the suffix of the batches in each version."""
-NUMBERS = ("BININT", "BININT1", "BININT2")
-"""The instructions of a pickle that stand for whole numbers."""
+PICKLED = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
+BATCHES = [f"{name}.bin" for name in PICKLED]
 COPIES = 3
 """Copies of an archive's arrays in memory while it is read."""
 EXPECTED = "arrays x_train and x_test, with y_train and y_test or not, or x alone, expected"
 
 
-def find_cifar(root: Path) -> tuple[str, Path] | None:
-    """Return the version and the folder of CIFAR-10's batches, which are in the given folder or
-    in a folder below it; None without batches.
+def find_cifar(root: Path) -> Path | None:
+    """Return the folder of CIFAR-10's batches, which is the given folder or a folder below it; None
+    without batches. Refuse pickled batches.
     """
-    for version, (folder, suffix) in VERSIONS.items():
-        for place in (root, root / folder):
-            if any((place / f"{name}{suffix}").is_file() for name in NAMES):
-                return version, place
+    for name in ("", "cifar-10-batches-bin", "cifar-10-batches-py"):
+        place = root / name
+        if any((place / batch).is_file() for batch in BATCHES):
+            return place
+        if any((place / batch).is_file() for batch in PICKLED):
+            raise Refusal(
+                f"{place}: CIFAR-10 as pickles, which are programs; the binary version expected:"
+                " https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+            )
     return None
 
 
-def read_cifar(version: str, folder: Path) -> Source:
-    """Return the images of all batches, the training images first."""
-    paths = [folder / f"{name}{VERSIONS[version][1]}" for name in NAMES]
+def read_cifar(folder: Path) -> Source:
+    """Return the images of all batches, the training images first. A batch has records of a label
+    and an image's three planes.
+    """
+    paths = [folder / name for name in BATCHES]
     if absent := [path.name for path in paths if not path.is_file()]:
         raise Refusal(
             f"{folder}: lacks {', '.join(absent)}; all six batches expected; {PUBLISHED_AT}"
         )
-    read = {"python": read_pickled_batch, "binary": _read_binary_batch}[version]
-    batches = [read(path) for path in paths]
-    pixels = np.concatenate([batch for batch, _ in batches])
-    labels = np.concatenate([label for _, label in batches])
-    counts = {"train": len(pixels) - len(batches[-1][0]), "test": len(batches[-1][0])}
-    digest = hashlib.sha256(pixels.data)
+    records = []
+    for path in paths:
+        with decoding(path, "a batch of CIFAR-10"):
+            content = np.frombuffer(path.read_bytes(), np.uint8)
+        if not len(content) or len(content) % (1 + PIXELS):
+            raise Refusal(
+                f"{path}: {len(content)} bytes; records of 1 + {PIXELS} bytes expected: a truncated"
+                " file?"
+            )
+        records.append(content.reshape(-1, 1 + PIXELS))
+        if (largest := records[-1][:, 0].max()) > 9:
+            raise Refusal(f"{path}: a label of {largest}; labels of 0 to 9 expected")
+    whole, tests = np.concatenate(records), len(records[-1])
+    pixels, labels = whole[:, 1:].reshape(-1, *SHAPE), whole[:, 0].astype(np.int64)
+    counts = {"train": len(whole) - tests, "test": tests}
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
     digest.update(labels.data)
-    return Source(
-        f"CIFAR-10, {version} version", pixels, counts, labels, digest.hexdigest(), CIFAR10
-    )
-
-
-def _read_binary_batch(path: Path) -> tuple[Bytes, Labels]:
-    """Return images and labels of a file of records, each a label and an image's three planes."""
-    content = np.frombuffer(_content(path), np.uint8)
-    if not len(content) or len(content) % (1 + PIXELS):
-        raise Refusal(
-            f"{path}: {len(content)} bytes; records of 1 + {PIXELS} bytes expected: a truncated"
-            " file?"
-        )
-    records = content.reshape(-1, 1 + PIXELS)
-    return _checked(path, records[:, 1:], records[:, 0].astype(np.int64))
-
-
-def read_pickled_batch(path: Path) -> tuple[Bytes, Labels]:
-    """Return images and labels of a pickled dictionary.
-
-    A pickle is a program, which could do anything. It is not run: the labels are the numbers that
-    follow the text `labels`, and the pixels are the bytes of an array in C's order (u1, False).
-    """
-    strings, labels, pixels, before = [""], list[int](), b"", ""
-    try:
-        for operation, argument, _ in pickletools.genops(_content(path)):
-            text = argument.decode("latin-1") if isinstance(argument, bytes) else argument
-            if isinstance(text, str) and operation.name.endswith(("STRING", "BYTES", "UNICODE")):
-                if len(text) >= PIXELS and before == "NEWFALSE" and "u1" in strings:
-                    pixels = text.encode("latin-1")
-                strings.append(text[:PIXELS])
-            elif (
-                isinstance(argument, int) and operation.name in NUMBERS and strings[-1] == "labels"
-            ):
-                labels.append(argument)
-            before = operation.name
-    except Refusal:
-        raise
-    except Exception as error:  # a damaged pickle may raise any exception
-        raise Refusal(
-            f"{path}: damaged, or no pickle ({error or type(error).__name__}); a batch expected"
-        ) from error
-    if not pixels or len(pixels) % PIXELS:
-        raise Refusal(
-            f"{path}: no batch of CIFAR-10: no array of bytes in rows of {PIXELS}; one expected, or"
-            f" the binary version; {PUBLISHED_AT}"
-        )
-    rows = np.frombuffer(pixels, np.uint8).reshape(-1, PIXELS)
-    return _checked(path, rows, np.array(labels, np.int64))
-
-
-def _content(path: Path) -> bytes:
-    with decoding(path, "a batch of CIFAR-10"):
-        return path.read_bytes()
-
-
-def _checked(path: Path, rows: Bytes, labels: Labels) -> tuple[Bytes, Labels]:
-    """Return images and their labels; refuse labels that do not fit."""
-    if len(labels) != len(rows) or not ((labels >= 0) & (labels <= 9)).all():
-        raise Refusal(
-            f"{path}: {len(labels)} labels, the largest {labels.max(initial=-1)}; {len(rows)} of 0"
-            " to 9 expected"
-        )
-    return rows.reshape(-1, *SHAPE), labels
+    return Source("CIFAR-10, binary version", pixels, counts, labels, digest.hexdigest(), CIFAR10)
 
 
 def read_archive(path: Path) -> Source:
@@ -541,19 +479,11 @@ def _images(path: Path, name: str, array: np.ndarray) -> Bytes:
             " more expected"
         )
     if pixels.dtype != np.uint8:
-        raise Refusal(f"{path}: '{name}' holds {array.dtype}; bytes expected{_way(name, array)}")
+        raise Refusal(
+            f"{path}: '{name}' holds {array.dtype}; bytes from 0 to 255 expected; of values from 0"
+            f" to 1, ({name} * 255).round().astype('uint8') makes them"
+        )
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
-
-
-def _way(name: str, array: np.ndarray) -> str:
-    """Return how to make bytes of other numbers, if their values show it."""
-    if array.dtype.kind not in "biuf":
-        return ""
-    largest = array.max()
-    if not (array.min() >= 0 and largest <= PEAK):
-        return f", with values from 0 to {PEAK:g}"
-    scaled = f"({name} * 255)" if largest <= 1 else name
-    return f"; convert with {scaled}.round().astype('uint8')"
 
 
 def _archive_labels(

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from distvae.config import ImageData
+from distvae.config import DataConfig, ImageData
 from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, FileOrArray, Labels
 from distvae.data.family import DataFamily, Survey, Values, checked_config, count_rows, register
@@ -18,7 +19,6 @@ from distvae.data.image_files import (
     Scaled,
     Source,
     count_by_split,
-    describe_unread,
     divide_images,
     find_cifar,
     find_pictures,
@@ -27,7 +27,7 @@ from distvae.data.image_files import (
     read_folder,
     read_to_form,
 )
-from distvae.data.pictures import Form, plain_head
+from distvae.data.pictures import UNREAD, Form, plain_head
 from distvae.data.signals import read_plain_picture
 from distvae.files.paths import PICTURES, SOUNDS, resolve_path
 from distvae.files.refusal import Refusal
@@ -36,11 +36,16 @@ from distvae.numerics.arrays import AnyArray
 
 Shape = tuple[int, ...]
 """(channels, height, width)."""
-UNIT_INTERVAL = Values(low=0.0, high=1.0)
 
 
-class ReadsImages:
-    """The part of a family that makes rows of single pictures and of arrays of images."""
+Settings = TypeVar("Settings", bound=DataConfig)
+
+
+class ReadsImages(DataFamily[Settings]):
+    """A family that makes rows of single pictures and of arrays of images."""
+
+    values = Values(low=0.0, high=1.0)
+    reads_media = True
 
     def rows_of(self, media: FileOrArray, shape: Shape) -> AnyArray:
         """Return a picture, one image or several images as rows, and an array of rows unchanged.
@@ -106,10 +111,9 @@ LARGEST = 128
 
 
 @register(ImageData)
-class ImageFamily(ReadsImages, DataFamily[ImageData]):
+class ImageFamily(ReadsImages[ImageData]):
     """Images from CIFAR-10's files, an archive, or a folder of pictures."""
 
-    values = UNIT_INTERVAL
     dividing = ("split", "sizes", "holdout", "test", "split_seed")
 
     def open(self, quiet: bool = False) -> Dataset:
@@ -190,7 +194,7 @@ def _read_source(root: Path, config: ImageData, quiet: bool = False) -> Source:
     """Return all images at a path. Refuse a size or colour that arrays of images do not have."""
     archives = [root] if root.suffix.lower() == ".npz" else []
     if not archives and (found := find_cifar(root)) is not None:
-        source = read_cifar(*found)
+        source = read_cifar(found)
     else:
         archives = archives or _find_archives(root)
         if len(archives) > 1:
@@ -249,38 +253,29 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
     """
     root, config = Path(path), checked_config("images", path, settings)
     found, layout = find_pictures(root)
-    splits_of = {picture.file: picture.split for picture in found}
-    broken, skipped = dict[str, str](), ""
-    if config.skip_broken:
-        broken, skipped = folders.leave_out_broken(root, splits_of, read_plain_picture, False)
-    elif decoded:
-        broken = folders.find_broken(root, [*splits_of], read_plain_picture, quiet=False)
-    kept = [picture for picture in found if picture.file not in broken]
-    paths = [root / picture.file for picture in kept]
-    heads = list(folders.map_in_order(folders.or_refusal(plain_head), paths))
-    readable = [head for head in heads if not isinstance(head, Refusal)]
-    refused = [str(head) for head in heads if isinstance(head, Refusal)]
-    unreadable = tuple(refused if config.skip_broken else [*broken.values(), *refused])
-    if config.skip_broken:
-        found = kept
-
-    sizes = Counter((head.height, head.width) for head in readable)
+    split_of = {picture.file: picture.split for picture in found}
+    seen = folders.inspect(
+        root, split_of, plain_head, read_plain_picture, decoded, config.skip_broken
+    )
+    found = [picture for picture in found if picture.file not in seen.left_out]
+    heads = seen.heads.values()
+    sizes = Counter((head.height, head.width) for head in heads)
     classes = {picture.class_name for picture in found}
     has_classes = len(classes) > 1 and "" not in classes
     facts: dict[str, Plain] = {
         "sizes": len(sizes),
         "most frequent": {f"{h} x {w}": count for (h, w), count in sizes.most_common(SHOWN)},
-        "grey": sum(head.mode == "L" for head in readable),
+        "grey": sum(head.mode == "L" for head in heads),
         "classes": len(classes) if has_classes else "none",
     }
-    if skipped:
-        facts["left out"] = skipped
+    if seen.note:
+        facts["left out"] = seen.note
     is_celeba = layout.startswith("CelebA")
     needed = [] if config.size or not sizes or is_celeba else _needed_size(sizes)
 
     counts = count_by_split(found)
     missing = CELEBA.short_of(counts) if is_celeba else ""
-    wrong = [*_incomplete(missing), *filter(None, [describe_unread(root)])]
+    wrong = [*_incomplete(missing), *filter(None, [folders.describe_unread(root, UNREAD)])]
     splits: dict[str, dict[str, float]] = {}
     try:
         distinct: set[int] = set()
@@ -291,7 +286,9 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
     except Refusal as refusal:
         wrong.append(str(refusal))
     needed_settings = (*needed, *settings)
-    return Survey(path, layout, "images", splits, facts, tuple(wrong), unreadable, needed_settings)
+    return Survey(
+        path, layout, "images", splits, facts, tuple(wrong), seen.unreadable, needed_settings
+    )
 
 
 def _needed_size(sizes: "Counter[tuple[int, int]]") -> list[str]:

@@ -7,10 +7,9 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +20,15 @@ from distvae.config.schema import POWER_FLOOR
 from distvae.data import audio, folders, recordings, synthesiser
 from distvae.data import rows as tables
 from distvae.data.dataset import BUILT_IN, Array, Dataset, FileOrArray, Recording
-from distvae.data.family import DataFamily, Survey, Values, checked_config, register, same_place
+from distvae.data.family import (
+    DataFamily,
+    Survey,
+    Values,
+    checked_config,
+    family_of,
+    register,
+    same_place,
+)
 from distvae.data.folders import SPLITS, fetch, hinting_at_broken
 from distvae.files.paths import SOUNDS
 from distvae.files.refusal import Refusal
@@ -143,6 +150,7 @@ class SpeechFamily(DataFamily[SpeechData]):
 
     values = Values(row_name="power spectrum")
     built_in = (BUILT_IN,)
+    reads_media = True
     dividing = ("split", "split_seed", "val", "test")
 
     @property
@@ -248,12 +256,10 @@ class SpeechFamily(DataFamily[SpeechData]):
         return f"distvae train speech-sdm --data {survey.quoted_path}"
 
 
-class Readable(NamedTuple):
-    """A recording whose header could be read."""
-
-    recording: Recording
-    rate: int
-    seconds: float
+def recordings_of(config: DataConfig) -> SpeechFamily | None:
+    """Return the data as recordings, or None if it is something else."""
+    family = family_of(config)
+    return family if isinstance(family, SpeechFamily) else None
 
 
 def _survey(path: str, decoded: bool, settings: Sequence[str] = ()) -> Survey | None:
@@ -281,57 +287,40 @@ def _survey(path: str, decoded: bool, settings: Sequence[str] = ()) -> Survey | 
     except Refusal as refusal:
         wrong.append(str(refusal))
 
-    found, skipped = recordings.skip_broken(root, found, config)
-    readable, unreadable = _read_heads(root, found, decoded)
+    split_of = {each.file: each.split for each in found}
+    decode, skip = audio.decode_audible, config.skip_broken
+    seen = folders.inspect(root, split_of, audio.head, decode, decoded, skip)
+    found = [each for each in found if each.file not in seen.left_out]
     unnamed = recordings.without_speakers(root, found, config)
-    wrong += filter(None, (recordings.left_out(root, config), unnamed, _short(readable, config)))
+    wrong += filter(None, (recordings.left_out(root, config), unnamed, _short(seen.heads, config)))
 
-    rate_counts = Counter(each.rate for each in readable)
+    rate_counts = Counter(rate for rate, _ in seen.heads.values())
     facts: dict[str, Plain] = {
         "speakers": len({each.speaker for each in found}),
         "rates": {str(rate): count for rate, count in rate_counts.most_common()},
     }
-    if skipped:
-        facts["left out"] = skipped
+    if seen.note:
+        facts["left out"] = seen.note
     splits: dict[str, dict[str, float]] = {}
     for split in ("", *SPLITS):
-        chosen = [each for each in readable if each.recording.split == split]
+        chosen = [each for each in found if each.split == split and each.file in seen.heads]
         if chosen:
             splits[split] = {
                 "recordings": len(chosen),
-                "speakers": len({each.recording.speaker for each in chosen}),
-                "hours": math.fsum(each.seconds for each in chosen) / 3600,
+                "speakers": len({each.speaker for each in chosen}),
+                "hours": math.fsum(seen.heads[each.file][1] for each in chosen) / 3600,
             }
     title = layout.name if layout else "a tree of recordings"
-    return Survey(path, title, "speech", splits, facts, tuple(wrong), unreadable, tuple(settings))
+    return Survey(
+        path, title, "speech", splits, facts, tuple(wrong), seen.unreadable, tuple(settings)
+    )
 
 
-def _read_heads(
-    root: Path, found: Sequence[Recording], decoded: bool
-) -> tuple[list[Readable], tuple[str, ...]]:
-    """Return the recordings that can be read, and why other recordings cannot."""
-    names = [recording.file for recording in found]
-    broken = {}
-    if decoded:
-        broken = folders.find_broken(root, names, audio.decode_audible, quiet=False)
-    whole = [recording for recording in found if recording.file not in broken]
-    paths = [root / recording.file for recording in whole]
-    heads = folders.map_in_order(folders.or_refusal(audio.head), paths)
-    readable, unreadable = [], list(broken.values())
-    for recording, head in zip(whole, heads, strict=True):
-        if isinstance(head, Refusal):
-            unreadable.append(str(head))
-        else:
-            readable.append(Readable(recording, *head))
-    return readable, tuple(unreadable)
-
-
-def _short(readable: Sequence[Readable], config: SpeechData) -> str:
+def _short(heads: Mapping[str, tuple[int, float]], config: SpeechData) -> str:
     """Return a note on the recordings that are shorter than a window, or ''."""
-    short = []
-    for recording, _, seconds in readable:
-        if round(seconds * config.rate) < config.window:
-            short.append(recording.file)
+    short = [
+        file for file, (_, seconds) in heads.items() if round(seconds * config.rate) < config.window
+    ]
     if not short:
         return ""
     return (

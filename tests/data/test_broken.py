@@ -16,10 +16,10 @@ from PIL import Image
 
 from distvae.config import CropData, DataConfig, ImageData, SpeechData
 from distvae.data import labels_of, open_dataset
-from distvae.data.check import examine
 from distvae.data.dataset import Dataset
-from distvae.data.family import recordings_of
+from distvae.data.family import examine
 from distvae.data.folders import describe_skipped, find_broken
+from distvae.data.speech import recordings_of
 from distvae.files.paths import MemoryShortage
 from distvae.files.refusal import Refusal
 from tests.called import Called

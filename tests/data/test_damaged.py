@@ -26,7 +26,7 @@ from pyarrow import feather
 from distvae.config import IdxData, ImageData, SpeechData
 from distvae.data import audio, idx, ingest, open_dataset, recordings, signals
 from distvae.data import image_files as archive
-from distvae.data.check import survey
+from distvae.data.family import survey
 from distvae.data.pictures import head
 from distvae.data.rows import Table
 from distvae.files.refusal import Refusal

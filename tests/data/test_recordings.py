@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from distvae.config import SpeechData
 from distvae.data import folders, open_dataset, recordings
 from distvae.data.audio import decode
-from distvae.data.check import survey
+from distvae.data.family import survey
 from distvae.data.speech import SpeechFamily
 from distvae.files.refusal import Refusal
 from tests.data.conftest import Write

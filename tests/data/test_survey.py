@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from distvae.cli import app
 from distvae.config import schema
-from distvae.data.check import survey
 from distvae.data.dataset import BUILT_IN
+from distvae.data.family import survey
 from distvae.data.signals import PICTURE, SOUND
 from distvae.files.refusal import Refusal
 from distvae.train.session import fit
