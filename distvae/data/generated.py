@@ -19,6 +19,7 @@ import numpy as np
 from distvae.config import BarsData, DataConfig, SpritesData
 from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
 from distvae.data.family import DataFamily, family_of, register
+from distvae.data.folders import key_of
 from distvae.data.images import ReadsImages
 from distvae.files.paths import require_memory
 from distvae.numerics.arrays import Doubles
@@ -106,8 +107,7 @@ class SpritesFamily(ReadsImages[SpritesData]):
             starts = range(0, len(levels), BLOCK)
             blocks = [draw_sprites(levels[k : k + BLOCK], self.config.size) for k in starts]
             splits[name] = np.concatenate(blocks).reshape(len(levels), -1)
-        facts = json.dumps([FORMAT, asdict(self.config) | {"path": ""}])
-        digest = hashlib.sha256(facts.encode()).hexdigest()
+        digest = key_of([FORMAT, asdict(self.config) | {"path": ""}])
         return Dataset("sprites", "image", digest, splits, Path(), shape=self.config.shape)
 
     def labels(self) -> dict[str, Labels] | None:

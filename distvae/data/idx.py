@@ -14,7 +14,7 @@ from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, Labels
 from distvae.data.family import Survey, register
 from distvae.data.images import ReadsImages, describe_images
-from distvae.files.paths import PICTURES, require_memory
+from distvae.files.paths import require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
 
@@ -132,13 +132,9 @@ def _shape(path: Path, header: bytes, dims: int) -> tuple[int, ...]:
 
 
 def _root(config: IdxData) -> Path:
-    root = folders.find_data_folder(config.path, "mnist")
-    if root is None:
-        raise Refusal(
-            "data.path: empty, and $DISTVAE_DATA is not set; a folder of idx files expected;"
-            f" {_SOURCE}"
-        )
-    return root
+    return folders.find_data_folder(
+        config.path, "mnist", f"a folder of idx files expected; {_SOURCE}"
+    )
 
 
 def _file(root: Path, name: str, dims: int) -> Path:
@@ -147,23 +143,16 @@ def _file(root: Path, name: str, dims: int) -> Path:
         if path.is_file():
             return path
     names = ", ".join(path.name for path in paths)
-    raise Refusal(f"{root}: has none of {names}; {_elsewhere(root)}")
+    raise Refusal(
+        f"{root}: has none of {names}; 'distvae data check' says how other images are read;"
+        f" {_SOURCE}"
+    )
 
 
 def _paths(root: Path, name: str, dims: int) -> list[Path]:
     """Return where the file of an array may be."""
     ends = [f"{dot}idx{dims}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
     return [root / f"{name}{end}" for end in ends]
-
-
-def _elsewhere(root: Path) -> str:
-    """Return advice for a folder without idx files."""
-    if folders.list_files(root, (*PICTURES, ".npz")):
-        return (
-            "the images there are read with data.kind=images, pictures with data.size=[28,28]"
-            " data.colour=grey, too"
-        )
-    return _SOURCE
 
 
 def _divided(

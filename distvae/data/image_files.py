@@ -4,7 +4,6 @@ cached by content, and then memory-mapped.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,10 +191,8 @@ class Picture(NamedTuple):
 def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
     """Return the pictures of a folder by split, from the cache or decoded now."""
     found, layout = find_pictures(root)
-    broken, skipped = dict[str, str](), ""
-    if config.skip_broken:
-        splits = {each.file: each.split for each in found}
-        broken, skipped = folders.leave_out_broken(root, splits, read_plain_picture, quiet)
+    splits, skip = {each.file: each.split for each in found}, config.skip_broken
+    broken, skipped = folders.leave_out_broken(root, splits, read_plain_picture, skip, quiet)
     kept = [each for each in found if each.file not in broken]
     key, pixels = _read_pixels(root, kept, config, quiet)
     return Source(
@@ -203,7 +200,7 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
         pixels,
         count_by_split(found),
         _labels(kept),
-        hashlib.sha256(json.dumps([key, kept]).encode()).hexdigest(),
+        folders.key_of([key, kept]),
         CELEBA if layout.startswith("CelebA") else None,
         tuple(filter(None, (folders.describe_unread(root, UNREAD), skipped))),
         tuple(place for place, each in enumerate(found) if each.file in broken),
@@ -226,8 +223,7 @@ def _read_pixels(
         "a smaller number",
     )
     names = [each.file for each in found]
-    facts = [FORMAT, form, list(zip(names, folders.digests(paths), strict=True))]
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    key = folders.key_of([FORMAT, form, list(zip(names, folders.digests(paths), strict=True))])
     folder = folders.cache_folder() / "pictures" / key
     read = hinting(read_to_form)
     folders.build_once(folder, lambda part: _decode(part / "pixels.npy", paths, form, read, quiet))

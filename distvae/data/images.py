@@ -1,7 +1,5 @@
 """Images: CIFAR-10's batches, an .npz archive, or a folder of pictures, whichever is at a path."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -140,8 +138,7 @@ class ImageFamily(ReadsImages[ImageData]):
         del settings["skip_broken"]
         if self.config.split == "auto":  # digests are older than this setting
             del settings["split"]
-        facts = [FORMAT, settings, source.digest, *source.drawn_from(self.config)]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return folders.key_of([FORMAT, settings, source.digest, *source.drawn_from(self.config)])
 
     def labels(self) -> dict[str, Labels] | None:
         """Return the class of every image by split; None if the source has no classes."""
@@ -153,12 +150,25 @@ class ImageFamily(ReadsImages[ImageData]):
     @classmethod
     def survey(cls, path: str) -> Survey | None:
         """Return the survey of a path that holds images in any of these forms."""
-        return _survey(path, decoded=False)
+        return cls.examine(path, decoded=False)
 
     @classmethod
-    def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
-        """Return the same survey under some settings, after every picture was decoded."""
-        return _survey(path, decoded=True, settings=settings)
+    def examine(
+        cls, path: str, settings: Sequence[str] = (), decoded: bool = True
+    ) -> Survey | None:
+        """Return the same survey under some settings, after every picture was decoded.
+
+        A folder with at least as many recordings as pictures is left to speech.
+        """
+        root = Path(path)
+        if root.is_file():
+            return _survey_arrays(path, settings) if root.suffix.lower() == ".npz" else None
+        recordings = folders.list_files(root, SOUNDS)
+        if find_cifar(root) is not None or (not recordings and _find_archives(root)):
+            return _survey_arrays(path, settings)
+        if len(folders.list_files(root, PICTURES)) <= len(recordings):
+            return None
+        return _survey_pictures(path, decoded, settings)
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:
@@ -176,13 +186,8 @@ def _root(config: ImageData) -> Path:
         if not path.is_file():
             raise Refusal(f"data.path: {config.path} is no file; an .npz archive expected")
         return path
-    root = folders.find_data_folder(config.path, "images")
-    if root is None:
-        raise Refusal(
-            f"data.path: empty, and $DISTVAE_DATA is not set; {EXPECTED}; docs/data.md says where"
-            " to get them"
-        )
-    return root
+    expected = f"{EXPECTED}; docs/data.md says where to get them"
+    return folders.find_data_folder(config.path, "images", expected)
 
 
 def _find_archives(root: Path) -> list[Path]:
@@ -220,22 +225,6 @@ def _read_source(root: Path, config: ImageData, quiet: bool = False) -> Source:
             " expected"
         )
     return source
-
-
-def _survey(path: str, decoded: bool, settings: Sequence[str] = ()) -> Survey | None:
-    """Return what an archive, CIFAR-10's files or a folder of pictures holds under some settings.
-
-    A folder with at least as many recordings as pictures is left to speech.
-    """
-    root = Path(path)
-    if root.is_file():
-        return _survey_arrays(path, settings) if root.suffix.lower() == ".npz" else None
-    recordings = folders.list_files(root, SOUNDS)
-    if find_cifar(root) is not None or (not recordings and _find_archives(root)):
-        return _survey_arrays(path, settings)
-    if len(folders.list_files(root, PICTURES)) <= len(recordings):
-        return None
-    return _survey_pictures(path, decoded, settings)
 
 
 def _survey_arrays(path: str, settings: Sequence[str]) -> Survey:

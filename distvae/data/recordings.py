@@ -1,6 +1,7 @@
 """The recordings of a dataset, their speakers and splits. No speaker is in two splits."""
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -74,8 +75,12 @@ def find_recordings(config: SpeechData) -> tuple[Path, list[Recording]]:
     dev-clean). A missing split is drawn from train's speakers; without any split, all speakers are
     drawn. `seeded` draws all speakers in any case, `given` draws none.
     """
-    root = None if config.path == BUILT_IN else folders.find_data_folder(config.path, "speech")
-    root = root or synthesiser.folder()
+    is_built_in = config.path == BUILT_IN or not (config.path or os.environ.get("DISTVAE_DATA"))
+    root = (
+        synthesiser.folder()
+        if is_built_in
+        else folders.find_data_folder(config.path, "speech", "a folder of recordings expected")
+    )
     return root, assign_splits(find_speakers(root, config), config)
 
 
@@ -170,10 +175,8 @@ def skip_broken(
     """Return the recordings without broken and silent ones, if data.skip_broken asks for it, and a
     note on the recordings that are left out.
     """
-    if not config.skip_broken:
-        return found, ""
-    splits = {each.file: each.split for each in found}
-    broken, note = folders.leave_out_broken(root, splits, audio.decode_audible, quiet)
+    splits, skip = {each.file: each.split for each in found}, config.skip_broken
+    broken, note = folders.leave_out_broken(root, splits, audio.decode_audible, skip, quiet)
     return [each for each in found if each.file not in broken], note
 
 

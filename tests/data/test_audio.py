@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.config import SpeechData
@@ -36,21 +36,19 @@ def tone(rate: int, seconds: float = 1.0, pitch: float = 440.0) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "subtype", "tolerance"),
+    ("suffix", "subtype", "rate", "channels", "tolerance"),
     [
-        ("wav", "PCM_U8", 1e-2),
-        ("wav", "PCM_16", 1e-4),
-        ("wav", "PCM_24", 1e-5),
-        ("wav", "FLOAT", 1e-5),
-        ("flac", "PCM_16", 1e-4),
-        ("flac", "PCM_24", 1e-5),
-        ("ogg", "VORBIS", 3e-2),
-        ("mp3", "MPEG_LAYER_III", 1e-1),
+        ("wav", "PCM_U8", 8000, 1, 1e-2),
+        ("wav", "PCM_24", 44100, 2, 1e-5),
+        ("wav", "FLOAT", 44100, 2, 1e-5),
+        ("flac", "PCM_16", 8000, 1, 1e-4),
+        ("flac", "PCM_24", 44100, 2, 1e-5),
+        ("ogg", "VORBIS", 44100, 2, 3e-2),
+        ("mp3", "MPEG_LAYER_III", 8000, 1, 1e-1),
     ],
 )
-@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44100, 2)])
 def test_a_tone_survives_any_format_rate_and_channels(
-    write: Write, suffix: str, subtype: str, tolerance: float, rate: int, channels: int
+    write: Write, suffix: str, subtype: str, rate: int, channels: int, tolerance: float
 ) -> None:
     path = write(f"tone.{suffix}", np.stack([tone(rate)] * channels, axis=1), rate, subtype)
     signal = read_mono(path, 16000)
@@ -58,11 +56,6 @@ def test_a_tone_survives_any_format_rate_and_channels(
     assert signal.shape == (16000,)
     middle = slice(2000, 14000)  # codecs and resamplers ring at the ends
     np.testing.assert_allclose(signal[middle], tone(16000)[middle], atol=tolerance)
-
-
-def test_what_a_lower_rate_cannot_hold_is_filtered_out(write: Write) -> None:
-    path = write("high.wav", tone(48000, pitch=10000.0), 48000, "FLOAT")
-    assert np.abs(read_mono(path, 16000)[1000:-1000]).max() < 1e-4
 
 
 @given(
@@ -95,6 +88,7 @@ def test_quiet_ends_are_cut_and_the_peak_is_one(write: Write) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@settings(max_examples=12)
 @given(length=st.integers(1, 40000), cut=st.floats(0.02, 0.999))
 def test_a_file_is_whole_or_refused_as_truncated(
     suffix: str, length: int, cut: float, tmp_path_factory: pytest.TempPathFactory
@@ -111,6 +105,7 @@ def test_a_file_is_whole_or_refused_as_truncated(
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32))
 def test_any_damage_is_decoded_or_refused(
     suffix: str, seed: int, tmp_path_factory: pytest.TempPathFactory
@@ -135,12 +130,12 @@ def test_a_length_that_its_writer_did_not_know_is_no_truncation(tmp_path: Path) 
     assert len(read_mono(tmp_path / "piped.wav", 16000)) == 16000
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_refused(write: Write, bad: float) -> None:
-    signal = tone(16000)
-    signal[777] = bad
-    with pytest.raises(Refusal, match=r"bad\.wav: .*not finite"):
-        read_mono(write("bad.wav", signal, subtype="FLOAT"), 16000)
+def test_values_that_are_not_finite_are_refused(write: Write) -> None:
+    for bad in (np.nan, -np.inf):
+        signal = tone(16000)
+        signal[777] = bad
+        with pytest.raises(Refusal, match=r"bad\.wav: .*not finite"):
+            read_mono(write("bad.wav", signal, subtype="FLOAT"), 16000)
 
 
 def test_the_decoder_of_mp3_prints_nothing_of_its_own(
@@ -159,24 +154,17 @@ def test_the_decoder_of_mp3_prints_nothing_of_its_own(
     assert capfd.readouterr().err == "still here"
 
 
-def test_an_mp3_behind_a_long_tag_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [b"Xing", b"Info", bytes(100_000)])
+def test_a_tag_before_an_mp3_is_passed_over_and_its_text_announces_no_length(
+    tmp_path: Path, text: bytes
+) -> None:
     path = tmp_path / "a.mp3"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 40_000), 16000)
-    size = 100_000
-    tag = b"ID3\x03\x00\x00" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
-    path.write_bytes(tag + path.read_bytes())
-    assert len(audio.decode(path)[0]) == 40_000
-
-
-@pytest.mark.parametrize("text", [b"Xing", b"Info"])
-def test_the_text_of_a_tag_announces_no_length(tmp_path: Path, text: bytes) -> None:
-    path = tmp_path / "a.mp3"
-    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 40_000), 16000)
-    content = text + b"\xff" * 16
-    tag = b"ID3\x03\x00\x00\x00\x00\x00" + bytes([len(content)]) + content
-    stream = path.read_bytes()
+    content, stream = text + b"\xff" * 16, path.read_bytes()
+    size = bytes(len(content) >> shift & 127 for shift in (21, 14, 7, 0))
+    tag = b"ID3\x03\x00\x00" + size + content
     path.write_bytes(tag + stream)
-    audio.decode(path)
+    assert len(audio.decode(path)[0]) == 40_000
     path.write_bytes(tag + stream[: len(stream) // 2])
     with pytest.raises(Refusal, match=r"a\.mp3: truncated"):
         audio.decode(path)
