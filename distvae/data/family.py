@@ -171,7 +171,7 @@ def register(config: type) -> Callable[[C], C]:
 
 MODULES = {
     **dict.fromkeys(("bars", "sprites"), "generated"),
-    **{"rows": "rows", "idx": "idx", "images": "images", "speech": "speech"},
+    **{"rows": "rows", "idx": "images", "images": "images", "speech": "speech"},
     **{"patches": "windows", "crops": "crops"},
 }
 """The file of each kind of data of the package, which is imported when its kind is asked for."""

@@ -86,7 +86,12 @@ class BarsFamily(DataFamily[BarsData]):
 
     def visible(self, active: Array) -> Array:
         """Return (N, 2 * size): the bars that can be seen when some are active."""
-        return visible_bars(active, self.config.correlated)
+        if not self.config.correlated:
+            return active
+        seen = active.copy()
+        seen[:, 1] *= 1 - active[:, 0]
+        seen[:, 0] *= 1 - active[:, -1]
+        return seen
 
     def combinations(self) -> Combinations | None:
         """Return combinations of correlated bars; None for independent or too few bars."""
@@ -142,16 +147,6 @@ def all_bars(size: int) -> Array:
         np.repeat(square[:, :, None], size, 2),
     )
     return np.concatenate([vertical, horizontal]).reshape(2 * size, size * size)
-
-
-def visible_bars(active: Array, correlated: bool) -> Array:
-    """Return (rows, 2 * size) zeros and ones: the active bars that can be seen."""
-    if not correlated:
-        return active
-    hidden = active.copy()
-    hidden[:, 1] *= 1 - active[:, 0]
-    hidden[:, 0] *= 1 - active[:, -1]
-    return hidden
 
 
 def draw_sprites(levels: Labels, size: int) -> Array:

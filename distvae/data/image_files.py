@@ -1,8 +1,9 @@
 """Images as bytes, with the splits and classes of their source: folders of pictures, CIFAR-10's
-batches and .npz archives. Nothing is unpickled. Pictures of a folder are cropped and resized once,
-cached by content, and then memory-mapped.
+batches, .npz archives and MNIST's idx files. Nothing is unpickled. Pictures of a folder are cropped
+and resized once, cached by content, and then memory-mapped.
 """
 
+import gzip
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -115,6 +116,15 @@ class Scaled(LazyRows):
 
     def __getitem__(self, rows: slice | NDArray[np.integer], /) -> Array:
         return self.pixels[self.places[rows]].astype(np.float32) / np.float32(255)
+
+
+def scaled_rows(pixels: Bytes, parts: Mapping[str, Places]) -> dict[str, Scaled]:
+    """Return the rows of each split. Splits of the same images are the same rows."""
+    distinct: dict[int, Scaled] = {}
+    return {
+        name: distinct.setdefault(id(places), Scaled(pixels, places))
+        for name, places in parts.items()
+    }
 
 
 def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
@@ -499,3 +509,59 @@ def _archive_labels(
             )
         found.append(label.astype(np.int64))
     return np.concatenate(found)
+
+
+MNIST_AT = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
+PARTS = ("train", "t10k")
+"""The beginning of the names of idx files, to train on and to test on."""
+COPIES_OF_IDX = 6
+"""Bytes of memory for a value: one as in the file, four as a float, one for a copy."""
+
+
+def find_idx(root: Path, what: str, dims: int) -> list[Path]:
+    """Return the files of images or labels that are there, of those to train on and to test on."""
+    ends = [f"{dot}idx{dims}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
+    every = [[root / f"{part}-{what}{end}" for end in ends] for part in PARTS]
+    found = [next((path for path in paths if path.is_file()), None) for paths in every]
+    return [path for path in found if path is not None]
+
+
+def read_idx_files(root: Path, what: str, dims: int) -> tuple[Bytes, Bytes]:
+    """Return images or labels to train on and to test on; refuse a folder that lacks either."""
+    paths = find_idx(root, what, dims)
+    if len(paths) < len(PARTS):
+        raise Refusal(
+            f"{root}: lacks train-{what}-idx{dims}-ubyte or t10k-{what}-idx{dims}-ubyte, gzipped or"
+            f" not; 'distvae data check' says how other images are read; {MNIST_AT}"
+        )
+    train, test = (read_idx(path, dims) for path in paths)
+    return train, test
+
+
+def read_idx(path: Path, dims: int) -> Bytes:
+    """Return the array of bytes in an idx file, checked against its header."""
+    unpacked = path.suffix == ".gz"
+    require_regular_file(path, "an undamaged idx file")
+    expected = "a whole gzip file of idx" if unpacked else "an undamaged idx file"
+    with (
+        decoding(path, expected),
+        gzip.open(path) if unpacked else path.open("rb") as stream,
+    ):
+        header = stream.read(4 + 4 * dims)
+        if header[:4] != bytes((0, 0, 8, dims)):
+            raise Refusal(
+                f"{path}: begins with {header[:4].hex()}; 000008{dims:02x} expected, idx of bytes"
+                f" in {dims} dimensions"
+            )
+        if len(header) < 4 + 4 * dims:
+            raise Refusal(f"{path}: truncated in its header")
+        shape = tuple(np.frombuffer(header, ">u4", dims, 4).tolist())
+        require_memory(
+            path, COPIES_OF_IDX * math.prod(shape), f"{' x '.join(map(str, shape))} values"
+        )
+        # Read one byte more than announced, to notice a longer file.
+        content = stream.read(math.prod(shape) + 1)
+    if len(content) != math.prod(shape) or 0 in shape:
+        found = f"{len(content)} values" if len(content) <= math.prod(shape) else "more values"
+        raise Refusal(f"{path}: {found}; {' x '.join(map(str, shape))} announced")
+    return np.frombuffer(content, np.uint8).reshape(shape)

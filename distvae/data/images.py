@@ -1,5 +1,8 @@
-"""Images: CIFAR-10's batches, an .npz archive, or a folder of pictures, whichever is at a path."""
+"""Images: CIFAR-10's batches, an .npz archive or a folder of pictures, whichever is at a path; and
+idx files.
+"""
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,22 +11,26 @@ from typing import TypeVar
 
 import numpy as np
 
-from distvae.config import DataConfig, ImageData
+from distvae.config import DataConfig, IdxData, ImageData
 from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, FileOrArray, Labels
 from distvae.data.family import DataFamily, Survey, Values, checked_config, count_rows, register
 from distvae.data.image_files import (
     CELEBA,
-    Scaled,
+    MNIST_AT,
+    Places,
     Source,
     count_by_split,
     divide_images,
     find_cifar,
+    find_idx,
     find_pictures,
     read_archive,
     read_cifar,
     read_folder,
+    read_idx_files,
     read_to_form,
+    scaled_rows,
 )
 from distvae.data.pictures import UNREAD, Form, plain_head
 from distvae.data.signals import read_plain_picture
@@ -119,11 +126,7 @@ class ImageFamily(ReadsImages[ImageData]):
         root = _root(self.config)
         source = _read_source(root, self.config, quiet)
         parts = source.divide(self.config)
-        distinct: dict[int, Scaled] = {}
-        rows = {
-            name: distinct.setdefault(id(places), Scaled(source.pixels, places))
-            for name, places in parts.items()
-        }
+        rows = scaled_rows(source.pixels, parts)
         name = f"{root.stem}: {source.note}" if source.note else root.stem
         digest, shape = self._digest(source), source.pixels.shape[1:]
         named = parts if source.files else {}
@@ -294,3 +297,74 @@ def _needed_size(sizes: "Counter[tuple[int, int]]") -> list[str]:
 
 def _incomplete(note: str) -> tuple[str, ...]:
     return (f"less than was published: {note}",) if note else ()
+
+
+@register(IdxData)
+class IdxFamily(ReadsImages[IdxData]):
+    """Images and labels in idx files, the format of MNIST."""
+
+    dividing = ("split", "holdout")
+
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return images by split, flat and scaled to [0, 1] when they are indexed."""
+        root, config = self._root(), self.config
+        train, test = read_idx_files(root, "images", 3)
+        if train.shape[1:] != test.shape[1:]:
+            raise Refusal(
+                f"{root}: images of {train.shape[1:]} to train on, of {test.shape[1:]} to test on;"
+                " one size expected"
+            )
+        pixels = np.concatenate([train, test])[:, None]
+        digest = hashlib.sha256(f"{FORMAT} {config.holdout} {train.shape}".encode())
+        if config.split == "loose":
+            digest.update(b"loose")
+        digest.update(pixels.data)
+        splits = scaled_rows(pixels, self._divide(len(train), len(test)))
+        shape = pixels.shape[1:]
+        return Dataset(root.name, "image", digest.hexdigest(), splits, root, shape=shape)
+
+    def labels(self) -> dict[str, Labels] | None:
+        """Return the class of every image by split; None if there are no files of labels."""
+        root = self._root()
+        if not find_idx(root, "labels", 1):
+            return None
+        images, labels = read_idx_files(root, "images", 3), read_idx_files(root, "labels", 1)
+        counts = [list(map(len, parts)) for parts in (labels, images)]
+        if counts[0] != counts[1]:
+            raise Refusal(
+                f"{root}: {counts[0]} labels to train on and to test on, of {counts[1]} images; one"
+                " for each expected"
+            )
+        whole = np.concatenate(labels).astype(np.int64)
+        return {name: whole[places] for name, places in self._divide(*counts[0]).items()}
+
+    def _root(self) -> Path:
+        expected = f"a folder of idx files expected; {MNIST_AT}"
+        return folders.find_data_folder(self.config.path, "mnist", expected)
+
+    def _divide(self, train: int, test: int) -> dict[str, Places]:
+        config = ImageData(split=self.config.split, holdout=self.config.holdout)
+        parts = divide_images({"train": train, "test": test}, config)
+        return {name: parts[name] for name in ("train", "test", "val")}
+
+    @classmethod
+    def survey(cls, path: str) -> Survey | None:
+        """Return the survey of a folder of idx files."""
+        if not any(Path(path).glob("*-images[-.]idx3-ubyte*")):
+            return None
+        family = cls(IdxData(path=path))
+        dataset, labels, wrong = family.open(), None, list[str]()
+        try:
+            labels = family.labels()
+        except Refusal as refusal:
+            wrong.append(str(refusal))
+        counts: dict[str, dict[str, float]] = {
+            split: {"images": len(dataset.splits[split])} for split in ("train", "test")
+        }
+        facts = describe_images(dataset.shape, labels)
+        return Survey(path, "idx files", "idx", counts, facts, tuple(wrong))
+
+    @classmethod
+    def next_command(cls, survey: Survey) -> str:
+        """Return the command that trains on the images."""
+        return f"distvae train mnist-vae --data {survey.quoted_path}"

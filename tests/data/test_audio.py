@@ -58,6 +58,7 @@ def test_a_tone_survives_any_format_rate_and_channels(
     np.testing.assert_allclose(signal[middle], tone(16000)[middle], atol=tolerance)
 
 
+@settings(max_examples=25)
 @given(
     length=st.integers(3000, 30000),
     start=st.floats(0, 1),

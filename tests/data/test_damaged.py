@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import feather
 
-from distvae.config import ImageData, SpeechData
-from distvae.data import audio, idx, ingest, open_dataset, recordings, signals
+from distvae.config import DataConfig, ImageData, SpeechData
+from distvae.data import audio, ingest, open_dataset, recordings, signals
 from distvae.data import image_files as archive
 from distvae.data.family import survey
 from distvae.data.pictures import head
@@ -74,7 +74,7 @@ WHOLE: dict[str, tuple[bytes, Callable[[Path], object]]] = {
     ),
     "train-images-idx3-ubyte.gz": (
         gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 20, 20, 3) + NOISE.tobytes()),
-        partial(idx.read_idx, dims=3),
+        partial(archive.read_idx, dims=3),
     ),
 }
 
@@ -161,7 +161,7 @@ def test_what_needs_more_memory_than_there_is_is_refused_before_it_is_decoded(
     readers: dict[str, Callable[[Path], object]] = {
         "large.png": signals.read_signal,
         "large.npz": archive.read_archive,
-        "images.gz": partial(idx.read_idx, dims=3),
+        "images.gz": partial(archive.read_idx, dims=3),
         "large.flac": audio.decode,
     }
     for name, read in readers.items():
@@ -179,7 +179,7 @@ def test_gzip_is_unpacked_no_further_than_its_header_announces(tmp_path: Path) -
             stream.write(bytes(2**20))
     tracemalloc.start()
     with pytest.raises(Refusal, match=r"bomb\.gz: more values; 10 x 2 x 2 announced"):
-        idx.read_idx(path, 3)
+        archive.read_idx(path, 3)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 2**20
@@ -203,7 +203,7 @@ READERS: list[Callable[[Path], object]] = [
     archive.read_archive,
     signals.read_picture,
     Table.open,
-    partial(idx.read_idx, dims=3),
+    partial(archive.read_idx, dims=3),
     lambda path: recordings.find_speakers(path.parent, SpeechData(speakers=f"csv:{path.name}")),
 ]
 
@@ -245,10 +245,11 @@ def test_files_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path: Path
     for letter in "abc":
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, 4000)
         soundfile.write(sounds / letter / "1.wav", noise, 16000)
-    for config, suffix in {
-        SpeechData(path=str(sounds)): ".m4a",
-        ImageData(path=str(pictures)): ".gif",
-    }.items():
+    configs: dict[str, DataConfig] = {
+        ".m4a": SpeechData(path=str(sounds)),
+        ".gif": ImageData(path=str(pictures)),
+    }
+    for suffix, config in configs.items():
         note = f"left out, of kinds that are not read here: 3 {suffix}"
         assert open_dataset(config, quiet=True).name == f"{Path(config.path).name}: {note}"
         assert survey(config.path).wrong == (note,)

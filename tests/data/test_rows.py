@@ -183,15 +183,6 @@ def test_a_folder_that_is_not_as_it_was_made_is_refused_by_name(
     assert "train-00001.arrow: missing" in err
 
 
-def test_a_moved_folder_is_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ingest([stored(tmp_path, numbered(30))], tmp_path / "here")
-    before = opened(tmp_path / "here").digest
-    (tmp_path / "here").rename(tmp_path / "rows")
-    monkeypatch.setenv("DISTVAE_DATA", str(tmp_path))
-    assert open_dataset(RowsData()).digest == before
-    assert open_dataset(RowsData()).origin == str(tmp_path / "rows")
-
-
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "an encoder": {},
     "an encoder of logarithms": {"estep": {"input": "log"}},
@@ -234,19 +225,24 @@ def small(tmp_path: Path) -> Path:
     return tmp_path / "made"
 
 
-def test_a_flipped_bit_of_ingested_rows_is_seen_even_after_they_were_seen_whole(
-    tmp_path: Path,
+def test_a_flipped_bit_is_seen_even_after_rows_were_seen_whole_or_when_a_row_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = small(tmp_path)
-    open_dataset(RowsData(path=str(made)))
+    opened(made)
     path = made / "train-00001.arrow"
     content = bytearray(path.read_bytes())
     content[content.index(read_arrow(path)[4].tobytes())] ^= 1
     path.write_bytes(content)
-    with pytest.raises(
-        Refusal, match=r"train-00001\.arrow: altered or damaged: its checksum is not the one"
-    ):
-        open_dataset(RowsData(path=str(made)))
+    words = r"train-00001\.arrow: altered or damaged: its checksum is not the one"
+    with pytest.raises(Refusal, match=words):
+        opened(made)
+    monkeypatch.setattr(rows, "CHECKED_AT_ONCE", 0)  # as of large data
+    train = opened(made).splits["train"]
+    train[np.array([3])]
+    for _ in range(2):
+        with pytest.raises(Refusal, match=words):
+            train[np.array([12])]
 
 
 def test_rows_are_read_for_their_checksums_once_and_never_where_they_were_written(
@@ -259,11 +255,13 @@ def test_rows_are_read_for_their_checksums_once_and_never_where_they_were_writte
         return digest(path)
 
     monkeypatch.setattr(folders, "digest", counted)
-    open_dataset(RowsData(path=str(made)))
+    before = opened(made).digest
     assert not seen
-    made = made.rename(tmp_path / "moved")
+    made = made.rename(tmp_path / "rows")
+    monkeypatch.setenv("DISTVAE_DATA", str(tmp_path))
     for _ in range(3):
-        open_dataset(RowsData(path=str(made)))
+        moved = open_dataset(RowsData())
+    assert (moved.digest, moved.origin) == (before, str(made))
     assert len(seen) == len(list(made.glob("*.arrow")))
 
 
@@ -295,19 +293,3 @@ def test_a_manifest_with_a_wrong_field_is_refused(tmp_path: Path) -> None:
         message = r"rows\.json: altered or damaged: lacks a field, or one is wrong"
         with pytest.raises(Refusal, match=message):
             opened(made)
-
-
-def test_large_data_is_opened_file_by_file_when_a_row_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rows, "CHECKED_AT_ONCE", 0)
-    ingest([stored(tmp_path, numbered(60))], tmp_path / "out", Division(0, 0, rows_per_file=20))
-    damaged = tmp_path / "out" / "train-00002.arrow"
-    altered = bytearray(damaged.read_bytes())
-    altered[altered.index(read_arrow(damaged)[4].tobytes())] ^= 1
-    damaged.write_bytes(altered)
-    train = opened(tmp_path / "out").splits["train"]
-    train[np.array([3, 25])]
-    for _ in range(2):
-        with pytest.raises(Refusal, match=r"train-00002\.arrow: altered or damaged"):
-            train[np.array([45])]

@@ -94,9 +94,3 @@ def test_pictures_labels_and_factors_go_together() -> None:
         )
         np.testing.assert_array_equal(labels[name], factors.levels[name][:, 0])
     assert dataset.shape == (1, 16, 16)
-
-
-def test_the_seed_decides_which_there_are_and_the_digest_tells() -> None:
-    first, other = (open_dataset(opened(seed=seed)) for seed in (0, 1))
-    assert first.digest != other.digest
-    assert not np.array_equal(first.splits["test"][:], other.splits["test"][:])

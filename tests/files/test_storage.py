@@ -5,14 +5,11 @@ import os
 import threading
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
 
 from distvae.files.paths import atomic_file, prepare_folder
 from distvae.files.refusal import Refusal
-from distvae.files.storage import Folder, rows_column
+from distvae.files.storage import Folder
 
 
 @pytest.fixture(params=["path", "uri"])
@@ -116,19 +113,6 @@ def test_what_was_appended_is_on_the_disk_before_one_goes_on(
     folder.append("lines", b"two\n")
     there = Path(folder.path_of("lines")).stat()
     assert [(found.st_ino, found.st_size) for found in synced] == [(there.st_ino, 8)]
-
-
-@pytest.mark.parametrize("kind", [np.int64, np.float32])
-@pytest.mark.parametrize("rows", [0, 5])
-def test_a_column_of_rows_is_what_pyarrow_makes(rows: int, kind: type) -> None:
-    values: NDArray[np.number] = np.arange(6 * rows).reshape(rows, 6).astype(kind)[:, ::2]
-    if kind is np.float32:
-        values[values == 4] = np.nan
-    expected = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 3)
-    found = rows_column(values, 3)
-    found.validate(full=True)
-    assert (found.type, found.null_count) == (expected.type, expected.null_count)
-    np.testing.assert_array_equal(found.flatten().to_numpy(), expected.flatten().to_numpy())
 
 
 def test_a_file_appears_when_its_block_ends_and_not_before(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from distvae.config import (
 )
 from distvae.config.schema import FAMILIES
 from distvae.data import DataFamily
-from distvae.data.family import DATA
+from distvae.data.family import DATA, MODULES, all_families
 from distvae.data.ingest import ingest
 from distvae.data.signals import PICTURE
 from tests.laws.data_laws import LAWS
@@ -96,7 +96,7 @@ def test_every_kind_of_data_keeps_the_law(
 
 
 def test_every_kind_of_data_is_there_and_has_an_object_behind_it() -> None:
-    assert set(CASES) <= set(FAMILIES["data"])
-    for config, family in DATA.items():
+    assert set(CASES) == set(MODULES) <= set(FAMILIES["data"])
+    assert all(issubclass(family, DataFamily) for family in all_families())
+    for config in DATA:
         assert FAMILIES["data"][config.kind] is config
-        assert issubclass(family, DataFamily)
