@@ -6,6 +6,7 @@ and resized once, cached by content, and then memory-mapped.
 import gzip
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -208,7 +209,7 @@ def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
     return Source(
         layout,
         pixels,
-        count_by_split(found),
+        dict(Counter(each.split for each in found)),
         _labels(kept),
         folders.key_of([key, kept]),
         CELEBA if layout.startswith("CelebA") else None,
@@ -238,14 +239,6 @@ def _read_pixels(
     read = hinting(read_to_form)
     folders.build_once(folder, lambda part: _decode(part / "pixels.npy", paths, form, read, quiet))
     return key, np.load(folder / "pixels.npy", mmap_mode="r")
-
-
-def count_by_split(found: Sequence[Picture]) -> dict[str, int]:
-    """Return the number of pictures of each split, in the order of the pictures."""
-    counts: dict[str, int] = {}
-    for picture in found:
-        counts[picture.split] = counts.get(picture.split, 0) + 1
-    return counts
 
 
 def find_pictures(root: Path) -> tuple[list[Picture], str]:

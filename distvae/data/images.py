@@ -20,7 +20,6 @@ from distvae.data.image_files import (
     MNIST_AT,
     Places,
     Source,
-    count_by_split,
     divide_images,
     find_cifar,
     find_idx,
@@ -265,7 +264,7 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
     is_celeba = layout.startswith("CelebA")
     needed = [] if config.size or not sizes or is_celeba else _needed_size(sizes)
 
-    counts = count_by_split(found)
+    counts = dict(Counter(each.split for each in found))
     missing = CELEBA.short_of(counts) if is_celeba else ""
     wrong = [*_incomplete(missing), *filter(None, [folders.describe_unread(root, UNREAD)])]
     splits: dict[str, dict[str, float]] = {}

@@ -251,7 +251,8 @@ def _tabled(root: Path, table: Path) -> list[Recording]:
 def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]:
     """Return the recordings sorted by file, each with its split; refuse a speaker in two splits."""
     if config.split == "loose":
-        return _sorted(Recording(r.file, r.speaker, r.split or "test") for r in found)
+        found = [Recording(r.file, r.speaker, r.split or "test") for r in found]
+        return sorted(found, key=lambda each: each.file)
     if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in found)):
         found = [Recording(r.file, r.speaker, "train") for r in found]
     assigned: dict[str, str] = {}
@@ -274,11 +275,8 @@ def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]
         )
     shares = {"val": config.val, "test": config.test}
     whole = draw_missing_splits(assigned, shares, config.split_seed)
-    return _sorted(Recording(r.file, r.speaker, whole[r.speaker]) for r in found)
-
-
-def _sorted(found: Iterable[Recording]) -> list[Recording]:
-    return sorted(found, key=lambda recording: recording.file)
+    found = [Recording(r.file, r.speaker, whole[r.speaker]) for r in found]
+    return sorted(found, key=lambda each: each.file)
 
 
 def draw_missing_splits(

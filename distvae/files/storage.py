@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -51,17 +51,10 @@ def without_password(uri: str) -> str:
     return f"{scheme}{separator}{container}{host}{slash}{path}"
 
 
-class Writable(Protocol):
-    """An object that accepts bytes."""
-
-    def write(self, data: "Buffer", /) -> object:
-        """Write bytes, or a buffer of them."""
-
-
 class Sink(io.RawIOBase):
     """A file opened for writing, which counts its bytes and computes their checksum."""
 
-    def __init__(self, stream: Writable) -> None:
+    def __init__(self, stream: "BinaryIO | NativeFile") -> None:
         super().__init__()
         self.stream, self.count, self.digest = stream, 0, hashlib.sha256()
 
