@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ from distvae.data.signals import read_sound
 from distvae.data.speech import Stft
 from distvae.data.synthesiser import RATE, utterance
 from distvae.files.refusal import Refusal
+from tests.data.conftest import Write
 
-Write = Callable[..., Path]
 OPEN = "from distvae.config import SpeechData; from distvae.data import open_dataset; import sys\n"
 OPEN += "print(open_dataset(SpeechData(path=sys.argv[1])).digest)"
 KILL = "import os, signal; from distvae.files import storage\n"
@@ -146,9 +145,6 @@ def test_utterances_are_mostly_sound_and_speech_metrics_take_them_for_speech(
     noisy = clean + 0.05 * np.random.default_rng(0).standard_normal(len(clean)).astype(np.float32)
     assert pesq(16000, clean, clean, "wb") > 4.5 > 2.5 > pesq(16000, clean, noisy, "wb")
     assert stoi(clean, clean, 16000) > 0.999 > stoi(clean, noisy, 16000) > 0.4
-
-
-Write = Callable[..., Path]
 
 
 def read_mono(path: Path, rate: int) -> Array:
