@@ -26,7 +26,7 @@ from distvae.config import Config, from_dict, to_dict
 from distvae.config.recipes import load, named_settings, override
 from distvae.config.schema import Trials, whole_number
 from distvae.data import folders
-from distvae.data.check import survey_of_another_kind
+from distvae.data.family import survey_of_another_kind
 from distvae.data.folders import is_remote
 from distvae.data.ingest import Division, ingest
 from distvae.files.paths import check_writable_folder, given_path

@@ -43,7 +43,7 @@ def check(
     1 if it differs from its published form, and with 2 if it cannot be read.
     """
     from distvae.config.recipes import parse_assignments
-    from distvae.data.check import examine
+    from distvae.data.family import examine
 
     for key in parse_assignments(assignments or []):
         if not key.startswith("data.") or key in ("data.kind", "data.path"):

@@ -212,8 +212,7 @@ def naming_a_command(
     try:
         yield
     except Refusal as refusal:
-        from distvae.data.check import survey_of_another_kind
-        from distvae.data.family import next_command
+        from distvae.data.family import next_command, survey_of_another_kind
         from distvae.data.folders import is_remote
 
         if not data or is_remote(data) or not str(refusal).startswith(about):

@@ -153,7 +153,7 @@ class ImageData(ImageShaped):
 
     kind: ClassVar[str] = "images"
     path: str = ""
-    """CIFAR-10's folder (python or binary version), an .npz file with x_train or x, or a folder of
+    """CIFAR-10's folder (binary version), an .npz file with x_train or x, or a folder of
     pictures. Folders named train, val and test give the split, other folders the classes. Empty:
     $DISTVAE_DATA.
     """

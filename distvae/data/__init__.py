@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from distvae.config import DataConfig, Generated
-from distvae.data.crops import CropFamily
 from distvae.data.dataset import (
     BUILT_IN,
     Array,
@@ -24,23 +23,8 @@ from distvae.data.dataset import (
     Rows,
     stack,
 )
-from distvae.data.family import (
-    DataFamily,
-    HasFactors,
-    HasLabels,
-    ReadsMedia,
-    Values,
-    family_of,
-    register,
-    same_place,
-)
+from distvae.data.family import DataFamily, Values, family_of, register, same_place
 from distvae.data.folders import fetch, is_remote
-from distvae.data.generated import BarsFamily, SpritesFamily
-from distvae.data.idx import IdxFamily
-from distvae.data.images import ImageFamily
-from distvae.data.rows import RowsFamily
-from distvae.data.speech import SpeechFamily
-from distvae.data.windows import PatchFamily
 from distvae.files.paths import resolve_path
 from distvae.files.refusal import Refusal
 from distvae.numerics.arrays import AnyArray, plain_array
@@ -49,17 +33,9 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 __all__ = [
-    "BarsFamily",
-    "CropFamily",
     "DataFamily",
     "Dataset",
-    "IdxFamily",
-    "ImageFamily",
     "Media",
-    "PatchFamily",
-    "RowsFamily",
-    "SpeechFamily",
-    "SpritesFamily",
     "Values",
     "data_at",
     "factors_of",
@@ -88,14 +64,12 @@ def open_dataset(config: DataConfig, quiet: bool = False) -> Dataset:
 
 def labels_of(config: DataConfig) -> dict[str, Labels] | None:
     """Return the class of every row by split, or None if the data has no classes."""
-    family = family_of(fetch(config))
-    return family.labels() if isinstance(family, HasLabels) else None
+    return family_of(fetch(config)).labels()
 
 
 def factors_of(config: DataConfig) -> Factors | None:
     """Return the levels of the factors behind every row by split, or None if they are not known."""
-    family = family_of(fetch(config))
-    return family.factors() if isinstance(family, HasFactors) else None
+    return family_of(fetch(config)).factors()
 
 
 ARCHIVE = ".npz"
@@ -137,7 +111,7 @@ def rows_of(
     if _are_places(media):
         return _rows_of_paths(config, [str(each) for each in media], shape, digest)
     family, array = family_of(config), _as_array(media)
-    if array is None or not isinstance(family, ReadsMedia):
+    if array is None or not family.reads_media:
         return media
     return family.rows_of(array, shape)
 
@@ -152,7 +126,7 @@ def media_of(config: DataConfig, rows: Array, media: Media, shape: tuple[int, ..
     elif not _are_places(media):
         given = _as_array(media)
     family = family_of(config)
-    if given is None or not isinstance(family, ReadsMedia):
+    if given is None or not family.reads_media:
         return rows
     return family.media_of(rows, given, shape)
 
@@ -192,7 +166,7 @@ def _rows_of_path(config: DataConfig, path: str, shape: tuple[int, ...], digest:
         )
     family = family_of(config)
     place = Path(path).expanduser()
-    if isinstance(family, ReadsMedia) and _is_single(place):
+    if family.reads_media and _is_single(place):
         return family.rows_of(place, shape)
     _refuse_absent(config, path)
     dataset = open_dataset(data_at(path, config, digest), quiet=True)
@@ -210,7 +184,7 @@ def is_single_file(config: DataConfig, path: str) -> bool:
     a path that does not exist.
     """
     _refuse_absent(config, path)
-    return isinstance(family_of(config), ReadsMedia) and _is_single(Path(path).expanduser())
+    return family_of(config).reads_media and _is_single(Path(path).expanduser())
 
 
 def _refuse_absent(config: DataConfig, path: str) -> None:

@@ -214,26 +214,25 @@ def _opened(path: Path) -> Iterator["SoundFile"]:
     """Open a sound file. Refuse a damaged file, and implausible channels and rates."""
     expected = "an undamaged sound file"
     require_regular_file(path, expected)
-    with decoding(path, expected), _decoder_silent(path), _recognised(path) as sound:
-        if sound.channels > MAX_CHANNELS:
-            raise Refusal(f"{path}: {sound.channels} channels; {MAX_CHANNELS} at most expected")
-        if not RATES[0] <= sound.samplerate <= RATES[1]:
-            wanted = f"{RATES[0]:,} to {RATES[1]:,} Hz"
-            raise Refusal(f"{path}: a sampling rate of {sound.samplerate:,} Hz; {wanted} expected")
-        yield sound
-
-
-def _recognised(path: Path) -> "SoundFile":
-    """Return an opened sound file, or refuse a file in which the decoder finds no sound."""
     import soundfile
 
-    try:
-        return soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        if path.suffix.lower() != ".mp3":
-            raise
-        # of an MP3, libsndfile says that the file does not exist
-        raise Refusal(f"{path}: holds no MPEG audio; an undamaged sound file expected") from error
+    with decoding(path, expected), _decoder_silent(path):
+        try:
+            sound = soundfile.SoundFile(path)
+        except soundfile.LibsndfileError as error:
+            if path.suffix.lower() != ".mp3":
+                raise
+            # of an MP3, libsndfile says that the file does not exist
+            raise Refusal(f"{path}: holds no MPEG audio; {expected} expected") from error
+        with sound:
+            if sound.channels > MAX_CHANNELS:
+                raise Refusal(f"{path}: {sound.channels} channels; {MAX_CHANNELS} at most expected")
+            if not RATES[0] <= sound.samplerate <= RATES[1]:
+                wanted = f"{RATES[0]:,} to {RATES[1]:,} Hz"
+                raise Refusal(
+                    f"{path}: a sampling rate of {sound.samplerate:,} Hz; {wanted} expected"
+                )
+            yield sound
 
 
 @contextmanager

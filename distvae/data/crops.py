@@ -9,8 +9,6 @@ onto the first principal components of these windows, which explain a share of t
 left out, every window is zero.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -64,10 +62,11 @@ def _skip_broken(
     """Return the pictures without broken ones, if data.skip_broken asks for it, and a note on the
     pictures that are left out.
     """
-    if not config.skip_broken or root.is_file():
+    if root.is_file():
         return paths, ""
     names = dict.fromkeys((path.relative_to(root).as_posix() for path in paths), "")
-    broken, note = folders.leave_out_broken(root, names, read_picture, quiet)
+    skip = config.skip_broken
+    broken, note = folders.leave_out_broken(root, names, read_picture, skip, quiet)
     return [root / name for name in names if name not in broken], note
 
 
@@ -80,8 +79,7 @@ def _digest(config: CropData, paths: list[Path]) -> str:
     for name, former in (("contrast", "common"), ("level", "remove")):
         if settings[name] == former:
             del settings[name]
-    facts = json.dumps([FORMAT, settings, folders.digests(paths)])
-    return hashlib.sha256(facts.encode()).hexdigest()
+    return folders.key_of([FORMAT, settings, folders.digests(paths)])
 
 
 def find_pictures(path: str) -> tuple[Path, list[Path]]:

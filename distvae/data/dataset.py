@@ -247,10 +247,6 @@ def _digest(*parts: Rows) -> str:
     found = hashlib.sha256()
     for part in parts:
         found.update(repr(part.shape).encode())
-        for block in _blocks(part):
-            found.update(block.tobytes())
+        for start in range(0, len(part), BLOCK):
+            found.update(part[start : start + BLOCK].tobytes())
     return found.hexdigest()
-
-
-def _blocks(rows: Rows) -> Iterator[Array]:
-    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))

@@ -17,17 +17,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from distvae.config import DataConfig
 from distvae.files.paths import MemoryShortage, resolve_path
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder, without_password
 from distvae.files.untrusted import read_json
+from distvae.numerics.numbers import counted
 from distvae.system import available_cores
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileInfo
+    pass
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,15 +47,15 @@ def split_of_word(word: str) -> str | None:
     return SPLIT_WORDS.get(re.split(r"[-_]", word.lower())[0])
 
 
-def find_data_folder(path: str, kind: str) -> Path | None:
-    """Return the folder at `path`, otherwise $DISTVAE_DATA (or its sub-folder `kind`), otherwise
-    None.
+def find_data_folder(path: str, kind: str, expected: str) -> Path:
+    """Return the folder at `path`, otherwise $DISTVAE_DATA (or its sub-folder `kind`). Refuse
+    neither of them; the message says what is expected.
     """
     if path:
         return _existing(Path(path), "data.path")
     variable = os.environ.get("DISTVAE_DATA")
     if not variable:
-        return None
+        raise Refusal(f"data.path: empty, and $DISTVAE_DATA is not set; {expected}")
     folder = _existing(Path(variable), "$DISTVAE_DATA")
     return folder / kind if (folder / kind).is_dir() else folder
 
@@ -151,6 +152,11 @@ def digest(path: Path) -> str:
         raise Refusal(f"{path}: {error.strerror}; a readable file expected") from error
 
 
+def key_of(facts: object) -> str:
+    """Return the SHA-256 of facts that JSON can hold."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def digests(paths: Iterable[Path]) -> list[str]:
     """Return the SHA-256 of each file."""
     return list(map_in_order(digest, paths))
@@ -170,18 +176,6 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> I
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def or_refusal(function: Callable[[Item], Result]) -> Callable[[Item], Result | Refusal]:
-    """Return a function that returns a refusal instead of raising it."""
-
-    def attempt(item: Item) -> Result | Refusal:
-        try:
-            return function(item)
-        except Refusal as refusal:
-            return refusal
-
-    return attempt
 
 
 def with_progress(items: Iterable[Item], title: str, total: int, quiet: bool) -> Iterator[Item]:
@@ -267,9 +261,7 @@ def find_broken(root: Path, names: Sequence[str], decode: Decode, quiet: bool) -
         reasons = {content: why for content, why in zip(distinct, shown, strict=True) if why}
         (part / REASONS).write_text(json.dumps(reasons))
 
-    facts = [FORMAT, decode.__name__, sorted(distinct)]
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    folder = cache_folder() / "broken" / key
+    folder = cache_folder() / "broken" / key_of([FORMAT, decode.__name__, sorted(distinct)])
     build_once(folder, write_reasons)
     reasons = read_json(folder / REASONS)
     return {
@@ -279,21 +271,16 @@ def find_broken(root: Path, names: Sequence[str], decode: Decode, quiet: bool) -
     }
 
 
-def describe_skipped(broken: Collection[str]) -> str:
-    """Return a note on broken files that are left out, or "" if there are none."""
-    if not broken:
-        return ""
-    count = "1 broken file" if len(broken) == 1 else f"{len(broken):,} broken files"
-    return f"{count} skipped: {some_names(sorted(broken))}"
-
-
 def leave_out_broken(
-    root: Path, splits: Mapping[str, str], decode: Decode, quiet: bool
+    root: Path, splits: Mapping[str, str], decode: Decode, skip: bool, quiet: bool
 ) -> tuple[dict[str, str], str]:
-    """Return the broken files of a folder with the reasons, and a note on them. `splits` has the
-    split of each file. Refuse a folder in which all files of a split are broken.
+    """Return the broken files of a folder with the reasons, and a note on them; nothing unless
+    `skip`. `splits` has the split of each file. Refuse a folder in which all files of a split are
+    broken.
     """
-    broken = find_broken(root, [*splits], decode, quiet)
+    broken = find_broken(root, [*splits], decode, quiet) if skip else {}
+    if not broken:
+        return {}, ""
     kept = {split for file, split in splits.items() if file not in broken}
     if lost := sorted({*splits.values()} - kept):
         where = f" of {' and '.join(lost)}" if any(lost) else ""
@@ -302,7 +289,52 @@ def leave_out_broken(
             f"{root}: every file{where} is broken, such as {reason}; one or more that can be"
             " decoded expected"
         )
-    return broken, describe_skipped(broken)
+    return broken, f"{counted(len(broken), 'broken file')} skipped: {some_names(sorted(broken))}"
+
+
+class Inspected(NamedTuple, Generic[Result]):
+    """The files of a folder, as their headers describe them."""
+
+    heads: dict[str, Result]
+    """What the header of each file says that can be read."""
+    unreadable: tuple[str, ...]
+    """Why each other file cannot be read."""
+    left_out: frozenset[str]
+    """Broken files that are skipped, of which nothing else is said."""
+    note: str
+    """A note on the skipped files, or ""."""
+
+
+def inspect(
+    root: Path,
+    splits: Mapping[str, str],
+    head: Callable[[Path], Result],
+    decode: Decode,
+    decoded: bool,
+    skip: bool,
+) -> Inspected[Result]:
+    """Return what the headers of files say. `splits` has the split of each file. Files are also
+    decoded if `decoded` or `skip`; `skip` leaves broken files out.
+    """
+    broken, note = leave_out_broken(root, splits, decode, skip, quiet=False)
+    if decoded and not skip:
+        broken = find_broken(root, [*splits], decode, quiet=False)
+
+    def attempt(name: str) -> Result | Refusal:
+        try:
+            return head(root / name)
+        except Refusal as refusal:
+            return refusal
+
+    whole = [name for name in splits if name not in broken]
+    unreadable, heads = [] if skip else [*broken.values()], dict[str, Result]()
+    for name, found in zip(whole, map_in_order(attempt, whole), strict=True):
+        if isinstance(found, Refusal):
+            unreadable.append(str(found))
+        else:
+            heads[name] = found
+    left_out = frozenset(broken) if skip else frozenset[str]()
+    return Inspected(heads, tuple(unreadable), left_out, note)
 
 
 @contextmanager
@@ -350,7 +382,7 @@ def download(uri: str) -> Path:
         raise Refusal(f"data.path: {Folder(uri)}: {advice}")
     source = Folder(uri)
     files = _list_remote_files(source.with_short_timeout())
-    known = hashlib.sha256(json.dumps([str(source), files]).encode()).hexdigest()[:16]
+    known = key_of([str(source), files])[:16]
     folder, name = (
         cache_folder() / "data" / known,
         source.path.rstrip("/").rpartition("/")[2],
@@ -364,31 +396,24 @@ def _list_remote_files(source: Folder) -> list[tuple[str, int, str]]:
     from pyarrow.fs import FileSelector, FileType
 
     try:
-        (itself,) = source.system.get_file_info([source.path])
-        below = (
-            source.system.get_file_info(FileSelector(source.path, recursive=True))
-            if itself.type != FileType.File
-            else []
-        )
+        found = source.system.get_file_info([source.path])
+        if found[0].type != FileType.File:
+            found = source.system.get_file_info(FileSelector(source.path, recursive=True))
     except OSError as error:
         raise Refusal(
             f"data.path: {source}: {cause(error)}; a folder or file that can be read expected"
         ) from error
-    found = (
-        [itself]
-        if itself.type == FileType.File
-        else [info for info in below if info.type == FileType.File]
-    )
+    found = [info for info in found if info.type == FileType.File]
     if not found:
         raise Refusal(f"data.path: {source}: holds no files; a folder of data expected")
     return sorted(
-        (info.path[len(source.path) :].lstrip("/"), int(info.size), _written(info))
+        (
+            info.path[len(source.path) :].lstrip("/"),
+            int(info.size),
+            info.mtime.isoformat() if info.mtime else "",
+        )
         for info in found
     )
-
-
-def _written(info: "FileInfo") -> str:
-    return info.mtime.isoformat() if info.mtime else ""
 
 
 def _copy(source: Folder, target: Path, files: list[tuple[str, int, str]]) -> None:

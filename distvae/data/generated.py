@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from distvae.config import BarsData, SpritesData
+from distvae.config import BarsData, DataConfig, SpritesData
 from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
-from distvae.data.family import DataFamily, register
-from distvae.data.images import UNIT_INTERVAL, ReadsImages
+from distvae.data.family import DataFamily, family_of, register
+from distvae.data.folders import key_of
+from distvae.data.images import ReadsImages
 from distvae.files.paths import require_memory
 from distvae.numerics.arrays import Doubles
 from distvae.numerics.noise import order
@@ -85,7 +86,12 @@ class BarsFamily(DataFamily[BarsData]):
 
     def visible(self, active: Array) -> Array:
         """Return (N, 2 * size): the bars that can be seen when some are active."""
-        return visible_bars(active, self.config.correlated)
+        if not self.config.correlated:
+            return active
+        seen = active.copy()
+        seen[:, 1] *= 1 - active[:, 0]
+        seen[:, 0] *= 1 - active[:, -1]
+        return seen
 
     def combinations(self) -> Combinations | None:
         """Return combinations of correlated bars; None for independent or too few bars."""
@@ -96,10 +102,8 @@ class BarsFamily(DataFamily[BarsData]):
 
 
 @register(SpritesData)
-class SpritesFamily(ReadsImages, DataFamily[SpritesData]):
+class SpritesFamily(ReadsImages[SpritesData]):
     """Generated pictures of one shape each."""
-
-    values = UNIT_INTERVAL
 
     def open(self, quiet: bool = False) -> Dataset:
         """Return the pictures by split."""
@@ -108,8 +112,7 @@ class SpritesFamily(ReadsImages, DataFamily[SpritesData]):
             starts = range(0, len(levels), BLOCK)
             blocks = [draw_sprites(levels[k : k + BLOCK], self.config.size) for k in starts]
             splits[name] = np.concatenate(blocks).reshape(len(levels), -1)
-        facts = json.dumps([FORMAT, asdict(self.config) | {"path": ""}])
-        digest = hashlib.sha256(facts.encode()).hexdigest()
+        digest = key_of([FORMAT, asdict(self.config) | {"path": ""}])
         return Dataset("sprites", "image", digest, splits, Path(), shape=self.config.shape)
 
     def labels(self) -> dict[str, Labels] | None:
@@ -130,6 +133,12 @@ class SpritesFamily(ReadsImages, DataFamily[SpritesData]):
         return dict(zip(("train", "val", "test"), np.split(levels, ends), strict=True))
 
 
+def causes_of(config: DataConfig) -> BarsFamily | None:
+    """Return the data as a superposition of known causes, or None if it is something else."""
+    family = family_of(config)
+    return family if isinstance(family, BarsFamily) else None
+
+
 def all_bars(size: int) -> Array:
     """Return (2 * size, size^2): every vertical and every horizontal bar."""
     square = np.eye(size, dtype=np.float32)
@@ -138,16 +147,6 @@ def all_bars(size: int) -> Array:
         np.repeat(square[:, :, None], size, 2),
     )
     return np.concatenate([vertical, horizontal]).reshape(2 * size, size * size)
-
-
-def visible_bars(active: Array, correlated: bool) -> Array:
-    """Return (rows, 2 * size) zeros and ones: the active bars that can be seen."""
-    if not correlated:
-        return active
-    hidden = active.copy()
-    hidden[:, 1] *= 1 - active[:, 0]
-    hidden[:, 0] *= 1 - active[:, -1]
-    return hidden
 
 
 def draw_sprites(levels: Labels, size: int) -> Array:

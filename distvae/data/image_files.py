@@ -1,12 +1,12 @@
 """Images as bytes, with the splits and classes of their source: folders of pictures, CIFAR-10's
-batches and .npz archives. Nothing is unpickled. Pictures of a folder are cropped and resized once,
-cached by content, and then memory-mapped.
+batches, .npz archives and MNIST's idx files. Nothing is unpickled. Pictures of a folder are cropped
+and resized once, cached by content, and then memory-mapped.
 """
 
+import gzip
 import hashlib
-import json
 import math
-import pickletools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from distvae.data import folders
 from distvae.data.dataset import Array, Labels, LazyRows
 from distvae.data.folders import SPLITS, hinting_at_broken, split_of_word
 from distvae.data.pictures import UNREAD, Form, opened, plain_head, refuse_deep
-from distvae.data.signals import PEAK, read_plain_picture
+from distvae.data.signals import read_plain_picture
 from distvae.files.paths import PICTURES, require_memory
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import decoding, require_regular_file
@@ -119,11 +119,23 @@ class Scaled(LazyRows):
         return self.pixels[self.places[rows]].astype(np.float32) / np.float32(255)
 
 
+def scaled_rows(pixels: Bytes, parts: Mapping[str, Places]) -> dict[str, Scaled]:
+    """Return the rows of each split. Splits of the same images are the same rows."""
+    distinct: dict[int, Scaled] = {}
+    return {
+        name: distinct.setdefault(id(places), Scaled(pixels, places))
+        for name, places in parts.items()
+    }
+
+
 def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Places]:
-    """Return which images belong to which split, as the source says or as the settings draw."""
+    """Return which images belong to which split, as the source says or as the settings draw. With
+    `loose`, images in no split are to test on.
+    """
     total = sum(counts.values())
     if config.split == "loose":
-        return _loose(counts)
+        named = _assigned_splits({name or "test": count for name, count in counts.items()})
+        return {name: named.get(name, np.arange(0)) for name in SPLITS}
     whole = config.sizes or set(counts) <= {"", "train"}
     parts = _drawn(total, config) if whole else _assigned_splits(counts)
     if "train" not in parts:
@@ -131,8 +143,10 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
             f"{', '.join(parts)} and no train; images to train on expected, or data.sizes to draw"
             " them"
         )
-    if "test" not in parts:
-        parts |= _with_test(parts["train"], config)
+    if "test" not in parts:  # some training images are drawn to test on
+        train = parts["train"]
+        drawn = _drawn(len(train), config)
+        parts |= {name: np.sort(train[places]) for name, places in drawn.items()}
     if "val" not in parts and config.holdout:
         train_count = len(parts["train"]) - config.holdout
         if train_count < 1:
@@ -142,14 +156,8 @@ def divide_images(counts: Mapping[str, int], config: ImageData) -> dict[str, Pla
             )
         parts |= {"train": parts["train"][:train_count], "val": parts["train"][train_count:]}
     if "val" not in parts:
-        return {"train": parts["train"], "test": parts["test"], "val": parts["test"]}
-    return {"train": parts["train"], "val": parts["val"], "test": parts["test"]}
-
-
-def _loose(counts: Mapping[str, int]) -> dict[str, Places]:
-    """Return the splits that the source names. Images in no split are to test on."""
-    named = _assigned_splits({name or "test": count for name, count in counts.items()})
-    return {name: named.get(name, np.arange(0)) for name in SPLITS}
+        return parts | {"val": parts["test"]}
+    return {name: parts[name] for name in SPLITS}
 
 
 def _assigned_splits(counts: Mapping[str, int]) -> dict[str, Places]:
@@ -157,12 +165,6 @@ def _assigned_splits(counts: Mapping[str, int]) -> dict[str, Places]:
     return {
         name: np.arange(end - counts[name], end) for name, end in zip(counts, ends, strict=True)
     }
-
-
-def _with_test(train: Places, config: ImageData) -> dict[str, Places]:
-    """Return training images divided into images to train on and drawn images to test on."""
-    drawn = _drawn(len(train), config)
-    return {name: np.sort(train[places]) for name, places in drawn.items()}
 
 
 def _drawn(total: int, config: ImageData) -> dict[str, Places]:
@@ -200,20 +202,18 @@ class Picture(NamedTuple):
 def read_folder(root: Path, config: ImageData, quiet: bool) -> Source:
     """Return the pictures of a folder by split, from the cache or decoded now."""
     found, layout = find_pictures(root)
-    broken, skipped = dict[str, str](), ""
-    if config.skip_broken:
-        splits = {each.file: each.split for each in found}
-        broken, skipped = folders.leave_out_broken(root, splits, read_plain_picture, quiet)
+    splits, skip = {each.file: each.split for each in found}, config.skip_broken
+    broken, skipped = folders.leave_out_broken(root, splits, read_plain_picture, skip, quiet)
     kept = [each for each in found if each.file not in broken]
     key, pixels = _read_pixels(root, kept, config, quiet)
     return Source(
         layout,
         pixels,
-        count_by_split(found),
+        dict(Counter(each.split for each in found)),
         _labels(kept),
-        hashlib.sha256(json.dumps([key, kept]).encode()).hexdigest(),
+        folders.key_of([key, kept]),
         CELEBA if layout.startswith("CelebA") else None,
-        tuple(filter(None, (describe_unread(root), skipped))),
+        tuple(filter(None, (folders.describe_unread(root, UNREAD), skipped))),
         tuple(place for place, each in enumerate(found) if each.file in broken),
         tuple(each.file for each in kept),
     )
@@ -234,25 +234,11 @@ def _read_pixels(
         "a smaller number",
     )
     names = [each.file for each in found]
-    facts = [FORMAT, form, list(zip(names, folders.digests(paths), strict=True))]
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    key = folders.key_of([FORMAT, form, list(zip(names, folders.digests(paths), strict=True))])
     folder = folders.cache_folder() / "pictures" / key
     read = hinting(read_to_form)
     folders.build_once(folder, lambda part: _decode(part / "pixels.npy", paths, form, read, quiet))
     return key, np.load(folder / "pixels.npy", mmap_mode="r")
-
-
-def describe_unread(root: Path) -> str:
-    """Return a note on the pictures of kinds that are not read, or ""."""
-    return folders.describe_unread(root, UNREAD)
-
-
-def count_by_split(found: Sequence[Picture]) -> dict[str, int]:
-    """Return the number of pictures of each split, in the order of the pictures."""
-    counts: dict[str, int] = {}
-    for picture in found:
-        counts[picture.split] = counts.get(picture.split, 0) + 1
-    return counts
 
 
 def find_pictures(root: Path) -> tuple[list[Picture], str]:
@@ -392,105 +378,56 @@ CIFAR10 = Published("CIFAR-10", 50_000, 10_000)
 PUBLISHED_AT = "CIFAR-10 is at https://www.cs.toronto.edu/~kriz/cifar.html"
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
-NAMES = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
-VERSIONS = {"python": ("cifar-10-batches-py", ""), "binary": ("cifar-10-batches-bin", ".bin")}
-"""The folder and the suffix of the batches in each version."""
-NUMBERS = ("BININT", "BININT1", "BININT2")
-"""The instructions of a pickle that stand for whole numbers."""
+PICKLED = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
+BATCHES = [f"{name}.bin" for name in PICKLED]
 COPIES = 3
 """Copies of an archive's arrays in memory while it is read."""
 EXPECTED = "arrays x_train and x_test, with y_train and y_test or not, or x alone, expected"
 
 
-def find_cifar(root: Path) -> tuple[str, Path] | None:
-    """Return the version and the folder of CIFAR-10's batches, which are in the given folder or
-    in a folder below it; None without batches.
+def find_cifar(root: Path) -> Path | None:
+    """Return the folder of CIFAR-10's batches, which is the given folder or a folder below it; None
+    without batches. Refuse pickled batches.
     """
-    for version, (folder, suffix) in VERSIONS.items():
-        for place in (root, root / folder):
-            if any((place / f"{name}{suffix}").is_file() for name in NAMES):
-                return version, place
+    for name in ("", "cifar-10-batches-bin", "cifar-10-batches-py"):
+        place = root / name
+        if any((place / batch).is_file() for batch in BATCHES):
+            return place
+        if any((place / batch).is_file() for batch in PICKLED):
+            raise Refusal(
+                f"{place}: CIFAR-10 as pickles, which are programs; the binary version expected:"
+                " https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+            )
     return None
 
 
-def read_cifar(version: str, folder: Path) -> Source:
-    """Return the images of all batches, the training images first."""
-    paths = [folder / f"{name}{VERSIONS[version][1]}" for name in NAMES]
+def read_cifar(folder: Path) -> Source:
+    """Return the images of all batches, the training images first. A batch has records of a label
+    and an image's three planes.
+    """
+    paths = [folder / name for name in BATCHES]
     if absent := [path.name for path in paths if not path.is_file()]:
         raise Refusal(
             f"{folder}: lacks {', '.join(absent)}; all six batches expected; {PUBLISHED_AT}"
         )
-    read = {"python": read_pickled_batch, "binary": _read_binary_batch}[version]
-    batches = [read(path) for path in paths]
-    pixels = np.concatenate([batch for batch, _ in batches])
-    labels = np.concatenate([label for _, label in batches])
-    counts = {"train": len(pixels) - len(batches[-1][0]), "test": len(batches[-1][0])}
-    digest = hashlib.sha256(pixels.data)
+    records = []
+    for path in paths:
+        with decoding(path, "a batch of CIFAR-10"):
+            content = np.frombuffer(path.read_bytes(), np.uint8)
+        if not len(content) or len(content) % (1 + PIXELS):
+            raise Refusal(
+                f"{path}: {len(content)} bytes; records of 1 + {PIXELS} bytes expected: a truncated"
+                " file?"
+            )
+        records.append(content.reshape(-1, 1 + PIXELS))
+        if (largest := records[-1][:, 0].max()) > 9:
+            raise Refusal(f"{path}: a label of {largest}; labels of 0 to 9 expected")
+    whole, tests = np.concatenate(records), len(records[-1])
+    pixels, labels = whole[:, 1:].reshape(-1, *SHAPE), whole[:, 0].astype(np.int64)
+    counts = {"train": len(whole) - tests, "test": tests}
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
     digest.update(labels.data)
-    return Source(
-        f"CIFAR-10, {version} version", pixels, counts, labels, digest.hexdigest(), CIFAR10
-    )
-
-
-def _read_binary_batch(path: Path) -> tuple[Bytes, Labels]:
-    """Return images and labels of a file of records, each a label and an image's three planes."""
-    content = np.frombuffer(_content(path), np.uint8)
-    if not len(content) or len(content) % (1 + PIXELS):
-        raise Refusal(
-            f"{path}: {len(content)} bytes; records of 1 + {PIXELS} bytes expected: a truncated"
-            " file?"
-        )
-    records = content.reshape(-1, 1 + PIXELS)
-    return _checked(path, records[:, 1:], records[:, 0].astype(np.int64))
-
-
-def read_pickled_batch(path: Path) -> tuple[Bytes, Labels]:
-    """Return images and labels of a pickled dictionary.
-
-    A pickle is a program, which could do anything. It is not run: the labels are the numbers that
-    follow the text `labels`, and the pixels are the bytes of an array in C's order (u1, False).
-    """
-    strings, labels, pixels, before = [""], list[int](), b"", ""
-    try:
-        for operation, argument, _ in pickletools.genops(_content(path)):
-            text = argument.decode("latin-1") if isinstance(argument, bytes) else argument
-            if isinstance(text, str) and operation.name.endswith(("STRING", "BYTES", "UNICODE")):
-                if len(text) >= PIXELS and before == "NEWFALSE" and "u1" in strings:
-                    pixels = text.encode("latin-1")
-                strings.append(text[:PIXELS])
-            elif (
-                isinstance(argument, int) and operation.name in NUMBERS and strings[-1] == "labels"
-            ):
-                labels.append(argument)
-            before = operation.name
-    except Refusal:
-        raise
-    except Exception as error:  # a damaged pickle may raise any exception
-        raise Refusal(
-            f"{path}: damaged, or no pickle ({error or type(error).__name__}); a batch expected"
-        ) from error
-    if not pixels or len(pixels) % PIXELS:
-        raise Refusal(
-            f"{path}: no batch of CIFAR-10: no array of bytes in rows of {PIXELS}; one expected, or"
-            f" the binary version; {PUBLISHED_AT}"
-        )
-    rows = np.frombuffer(pixels, np.uint8).reshape(-1, PIXELS)
-    return _checked(path, rows, np.array(labels, np.int64))
-
-
-def _content(path: Path) -> bytes:
-    with decoding(path, "a batch of CIFAR-10"):
-        return path.read_bytes()
-
-
-def _checked(path: Path, rows: Bytes, labels: Labels) -> tuple[Bytes, Labels]:
-    """Return images and their labels; refuse labels that do not fit."""
-    if len(labels) != len(rows) or not ((labels >= 0) & (labels <= 9)).all():
-        raise Refusal(
-            f"{path}: {len(labels)} labels, the largest {labels.max(initial=-1)}; {len(rows)} of 0"
-            " to 9 expected"
-        )
-    return rows.reshape(-1, *SHAPE), labels
+    return Source("CIFAR-10, binary version", pixels, counts, labels, digest.hexdigest(), CIFAR10)
 
 
 def read_archive(path: Path) -> Source:
@@ -541,19 +478,11 @@ def _images(path: Path, name: str, array: np.ndarray) -> Bytes:
             " more expected"
         )
     if pixels.dtype != np.uint8:
-        raise Refusal(f"{path}: '{name}' holds {array.dtype}; bytes expected{_way(name, array)}")
+        raise Refusal(
+            f"{path}: '{name}' holds {array.dtype}; bytes from 0 to 255 expected; of values from 0"
+            f" to 1, ({name} * 255).round().astype('uint8') makes them"
+        )
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
-
-
-def _way(name: str, array: np.ndarray) -> str:
-    """Return how to make bytes of other numbers, if their values show it."""
-    if array.dtype.kind not in "biuf":
-        return ""
-    largest = array.max()
-    if not (array.min() >= 0 and largest <= PEAK):
-        return f", with values from 0 to {PEAK:g}"
-    scaled = f"({name} * 255)" if largest <= 1 else name
-    return f"; convert with {scaled}.round().astype('uint8')"
 
 
 def _archive_labels(
@@ -573,3 +502,59 @@ def _archive_labels(
             )
         found.append(label.astype(np.int64))
     return np.concatenate(found)
+
+
+MNIST_AT = "MNIST's are at https://storage.googleapis.com/cvdf-datasets/mnist/"
+PARTS = ("train", "t10k")
+"""The beginning of the names of idx files, to train on and to test on."""
+COPIES_OF_IDX = 6
+"""Bytes of memory for a value: one as in the file, four as a float, one for a copy."""
+
+
+def find_idx(root: Path, what: str, dims: int) -> list[Path]:
+    """Return the files of images or labels that are there, of those to train on and to test on."""
+    ends = [f"{dot}idx{dims}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
+    every = [[root / f"{part}-{what}{end}" for end in ends] for part in PARTS]
+    found = [next((path for path in paths if path.is_file()), None) for paths in every]
+    return [path for path in found if path is not None]
+
+
+def read_idx_files(root: Path, what: str, dims: int) -> tuple[Bytes, Bytes]:
+    """Return images or labels to train on and to test on; refuse a folder that lacks either."""
+    paths = find_idx(root, what, dims)
+    if len(paths) < len(PARTS):
+        raise Refusal(
+            f"{root}: lacks train-{what}-idx{dims}-ubyte or t10k-{what}-idx{dims}-ubyte, gzipped or"
+            f" not; 'distvae data check' says how other images are read; {MNIST_AT}"
+        )
+    train, test = (read_idx(path, dims) for path in paths)
+    return train, test
+
+
+def read_idx(path: Path, dims: int) -> Bytes:
+    """Return the array of bytes in an idx file, checked against its header."""
+    unpacked = path.suffix == ".gz"
+    require_regular_file(path, "an undamaged idx file")
+    expected = "a whole gzip file of idx" if unpacked else "an undamaged idx file"
+    with (
+        decoding(path, expected),
+        gzip.open(path) if unpacked else path.open("rb") as stream,
+    ):
+        header = stream.read(4 + 4 * dims)
+        if header[:4] != bytes((0, 0, 8, dims)):
+            raise Refusal(
+                f"{path}: begins with {header[:4].hex()}; 000008{dims:02x} expected, idx of bytes"
+                f" in {dims} dimensions"
+            )
+        if len(header) < 4 + 4 * dims:
+            raise Refusal(f"{path}: truncated in its header")
+        shape = tuple(np.frombuffer(header, ">u4", dims, 4).tolist())
+        require_memory(
+            path, COPIES_OF_IDX * math.prod(shape), f"{' x '.join(map(str, shape))} values"
+        )
+        # Read one byte more than announced, to notice a longer file.
+        content = stream.read(math.prod(shape) + 1)
+    if len(content) != math.prod(shape) or 0 in shape:
+        found = f"{len(content)} values" if len(content) <= math.prod(shape) else "more values"
+        raise Refusal(f"{path}: {found}; {' x '.join(map(str, shape))} announced")
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,33 +1,37 @@
-"""Images: CIFAR-10's batches, an .npz archive, or a folder of pictures, whichever is at a path."""
+"""Images: CIFAR-10's batches, an .npz archive or a folder of pictures, whichever is at a path; and
+idx files.
+"""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from distvae.config import ImageData
+from distvae.config import DataConfig, IdxData, ImageData
 from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, FileOrArray, Labels
 from distvae.data.family import DataFamily, Survey, Values, checked_config, count_rows, register
 from distvae.data.image_files import (
     CELEBA,
-    Scaled,
+    MNIST_AT,
+    Places,
     Source,
-    count_by_split,
-    describe_unread,
     divide_images,
     find_cifar,
+    find_idx,
     find_pictures,
     read_archive,
     read_cifar,
     read_folder,
+    read_idx_files,
     read_to_form,
+    scaled_rows,
 )
-from distvae.data.pictures import Form, plain_head
+from distvae.data.pictures import UNREAD, Form, plain_head
 from distvae.data.signals import read_plain_picture
 from distvae.files.paths import PICTURES, SOUNDS, resolve_path
 from distvae.files.refusal import Refusal
@@ -36,11 +40,16 @@ from distvae.numerics.arrays import AnyArray
 
 Shape = tuple[int, ...]
 """(channels, height, width)."""
-UNIT_INTERVAL = Values(low=0.0, high=1.0)
 
 
-class ReadsImages:
-    """The part of a family that makes rows of single pictures and of arrays of images."""
+Settings = TypeVar("Settings", bound=DataConfig)
+
+
+class ReadsImages(DataFamily[Settings]):
+    """A family that makes rows of single pictures and of arrays of images."""
+
+    values = Values(low=0.0, high=1.0)
+    reads_media = True
 
     def rows_of(self, media: FileOrArray, shape: Shape) -> AnyArray:
         """Return a picture, one image or several images as rows, and an array of rows unchanged.
@@ -106,10 +115,9 @@ LARGEST = 128
 
 
 @register(ImageData)
-class ImageFamily(ReadsImages, DataFamily[ImageData]):
+class ImageFamily(ReadsImages[ImageData]):
     """Images from CIFAR-10's files, an archive, or a folder of pictures."""
 
-    values = UNIT_INTERVAL
     dividing = ("split", "sizes", "holdout", "test", "split_seed")
 
     def open(self, quiet: bool = False) -> Dataset:
@@ -117,11 +125,7 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
         root = _root(self.config)
         source = _read_source(root, self.config, quiet)
         parts = source.divide(self.config)
-        distinct: dict[int, Scaled] = {}
-        rows = {
-            name: distinct.setdefault(id(places), Scaled(source.pixels, places))
-            for name, places in parts.items()
-        }
+        rows = scaled_rows(source.pixels, parts)
         name = f"{root.stem}: {source.note}" if source.note else root.stem
         digest, shape = self._digest(source), source.pixels.shape[1:]
         named = parts if source.files else {}
@@ -136,8 +140,7 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
         del settings["skip_broken"]
         if self.config.split == "auto":  # digests are older than this setting
             del settings["split"]
-        facts = [FORMAT, settings, source.digest, *source.drawn_from(self.config)]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return folders.key_of([FORMAT, settings, source.digest, *source.drawn_from(self.config)])
 
     def labels(self) -> dict[str, Labels] | None:
         """Return the class of every image by split; None if the source has no classes."""
@@ -149,12 +152,25 @@ class ImageFamily(ReadsImages, DataFamily[ImageData]):
     @classmethod
     def survey(cls, path: str) -> Survey | None:
         """Return the survey of a path that holds images in any of these forms."""
-        return _survey(path, decoded=False)
+        return cls.examine(path, decoded=False)
 
     @classmethod
-    def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
-        """Return the same survey under some settings, after every picture was decoded."""
-        return _survey(path, decoded=True, settings=settings)
+    def examine(
+        cls, path: str, settings: Sequence[str] = (), decoded: bool = True
+    ) -> Survey | None:
+        """Return the same survey under some settings, after every picture was decoded.
+
+        A folder with at least as many recordings as pictures is left to speech.
+        """
+        root = Path(path)
+        if root.is_file():
+            return _survey_arrays(path, settings) if root.suffix.lower() == ".npz" else None
+        recordings = folders.list_files(root, SOUNDS)
+        if find_cifar(root) is not None or (not recordings and _find_archives(root)):
+            return _survey_arrays(path, settings)
+        if len(folders.list_files(root, PICTURES)) <= len(recordings):
+            return None
+        return _survey_pictures(path, decoded, settings)
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:
@@ -172,13 +188,8 @@ def _root(config: ImageData) -> Path:
         if not path.is_file():
             raise Refusal(f"data.path: {config.path} is no file; an .npz archive expected")
         return path
-    root = folders.find_data_folder(config.path, "images")
-    if root is None:
-        raise Refusal(
-            f"data.path: empty, and $DISTVAE_DATA is not set; {EXPECTED}; docs/data.md says where"
-            " to get them"
-        )
-    return root
+    expected = f"{EXPECTED}; docs/data.md says where to get them"
+    return folders.find_data_folder(config.path, "images", expected)
 
 
 def _find_archives(root: Path) -> list[Path]:
@@ -190,7 +201,7 @@ def _read_source(root: Path, config: ImageData, quiet: bool = False) -> Source:
     """Return all images at a path. Refuse a size or colour that arrays of images do not have."""
     archives = [root] if root.suffix.lower() == ".npz" else []
     if not archives and (found := find_cifar(root)) is not None:
-        source = read_cifar(*found)
+        source = read_cifar(found)
     else:
         archives = archives or _find_archives(root)
         if len(archives) > 1:
@@ -218,22 +229,6 @@ def _read_source(root: Path, config: ImageData, quiet: bool = False) -> Source:
     return source
 
 
-def _survey(path: str, decoded: bool, settings: Sequence[str] = ()) -> Survey | None:
-    """Return what an archive, CIFAR-10's files or a folder of pictures holds under some settings.
-
-    A folder with at least as many recordings as pictures is left to speech.
-    """
-    root = Path(path)
-    if root.is_file():
-        return _survey_arrays(path, settings) if root.suffix.lower() == ".npz" else None
-    recordings = folders.list_files(root, SOUNDS)
-    if find_cifar(root) is not None or (not recordings and _find_archives(root)):
-        return _survey_arrays(path, settings)
-    if len(folders.list_files(root, PICTURES)) <= len(recordings):
-        return None
-    return _survey_pictures(path, decoded, settings)
-
-
 def _survey_arrays(path: str, settings: Sequence[str]) -> Survey:
     config: ImageData = checked_config("images", path, settings)
     source, family = _read_source(Path(path), config), ImageFamily(config)
@@ -249,38 +244,29 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
     """
     root, config = Path(path), checked_config("images", path, settings)
     found, layout = find_pictures(root)
-    splits_of = {picture.file: picture.split for picture in found}
-    broken, skipped = dict[str, str](), ""
-    if config.skip_broken:
-        broken, skipped = folders.leave_out_broken(root, splits_of, read_plain_picture, False)
-    elif decoded:
-        broken = folders.find_broken(root, [*splits_of], read_plain_picture, quiet=False)
-    kept = [picture for picture in found if picture.file not in broken]
-    paths = [root / picture.file for picture in kept]
-    heads = list(folders.map_in_order(folders.or_refusal(plain_head), paths))
-    readable = [head for head in heads if not isinstance(head, Refusal)]
-    refused = [str(head) for head in heads if isinstance(head, Refusal)]
-    unreadable = tuple(refused if config.skip_broken else [*broken.values(), *refused])
-    if config.skip_broken:
-        found = kept
-
-    sizes = Counter((head.height, head.width) for head in readable)
+    split_of = {picture.file: picture.split for picture in found}
+    seen = folders.inspect(
+        root, split_of, plain_head, read_plain_picture, decoded, config.skip_broken
+    )
+    found = [picture for picture in found if picture.file not in seen.left_out]
+    heads = seen.heads.values()
+    sizes = Counter((head.height, head.width) for head in heads)
     classes = {picture.class_name for picture in found}
     has_classes = len(classes) > 1 and "" not in classes
     facts: dict[str, Plain] = {
         "sizes": len(sizes),
         "most frequent": {f"{h} x {w}": count for (h, w), count in sizes.most_common(SHOWN)},
-        "grey": sum(head.mode == "L" for head in readable),
+        "grey": sum(head.mode == "L" for head in heads),
         "classes": len(classes) if has_classes else "none",
     }
-    if skipped:
-        facts["left out"] = skipped
+    if seen.note:
+        facts["left out"] = seen.note
     is_celeba = layout.startswith("CelebA")
     needed = [] if config.size or not sizes or is_celeba else _needed_size(sizes)
 
-    counts = count_by_split(found)
+    counts = dict(Counter(each.split for each in found))
     missing = CELEBA.short_of(counts) if is_celeba else ""
-    wrong = [*_incomplete(missing), *filter(None, [describe_unread(root)])]
+    wrong = [*_incomplete(missing), *filter(None, [folders.describe_unread(root, UNREAD)])]
     splits: dict[str, dict[str, float]] = {}
     try:
         distinct: set[int] = set()
@@ -291,7 +277,9 @@ def _survey_pictures(path: str, decoded: bool, settings: Sequence[str]) -> Surve
     except Refusal as refusal:
         wrong.append(str(refusal))
     needed_settings = (*needed, *settings)
-    return Survey(path, layout, "images", splits, facts, tuple(wrong), unreadable, needed_settings)
+    return Survey(
+        path, layout, "images", splits, facts, tuple(wrong), seen.unreadable, needed_settings
+    )
 
 
 def _needed_size(sizes: "Counter[tuple[int, int]]") -> list[str]:
@@ -308,3 +296,74 @@ def _needed_size(sizes: "Counter[tuple[int, int]]") -> list[str]:
 
 def _incomplete(note: str) -> tuple[str, ...]:
     return (f"less than was published: {note}",) if note else ()
+
+
+@register(IdxData)
+class IdxFamily(ReadsImages[IdxData]):
+    """Images and labels in idx files, the format of MNIST."""
+
+    dividing = ("split", "holdout")
+
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return images by split, flat and scaled to [0, 1] when they are indexed."""
+        root, config = self._root(), self.config
+        train, test = read_idx_files(root, "images", 3)
+        if train.shape[1:] != test.shape[1:]:
+            raise Refusal(
+                f"{root}: images of {train.shape[1:]} to train on, of {test.shape[1:]} to test on;"
+                " one size expected"
+            )
+        pixels = np.concatenate([train, test])[:, None]
+        digest = hashlib.sha256(f"{FORMAT} {config.holdout} {train.shape}".encode())
+        if config.split == "loose":
+            digest.update(b"loose")
+        digest.update(pixels.data)
+        splits = scaled_rows(pixels, self._divide(len(train), len(test)))
+        shape = pixels.shape[1:]
+        return Dataset(root.name, "image", digest.hexdigest(), splits, root, shape=shape)
+
+    def labels(self) -> dict[str, Labels] | None:
+        """Return the class of every image by split; None if there are no files of labels."""
+        root = self._root()
+        if not find_idx(root, "labels", 1):
+            return None
+        images, labels = read_idx_files(root, "images", 3), read_idx_files(root, "labels", 1)
+        counts = [list(map(len, parts)) for parts in (labels, images)]
+        if counts[0] != counts[1]:
+            raise Refusal(
+                f"{root}: {counts[0]} labels to train on and to test on, of {counts[1]} images; one"
+                " for each expected"
+            )
+        whole = np.concatenate(labels).astype(np.int64)
+        return {name: whole[places] for name, places in self._divide(*counts[0]).items()}
+
+    def _root(self) -> Path:
+        expected = f"a folder of idx files expected; {MNIST_AT}"
+        return folders.find_data_folder(self.config.path, "mnist", expected)
+
+    def _divide(self, train: int, test: int) -> dict[str, Places]:
+        config = ImageData(split=self.config.split, holdout=self.config.holdout)
+        parts = divide_images({"train": train, "test": test}, config)
+        return {name: parts[name] for name in ("train", "test", "val")}
+
+    @classmethod
+    def survey(cls, path: str) -> Survey | None:
+        """Return the survey of a folder of idx files."""
+        if not any(Path(path).glob("*-images[-.]idx3-ubyte*")):
+            return None
+        family = cls(IdxData(path=path))
+        dataset, labels, wrong = family.open(), None, list[str]()
+        try:
+            labels = family.labels()
+        except Refusal as refusal:
+            wrong.append(str(refusal))
+        counts: dict[str, dict[str, float]] = {
+            split: {"images": len(dataset.splits[split])} for split in ("train", "test")
+        }
+        facts = describe_images(dataset.shape, labels)
+        return Survey(path, "idx files", "idx", counts, facts, tuple(wrong))
+
+    @classmethod
+    def next_command(cls, survey: Survey) -> str:
+        """Return the command that trains on the images."""
+        return f"distvae train mnist-vae --data {survey.quoted_path}"

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distvae.data import rows as tables
 from distvae.data.dataset import Array
 from distvae.data.folders import with_progress
 from distvae.data.rows import (
@@ -30,8 +29,10 @@ from distvae.data.rows import (
     FileEntry,
     Table,
     digest,
+    note_checked,
     training_command,
 )
+from distvae.files import storage
 from distvae.files.paths import check_writable_folder, gigabytes, require_memory
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
@@ -143,7 +144,7 @@ def ingest(
         ]
         about = {"values": values, "seed": seed, "sources": named}
         manifest = _write_manifest(Folder(folder), about, parts, saved)
-    tables.note_checked(out.resolve(), [entry for entry, _ in saved])
+    note_checked(out.resolve(), [entry for entry, _ in saved])
     return _summary(out, manifest)
 
 
@@ -306,7 +307,7 @@ def _save(path: Path, bucket: Path, part: Part, values: int) -> tuple[FileEntry,
             records = some.reshape(-1, width)
             words[records[:, 0]] = records[:, 1:]
     bucket.unlink()
-    size, checksum = tables.save(path, rows)
+    size, checksum = storage.save_arrow(path, rows)
     entry: FileEntry = {"file": part.name, "rows": part.rows, "bytes": size, "sha256": checksum}
     return entry, Facts.of(rows)
 

@@ -1,11 +1,12 @@
 """The recordings of a dataset, their speakers and splits. No speaker is in two splits."""
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from distvae.config import SpeechData
 from distvae.config.data import CSV
@@ -31,8 +32,6 @@ class Layout(NamedTuple):
     """
     beside: str = "(?!)"
     """A regular expression of files that come with the corpus and are not its recordings."""
-    lists: Mapping[str, str] = {}
-    """Files that list the recordings of a split. Recordings in no list are to train on."""
 
     def match(self, file: str) -> "re.Match[str] | None":
         """Match the path of a recording; None for a file that is not a recording of the corpus."""
@@ -58,17 +57,6 @@ LAYOUTS = (
         "LibriSpeech",
         r"(?P<subset>(?:train|dev|test)-(?:clean|other)(?:-\d+)?)/(?P<speaker>\d+)/(?P<c>\d+)/(?P=speaker)-(?P=c)-\d+",
     ),
-    Layout(
-        "VCTK",
-        r"wav48(?:_silence_trimmed)?/(?P<speaker>[ps]\d+)/(?P=speaker)_\d+(?:_mic\d)?",
-    ),
-    Layout("LJSpeech", r"(?P<speaker>LJ\d{3})-\d{4}"),
-    Layout(
-        "Speech Commands",
-        r"[a-z]+/(?P<speaker>[0-9a-f]{8})_nohash_\d+",
-        beside=r"(?:^|/)_background_noise_/",
-        lists={"val": "validation_list.txt", "test": "testing_list.txt"},
-    ),
 )
 
 
@@ -87,8 +75,12 @@ def find_recordings(config: SpeechData) -> tuple[Path, list[Recording]]:
     dev-clean). A missing split is drawn from train's speakers; without any split, all speakers are
     drawn. `seeded` draws all speakers in any case, `given` draws none.
     """
-    root = None if config.path == BUILT_IN else folders.find_data_folder(config.path, "speech")
-    root = root or synthesiser.folder()
+    is_built_in = config.path == BUILT_IN or not (config.path or os.environ.get("DISTVAE_DATA"))
+    root = (
+        synthesiser.folder()
+        if is_built_in
+        else folders.find_data_folder(config.path, "speech", "a folder of recordings expected")
+    )
     return root, assign_splits(find_speakers(root, config), config)
 
 
@@ -108,9 +100,13 @@ def find_speakers(root: Path, config: SpeechData) -> list[Recording]:
         fallback = root.name if config.split == "loose" else ""
         if config.speakers == "auto" and not fallback and not any(map(_nearest_folder, names)):
             return [_foldered(file, file) for file in names]
-        return [
-            _foldered(file, _nearest_folder(file) or fallback or _homeless(file)) for file in names
-        ]
+        speakers = {file: _nearest_folder(file) or fallback for file in names}
+        if lost := next((file for file in names if not speakers[file]), None):
+            raise Refusal(
+                f"{lost}: in no speaker's folder; folders, {TABLE} or data.speakers=pattern:REGEX"
+                " expected"
+            )
+        return [_foldered(file, speaker) for file, speaker in speakers.items()]
     raise Refusal(
         f"data.speakers: '{config.speakers}'; auto, folder, pattern:REGEX or csv:FILE expected"
     )
@@ -137,39 +133,19 @@ def recognise(files: Sequence[str]) -> Layout | None:
 
 def speakers_of_corpus(layout: Layout, root: Path, files: Iterable[str]) -> list[Recording]:
     """Return the recordings of a corpus, each with its published split or ''."""
-    listed: dict[str, dict[str, str]] = {}
     found = []
     for file in files:
         match = layout.match(file)
-        if match is None:
-            if layout.is_beside(file):
-                continue
+        if match is not None:
+            subset = split_of_word(match.groupdict().get("subset") or "")
+            split = subset or split_of_word(match["above"].split("/")[0]) or ""
+            found.append(Recording(file, match["speaker"], split))
+        elif not layout.is_beside(file):
             raise Refusal(
                 f"{root / file}: lies where {layout.name} has no recording; leave it out, or set"
                 " data.speakers=folder"
             )
-        above = match["above"]
-        if above not in listed:
-            listed[above] = _read_lists(layout, root / above)
-        if listed[above]:
-            split = listed[above].get(file[len(above) :], "train")
-        else:
-            subset = split_of_word(match.groupdict().get("subset") or "")
-            split = subset or split_of_word(above.split("/")[0]) or ""
-        found.append(Recording(file, match["speaker"], split))
     return found
-
-
-def _read_lists(layout: Layout, place: Path) -> dict[str, str]:
-    """Return the split of every recording that the lists name; nothing if a list is missing."""
-    paths = {split: place / name for split, name in layout.lists.items()}
-    if not all(path.is_file() for path in paths.values()):
-        return {}
-    named = {}
-    for split, path in paths.items():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            named[line.strip()] = split
-    return named
 
 
 def without_speakers(root: Path, found: list[Recording], config: SpeechData) -> str:
@@ -199,10 +175,8 @@ def skip_broken(
     """Return the recordings without broken and silent ones, if data.skip_broken asks for it, and a
     note on the recordings that are left out.
     """
-    if not config.skip_broken:
-        return found, ""
-    splits = {each.file: each.split for each in found}
-    broken, note = folders.leave_out_broken(root, splits, audio.decode_audible, quiet)
+    splits, skip = {each.file: each.split for each in found}, config.skip_broken
+    broken, note = folders.leave_out_broken(root, splits, audio.decode_audible, skip, quiet)
     return [each for each in found if each.file not in broken], note
 
 
@@ -222,12 +196,6 @@ def _nearest_folder(file: str) -> str:
     stem = PurePosixPath(file).stem
     return next(
         (name for name in above if re.match(rf"{re.escape(name)}[^0-9A-Za-z]", stem)), above[-1]
-    )
-
-
-def _homeless(file: str) -> NoReturn:
-    raise Refusal(
-        f"{file}: in no speaker's folder; folders, {TABLE} or data.speakers=pattern:REGEX expected"
     )
 
 
@@ -283,7 +251,8 @@ def _tabled(root: Path, table: Path) -> list[Recording]:
 def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]:
     """Return the recordings sorted by file, each with its split; refuse a speaker in two splits."""
     if config.split == "loose":
-        return _sorted(Recording(r.file, r.speaker, r.split or "test") for r in found)
+        found = [Recording(r.file, r.speaker, r.split or "test") for r in found]
+        return sorted(found, key=lambda each: each.file)
     if config.split == "seeded" or (config.split == "auto" and not any(r.split for r in found)):
         found = [Recording(r.file, r.speaker, "train") for r in found]
     assigned: dict[str, str] = {}
@@ -306,11 +275,8 @@ def assign_splits(found: list[Recording], config: SpeechData) -> list[Recording]
         )
     shares = {"val": config.val, "test": config.test}
     whole = draw_missing_splits(assigned, shares, config.split_seed)
-    return _sorted(Recording(r.file, r.speaker, whole[r.speaker]) for r in found)
-
-
-def _sorted(found: Iterable[Recording]) -> list[Recording]:
-    return sorted(found, key=lambda recording: recording.file)
+    found = [Recording(r.file, r.speaker, whole[r.speaker]) for r in found]
+    return sorted(found, key=lambda each: each.file)
 
 
 def draw_missing_splits(

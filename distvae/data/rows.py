@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,8 @@ from distvae.data import folders
 from distvae.data.dataset import Array, Dataset, LazyRows, Rows, Stacked
 from distvae.data.family import DataFamily, Survey, Values, count_rows, register
 from distvae.data.folders import some_names
-from distvae.files.paths import replaced_file
 from distvae.files.refusal import Refusal, shown
-from distvae.files.storage import Sink, rows_column
+from distvae.files.storage import read_arrow
 from distvae.files.untrusted import (
     Tree,
     decoding,
@@ -169,7 +168,11 @@ def _open_columns(path: Path, schema: "pa.Schema", rows: int, batches: Batches) 
     """Open columns of numbers, or one column of lists of numbers."""
     from pyarrow import types
 
-    _refuse_index(path, schema)
+    if index := next(filter(INDEX.fullmatch, schema.names), None):
+        raise Refusal(
+            f"{path}: column '{index}' is an index that pandas wrote, and no value; a file without"
+            " it expected, such as df.to_parquet(..., index=False) writes"
+        )
     kinds = [field.type for field in schema]
     lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
     has_lists = len(kinds) == 1 and any(matches(kinds[0]) for matches in lists)
@@ -194,25 +197,6 @@ def _open_columns(path: Path, schema: "pa.Schema", rows: int, batches: Batches) 
     if twice is not None:
         raise Refusal(f"{path}: two columns are called {shown(twice)}; a name for each expected")
     return rows, len(kinds), partial(_read_columns, batches), tuple(schema.names)
-
-
-def _refuse_index(path: Path, schema: "pa.Schema") -> None:
-    """Refuse the column of a data frame's index. An index that is a range is no column."""
-    try:
-        noted = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    except ValueError:
-        noted = {}
-    named = noted.get("index_columns") if isinstance(noted, dict) else None
-    known = named if isinstance(named, list) else []
-    index = next((name for name in schema.names if INDEX.fullmatch(name) or name in known), None)
-    if index is not None:
-        way = "df.to_parquet(..., index=False)"
-        if path.suffix.lower() != ".parquet":
-            way = "pa.Table.from_pandas(df, preserve_index=False)"
-        raise Refusal(
-            f"{path}: column '{index}' is an index that pandas wrote, and no value; a file without"
-            f" it expected: {way}"
-        )
 
 
 def _read_columns(batches: Batches, max_rows: int) -> Iterator[Array]:
@@ -269,12 +253,8 @@ class RowsFamily(DataFamily[RowsData]):
         a file has changed. If the files are large, each is opened and checked when a row of it is
         read.
         """
-        root = folders.find_data_folder(self.config.path, "rows")
-        if root is None:
-            raise Refusal(
-                "data.path: empty, and $DISTVAE_DATA is not set; a folder that 'distvae ingest'"
-                " made expected"
-            )
+        expected = "a folder that 'distvae ingest' made expected"
+        root = folders.find_data_folder(self.config.path, "rows", expected)
         refuse_strange_entries(root)
         manifest = read_manifest(root)
         named: dict[str, list[FileEntry]] = manifest["splits"]
@@ -396,8 +376,7 @@ def note_checked(root: Path, entries: Sequence[FileEntry]) -> None:
 
 def _checked(path: Path, entry: FileEntry) -> Path:
     """Return the folder of the cache that exists once the file was checked."""
-    facts = [str(path), path.stat().st_mtime_ns, entry]
-    known = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    known = folders.key_of([str(path), path.stat().st_mtime_ns, entry])
     return folders.cache_folder() / "checked" / known
 
 
@@ -479,42 +458,3 @@ def _refuse_others(root: Path, named: set[str]) -> None:
         raise Refusal(
             f"{root / others[0]}: in no list of {MANIFEST}; the files of one ingest alone expected"
         )
-
-
-def wrap(raw: Path, path: Path, width: int) -> None:
-    """Turn a file of raw rows into an Arrow file of one record batch, through a memory map; delete
-    the raw file.
-    """
-    values = np.memmap(raw, np.float32, "r") if raw.stat().st_size else np.empty(0, np.float32)
-    with path.open("wb") as stream:
-        _write_record_batch(stream, values, width, "power")
-    raw.unlink()
-
-
-def save(path: Path, rows: Array) -> tuple[int, str]:
-    """Write rows durably to an Arrow file; return its size in bytes and its SHA-256."""
-    with replaced_file(path) as partial, partial.open("wb") as stream:
-        sink = Sink(stream)
-        _write_record_batch(sink, rows.ravel(), rows.shape[1], "row")
-    return sink.count, sink.digest.hexdigest()
-
-
-def _write_record_batch(stream: BinaryIO | Sink, values: Array, width: int, name: str) -> None:
-    import pyarrow as pa
-
-    batch = pa.record_batch([rows_column(values, width)], names=[name])
-    options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # more than 2^31 values
-    with pa.ipc.new_file(stream, batch.schema, options=options) as writer:
-        writer.write_batch(batch)
-
-
-def read_arrow(path: Path) -> Array:
-    """Return (rows, width), read-only. Rows are loaded when they are touched."""
-    import pyarrow as pa
-
-    with decoding(path, "the file that was written there"):
-        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-        batch.validate()
-        column = batch.column(0)
-        values = column.values.to_numpy(zero_copy_only=True)
-        return np.asarray(values.reshape(-1, column.type.list_size))

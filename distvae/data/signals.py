@@ -146,7 +146,9 @@ def read_signal(path: Path) -> Signal:
 def suffixes_for(signal: Signal) -> tuple[str, ...]:
     """Return the kinds of file that can hold a signal, apart from its transparency."""
     if signal.rate is not None:
-        return WRITTEN if _fits_flac(signal.values.shape[-1], signal.rate) else WRITTEN[:1]
+        # what the header of FLAC can hold
+        fits = signal.rate <= 65_535 or (signal.rate <= 655_350 and signal.rate % 10 == 0)
+        return WRITTEN if fits and signal.values.shape[-1] <= 8 else WRITTEN[:1]
     if signal.has_floats:
         return TIFF
     if signal.bits > 8:
@@ -155,17 +157,18 @@ def suffixes_for(signal: Signal) -> tuple[str, ...]:
     return tuple(suffix for suffix in PICTURES if suffix not in unfit)
 
 
-def _fits_flac(channels: int, rate: int) -> bool:
-    """Return True if the header of FLAC can hold this number of channels and this rate."""
-    return channels <= 8 and (rate <= 65_535 or (rate <= 655_350 and rate % 10 == 0))
-
-
 def write(path: Path, signal: Signal) -> None:
     """Write a signal in its depth or encoding, clipped to the range of that depth."""
-    if signal.rate is None:
-        write_picture(path, signal)
-    else:
+    if signal.rate is not None:
         write_sound(path, signal)
+        return
+    kept = signal if holds_transparency(path, signal) else dataclasses.replace(signal, alpha=None)
+    values = as_stored(kept)
+    with atomic_file(path) as temporary:
+        if signal.bits == 16 and values.shape[-1] > 1:
+            write_deep(temporary, values.astype(np.uint16), signal.profile, signal.exif)
+        else:
+            _save(temporary, values, signal)
 
 
 def read_sound(path: Path) -> Signal:
@@ -224,17 +227,6 @@ def picture_of(values: Stored, profile: bytes | None = None, exif: bytes | None 
     alpha = channels[..., -1].astype(np.uint16) if channels.shape[-1] in (2, 4) else None
     colours = channels[..., :-1] if alpha is not None else channels
     return Signal(colours * (255 / (2**bits - 1)), bits, alpha, profile, exif)
-
-
-def write_picture(path: Path, signal: Signal) -> None:
-    """Write pixels in their depth."""
-    kept = signal if holds_transparency(path, signal) else dataclasses.replace(signal, alpha=None)
-    values = as_stored(kept)
-    with atomic_file(path) as temporary:
-        if signal.bits == 16 and values.shape[-1] > 1:
-            write_deep(temporary, values.astype(np.uint16), signal.profile, signal.exif)
-        else:
-            _save(temporary, values, signal)
 
 
 def holds_transparency(path: Path, signal: Signal) -> bool:

@@ -3,14 +3,11 @@ content, and memory-mapped.
 """
 
 import csv
-import hashlib
-import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +16,18 @@ from torch import Tensor
 from distvae.config import DataConfig, SpeechData
 from distvae.config.schema import POWER_FLOOR
 from distvae.data import audio, folders, recordings, synthesiser
-from distvae.data import rows as tables
 from distvae.data.dataset import BUILT_IN, Array, Dataset, FileOrArray, Recording
-from distvae.data.family import DataFamily, Survey, Values, checked_config, register, same_place
+from distvae.data.family import (
+    DataFamily,
+    Survey,
+    Values,
+    checked_config,
+    family_of,
+    register,
+    same_place,
+)
 from distvae.data.folders import SPLITS, fetch, hinting_at_broken
+from distvae.files import storage
 from distvae.files.paths import SOUNDS
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain
@@ -109,7 +114,7 @@ def _key(root: Path, found: list[Recording], config: SpeechData) -> str:
         (r.file, r.speaker, r.split, digest) for r, digest in zip(found, digests, strict=True)
     ]
     shape = [config.rate, config.window, config.hop, config.trim_db, config.level]
-    return hashlib.sha256(json.dumps([FORMAT, shape, content]).encode()).hexdigest()
+    return folders.key_of([FORMAT, shape, content])
 
 
 def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, quiet: bool) -> None:
@@ -129,7 +134,7 @@ def _build(part: Path, root: Path, found: list[Recording], config: SpeechData, q
         for stream in raw.values():
             stream.close()
     for split in SPLITS:
-        tables.wrap(part / f"{split}.raw", part / f"{split}.arrow", config.bins)
+        storage.wrap_raw(part / f"{split}.raw", part / f"{split}.arrow", config.bins)
     with (part / TABLE).open("w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table)
         writer.writerow(["file", "speaker", "split", "frames"])
@@ -143,6 +148,7 @@ class SpeechFamily(DataFamily[SpeechData]):
 
     values = Values(row_name="power spectrum")
     built_in = (BUILT_IN,)
+    reads_media = True
     dividing = ("split", "split_seed", "val", "test")
 
     @property
@@ -168,7 +174,7 @@ class SpeechFamily(DataFamily[SpeechData]):
         key = _key(root, found, config)
         folder = folders.cache_folder() / "frames" / key
         folders.build_once(folder, lambda part: _build(part, root, found, config, quiet))
-        splits = {split: tables.read_arrow(folder / f"{split}.arrow") for split in SPLITS}
+        splits = {split: storage.read_arrow(folder / f"{split}.arrow") for split in SPLITS}
         with (folder / TABLE).open(newline="", encoding="utf-8") as stream:
             lengths = tuple(int(row["frames"]) for row in csv.DictReader(stream))
         unnamed = recordings.without_speakers(root, everything, config)
@@ -235,12 +241,63 @@ class SpeechFamily(DataFamily[SpeechData]):
     @classmethod
     def survey(cls, path: str) -> Survey | None:
         """Return the survey of the built-in speech or of a folder of recordings."""
-        return _survey(path, decoded=False)
+        return cls.examine(path, decoded=False)
 
     @classmethod
-    def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
-        """Return the same survey after every recording was decoded."""
-        return _survey(path, decoded=True, settings=settings)
+    def examine(
+        cls, path: str, settings: Sequence[str] = (), decoded: bool = True
+    ) -> Survey | None:
+        """Return the same survey under some settings, after every recording was decoded."""
+        root = synthesiser.folder() if path == BUILT_IN else Path(path)
+        if not root.is_dir() or not folders.list_files(root, SOUNDS):
+            return None
+        config: SpeechData = checked_config("speech", path, settings)
+        names = recordings.sound_files(root)
+        is_told = config.speakers != "auto" or (root / recordings.TABLE).is_file()
+        layout = None if is_told else recordings.recognise(names)
+        wrong = []
+        if layout is None:
+            found = recordings.find_speakers(root, config)
+        else:
+            found = recordings.speakers_of_corpus(layout, root, filter(layout.match, names))
+            stray = [name for name in names if not (layout.match(name) or layout.is_beside(name))]
+            if stray:
+                lead = f"{len(stray)} files lie where {layout.name} has no recording"
+                wrong.append(f"{lead}: {folders.some_names(stray)}")
+        try:
+            found = recordings.assign_splits(found, config)
+        except Refusal as refusal:
+            wrong.append(str(refusal))
+
+        split_of = {each.file: each.split for each in found}
+        decode, skip = audio.decode_audible, config.skip_broken
+        seen = folders.inspect(root, split_of, audio.head, decode, decoded, skip)
+        found = [each for each in found if each.file not in seen.left_out]
+        unnamed = recordings.without_speakers(root, found, config)
+        wrong += filter(
+            None, (recordings.left_out(root, config), unnamed, _short(seen.heads, config))
+        )
+
+        rate_counts = Counter(rate for rate, _ in seen.heads.values())
+        facts: dict[str, Plain] = {
+            "speakers": len({each.speaker for each in found}),
+            "rates": {str(rate): count for rate, count in rate_counts.most_common()},
+        }
+        if seen.note:
+            facts["left out"] = seen.note
+        splits: dict[str, dict[str, float]] = {}
+        for split in ("", *SPLITS):
+            chosen = [each for each in found if each.split == split and each.file in seen.heads]
+            if chosen:
+                splits[split] = {
+                    "recordings": len(chosen),
+                    "speakers": len({each.speaker for each in chosen}),
+                    "hours": math.fsum(seen.heads[each.file][1] for each in chosen) / 3600,
+                }
+        title = layout.name if layout else "a tree of recordings"
+        return Survey(
+            path, title, "speech", splits, facts, tuple(wrong), seen.unreadable, tuple(settings)
+        )
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:
@@ -248,90 +305,17 @@ class SpeechFamily(DataFamily[SpeechData]):
         return f"distvae train speech-sdm --data {survey.quoted_path}"
 
 
-class Readable(NamedTuple):
-    """A recording whose header could be read."""
-
-    recording: Recording
-    rate: int
-    seconds: float
+def recordings_of(config: DataConfig) -> SpeechFamily | None:
+    """Return the data as recordings, or None if it is something else."""
+    family = family_of(config)
+    return family if isinstance(family, SpeechFamily) else None
 
 
-def _survey(path: str, decoded: bool, settings: Sequence[str] = ()) -> Survey | None:
-    """Return the survey of recordings under some settings, by their headers or, if they are to be
-    decoded, by their samples too.
-    """
-    root = synthesiser.folder() if path == BUILT_IN else Path(path)
-    if not root.is_dir() or not folders.list_files(root, SOUNDS):
-        return None
-    config: SpeechData = checked_config("speech", path, settings)
-    names = recordings.sound_files(root)
-    is_told = config.speakers != "auto" or (root / recordings.TABLE).is_file()
-    layout = None if is_told else recordings.recognise(names)
-    wrong = []
-    if layout is None:
-        found = recordings.find_speakers(root, config)
-    else:
-        found = recordings.speakers_of_corpus(layout, root, filter(layout.match, names))
-        stray = [name for name in names if not (layout.match(name) or layout.is_beside(name))]
-        if stray:
-            lead = f"{len(stray)} files lie where {layout.name} has no recording"
-            wrong.append(f"{lead}: {folders.some_names(stray)}")
-    try:
-        found = recordings.assign_splits(found, config)
-    except Refusal as refusal:
-        wrong.append(str(refusal))
-
-    found, skipped = recordings.skip_broken(root, found, config)
-    readable, unreadable = _read_heads(root, found, decoded)
-    unnamed = recordings.without_speakers(root, found, config)
-    wrong += filter(None, (recordings.left_out(root, config), unnamed, _short(readable, config)))
-
-    rate_counts = Counter(each.rate for each in readable)
-    facts: dict[str, Plain] = {
-        "speakers": len({each.speaker for each in found}),
-        "rates": {str(rate): count for rate, count in rate_counts.most_common()},
-    }
-    if skipped:
-        facts["left out"] = skipped
-    splits: dict[str, dict[str, float]] = {}
-    for split in ("", *SPLITS):
-        chosen = [each for each in readable if each.recording.split == split]
-        if chosen:
-            splits[split] = {
-                "recordings": len(chosen),
-                "speakers": len({each.recording.speaker for each in chosen}),
-                "hours": math.fsum(each.seconds for each in chosen) / 3600,
-            }
-    title = layout.name if layout else "a tree of recordings"
-    return Survey(path, title, "speech", splits, facts, tuple(wrong), unreadable, tuple(settings))
-
-
-def _read_heads(
-    root: Path, found: Sequence[Recording], decoded: bool
-) -> tuple[list[Readable], tuple[str, ...]]:
-    """Return the recordings that can be read, and why other recordings cannot."""
-    names = [recording.file for recording in found]
-    broken = {}
-    if decoded:
-        broken = folders.find_broken(root, names, audio.decode_audible, quiet=False)
-    whole = [recording for recording in found if recording.file not in broken]
-    paths = [root / recording.file for recording in whole]
-    heads = folders.map_in_order(folders.or_refusal(audio.head), paths)
-    readable, unreadable = [], list(broken.values())
-    for recording, head in zip(whole, heads, strict=True):
-        if isinstance(head, Refusal):
-            unreadable.append(str(head))
-        else:
-            readable.append(Readable(recording, *head))
-    return readable, tuple(unreadable)
-
-
-def _short(readable: Sequence[Readable], config: SpeechData) -> str:
+def _short(heads: Mapping[str, tuple[int, float]], config: SpeechData) -> str:
     """Return a note on the recordings that are shorter than a window, or ''."""
-    short = []
-    for recording, _, seconds in readable:
-        if round(seconds * config.rate) < config.window:
-            short.append(recording.file)
+    short = [
+        file for file, (_, seconds) in heads.items() if round(seconds * config.rate) < config.window
+    ]
     if not short:
         return ""
     return (

@@ -7,11 +7,10 @@ sound. Missing values are NaN.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -348,54 +347,6 @@ def silenced(sound: Floats) -> Floats:
     return np.nan_to_num(sound, nan=0.0)
 
 
-@runtime_checkable
-class HasWindows(Protocol):
-    """Data whose rows are overlapping windows of one picture or sound, which can be restored."""
-
-    @property
-    def window(self) -> tuple[int, ...]:
-        """(height, width) of a patch or (samples,) of a chunk."""
-
-    @property
-    def corruption(self) -> Mapping[str, float]:
-        """The settings that `corrupt` follows, by name; empty if it changes nothing."""
-
-    @property
-    def noise_seed(self) -> int:
-        """Seed of `corrupt`."""
-
-    @property
-    def density(self) -> float:
-        """Windows for each value, 1 at a stride of one."""
-
-    def clean(self) -> Signal:
-        """Return the picture or sound before it is corrupted."""
-
-    def corrupt(self, signal: Signal) -> Signal:
-        """Return a signal with the noise or the missing values that the settings ask for."""
-
-    def noise_level(self, signal: Signal) -> float:
-        """Return the standard deviation of the noise that `corrupt` adds to a signal."""
-
-    def find_dropped(self, signal: Signal) -> NDArray[np.bool_]:
-        """Return which values of a signal `corrupt` drops."""
-
-    def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Return the places of the windows on an array (..., channels)."""
-
-    def cut(self, array: Floats) -> Patches:
-        """Return the windows of an array (..., channels)."""
-
-    def dataset(self, name: str, patches: Patches) -> Dataset:
-        """Return windows as a dataset."""
-
-
-def windows_of(config: DataConfig) -> HasWindows | None:
-    """Return the data as windows of one picture or sound, or None if it is something else."""
-    family = family_of(config)
-    return family if isinstance(family, HasWindows) else None
-
-
 @register(PatchData)
 class PatchFamily(DataFamily[PatchData]):
     """Overlapping windows of one picture or sound, which can be restored from them."""
@@ -509,6 +460,12 @@ class PatchFamily(DataFamily[PatchData]):
         if "missing" in survey.facts:
             command, result = "inpaint", "whole"
         return f"distvae {command} {path} {result}.{suffix}"
+
+
+def windows_of(config: DataConfig) -> PatchFamily | None:
+    """Return the data as windows of one picture or sound, or None if it is something else."""
+    family = family_of(config)
+    return family if isinstance(family, PatchFamily) else None
 
 
 def read_source(config: PatchData) -> Signal:

@@ -94,11 +94,6 @@ def check_path_name(path: Path) -> None:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
-def nearest_existing(path: Path) -> Path:
-    """Return the path, or the nearest existing folder above it."""
-    return next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
-
-
 def is_writable(folder: Path) -> bool:
     """Return whether a file can be created in a folder, by creating and deleting a file.
 
@@ -183,7 +178,8 @@ def check_writable_folder(folder: Path) -> None:
     """Raise `Refusal` if a folder can be neither created nor written into. Leave nothing behind."""
     with refusing_bad_paths(str(folder), "another name expected"):
         check_path_name(folder)
-        existing = nearest_existing(folder)
+        above = (folder, *folder.absolute().parents)
+        existing = next(place for place in above if os.path.lexists(place))
         if not (existing.is_dir() and is_writable(existing)):
             raise Refusal(
                 f"{folder}: cannot write into {existing}; a writable folder, or one that can be"

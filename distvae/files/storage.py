@@ -1,5 +1,5 @@
 """Folders on this machine or behind a URI that pyarrow reads (file://, s3://, gs://, hdfs://);
-columns of Arrow tables, and addresses of SQLite databases.
+Arrow files of rows, and addresses of SQLite databases.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -20,6 +20,7 @@ from distvae.files.refusal import Refusal, cause, refusing_full_disk
 from distvae.files.untrusted import (
     WRITTEN_FILE,
     check_plain,
+    decoding,
     is_text,
     path_inside,
     require_regular_file,
@@ -50,17 +51,10 @@ def without_password(uri: str) -> str:
     return f"{scheme}{separator}{container}{host}{slash}{path}"
 
 
-class Writable(Protocol):
-    """An object that accepts bytes."""
-
-    def write(self, data: "Buffer", /) -> object:
-        """Write bytes, or a buffer of them."""
-
-
 class Sink(io.RawIOBase):
     """A file opened for writing, which counts its bytes and computes their checksum."""
 
-    def __init__(self, stream: Writable) -> None:
+    def __init__(self, stream: "BinaryIO | NativeFile") -> None:
         super().__init__()
         self.stream, self.count, self.digest = stream, 0, hashlib.sha256()
 
@@ -315,6 +309,47 @@ def rows_column(values: NDArray[np.number], width: int) -> "pa.FixedSizeListArra
     kind, buffer = pa.from_numpy_dtype(flat.dtype), pa.py_buffer(flat)
     numbers = pa.Array.from_buffers(kind, len(flat), [None, buffer])
     return pa.FixedSizeListArray.from_arrays(numbers, width)
+
+
+def wrap_raw(raw: Path, path: Path, width: int) -> None:
+    """Turn a file of raw rows into an Arrow file of one record batch, through a memory map; delete
+    the raw file.
+    """
+    values = np.memmap(raw, np.float32, "r") if raw.stat().st_size else np.empty(0, np.float32)
+    with path.open("wb") as stream:
+        _write_record_batch(stream, values, width, "power")
+    raw.unlink()
+
+
+def save_arrow(path: Path, rows: NDArray[np.float32]) -> tuple[int, str]:
+    """Write rows durably to an Arrow file; return its size in bytes and its SHA-256."""
+    with replaced_file(path) as partial, partial.open("wb") as stream:
+        sink = Sink(stream)
+        _write_record_batch(sink, rows.ravel(), rows.shape[1], "row")
+    return sink.count, sink.digest.hexdigest()
+
+
+def _write_record_batch(
+    stream: BinaryIO | Sink, values: NDArray[np.float32], width: int, name: str
+) -> None:
+    import pyarrow as pa
+
+    batch = pa.record_batch([rows_column(values, width)], names=[name])
+    options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # more than 2^31 values
+    with pa.ipc.new_file(stream, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+
+
+def read_arrow(path: Path) -> NDArray[np.float32]:
+    """Return (rows, width), read-only. Rows are loaded when they are touched."""
+    import pyarrow as pa
+
+    with decoding(path, "the file that was written there"):
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        batch.validate()
+        column = batch.column(0)
+        values = column.values.to_numpy(zero_copy_only=True)
+        return np.asarray(values.reshape(-1, column.type.list_size))
 
 
 MEANT = str.maketrans({character: quote(character) for character in "%?{}"})

@@ -17,9 +17,9 @@ from torch import Tensor
 from distvae.config import Config, DataConfig
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows
-from distvae.data.family import recordings_of
 from distvae.data.signals import Signal
-from distvae.data.windows import HasWindows, distinct_channels, silenced, windows_of
+from distvae.data.speech import recordings_of
+from distvae.data.windows import PatchFamily, distinct_channels, silenced, windows_of
 from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.arrays import Doubles, Floats
@@ -76,7 +76,7 @@ def score_baseline(name: str, config: Config, progress: bool = False) -> dict[st
     )
 
 
-def _restored(name: str, windows: HasWindows, level: float | None) -> dict[str, float]:
+def _restored(name: str, windows: PatchFamily, level: float | None) -> dict[str, float]:
     """Return the scores against the clean reference, and for a sound also the gains."""
     if not windows.corruption:
         raise Refusal(

@@ -11,8 +11,8 @@ from distvae.config import DataConfig
 from distvae.config.recipes import recipe_name
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
-from distvae.data.family import recordings_of
 from distvae.data.folders import sorted_names
+from distvae.data.speech import recordings_of
 from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.files.storage import rows_column

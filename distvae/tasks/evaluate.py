@@ -23,7 +23,7 @@ from torch import Tensor
 from distvae.config import Config
 from distvae.data import audio
 from distvae.data.dataset import Array, Recording
-from distvae.data.family import recordings_of
+from distvae.data.speech import recordings_of
 from distvae.files.paths import atomic_file, prepare_folder
 from distvae.files.untrusted import Plain, finite
 from distvae.interface import Batch, Sums

@@ -19,7 +19,8 @@ from torch import Tensor
 from distvae.config import Config, DataConfig
 from distvae.data import factors_of, labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset, Labels, Rows, stack
-from distvae.data.family import HasFactors, HasLabels, family_of, kinds_with, recordings_of
+from distvae.data.family import kinds_with
+from distvae.data.speech import recordings_of
 from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch, HasOutput, LatentModel, Posterior
@@ -184,26 +185,26 @@ def needs_encoder(config: Config) -> str:
 
 def needs_classes(config: Config) -> str:
     """Require data of a kind that may have classes."""
-    if isinstance(family_of(config.data), HasLabels):
+    if config.data.kind in kinds_with("labels"):
         return ""
     return (
         f"needs the class of every data point, and data.kind '{config.data.kind}' has none; "
-        f"{_either(HasLabels)} expected"
+        f"{_either('labels')} expected"
     )
 
 
 def needs_factors(config: Config) -> str:
     """Require data whose factors are known."""
-    if isinstance(family_of(config.data), HasFactors):
+    if config.data.kind in kinds_with("factors"):
         return ""
     return (
         "needs the factors that decide every data point, which are not known of data.kind "
-        f"'{config.data.kind}'; {_either(HasFactors)} expected"
+        f"'{config.data.kind}'; {_either('factors')} expected"
     )
 
 
-def _either(capability: type) -> str:
-    *kinds, last = kinds_with(capability)
+def _either(ability: str) -> str:
+    *kinds, last = kinds_with(ability)
     return f"{', '.join(kinds)} or {last}" if kinds else last
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from distvae.config import Config, PatchData
 from distvae.config.recipes import load
 from distvae.config.schema import TINY, check_value
-from distvae.data.windows import HasWindows, distinct_channels, refuse_constant, windows_of
+from distvae.data.windows import PatchFamily, distinct_channels, refuse_constant, windows_of
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import SQUARABLE
 from distvae.numerics.arrays import AnyArray, Floats
@@ -35,12 +35,12 @@ def preset_config(
     return load(recipe, settings)
 
 
-def restored_windows(config: Config) -> HasWindows | None:
+def restored_windows(config: Config) -> PatchFamily | None:
     """Return the windows that a configuration restores, or None if its model cannot restore."""
     return windows_of(config.data) if config.model.likelihood in RESTORING else None
 
 
-def corrupted_windows(config: Config) -> HasWindows | None:
+def corrupted_windows(config: Config) -> PatchFamily | None:
     """Return the windows that a configuration corrupts before it restores them, or None.
 
     Corrupted windows have a clean reference.

@@ -17,8 +17,8 @@ import torch
 from distvae.config import Config
 from distvae.data.windows import (
     Grid,
-    HasWindows,
     Patches,
+    PatchFamily,
     distinct_channels,
     keep_observed,
     silenced,
@@ -243,7 +243,7 @@ def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
     return after | fidelity_gains(fidelity(clean, silenced(corrupted)), after), []
 
 
-def check_restorable(config: Config, array: Floats, name: str) -> HasWindows:
+def check_restorable(config: Config, array: Floats, name: str) -> PatchFamily:
     """Return the windows of the array; raise `Refusal` if they cannot be restored."""
     windows = restored_windows(config)
     if windows is None:
@@ -265,7 +265,7 @@ class Cost:
     """Bytes."""
 
     @classmethod
-    def of(cls, config: Config, windows: HasWindows, array: Floats) -> "Cost":
+    def of(cls, config: Config, windows: PatchFamily, array: Floats) -> "Cost":
         """Estimate the cost: three copies of the windows, and the states kept for each."""
         grid = windows.grid(distinct_channels(array).shape)
         bytes_per_row = 3 * 4 * grid.dims

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from distvae.data.dataset import Array, Recording
-from distvae.data.family import HasRecordings, recordings_of
-from distvae.data.speech import Stft, power
+from distvae.data.speech import SpeechFamily, Stft, power, recordings_of
 from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.interface import Posterior, expect
@@ -84,7 +83,7 @@ def resynthesise(code: Coder, signal: Array, data: Framing, first: int = 0) -> R
     return Resynthesis(estimate.numpy(), original.numpy(), coded)
 
 
-def recordings_of_split(data: HasRecordings, split: str) -> tuple[Path, list[Recording]]:
+def recordings_of_split(data: SpeechFamily, split: str) -> tuple[Path, list[Recording]]:
     """Return the root of the data, and the recordings of one split or of all splits."""
     root, found = data.recordings()
     chosen = [recording for recording in found if split in ("all", recording.split)]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from distvae.config.recipes import describe, load, recipe_names
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, Rows, stack
-from distvae.data.family import HasRecordings, recordings_of
+from distvae.data.speech import SpeechFamily, recordings_of
 from distvae.data.windows import windows_of
 from distvae.files.untrusted import Plain
 from distvae.interface import Searches, expect
@@ -81,7 +81,7 @@ def pictures_of(run: Run, split: str) -> Iterator[Picture]:
         yield "learning", pictures.learning(epochs, str(run.info["unit"]), f"{title}: training")
 
 
-def _draw_recordings(run: Run, data: HasRecordings, split: str, title: str) -> Iterator[Picture]:
+def _draw_recordings(run: Run, data: SpeechFamily, split: str, title: str) -> Iterator[Picture]:
     code = run_coder(run, run.config.eval.latent)
     root, chosen = recordings_of_split(data, split)
     signals = [data.load(root / r.file) for r in chosen[:: math.ceil(len(chosen) / RECORDINGS)]]

@@ -11,7 +11,7 @@ import torch
 from distvae.config import Exact as ExactConfig
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, Rows
-from distvae.data.family import HasCauses, causes_of
+from distvae.data.generated import BarsFamily, causes_of
 from distvae.estep.truncated import Exact
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
@@ -98,7 +98,7 @@ def compare_with_truth(run: Run, rows: Rows) -> dict[str, float]:
     return scores
 
 
-def log_likelihood(data: HasCauses, x: Array) -> torch.Tensor:
+def log_likelihood(data: BarsFamily, x: Array) -> torch.Tensor:
     """Return (B,) log p(x) in nats under the true parameters, by enumeration."""
     causes, chance = data.causes().astype(np.float64), data.probability
     states = np.array(list(itertools.product((0, 1), repeat=len(causes))), dtype=np.float64)
@@ -110,7 +110,7 @@ def log_likelihood(data: HasCauses, x: Array) -> torch.Tensor:
 
 
 @torch.no_grad()
-def compare_combinations(model: TVAE, data: HasCauses) -> dict[str, float]:
+def compare_combinations(model: TVAE, data: BarsFamily) -> dict[str, float]:
     """Compare log p of noiseless combinations of causes under the model and under the truth."""
     combinations = data.combinations()
     if combinations is None:

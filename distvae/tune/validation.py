@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from distvae.config import Config
 from distvae.config.recipes import read_tree
 from distvae.config.schema import FAMILIES, field_types
-from distvae.data.family import recordings_of
+from distvae.data.speech import recordings_of
 from distvae.files.refusal import Refusal, nearest, shown
 from distvae.files.untrusted import Plain
 from distvae.numerics.metrics import SPARSITY, group_of

@@ -1,6 +1,5 @@
 """Windows of pictures: from where they say, whitened as they say, the same for the same seed."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,11 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from distvae.config import Config, CropData
+from distvae.config import CropData
 from distvae.data import crops, open_dataset
 from distvae.files.refusal import Refusal
-from distvae.files.storage import Folder
-from distvae.train.run_folder import open_folder, update_info
 
 SMALL = CropData(window=(4, 3), sizes=(300, 20, 30), clamped=0.0, contrast="common")
 
@@ -148,45 +145,9 @@ def windows(folder: Path, contrast: Literal["own", "common"]) -> NDArray[np.floa
     return open_dataset(config).splits["train"][:]
 
 
-@pytest.mark.parametrize(("contrast", "blank"), [("own", (0.0, 0.02)), ("common", (0.3, 0.4))])
-def test_windows_of_no_picture_are_blank_beside_the_others(
-    tmp_path: Path, contrast: Literal["own", "common"], blank: tuple[float, float]
-) -> None:
-    """A third of the windows is the 16-bit picture's, which has 600 of its 65536 levels."""
-    length = np.linalg.norm(windows(save_depths(tmp_path, 1), contrast), axis=1)
-    assert blank[0] <= (length < np.quantile(length, 0.9) / 10).mean() <= blank[1]
-
-
 def test_how_much_of_its_range_a_picture_fills_changes_nothing(tmp_path: Path) -> None:
     dim, bright = (windows(save_depths(tmp_path / str(step), step), "own") for step in (1, 100))
     np.testing.assert_allclose(dim, bright, atol=1e-4)
-
-
-def test_one_picture_has_the_same_windows_either_way(tmp_path: Path) -> None:
-    save_depths(tmp_path, 1)
-    config = replace(SMALL, path=str(tmp_path / "c.tiff"))
-    own, common = (
-        open_dataset(replace(config, contrast=contrast)) for contrast in ("own", "common")
-    )
-    np.testing.assert_array_equal(own.splits["train"][:], common.splits["train"][:])
-
-
-def test_a_run_from_before_contrasts_goes_on_as_it_began(tmp_path: Path) -> None:
-    """Its configuration has no such key; what it did then is called data.contrast=common now."""
-    config = replace(SMALL, path=str(save_depths(tmp_path / "pictures", 1)))
-    began, now = Config(data=config), Config(data=replace(config, contrast="own"))
-    run, data = Folder(tmp_path / "run"), open_dataset(config)
-    open_folder(began, data, run, "natural-linear", resume=False, force=False)
-    text = run.read("config.yaml").replace(b"  contrast: common\n", b"")
-    run.write("config.yaml", text)
-    update_info(run, config_sha256=hashlib.sha256(text).hexdigest())
-    before = (
-        "data.contrast: 'own', but the run in .*run has 'common'; --resume needs the same value:"
-        " data.contrast=common"
-    )
-    with pytest.raises(Refusal, match=f"^{before}$"):
-        open_folder(now, open_dataset(now.data), run, "natural-linear", resume=True, force=False)
-    assert not open_folder(began, data, run, "natural-linear", resume=True, force=False)
 
 
 def test_what_cannot_be_drawn_is_refused(pictures: Path, tmp_path: Path) -> None:

@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import feather
 
-from distvae.config import IdxData, ImageData, SpeechData
-from distvae.data import audio, idx, ingest, open_dataset, recordings, signals
+from distvae.config import DataConfig, ImageData, SpeechData
+from distvae.data import audio, ingest, open_dataset, recordings, signals
 from distvae.data import image_files as archive
-from distvae.data.check import survey
+from distvae.data.family import survey
 from distvae.data.pictures import head
 from distvae.data.rows import Table
 from distvae.files.refusal import Refusal
-from tests.called import Called
 
 NOISE = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
 NUMBERS = pa.table(
@@ -59,11 +58,9 @@ def decoded(path: Path) -> NDArray[np.float64]:
 
 WHOLE: dict[str, tuple[bytes, Callable[[Path], object]]] = {
     "plain.tif": (picture("tiff"), decoded),
-    "packed.tif": (picture("tiff", compression="tiff_lzw"), decoded),
     "a.png": (picture("png"), decoded),
     "a.jpg": (picture("jpeg"), decoded),
     "a.npy": (written(lambda s: np.save(s, np.ones((50, 3)))), table),
-    "plain.npz": (written(lambda s: np.savez(s, x=NOISE[None])), archive.read_archive),
     "packed.npz": (written(lambda s: np.savez_compressed(s, x=NOISE[None])), archive.read_archive),
     "numbers.parquet": (written(lambda s: pq.write_table(NUMBERS, s)), table),
     "lists.parquet": (written(lambda s: pq.write_table(LISTS, s)), table),
@@ -77,7 +74,7 @@ WHOLE: dict[str, tuple[bytes, Callable[[Path], object]]] = {
     ),
     "train-images-idx3-ubyte.gz": (
         gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 20, 20, 3) + NOISE.tobytes()),
-        partial(idx.read_idx, dims=3),
+        partial(archive.read_idx, dims=3),
     ),
 }
 
@@ -98,7 +95,7 @@ def damaged(content: bytes, seed: int) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", WHOLE)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_the_damage_a_file_is_read_or_refused_by_name(
     name: str, seed: int, tmp_path_factory: pytest.TempPathFactory
@@ -142,29 +139,19 @@ def blank_png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def small_machine(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr("distvae.files.paths.available_memory", lambda: free)
-
-
 def test_a_picture_of_more_pixels_than_any_machine_needs_is_refused_by_its_header(
-    call: Called, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    path = tmp_path / "vast.png"
-    path.write_bytes(blank_png(13_000))
-    with pytest.raises(
-        Refusal, match=r"vast\.png: 13,000 x 13,000 pixels; 134,217,728 in all at most"
-    ):
-        head(path)
-    code, out, err = call("denoise", str(path), str(tmp_path / "out.png"))
-    announced, refused = err.splitlines()
-    assert (code, out, announced) == (2, "", "vast.png: by groups of similar windows")
-    assert refused.startswith("distvae: ")
+    (tmp_path / "vast.png").write_bytes(blank_png(13_000))
+    words = r"vast\.png: 13,000 x 13,000 pixels; 134,217,728 in all at most"
+    with pytest.raises(Refusal, match=words):
+        head(tmp_path / "vast.png")
 
 
 def test_what_needs_more_memory_than_there_is_is_refused_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_machine(monkeypatch, 2**20)
+    monkeypatch.setattr("distvae.files.paths.available_memory", lambda: 2**20)
     (tmp_path / "large.png").write_bytes(blank_png(1000))
     np.savez_compressed(tmp_path / "large.npz", x=np.zeros((100, 100, 100), np.uint8))
     (tmp_path / "images.gz").write_bytes(
@@ -174,7 +161,7 @@ def test_what_needs_more_memory_than_there_is_is_refused_before_it_is_decoded(
     readers: dict[str, Callable[[Path], object]] = {
         "large.png": signals.read_signal,
         "large.npz": archive.read_archive,
-        "images.gz": partial(idx.read_idx, dims=3),
+        "images.gz": partial(archive.read_idx, dims=3),
         "large.flac": audio.decode,
     }
     for name, read in readers.items():
@@ -192,7 +179,7 @@ def test_gzip_is_unpacked_no_further_than_its_header_announces(tmp_path: Path) -
             stream.write(bytes(2**20))
     tracemalloc.start()
     with pytest.raises(Refusal, match=r"bomb\.gz: more values; 10 x 2 x 2 announced"):
-        idx.read_idx(path, 3)
+        archive.read_idx(path, 3)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 2**20
@@ -200,38 +187,29 @@ def test_gzip_is_unpacked_no_further_than_its_header_announces(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("channels", "rate", "words"),
-    [
-        (1000, 16000, "1000 channels; 64 at most"),
-        (1, 1, "a sampling rate of 1 Hz"),
-        (1, 2**30, "a sampling rate of"),
-    ],
+    [(1000, 16000, "1000 channels; 64 at most"), (1, 1, "a sampling rate of 1 Hz")],
 )
 def test_sounds_as_nobody_records_them_are_refused_by_their_header(
     tmp_path: Path, channels: int, rate: int, words: str
 ) -> None:
-    path = tmp_path / "odd.wav"
-    soundfile.write(path, np.zeros((10, channels)), rate)
+    soundfile.write(tmp_path / "odd.wav", np.zeros((10, channels)), rate)
     for read in (audio.head, audio.decode):
         with pytest.raises(Refusal, match=rf"odd\.wav: {words}"):
-            read(path)
+            read(tmp_path / "odd.wav")
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        audio.head,
-        audio.decode,
-        archive.read_archive,
-        signals.read_picture,
-        Table.open,
-        partial(idx.read_idx, dims=3),
-        lambda path: recordings.find_speakers(path.parent, SpeechData(speakers=f"csv:{path.name}")),
-    ],
-)
+READERS: list[Callable[[Path], object]] = [
+    audio.head,
+    archive.read_archive,
+    signals.read_picture,
+    Table.open,
+    partial(archive.read_idx, dims=3),
+    lambda path: recordings.find_speakers(path.parent, SpeechData(speakers=f"csv:{path.name}")),
+]
+
+
 @pytest.mark.parametrize("kind", ["a named pipe", "a device", "a folder"])
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(
-    tmp_path: Path, kind: str, read: Callable[[Path], object]
-) -> None:
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "odd.npy"
     make: dict[str, Callable[[Path], object]] = {
         "a named pipe": os.mkfifo,
@@ -239,50 +217,39 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(
         "a folder": os.mkdir,
     }
     make[kind](path)
-    with pytest.raises(Refusal, match=rf"odd\.npy: {kind}; .* expected"):
-        read(path)
+    for read in READERS:
+        with pytest.raises(Refusal, match=rf"odd\.npy: {kind}; .* expected"):
+            read(path)
 
 
 def test_more_rows_than_memory_are_refused_before_a_file_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.save(tmp_path / "a.npy", np.zeros((1000, 3), np.float32))
-    small_machine(monkeypatch, 10_000)
+    monkeypatch.setattr("distvae.files.paths.available_memory", lambda: 10_000)
     with pytest.raises(Refusal, match=r"a\.npy: rows of 3 values need"):
         ingest.ingest([tmp_path / "a.npy"], tmp_path / "made")
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
-def test_a_folder_of_pictures_given_as_idx_files_is_told_how_it_is_read(tmp_path: Path) -> None:
-    Image.fromarray(NOISE).save(tmp_path / "a.png")
-    with pytest.raises(
-        Refusal,
-        match=r"has none of .*; the images there are read with data\.kind=images, .*data\.size",
-    ):
-        open_dataset(IdxData(path=str(tmp_path)))
-
-
-@pytest.mark.parametrize(
-    ("name", "unread", "config"),
-    [("{}/1.wav", "{}/1.m4a", SpeechData), ("{}.png", "{}.gif", ImageData)],
-)
-def test_files_of_other_kinds_are_told_and_not_skipped_in_silence(
-    tmp_path: Path, name: str, unread: str, config: type[SpeechData | ImageData]
-) -> None:
-    root = tmp_path / "files"
+def test_files_of_other_kinds_are_told_and_not_skipped_in_silence(tmp_path: Path) -> None:
+    sounds, pictures = tmp_path / "sounds", tmp_path / "pictures"
+    pictures.mkdir()
     for letter in "abc":
-        path = root / name.format(letter)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (root / unread.format(letter)).touch()
-    if config is SpeechData:
-        with pytest.raises(Refusal, match=r"no recordings \(left out, of kinds that are not"):
-            open_dataset(SpeechData(path=str(root)))
+        (sounds / letter).mkdir(parents=True)
+        (sounds / letter / "1.m4a").touch()
+        (pictures / f"{letter}.gif").touch()
+        Image.fromarray(NOISE).save(pictures / f"{letter}.png")
+    with pytest.raises(Refusal, match=r"no recordings \(left out, of kinds that are not"):
+        open_dataset(SpeechData(path=str(sounds)))
     for letter in "abc":
-        path = root / name.format(letter)
-        if config is SpeechData:
-            soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 4000), 16000)
-        else:
-            Image.fromarray(NOISE).save(path)
-    note = f"left out, of kinds that are not read here: 3 {Path(unread).suffix}"
-    assert open_dataset(config(path=str(root)), quiet=True).name == f"files: {note}"
-    assert survey(str(root)).wrong == (note,)
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, 4000)
+        soundfile.write(sounds / letter / "1.wav", noise, 16000)
+    configs: dict[str, DataConfig] = {
+        ".m4a": SpeechData(path=str(sounds)),
+        ".gif": ImageData(path=str(pictures)),
+    }
+    for suffix, config in configs.items():
+        note = f"left out, of kinds that are not read here: 3 {suffix}"
+        assert open_dataset(config, quiet=True).name == f"{Path(config.path).name}: {note}"
+        assert survey(config.path).wrong == (note,)

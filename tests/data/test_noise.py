@@ -7,10 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from distvae.data.noise import NoiseGrowth, covariance, noise_floor
+from distvae.data.noise import NoiseGrowth, noise_floor
 from distvae.numerics.arrays import Doubles
 
 Array = NDArray[np.float32]
@@ -29,49 +28,28 @@ def of_few_causes(causes: int, rows: int = 8000, seed: int = 1) -> Array:
 
 
 @given(level=st.floats(1e-3, 1e3), seed=st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_the_level_of_white_noise_is_found(level: float, seed: int) -> None:
     assert noise_floor(np.float32(level) * white(seed=seed)) == pytest.approx(level, rel=0.05)
 
 
 @given(level=st.floats(0.01, 3), causes=st.integers(1, DIMS // 2), seed=st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_signals_in_few_directions_do_not_change_it(level: float, causes: int, seed: int) -> None:
     rows = of_few_causes(causes, seed=seed) + np.float32(level) * white()
     assert noise_floor(rows) == pytest.approx(level, rel=0.05)
 
 
-def test_it_has_the_units_of_the_rows_and_ignores_their_mean() -> None:
+def test_it_has_the_units_of_the_rows_and_ignores_their_mean_and_a_direction() -> None:
     rows = of_few_causes(3) + white()
     assert noise_floor(5 * rows + 2) == pytest.approx(5 * noise_floor(rows), rel=1e-5)
-
-
-def test_a_direction_that_every_row_lacks_hardly_changes_it() -> None:
-    rows = of_few_causes(3) + white()
     assert noise_floor(rows - rows.mean(1, keepdims=True)) == pytest.approx(1, rel=0.03)
 
 
-def test_windows_of_one_sound_overlap() -> None:
-    time = np.arange(8000) / 8000
-    tones = sum(np.sin(2 * np.pi * pitch * time) for pitch in (150, 300, 450))
-    sound = tones + 0.1 * np.random.default_rng(0).standard_normal(8000)
-    windows = sliding_window_view(sound, 60).astype(np.float32)
-    assert noise_floor(windows) == pytest.approx(0.1, rel=0.03)
-
-
-def test_without_noise_there_is_none() -> None:
+def test_without_noise_there_is_none_and_too_few_rows_tell_nothing() -> None:
     assert noise_floor(np.ones((100, 4), np.float32)) == 0
     assert noise_floor(of_few_causes(3)) < 1e-3
-
-
-def test_too_few_rows_tell_nothing() -> None:
     assert noise_floor(white(rows=DIMS)) == 0
-
-
-def test_the_covariance_is_that_of_all_rows() -> None:
-    rows = white(rows=2500) + 3
-    expected = np.cov(rows, rowvar=False, bias=True)
-    np.testing.assert_allclose(covariance(rows), expected, atol=1e-9)
 
 
 RATES = np.array([0.1, 0.7, 2.0, 5.0, 17.0, 60.0, 99.0, 150.0])
@@ -83,7 +61,7 @@ def expected(growth: NoiseGrowth, x: float, share: float) -> float:
     counts = torch.arange(500, dtype=torch.float64)
     chances = torch.distributions.Poisson(torch.tensor(events, dtype=torch.float64))
     deviation = growth.gain * max(growth.spread, 1e-12) ** 0.5
-    grid = torch.linspace(-8, 8, 2001, dtype=torch.float64)
+    grid = torch.linspace(-8, 8, 801, dtype=torch.float64)
     density = torch.distributions.Normal(0.0, 1.0).log_prob(grid).exp()
     noisy = growth.gain * counts[:, None] + growth.dark + deviation * grid
     values = growth.stabilised((share * noisy + (1 - share) * x).numpy(), share)
@@ -91,9 +69,9 @@ def expected(growth: NoiseGrowth, x: float, share: float) -> float:
     return float(chances.log_prob(counts).exp() @ given_count)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.6])
 @pytest.mark.parametrize(
-    "growth", [NoiseGrowth(1.0, 0.0), NoiseGrowth(0.5, 2.0), NoiseGrowth(3.0, -30.0)]
+    ("growth", "share"),
+    [(NoiseGrowth(1.0, 0.0), 1.0), (NoiseGrowth(0.5, 2.0), 0.6), (NoiseGrowth(3.0, -30.0), 0.6)],
 )
 def test_the_way_back_is_unbiased(growth: NoiseGrowth, share: float) -> None:
     values = growth.dark + growth.gain * RATES
@@ -137,19 +115,12 @@ def test_units_do_not_matter(factor: float) -> None:
     assert np.allclose(other.back(stable), one.back(stable) * factor, rtol=1e-5)
 
 
-@pytest.mark.parametrize("sigma", [1.0, 25.0, 100.0])
-def test_noise_that_is_alike_everywhere_does_not_grow(sigma: float) -> None:
-    for seed in range(5):
+def test_noise_that_is_alike_everywhere_or_absent_does_not_grow() -> None:
+    for seed, sigma in enumerate([1.0, 1.0, 25.0, 25.0, 100.0, 100.0]):
         noise = sigma * np.random.default_rng(seed).standard_normal((160, 160, 1))
         assert NoiseGrowth.estimate([ramp() + noise]) is None
-
-
-def test_a_picture_without_noise_has_none_that_grows() -> None:
     assert NoiseGrowth.estimate([ramp()]) is None
     assert NoiseGrowth.estimate([np.zeros((40, 40, 1))]) is None
-
-
-def test_counts_without_noise_have_a_gain() -> None:
     flat = np.zeros((40, 40, 1))
     flat[10:] = 3.0
     assert NoiseGrowth.counts([flat]).gain == 3.0

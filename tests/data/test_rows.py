@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.config import RowsData
@@ -22,6 +21,7 @@ from distvae.data.dataset import Dataset, Stacked
 from distvae.data.ingest import Division, ingest
 from distvae.data.rows import digest
 from distvae.files.refusal import Refusal
+from distvae.files.storage import read_arrow
 from distvae.train.session import build_trainer, fit
 from tests import tiny
 from tests.called import Called
@@ -45,6 +45,7 @@ def test_a_folder_of_version_0_2_0_opens_and_trains(tmp_path: Path) -> None:
     assert np.isfinite([epoch.val_bound for epoch in fit(config, data, tmp_path / "run")]).all()
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(0, 9), min_size=2, max_size=5).filter(any),
     st.slices(30),
@@ -70,17 +71,6 @@ def test_several_tables_behave_as_their_concatenation(
     for outside in (-1, len(whole)):
         with pytest.raises(IndexError):
             stacked[np.array([0, outside])]
-
-
-@pytest.mark.parametrize("per_file", [7, 1000])
-def test_rows_are_mapped_and_not_read(tmp_path: Path, per_file: int) -> None:
-    ingest([stored(tmp_path, numbered(60))], tmp_path / "out", Division(rows_per_file=per_file))
-    before = pa.total_allocated_bytes()
-    train = opened(tmp_path / "out").splits["train"]
-    assert pa.total_allocated_bytes() == before
-    for part in train.parts if isinstance(train, Stacked) else [train]:
-        assert not part[:].flags.owndata
-        assert not part[:].flags.writeable
 
 
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
@@ -113,7 +103,7 @@ def test_training_equals_that_on_the_same_rows_in_memory(tmp_path: Path, model: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["mnist-vae model.likelihood=gaussian", "bars", "speech-sdm"])
+@pytest.mark.parametrize("recipe", ["bars", "speech-sdm"])
 def test_runs_on_rows_with_gaps_are_judged_and_encoded(
     call: Called, tmp_path: Path, recipe: str
 ) -> None:
@@ -149,10 +139,6 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda made: os.truncate(made / "val-00000.arrow", 300),
         "val-00000.arrow: altered, or not copied whole",
     ),
-    "longer": (
-        lambda made: os.truncate(made / "test-00000.arrow", 9999),
-        "test-00000.arrow: altered",
-    ),
     "junk": (
         lambda made: without_footer(made / "train-00000.arrow"),
         "train-00000.arrow: cannot be read",
@@ -163,10 +149,6 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "manifest": (
         lambda made: (made / "rows.json").write_text("{"),
-        "rows.json: altered or damaged: not the JSON",
-    ),
-    "list": (
-        lambda made: (made / "rows.json").write_text("[]"),
         "rows.json: altered or damaged: not the JSON",
     ),
     "version": (
@@ -186,26 +168,19 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_folder_that_is_not_as_it_was_made_is_refused_by_name(
-    call: Called, tmp_path: Path, damage: str
+    call: Called, tmp_path: Path
 ) -> None:
-    ingest([stored(tmp_path, numbered(20))], tmp_path / "made", Division(rows_per_file=8))
-    spoil, reason = DAMAGE[damage]
-    spoil(tmp_path / "made")
-    code, out, err = call("train", "mnist-vae", "data.kind=rows", "--data", "made")
-    assert (code, out) == (2, "")
-    assert reason in err
-    assert len(err.splitlines()) == 1
-
-
-def test_a_moved_folder_is_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ingest([stored(tmp_path, numbered(30))], tmp_path / "here")
-    before = opened(tmp_path / "here").digest
-    (tmp_path / "here").rename(tmp_path / "rows")
-    monkeypatch.setenv("DISTVAE_DATA", str(tmp_path))
-    assert open_dataset(RowsData()).digest == before
-    assert open_dataset(RowsData()).origin == str(tmp_path / "rows")
+    made = small(tmp_path)
+    for damage, (spoil, reason) in DAMAGE.items():
+        copy = shutil.copytree(made, tmp_path / damage)
+        spoil(copy)
+        with pytest.raises(Refusal) as refusal:
+            opened(copy)
+        assert reason in str(refusal.value)
+    code, out, err = call("train", "mnist-vae", "data.kind=rows", "--data", "missing")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "train-00001.arrow: missing" in err
 
 
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -223,8 +198,10 @@ def ingested(folder: Path, gaps: float) -> Dataset:
     return opened(folder / "out")
 
 
-@pytest.mark.parametrize("gaps", [0.0, 0.2])
-@pytest.mark.parametrize("model", SETTINGS)
+@pytest.mark.parametrize(
+    ("model", "gaps"),
+    [("an encoder", 0.0), ("an encoder of logarithms", 0.2), ("a search", 0.2)],
+)
 def test_training_is_prepared_from_facts_as_from_all_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, gaps: float
 ) -> None:
@@ -242,39 +219,30 @@ def test_training_is_prepared_from_facts_as_from_all_rows(
             torch.testing.assert_close(one.state_dict()[name], value, rtol=1e-6, atol=1e-6)
 
 
-def test_a_floor_of_its_own_is_prepared_from_the_rows(tmp_path: Path) -> None:
-    dataset = ingested(tmp_path, 0.0)
-    x = dataset.splits["train"][:].astype(np.float64)
-    trainer = build_trainer(tiny.config(estep={"floor": 1e-3}), dataset)
-    shift = trainer.estep.state_dict()["shift"].numpy()
-    np.testing.assert_allclose(shift, np.log(x + 1e-3).mean(0), rtol=1e-5)
-
-
-def test_values_that_no_density_has_are_refused_by_their_facts(tmp_path: Path) -> None:
-    ingest([stored(tmp_path, -numbered(50))], tmp_path / "out")
-    with pytest.raises(Refusal, match=r"a value of -49.* in split 'train' of out"):
-        build_trainer(tiny.config(), opened(tmp_path / "out"))
-
-
 def small(tmp_path: Path) -> Path:
     np.save(tmp_path / "a.npy", np.arange(60, dtype=np.float32).reshape(20, 3))
     ingest([tmp_path / "a.npy"], tmp_path / "made", Division(rows_per_file=8))
     return tmp_path / "made"
 
 
-def test_a_flipped_bit_of_ingested_rows_is_seen_even_after_they_were_seen_whole(
-    tmp_path: Path,
+def test_a_flipped_bit_is_seen_even_after_rows_were_seen_whole_or_when_a_row_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = small(tmp_path)
-    open_dataset(RowsData(path=str(made)))
+    opened(made)
     path = made / "train-00001.arrow"
     content = bytearray(path.read_bytes())
-    content[content.index(rows.read_arrow(path)[4].tobytes())] ^= 1
+    content[content.index(read_arrow(path)[4].tobytes())] ^= 1
     path.write_bytes(content)
-    with pytest.raises(
-        Refusal, match=r"train-00001\.arrow: altered or damaged: its checksum is not the one"
-    ):
-        open_dataset(RowsData(path=str(made)))
+    words = r"train-00001\.arrow: altered or damaged: its checksum is not the one"
+    with pytest.raises(Refusal, match=words):
+        opened(made)
+    monkeypatch.setattr(rows, "CHECKED_AT_ONCE", 0)  # as of large data
+    train = opened(made).splits["train"]
+    train[np.array([3])]
+    for _ in range(2):
+        with pytest.raises(Refusal, match=words):
+            train[np.array([12])]
 
 
 def test_rows_are_read_for_their_checksums_once_and_never_where_they_were_written(
@@ -287,11 +255,13 @@ def test_rows_are_read_for_their_checksums_once_and_never_where_they_were_writte
         return digest(path)
 
     monkeypatch.setattr(folders, "digest", counted)
-    open_dataset(RowsData(path=str(made)))
+    before = opened(made).digest
     assert not seen
-    made = made.rename(tmp_path / "moved")
+    made = made.rename(tmp_path / "rows")
+    monkeypatch.setenv("DISTVAE_DATA", str(tmp_path))
     for _ in range(3):
-        open_dataset(RowsData(path=str(made)))
+        moved = open_dataset(RowsData())
+    assert (moved.digest, moved.origin) == (before, str(made))
     assert len(seen) == len(list(made.glob("*.arrow")))
 
 
@@ -311,32 +281,15 @@ WRONG: dict[str, object] = {
     "splits  ": {"train": [{"file": "train-00000.arrow"}]},
     "splits   ": {"train": [{"file": "../a.npy", "rows": 1, "bytes": 1, "sha256": ""}]},
     "splits    ": [["train"]],
-    "splits     ": {"train": [[[[]]]], "other": [{}]},
 }
 
 
-@pytest.mark.parametrize("field", WRONG)
-def test_a_manifest_with_a_wrong_field_is_refused(tmp_path: Path, field: str) -> None:
+def test_a_manifest_with_a_wrong_field_is_refused(tmp_path: Path) -> None:
     made = small(tmp_path)
-    facts = json.loads((made / "rows.json").read_bytes()) | {field.strip(): WRONG[field]}
-    (made / "rows.json").write_text(json.dumps(facts | {"digest": digest(facts)}))
-    with pytest.raises(
-        Refusal, match=r"rows\.json: altered or damaged: lacks a field, or one is wrong"
-    ):
-        open_dataset(RowsData(path=str(made)))
-
-
-def test_large_data_is_opened_file_by_file_when_a_row_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rows, "CHECKED_AT_ONCE", 0)
-    ingest([stored(tmp_path, numbered(60))], tmp_path / "out", Division(0, 0, rows_per_file=20))
-    damaged = tmp_path / "out" / "train-00002.arrow"
-    altered = bytearray(damaged.read_bytes())
-    altered[altered.index(rows.read_arrow(damaged)[4].tobytes())] ^= 1
-    damaged.write_bytes(altered)
-    train = opened(tmp_path / "out").splits["train"]
-    train[np.array([3, 25])]
-    for _ in range(2):
-        with pytest.raises(Refusal, match=r"train-00002\.arrow: altered or damaged"):
-            train[np.array([45])]
+    whole = (made / "rows.json").read_text()
+    for field, value in WRONG.items():
+        (made / "rows.json").write_text(whole)
+        altered(made / "rows.json", **{field.strip(): value})
+        message = r"rows\.json: altered or damaged: lacks a field, or one is wrong"
+        with pytest.raises(Refusal, match=message):
+            opened(made)

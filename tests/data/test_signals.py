@@ -1,6 +1,5 @@
 """Pictures, stacks and sounds to arrays and back: nothing is lost that a file can hold."""
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,6 @@ import numpy as np
 import pytest
 import soundfile
 import tifffile
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
@@ -97,37 +94,6 @@ def test_colour_of_sixteen_bits_is_what_other_readers_see(
         np.testing.assert_array_equal(np.asarray(image), given >> 8)
 
 
-def test_a_tiff_of_sixteen_bits_in_which_zero_is_white_is_no_negative(tmp_path: Path) -> None:
-    given = pixels((6, 9), 16)
-    tifffile.imwrite(tmp_path / "a.tif", given, photometric="miniswhite")
-    found = signals.read_signal(tmp_path / "a.tif").values[..., 0]
-    np.testing.assert_allclose(found, (65535 - given.astype(float)) * (255 / 65535), rtol=1e-12)
-
-
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_tiff_of_sixteen_bits_in_planes_is_refused_and_one_of_eight_is_read(
-    tmp_path: Path, compression: str | None
-) -> None:
-    given, path = pixels((3, 6, 9), 16), tmp_path / "a.tif"
-    planes: dict[str, Any] = {
-        "photometric": "rgb",
-        "planarconfig": "separate",
-        "compression": compression,
-    }
-    tifffile.imwrite(path, given, **planes)
-    with pytest.raises(Refusal, match="16 bits with each channel in a plane of its own"):
-        signals.read_signal(path)
-    eight = (given >> 8).astype(np.uint8)
-    tifffile.imwrite(path, eight, **planes)
-    np.testing.assert_array_equal(signals.read_signal(path).values, np.moveaxis(eight, 0, -1))
-
-
-def test_a_transparent_colour_of_sixteen_bits_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(pixels((6, 9), 16)).save(tmp_path / "a.png", transparency=7)
-    with pytest.raises(Refusal, match="16 bits with a colour that is transparent"):
-        signals.read_signal(tmp_path / "a.png")
-
-
 def test_a_palette_is_read_as_colours_and_a_bitmap_as_grey(tmp_path: Path) -> None:
     image = Image.fromarray(colours(8, 3).astype(np.uint8))
     image.quantize(8).save(tmp_path / "palette.png")
@@ -141,8 +107,7 @@ def test_values_beyond_the_range_go_to_its_end(tmp_path: Path) -> None:
     assert signals.read_signal(tmp_path / "a.png").values.ravel().tolist() == [0, 255, 100]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize("length", [9, 500])
+@pytest.mark.parametrize(("suffix", "length"), [(".png", 500), (".tif", 9), (".tif", 500)])
 def test_a_colour_profile_of_16_bit_colour_is_kept(
     suffix: str, length: int, tmp_path: Path
 ) -> None:
@@ -165,87 +130,12 @@ def test_of_a_photograph_with_a_preview_the_photograph_is_read(tmp_path: Path) -
     np.testing.assert_allclose(signals.read_signal(path).values, 200, atol=2)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
-def test_the_profile_of_colours_that_are_converted_is_dropped(tmp_path: Path, suffix: str) -> None:
+def test_the_profile_of_colours_that_are_converted_is_dropped(tmp_path: Path) -> None:
     inks = Image.fromarray(colours(8, 3).astype(np.uint8)).convert("CMYK")
     inks.save(tmp_path / "a.tif", icc_profile=b"of inks")
-    signals.write(tmp_path / f"b{suffix}", signals.read_signal(tmp_path / "a.tif"))
-    with Image.open(tmp_path / f"b{suffix}") as again:
+    signals.write(tmp_path / "b.png", signals.read_signal(tmp_path / "a.tif"))
+    with Image.open(tmp_path / "b.png") as again:
         assert (again.mode, again.info.get("icc_profile")) == ("RGB", None)
-
-
-@pytest.mark.parametrize(
-    ("suffix", "rate", "channels", "encoding"),
-    [(".wav", 8000, 1, "PCM_16"), (".flac", 44100, 2, "PCM_24"), (".wav", 44100, 2, "PCM_24")],
-)
-def test_a_sound_comes_back_bit_for_bit(
-    tmp_path: Path, suffix: str, rate: int, channels: int, encoding: str
-) -> None:
-    samples = np.random.default_rng(0).uniform(-1, 1, (500, channels))
-    soundfile.write(tmp_path / f"a{suffix}", samples, rate, subtype=encoding)
-    signal = signals.read_signal(tmp_path / f"a{suffix}")
-    assert (signal.values.shape, signal.rate) == ((500, channels), rate)
-    signals.write(tmp_path / f"b{suffix}", signal)
-    again = signals.read_signal(tmp_path / f"b{suffix}")
-    np.testing.assert_array_equal(again.values, signal.values)
-    assert (again.rate, again.encoding) == (rate, encoding)
-
-
-def test_a_file_that_cannot_hold_a_sound_is_left_out_and_clipped_samples_are_counted() -> None:
-    loud = np.array([[0.5], [1.0], [-1.5], [2.0]])
-    for encoding, suffix, beyond in (
-        ("FLOAT", ".wav", 0),
-        ("FLOAT", ".flac", 2),
-        ("PCM_16", ".wav", 2),
-    ):
-        assert (
-            signals.clipped(Path(f"a{suffix}"), signals.Signal(loud, rate=16000, encoding=encoding))
-            == beyond
-        )
-    for rate in (65535, 65540, 96000, 655350):
-        assert signals.suffixes_for(signals.Signal(np.zeros((4, 8)), rate=rate)) == (
-            ".wav",
-            ".flac",
-        )
-    for rate in (65537, 96001, 192001):
-        assert signals.suffixes_for(signals.Signal(np.zeros((4, 1)), rate=rate)) == (".wav",)
-    assert signals.suffixes_for(signals.Signal(np.zeros((4, 9)), rate=16000)) == (".wav",)
-    assert signals.suffixes_for(signals.Signal(np.zeros((4, 1)), rate=700000)) == (".wav",)
-
-
-@given(st.floats(0.01, 100), st.integers(0, 5))
-def test_added_noise_has_the_deviation_asked_for_and_is_a_function_of_the_seed(
-    sigma: float, seed: int
-) -> None:
-    clean = signals.Signal(np.full((40, 50, 1), 250.0))
-    noise = clean.noisy(sigma, seed).values - clean.values
-    assert noise.std() == pytest.approx(sigma, rel=0.1)
-    np.testing.assert_array_equal(clean.noisy(sigma, seed).values, clean.noisy(sigma, seed).values)
-    assert (clean.noisy(sigma, seed).values != clean.noisy(sigma, seed + 1).values).any()
-
-
-def png() -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels((40, 40), 8).astype(np.uint8)).save(content, "png")
-    return content.getvalue()
-
-
-BAD = {
-    "empty.png": b"",
-    "cut.png": png()[:900],
-    "head.png": png()[:10],
-    "other.tif": b"RIFF not a picture",
-    "empty.jpg": b"",
-    "empty.wav": b"",
-    "other.flac": b"fLaC and nothing more",
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(BAD[name])
-    with pytest.raises(Refusal, match=name):
-        signals.read_signal(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif", "deep.png"])
@@ -270,15 +160,6 @@ def test_what_a_camera_noted_comes_back_upright(tmp_path: Path, kind: str) -> No
     assert place[GPS.GPSLatitudeRef] == "N"
 
 
-def test_of_a_tiff_only_notes_are_kept_and_nothing_about_its_storage(tmp_path: Path) -> None:
-    Image.fromarray(colours(8, 3).astype(np.uint8)).save(
-        tmp_path / "a.tif", compression="tiff_lzw", tiffinfo={Base.Make: "Maker"}
-    )
-    signals.write(tmp_path / "a.jpg", signals.read_signal(tmp_path / "a.tif"))
-    with Image.open(tmp_path / "a.jpg") as written:
-        assert dict(written.getexif()) == {Base.Make: "Maker", Base.Orientation: 1}
-
-
 TURNS: dict[int, Callable[[NDArray[np.integer]], NDArray[np.integer]]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -289,18 +170,6 @@ TURNS: dict[int, Callable[[NDArray[np.integer]], NDArray[np.integer]]] = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
-
-
-def check_upright(path: Path, stored: NDArray[np.integer], turn: int) -> None:
-    """Compare a file's header and pixels with the stored pixels, turned."""
-    expected = TURNS[turn](stored.reshape(*stored.shape[:2], -1))
-    signal, form = signals.read_picture(path), pictures.head(path)
-    assert (form.height, form.width) == signal.values.shape[:2] == expected.shape[:2]
-    colours = expected[..., :-1] if expected.shape[-1] == 4 else expected
-    largest = np.iinfo(stored.dtype).max
-    np.testing.assert_array_equal((signal.values * (largest / 255)).round(), colours)
-    if signal.alpha is not None:
-        np.testing.assert_array_equal(signal.alpha, expected[..., -1])
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -318,8 +187,16 @@ def stack_values(kind: type[np.generic] = np.uint16) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (3, 4, 2, 12, 15)).astype(kind)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("depth", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(
+    ("kind", "depth"),
+    [
+        ("plain", np.uint16),
+        ("ome", np.float32),
+        ("ome", np.uint8),
+        ("imagej", np.uint16),
+        ("deflated, beyond 4 GB", np.float32),
+    ],
+)
 def test_axes_depth_and_notes_come_back(tmp_path: Path, kind: str, depth: type[np.generic]) -> None:
     source, target = tmp_path / "in.tif", tmp_path / "out.tif"
     tifffile.imwrite(source, stack_values(depth), **KINDS[kind])
@@ -350,17 +227,6 @@ def test_neighbours_differ_in_time_or_else_in_depth(
     assert sorted(stack.series) == sorted(np.reshape(expected, (-1, len(stack.series[0]))).tolist())
 
 
-def test_colours_are_one_picture(tmp_path: Path) -> None:
-    given = np.random.default_rng(0).integers(0, 255, (4, 12, 15, 3)).astype(np.uint8)
-    tifffile.imwrite(
-        tmp_path / "a.tif", given, photometric="rgb", ome=True, metadata={"axes": "TYXS"}
-    )
-    stack = read_stack(tmp_path / "a.tif")
-    assert stack is not None
-    assert stack.series == [[0, 1, 2, 3]]
-    assert np.array_equal(np.stack(stack.pages), given)
-
-
 @pytest.mark.parametrize(
     "description",
     [
@@ -375,81 +241,110 @@ def test_axes_that_do_not_fit_are_those_of_a_plain_stack(description: str) -> No
     assert neighbours(description, 6) == [[0, 1, 2, 3, 4, 5]]
 
 
-def test_pictures_of_different_sizes_are_no_stack(tmp_path: Path) -> None:
-    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
-        file.write(np.zeros((8, 9), np.uint8))
-        file.write(np.zeros((4, 5), np.uint8))
-    with pytest.raises(Refusal, match="picture 2 of 2 has another size or kind than the first"):
-        read_stack(tmp_path / "a.tif")
-
-
-WAYS: list[tuple[str, dict[str, Any], int, int]] = [
-    (".png", {}, 8, 3),
-    (".tif", {}, 16, 1),
-    (".tif", {"compression": "tiff_lzw"}, 8, 4),
-    (".jpg", {"quality": 95}, 8, 3),
-]
-"""Formats with a depth and channels that Pillow writes in them."""
-
-
-@pytest.mark.parametrize("turn", TURNS)
-@pytest.mark.parametrize(("suffix", "options", "bits", "channels"), WAYS)
-def test_pictures_stand_upright_as_their_camera_was_held(
-    tmp_path: Path, turn: int, suffix: str, options: dict[str, Any], bits: int, channels: int
-) -> None:
-    path = tmp_path / f"a{suffix}"
-    stored: NDArray[np.integer] = colours(bits, channels)
-    stored = stored.astype(np.uint8) if bits == 8 else stored
-    exif = Image.Exif()
-    exif[Base.Orientation] = turn
-    Image.fromarray(stored).save(path, exif=exif, **options)
-    if suffix == ".jpg":
-        with Image.open(path) as image:
-            stored = np.asarray(image)  # not turned by Pillow
-    check_upright(path, stored, turn)
-    if bits == 8 and channels == 3 and suffix != ".jpg":
-        read = read_to_form(path, pictures.plain_head(path))
-        np.testing.assert_array_equal(np.moveaxis(read, 0, -1), TURNS[turn](stored))
-
-
-@pytest.mark.parametrize("turn", TURNS)
-@pytest.mark.parametrize(("suffix", "order"), [(".png", None), (".tif", "<"), (".tif", ">")])
-def test_colour_of_sixteen_bits_stands_upright(
-    tmp_path: Path, turn: int, suffix: str, order: Literal["<", ">"] | None
-) -> None:
-    path, stored = tmp_path / f"a{suffix}", colours(16, 3)
-    if suffix == ".png":
-        exif = Image.Exif()
-        exif[Base.Orientation] = turn
-        pictures.write_deep(path, stored, exif=exif.tobytes())
-    else:
-        tag = (Base.Orientation.value, 3, 1, turn, True)
-        tifffile.imwrite(path, stored, byteorder=order, photometric="rgb", extratags=[tag])
-    check_upright(path, stored, turn)
-
-
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-@pytest.mark.parametrize("encoding", ["GSM610", "IMA_ADPCM", "MS_ADPCM", "FLOAT", "VORBIS", "MP3"])
+@pytest.mark.parametrize(
+    ("encoding", "suffix", "channels"),
+    [
+        ("PCM_16", ".wav", 1),
+        ("PCM_24", ".flac", 2),
+        ("GSM610", ".wav", 1),
+        ("IMA_ADPCM", ".flac", 1),
+        ("FLOAT", ".wav", 1),
+        ("FLOAT", ".flac", 2),
+        ("VORBIS", ".wav", 1),
+        ("MP3", ".flac", 1),
+    ],
+)
 def test_a_sound_in_any_encoding_is_written_without_further_loss(
-    tmp_path: Path, encoding: str, suffix: str
+    tmp_path: Path, encoding: str, suffix: str, channels: int
 ) -> None:
     path = tmp_path / {"VORBIS": "a.ogg", "MP3": "a.mp3"}.get(encoding, "a.wav")
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, (4000, channels))
     subtype = None if encoding in ("VORBIS", "MP3") else encoding
-    noise = np.random.default_rng(0).uniform(-0.2, 0.2, 4000)
     soundfile.write(path, noise, 8000 if subtype else 16000, subtype=subtype)
     signal, again = signals.read_signal(path), tmp_path / f"b{suffix}"
     assert suffix in signals.suffixes_for(signal)
     signals.write(again, signal)
-    values = signals.read_signal(again).values
-    np.testing.assert_allclose(values, signal.values.clip(-1, 1), atol=2**-22)
+    back = signals.read_signal(again)
+    assert (back.rate, back.values.shape) == (signal.rate, (len(signal.values), channels))
+    tolerance = 0 if encoding.startswith("PCM") else 2**-22
+    np.testing.assert_allclose(back.values, signal.values.clip(-1, 1), rtol=0, atol=tolerance)
 
 
-def test_notes_that_are_too_long_do_not_keep_a_picture_from_being_written(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("suffix", "bits", "channels", "order"),
+    [
+        (".png", 8, 3, None),
+        (".tif", 16, 1, None),
+        (".tif", 8, 4, None),
+        (".jpg", 8, 3, None),
+        (".png", 16, 3, None),
+        (".tif", 16, 3, "<"),
+        (".tif", 16, 3, ">"),
+    ],
+)
+def test_pictures_stand_upright_as_their_camera_was_held(
+    tmp_path: Path, suffix: str, bits: int, channels: int, order: Literal["<", ">"] | None
 ) -> None:
-    exif = Image.Exif()
-    exif[Base.ImageDescription] = "x" * 70_000
-    Image.fromarray(colours(8, 3).astype(np.uint8)).save(tmp_path / "a.png", exif=exif)
-    signals.write(tmp_path / "a.jpg", signals.read_signal(tmp_path / "a.png"))
-    with Image.open(tmp_path / "a.jpg") as written:
-        assert not written.getexif()
+    path, stored = tmp_path / f"a{suffix}", colours(bits, channels)
+    for turn, turned in TURNS.items():
+        exif = Image.Exif()
+        exif[Base.Orientation] = turn
+        if order:
+            tag = (Base.Orientation.value, 3, 1, turn, True)
+            tifffile.imwrite(path, stored, byteorder=order, photometric="rgb", extratags=[tag])
+        elif bits == 16 and channels > 1:
+            pictures.write_deep(path, stored, exif=exif.tobytes())
+        else:
+            Image.fromarray(stored if bits == 16 else stored.astype(np.uint8)).save(path, exif=exif)
+        if suffix == ".jpg":
+            with Image.open(path) as image:
+                expected = turned(np.asarray(image))  # not turned by Pillow
+        else:
+            expected = turned(stored.reshape(*stored.shape[:2], -1))
+        signal, form = signals.read_picture(path), pictures.head(path)
+        assert (form.height, form.width) == signal.values.shape[:2] == expected.shape[:2]
+        shown = expected[..., :-1] if channels == 4 else expected
+        np.testing.assert_array_equal((signal.values * ((1 << bits) - 1) / 255).round(), shown)
+        if signal.alpha is not None:
+            np.testing.assert_array_equal(signal.alpha, expected[..., -1])
+        if bits == 8 and channels == 3:
+            read = read_to_form(path, pictures.plain_head(path))
+            np.testing.assert_array_equal(np.moveaxis(read, 0, -1), expected)
+
+
+def test_what_pillow_would_read_wrongly_is_refused(tmp_path: Path) -> None:
+    path, given = tmp_path / "a.tif", pixels((3, 6, 9), 16)
+    planes: dict[str, Any] = {"photometric": "rgb", "planarconfig": "separate"}
+    eight = (given >> 8).astype(np.uint8)
+    tifffile.imwrite(path, eight, **planes)
+    np.testing.assert_array_equal(signals.read_signal(path).values, np.moveaxis(eight, 0, -1))
+    tifffile.imwrite(path, given, **planes)
+    Image.fromarray(given[0]).save(tmp_path / "b.png", transparency=7)
+    with tifffile.TiffWriter(tmp_path / "c.tif") as file:
+        file.write(np.zeros((8, 9), np.uint8))
+        file.write(np.zeros((4, 5), np.uint8))
+    reads: list[tuple[Callable[[Path], object], str, str]] = [
+        (signals.read_signal, "a.tif", "16 bits with each channel in a plane of its own"),
+        (signals.read_signal, "b.png", "16 bits with a colour that is transparent"),
+        (read_stack, "c.tif", "picture 2 of 2 has another size or kind than the first"),
+    ]
+    for read, name, words in reads:
+        with pytest.raises(Refusal, match=words):
+            read(tmp_path / name)
+
+
+def test_what_a_file_of_sound_cannot_hold_is_known_and_clipped_samples_are_counted() -> None:
+    loud = np.array([[0.5], [1.0], [-1.5], [2.0]])
+    for encoding, suffix, beyond in (
+        ("FLOAT", "wav", 0),
+        ("FLOAT", "flac", 2),
+        ("PCM_16", "wav", 2),
+    ):
+        signal = signals.Signal(loud, rate=16000, encoding=encoding)
+        assert signals.clipped(Path(f"a.{suffix}"), signal) == beyond
+    for rate, channels, fits in (
+        *((rate, 8, True) for rate in (65535, 65540, 655350)),
+        *((65537, 1, False), (192001, 1, False), (16000, 9, False), (700000, 1, False)),
+    ):
+        found = signals.suffixes_for(signals.Signal(np.zeros((4, channels)), rate=rate))
+        assert found == ((".wav", ".flac") if fits else (".wav",))

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import factors_of, labels_of, open_dataset
 from distvae.data.generated import LEVELS, RADIUS, SHAPES, TURN, draw_sprites
-from distvae.files.refusal import Refusal
 
 SIZE = 48
 COUNTS = list(LEVELS.values())
@@ -36,6 +35,7 @@ def moments(picture: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     return float(picture.sum()), middle, np.einsum("hw,ahw,bhw->ab", weight, apart, apart)
 
 
+@settings(max_examples=25)
 @given(SPRITES)
 def test_what_is_drawn_has_the_area_and_the_middle_that_the_factors_say(sprite: np.ndarray) -> None:
     picture = draw_sprites(sprite[None], SIZE)[0]
@@ -50,7 +50,7 @@ def test_what_is_drawn_has_the_area_and_the_middle_that_the_factors_say(sprite: 
     assert not picture[:, [0, -1]].any()
 
 
-@pytest.mark.parametrize("size", [18, 34, SIZE])
+@pytest.mark.parametrize("size", [18, SIZE])
 @pytest.mark.parametrize("shape", range(LEVELS["shape"]))
 def test_no_shape_has_a_hole(shape: int, size: int) -> None:
     """Wherever it lies, even with its middle on that of a pixel, a row never grows darker before it
@@ -65,17 +65,16 @@ def test_no_shape_has_a_hole(shape: int, size: int) -> None:
     np.testing.assert_allclose(pictures, between, atol=1e-6)
 
 
-@pytest.mark.parametrize("rotation", range(LEVELS["rotation"]))
-def test_an_ellipse_points_where_its_rotation_says(rotation: int) -> None:
-    _, _, spread = moments(draw_sprites(np.array([[0, 5, rotation, 7, 7]]), SIZE)[0])
-    _, directions = np.linalg.eigh(spread)
-    along = directions[:, -1]
-    angle = rotation / LEVELS["rotation"] * TURN
-    assert abs(along @ [math.cos(angle), math.sin(angle)]) == pytest.approx(1, abs=1e-3)
+def test_an_ellipse_points_where_its_rotation_says() -> None:
+    for rotation in range(LEVELS["rotation"]):
+        _, _, spread = moments(draw_sprites(np.array([[0, 5, rotation, 7, 7]]), SIZE)[0])
+        along = np.linalg.eigh(spread)[1][:, -1]
+        angle = rotation / LEVELS["rotation"] * TURN
+        assert abs(along @ [math.cos(angle), math.sin(angle)]) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("rows", [200, 46080])
-def test_no_picture_is_drawn_twice_and_splits_are_apart(rows: int) -> None:
+def test_no_picture_is_drawn_twice_and_splits_are_apart() -> None:
+    rows = 46080
     levels = factors_of(opened(rows=rows)).levels  # type: ignore[union-attr]
     assert sum(map(len, levels.values())) == rows
     assert len({tuple(row) for part in levels.values() for row in part.tolist()}) == rows
@@ -95,23 +94,3 @@ def test_pictures_labels_and_factors_go_together() -> None:
         )
         np.testing.assert_array_equal(labels[name], factors.levels[name][:, 0])
     assert dataset.shape == (1, 16, 16)
-
-
-def test_the_seed_decides_which_there_are_and_the_digest_tells() -> None:
-    first, again, other = (open_dataset(opened(seed=seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first.splits["test"][:], again.splits["test"][:])
-    assert first.digest == again.digest != other.digest
-    assert not np.array_equal(first.splits["test"][:], other.splits["test"][:])
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"rows": 46081}, r"data\.rows: 46081 is out of range"),
-        ({"size": 8}, r"data\.size"),
-        ({"val": 0.5, "test": 0.5}, r"data\.val \+ data\.test"),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(Refusal, match=message):
-        opened(**fields)

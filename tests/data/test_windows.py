@@ -1,13 +1,14 @@
 """Windows of a picture or sound: noise, missing values, cutting and merging."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -45,6 +46,7 @@ def values(shape: tuple[int, ...], seed: int = 0) -> Floats:
     return np.random.default_rng(seed).normal(100, 50, shape)
 
 
+@settings(max_examples=25)
 @given(grids(), st.sampled_from(["mean", "gaussian"]))
 def test_merging_what_was_cut_gives_the_array_back_to_single_precision(
     grid: Grid, merge: str
@@ -55,6 +57,7 @@ def test_merging_what_was_cut_gives_the_array_back_to_single_precision(
     np.testing.assert_allclose(grid.merge(rows, profile(grid.window, merge)), array, rtol=1e-6)
 
 
+@settings(max_examples=25)
 @given(grids())
 def test_every_window_is_the_part_of_the_array_that_its_start_names(grid: Grid) -> None:
     array = values(grid.shape).astype(np.float32)
@@ -79,8 +82,10 @@ def test_a_value_comes_back_as_the_weighted_mean_of_the_windows_that_cover_it() 
 
 
 @pytest.mark.parametrize("scale", ["standard", "unit", "keep"])
-@pytest.mark.parametrize("level", ["remove", "keep"])
-@pytest.mark.parametrize(("count", "channels"), [(1, "joint"), (3, "joint"), (3, "separate")])
+@pytest.mark.parametrize(
+    ("level", "count", "channels"),
+    [("remove", 1, "joint"), ("keep", 3, "joint"), ("remove", 3, "separate")],
+)
 def test_what_was_scaled_and_levelled_comes_back(
     scale: str, level: str, count: int, channels: str
 ) -> None:
@@ -108,28 +113,23 @@ def test_a_grey_picture_in_colour_has_windows_of_one_channel_though_pixels_are_m
     assert patches.merged(np.nan_to_num(patches.rows)).shape == (6, 7, 3)
 
 
-def test_the_level_of_a_window_is_the_mean_of_what_was_observed_in_it() -> None:
-    array = values((12, 1))
-    array[[0, 3, 4]] = np.nan
-    patches = Patches.of(array, PatchData(window=(4,), stride=4))
-    np.testing.assert_allclose(np.nanmean(patches.rows, 1), 0, atol=1e-6)
-    np.testing.assert_allclose(patches.shift[0], array[[1, 2]].mean(), rtol=1e-6)
-
-
 @pytest.mark.parametrize("scale", ["standard", "unit", "keep"])
-def test_a_window_of_which_nothing_was_observed_takes_the_mean_of_everything(
+def test_the_level_of_a_window_is_the_mean_of_what_was_observed_in_it_or_else_of_everything(
     scale: Literal["standard", "unit", "keep"],
 ) -> None:
-    array = values((8, 1))
-    array[:4] = np.nan
+    array = values((12, 1))
+    array[[0, 1, 2, 3, 5]] = np.nan
     patches = Patches.of(array, PatchData(window=(4,), stride=4, scale=scale))
-    np.testing.assert_allclose(patches.shift[:, 0], array[4:].mean(), rtol=1e-6)
-    assert np.isnan(patches.rows[0]).all()
-    np.testing.assert_allclose(
-        patches.merged(np.nan_to_num(patches.rows))[:4], array[4:].mean(), rtol=1e-6
-    )
+    levels = [array[4:], array[[4, 6, 7]], array[8:]]
+    expected = [np.nanmean(level) for level in levels]
+    np.testing.assert_allclose(patches.shift[:, 0], expected, rtol=1e-6)
+    observed = np.nanmean(patches.rows[1:], 1) * patches.scale
+    np.testing.assert_allclose(observed / array[4:].std(where=np.isfinite(array[4:])), 0, atol=1e-6)
+    merged = patches.merged(np.nan_to_num(patches.rows))
+    np.testing.assert_allclose(merged[:4], expected[0], rtol=1e-6)
 
 
+@settings(max_examples=25)
 @given(gap=st.integers(1, 40), samples=st.integers(2, 9))
 def test_a_long_gap_has_samples_that_no_window_shares_with_an_observed_one(
     gap: int, samples: int
@@ -142,40 +142,32 @@ def test_a_long_gap_has_samples_that_no_window_shares_with_an_observed_one(
 
 
 def test_other_data_and_other_preparation_have_other_digests() -> None:
-    configs = [
-        PatchData(window=(4,)),
-        PatchData(window=(4,), merge="gaussian"),
-        PatchData(window=(4,), level="keep"),
-    ]
-    configs.append(PatchData(window=(4,), channels="separate"))
-    digests = [
-        Patches.of(values((9, 1), seed), c).dataset("", c).digest
-        for seed in (0, 1)
-        for c in configs
-    ]
+    changes: list[Any] = [{}, {"merge": "gaussian"}, {"level": "keep"}, {"channels": "separate"}]
+    digests = []
+    for seed in (0, 1):
+        for change in changes:
+            config = PatchData(window=(4,), **change)
+            digests.append(Patches.of(values((9, 1), seed), config).dataset("", config).digest)
     assert len(set(digests)) == len(digests)
-    elsewhere = PatchData(window=(4,), path="elsewhere")
-    assert Patches.of(values((9, 1)), elsewhere).dataset("", elsewhere).digest == digests[0]
+    moved = PatchData(window=(4,), path="elsewhere")
+    assert Patches.of(values((9, 1)), moved).dataset("", moved).digest == digests[0]
 
 
-WAYS: tuple[Literal["pixels", "values"], ...] = ("pixels", "values")
+def find_dropped(
+    signal: Signal, share: float, seed: int, what: Literal["pixels", "values"], gap: int = 1
+) -> NDArray[np.bool_]:
+    config = PatchData(drop=share, noise_seed=seed, dropped=what, gap=gap)
+    return PatchFamily(config).find_dropped(signal)
 
 
-def dropping(share: float, seed: int, what: Literal["pixels", "values"], gap: int = 1) -> PatchData:
-    return PatchData(drop=share, noise_seed=seed, dropped=what, gap=gap)
-
-
-def picture(channels: int) -> Signal:
-    return Signal(np.full((50, 60, channels), 100.0))
-
-
+@settings(max_examples=20)
 @given(st.floats(0.1, 0.9), st.integers(0, 5))
 def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(
     share: float, seed: int
 ) -> None:
-    pixels, values = (
-        PatchFamily(dropping(share, seed, what)).find_dropped(picture(3)) for what in WAYS
-    )
+    picture = Signal(np.full((50, 60, 3), 100.0))
+    pixels = find_dropped(picture, share, seed, "pixels")
+    values = find_dropped(picture, share, seed, "values")
     assert pixels.shape == values.shape == (50, 60, 3)
     assert (pixels.all(-1) == pixels.any(-1)).all()
     # Five deviations of 9000 draws are 0.026 at most.
@@ -184,12 +176,13 @@ def test_pixels_are_dropped_with_all_their_colours_and_values_by_themselves(
     assert values.all(-1).mean() == pytest.approx(share**3, abs=0.05)
 
 
+@settings(max_examples=20)
 @given(st.floats(0.05, 0.6), st.integers(2, 6), st.booleans())
 def test_gaps_have_their_least_size_and_make_up_the_share(
     share: float, gap: int, sound: bool
 ) -> None:
     signal = Signal(np.zeros((4000, 1)), rate=8000) if sound else Signal(np.zeros((80, 80, 1)))
-    missing = PatchFamily(dropping(share, 3, "pixels", gap)).find_dropped(signal)[..., 0]
+    missing = find_dropped(signal, share, 3, "pixels", gap)[..., 0]
     # an opening (erosion, then dilation) keeps exactly what squares of this size make up
     square = np.ones((gap,) * missing.ndim)
     at_the_far_edges = tuple((0, gap) for _ in range(missing.ndim))  # where gaps are cut off
@@ -199,17 +192,11 @@ def test_gaps_have_their_least_size_and_make_up_the_share(
     assert missing.mean() == pytest.approx(share, abs=0.12)
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-def test_a_value_marks_the_pixels_of_which_all_channels_have_it_in_the_file(bits: int) -> None:
+def test_a_value_marks_what_has_it_in_all_channels() -> None:
     in_file = np.array([[[0, 0, 0], [1, 1, 1], [1, 1, 2], [2, 2, 2]]])
-    signal = Signal(in_file * 255 / (2**bits - 1), bits)
-    assert (
-        marked_by(1)(signal).tolist()
-        == (in_file == 1).all(-1, keepdims=True).repeat(3, -1).tolist()
-    )
-
-
-def test_a_value_marks_the_samples_of_which_all_channels_have_exactly_that_one() -> None:
+    for bits in (8, 16):
+        found = marked_by(1)(Signal(in_file * 255 / (2**bits - 1), bits))
+        np.testing.assert_array_equal(found, [[[each] * 3 for each in (False, True, False, False)]])
     sound = Signal(np.array([[0.0, 0.0], [0.0, 1e-4], [-1e-4, 1e-4], [0.5, 0.5]]), rate=8000)
     assert marked_by(0)(sound).all(-1).tolist() == [True, False, False, False]
     assert marked_by(0.5)(sound).all(-1).tolist() == [False, False, False, True]
@@ -224,6 +211,7 @@ def written(folder: Path, text: str) -> Path:
     return folder / "gaps.txt"
 
 
+@settings(max_examples=25)
 @given(
     rate=st.sampled_from([RATE, 11025, 44100]),
     ends=st.lists(st.tuples(PLACE, PLACE).filter(lambda each: each[0] < each[1]), max_size=4),
@@ -239,12 +227,11 @@ def test_gaps_between_samples_are_marked_exactly(
     np.testing.assert_array_equal(read_gaps(path, rate, SAMPLES), expected)
 
 
-def test_a_sample_of_which_a_part_is_in_a_gap_is_missing(tmp_path: Path) -> None:
+def test_a_sample_in_part_of_a_gap_is_missing_and_labels_and_comments_are_passed_over(
+    tmp_path: Path,
+) -> None:
     path = written(tmp_path, f"{10.4 / RATE} {12.1 / RATE}\n{799.5 / RATE} 2.0")
     assert np.flatnonzero(read_gaps(path, RATE, SAMPLES)).tolist() == [10, 11, 12, 799]
-
-
-def test_labels_comments_and_frequencies_of_audacity_are_passed_over(tmp_path: Path) -> None:
     path = written(tmp_path, "\ufeff# clicks\n\n0.001\t0.002\ta click\n\\\t2000.0\t3000.0\n")
     assert np.flatnonzero(read_gaps(path, RATE, SAMPLES)).tolist() == list(range(16, 32))
 
@@ -255,11 +242,8 @@ def test_labels_comments_and_frequencies_of_audacity_are_passed_over(tmp_path: P
         ("0.1,0.2", r"line 1: '0.1,0.2'; the start and the end of a gap in seconds"),
         ("0.1", r"line 1: '0.1'; the start"),
         ("0.02 0.01", r"line 1: from 0.02 to 0.01; the start"),
-        ("-1 0.01", r"line 1: from -1 to 0.01"),
         ("nan 0.01", r"line 1: from nan to 0.01"),
-        ("0 inf", r"line 1: from 0 to inf"),
         ("0 1e308", r"line 1: from 0 to 1e\+308"),
-        ("1e308 1.1e308", r"line 1: from 1e\+308 to 1.1e\+308"),
         ("0.05 0.06", r"line 1: a gap from 0.05 s on in a sound of 0.05 s"),
     ],
 )
@@ -270,18 +254,7 @@ def test_a_line_without_a_gap_of_the_sound_is_refused(
         read_gaps(written(tmp_path, line), RATE, SAMPLES)
 
 
-def sound(path: Path, seconds: float = 1.0) -> NDArray[np.float64]:
-    """Write a sound in single precision, and return its samples."""
-    samples = np.random.default_rng(0).uniform(-0.3, 0.3, round(seconds * RATE))
-    samples = samples.astype(np.float32).astype(np.float64)
-    soundfile.write(path, samples, RATE, subtype="FLOAT")
-    return samples
-
-
-def chunks(path: Path, **settings: object) -> PatchData:
-    return PatchData(path=str(path), window=(16,), **settings)  # type: ignore[arg-type]
-
-
+@settings(max_examples=20)
 @given(st.floats(-30, 60), st.floats(1e-3, 1))
 def test_the_noise_of_an_snr_lies_so_many_decibels_below_the_sound(
     decibels: float, level: float
@@ -296,27 +269,23 @@ def test_the_noise_of_an_snr_lies_so_many_decibels_below_the_sound(
     )
 
 
-def test_an_excerpt_has_the_samples_from_its_start_on(tmp_path: Path) -> None:
-    samples = sound(tmp_path / "a.wav")
-    found = read_source(chunks(tmp_path / "a.wav", excerpt=(0.25, 0.5)))
+def test_an_excerpt_has_the_samples_from_its_start_on_and_lies_in_the_sound(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, RATE).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    config = PatchData(path=str(tmp_path / "a.wav"), window=(16,), excerpt=(0.25, 0.5))
+    found = read_source(config)
     np.testing.assert_array_equal(found.values[:, 0], samples[RATE // 4 : 3 * RATE // 4])
     assert found.rate == RATE
+    for excerpt in ((0.5, 0.6), (1.0, 0.5), (0.2, 0.0)):
+        with pytest.raises(Refusal, match=r"data\.excerpt: .* of a\.wav, which lasts 1 s"):
+            read_source(replace(config, excerpt=excerpt))
 
 
 def test_a_resampled_tone_is_the_same_tone_at_the_other_rate(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.sin(0.2 * np.arange(RATE)) / 2, RATE, subtype="FLOAT")
-    found = read_source(chunks(tmp_path / "a.wav", rate=2 * RATE))
+    found = read_source(PatchData(path=str(tmp_path / "a.wav"), window=(16,), rate=2 * RATE))
     assert found.rate == 2 * RATE
     assert found.values.shape == (2 * RATE, 1)
     inner = slice(RATE // 4, -RATE // 4)  # away from the ends, which lack samples on one side
     expected = np.sin(0.1 * np.arange(2 * RATE))[:, None] / 2
     np.testing.assert_allclose(found.values[inner], expected[inner], atol=1e-4)
-
-
-@pytest.mark.parametrize("excerpt", [(0.5, 0.6), (1.0, 0.5), (0.2, 0.0)])
-def test_an_excerpt_beyond_the_sound_or_without_samples_is_refused(
-    tmp_path: Path, excerpt: tuple[float, float]
-) -> None:
-    sound(tmp_path / "a.wav")
-    with pytest.raises(Refusal, match=r"data\.excerpt: .* of a\.wav, which lasts 1 s"):
-        read_source(chunks(tmp_path / "a.wav", excerpt=excerpt))

@@ -6,10 +6,10 @@ it, and so may links.
 
 import json
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import open_dataset
-from distvae.data.image_files import read_cifar
 from distvae.data.ingest import Division, ingest
 from distvae.data.rows import digest
 from distvae.files.refusal import Refusal
@@ -102,24 +101,15 @@ names = st.one_of(
 
 
 @given(names)
-def test_a_name_leads_into_its_folder_or_is_refused(name: Any) -> None:
+def test_a_name_leads_into_its_folder_or_is_refused_and_one_of_a_run_is_plain(name: Any) -> None:
     folder = Path("/some/folder")
-    try:
+    with suppress(Refusal):
         path = path_inside(folder, name)
-    except Refusal:
-        return
-    assert os.path.normpath(path).startswith("/some/folder")
-    assert os.path.normpath(path) == str(path)
-    assert not re.search("[\x00-\x1f\x7f-\x9f]", str(path))
-
-
-@given(names)
-def test_a_file_of_a_run_has_a_plain_name(name: Any) -> None:
-    try:
-        path = Path(Folder("/some/folder").path_of(name))
-    except Refusal:
-        return
-    assert path.parent == Path("/some/folder")
+        assert os.path.normpath(path).startswith("/some/folder")
+        assert os.path.normpath(path) == str(path)
+        assert not re.search("[\x00-\x1f\x7f-\x9f]", str(path))
+    with suppress(Refusal):
+        assert Path(Folder(folder).path_of(name)).parent == folder
 
 
 def test_links_and_pipes_are_found_however_deep(tmp_path: Path, outside: Path) -> None:
@@ -232,49 +222,37 @@ def test_no_text_of_a_document_reaches_the_user(
     @settings(max_examples=examples)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
-        check_replaced_text(data, every, made, outside, tmp_path, call, monkeypatch)
+        """Replace a text of a document by the name of something else, and run one command or every
+        command on it.
+        """
+        file, line, path = data.draw(st.sampled_from(documents(made)))
+        value = data.draw(st.sampled_from(names_of(outside)))
+        kind = file.partition("/")[0]
+        commands = COMMANDS[kind] if every else [data.draw(st.sampled_from(COMMANDS[kind]))]
+        here = shutil.copytree(made, Path(mkdtemp(dir=tmp_path)), dirs_exist_ok=True)
+        monkeypatch.chdir(here)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        (here / "other.yaml").write_text(SPACE)
+        (here / "rows.yaml").write_text(ROWS)
+        damage(here / file, line, path, value)
+        for name, target in {"link": outside / "secret", "folder": outside}.items():
+            if value == name:
+                (here / kind / name).symlink_to(target)
+        before = content(outside)
+        for command in commands:
+            code, out, err = call(*command.split())
+            assert code in (0, 1, 2), err
+            assert "Traceback" not in err
+            assert SECRET.decode() not in out + err
+            assert "\x1b" not in out + err, command
+        assert content(outside) == before
+        for name in ("link", "folder"):
+            (here / kind / name).unlink(missing_ok=True)
+        assert not holds_secret(here)
+        monkeypatch.chdir(tmp_path)
+        shutil.rmtree(here)
 
     check()
-
-
-def check_replaced_text(
-    data: st.DataObject,
-    every: bool,
-    made: Path,
-    outside: Path,
-    tmp_path: Path,
-    call: Called,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Replace a text of a document by the name of something else, and run one command or every
-    command on it.
-    """
-    file, line, path = data.draw(st.sampled_from(documents(made)))
-    value = data.draw(st.sampled_from(names_of(outside)))
-    kind = file.partition("/")[0]
-    commands = COMMANDS[kind] if every else [data.draw(st.sampled_from(COMMANDS[kind]))]
-    here = shutil.copytree(made, Path(mkdtemp(dir=tmp_path)), dirs_exist_ok=True)
-    monkeypatch.chdir(here)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (here / "other.yaml").write_text(SPACE)
-    (here / "rows.yaml").write_text(ROWS)
-    damage(here / file, line, path, value)
-    for name, target in {"link": outside / "secret", "folder": outside}.items():
-        if value == name:
-            (here / kind / name).symlink_to(target)
-    before = content(outside)
-    for command in commands:
-        code, out, err = call(*command.split())
-        assert code in (0, 1, 2), err
-        assert "Traceback" not in err
-        assert SECRET.decode() not in out + err
-        assert "\x1b" not in out + err, command
-    assert content(outside) == before
-    for name in ("link", "folder"):
-        (here / kind / name).unlink(missing_ok=True)
-    assert not holds_secret(here)
-    monkeypatch.chdir(tmp_path)
-    shutil.rmtree(here)
 
 
 # --- each hole as it was found
@@ -297,9 +275,7 @@ def tell(run: Path, **info: Any) -> None:
     ("key", "name"),
     [
         ("files", "../home/secret"),
-        ("files", "link"),
         ("below", "{outside}/secret"),
-        ("best", "../home/secret"),
         ("best", "link"),
         ("tensors", "../home/secret"),
     ],
@@ -329,7 +305,7 @@ def test_a_record_sends_nothing_from_outside(
     assert not holds_secret(run.parent)
 
 
-@pytest.mark.parametrize("name", ["evaluation/test/a.json", "epochs.jsonl", ".mlflow.json.lock"])
+@pytest.mark.parametrize("name", ["epochs.jsonl", ".mlflow.json.lock"])
 @pytest.mark.slow
 def test_a_link_is_not_sent_and_not_written_through(
     run: Path, outside: Path, name: str, call: Called
@@ -354,6 +330,7 @@ def test_a_link_inside_a_folder_is_no_file_to_send(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mlflow.json", ".mlflow.json.lock"])
+@pytest.mark.slow
 def test_a_link_in_the_sweep_of_a_trial_is_not_written_through(
     run: Path, outside: Path, name: str, call: Called
 ) -> None:
@@ -419,7 +396,7 @@ def test_a_storage_that_only_the_folder_names_is_not_written_to(
     assert content(outside) == {"secret": SECRET, "run.json": SECRET}
 
 
-@pytest.mark.parametrize("name", ["epochs.jsonl", "evaluation/test/summary.json", "evaluation"])
+@pytest.mark.parametrize("name", ["epochs.jsonl", "evaluation"])
 @pytest.mark.slow
 def test_a_link_is_not_published(run: Path, outside: Path, name: str, call: Called) -> None:
     target = run / name
@@ -476,21 +453,3 @@ def test_the_name_of_a_picture_is_printed_without_commands_to_the_terminal(
     code, out, err = call("denoise", str(picture), str(tmp_path / "out.png"), *settings)
     assert (code, "a ]0;title .png" in err) == (0, True), err
     assert "\x1b" not in out + err
-
-
-def bomb(depth: int) -> bytes:
-    key: Any = ()
-    for _ in range(depth):
-        key = (key, key)
-    text = pickle.dumps(key, 2)[:-1]  # a pickled dictionary with this key
-    return text[:2] + b"}" + text[2:] + b"Ns."
-
-
-@pytest.mark.parametrize("hostile", [bomb(40), b"\x80\x02}r\xff\xff\xff\x7f."])
-def test_a_batch_of_pickles_takes_no_more_than_its_size(tmp_path: Path, hostile: bytes) -> None:
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]:
-        (folder / name).write_bytes(hostile)
-    with pytest.raises(Refusal, match="data_batch_1: no batch of CIFAR-10"):
-        read_cifar("python", folder)

@@ -8,9 +8,8 @@ from torch import nn
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal
 
 from distvae.config import BarsData, TVAEModel
-from distvae.data import BarsFamily, open_dataset
-from distvae.data.family import causes_of
-from distvae.data.generated import all_bars
+from distvae.data import open_dataset
+from distvae.data.generated import BarsFamily, all_bars, causes_of
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
 from distvae.models.nets import FromBits
