@@ -36,8 +36,11 @@ COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 JOIN_RAY = """
 import sys
 from distvae.machines.session import ray_session
-with ray_session(sys.argv[1], 0):
-    pass
+try:
+    with ray_session(sys.argv[1], 0):
+        pass
+except Exception as error:
+    sys.exit(f"{type(error.__cause__).__name__}: " + " ".join(str(error).split()))
 """
 
 
@@ -105,23 +108,16 @@ def examine_cluster_file(file: Path) -> Iterator[Finding]:
         raise Refusal(
             f"--file: {file}: no 'provider'; a file such as cluster/cluster.yaml expected"
         )
-    named = {"auth.ssh_private_key": _section(config, "auth").get("ssh_private_key")}
-    for remote, local in _section(config, "file_mounts").items():
-        named[f"file_mounts: {remote}"] = local
+    auth, mounts = (config.get(name) or {} for name in ("auth", "file_mounts"))
+    named = {f"file_mounts: {remote}": local for remote, local in mounts.items()}
+    if key := auth.get("ssh_private_key"):
+        named["auth.ssh_private_key"] = key
+    remedy = "make it, or name another; a relative path begins where 'ray up' is run"
     for field, path in named.items():
-        if path is None:
-            continue
         if Path(str(path)).expanduser().exists():
             yield Finding("ok", "file", HERE, f"{field}: {path} exists")
         else:
-            remedy = "make it, or name another; a relative path begins where 'ray up' is run"
             yield Finding("bad", "file", HERE, f"{field}: {path} does not exist", remedy)
-
-
-def _section(config: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """Return a section of a cluster file, empty if it has none."""
-    section = config.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def gather_facts() -> Facts:
@@ -129,37 +125,27 @@ def gather_facts() -> Facts:
 
     Another process counts the GPUs, because Ray hides them from a process that asks for none.
     """
-    done = _run_python(COUNT_GPUS, CUDA_VISIBLE_DEVICES=None)
-    if done.returncode:
-        return Facts(program_versions(), 0, _last_line(done.stderr))
-    return Facts(program_versions(), int(_last_line(done.stdout)), "")
+    code, said = _run_python(COUNT_GPUS, CUDA_VISIBLE_DEVICES=None)
+    return Facts(program_versions(), 0 if code else int(said), said if code else "")
 
 
-def _run_python(
-    code: str, *arguments: str, **variables: str | None
-) -> "subprocess.CompletedProcess[str]":
-    """Run code in another process, with some variables set, and variables that are None unset."""
+def _run_python(code: str, *arguments: str, **variables: str | None) -> tuple[int, str]:
+    """Run code in another process, with some variables set, and variables that are None unset.
+
+    Return its exit code, and the last line of its output or, if it failed, of its errors.
+    """
     environment = {
         name: value for name, value in (os.environ | variables).items() if value is not None
     }
     command = [sys.executable, "-c", code, *arguments]
     try:
-        return subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=CHILD_SECONDS,
-            check=False,
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=CHILD_SECONDS
         )
     except subprocess.TimeoutExpired:
-        reason = f"no answer within {CHILD_SECONDS:g} s"
-        return subprocess.CompletedProcess(command, 1, "", reason)
-
-
-def _last_line(text: str) -> str:
-    """Return the last line of a text."""
-    return text.strip().rpartition("\n")[2]
+        return 1, f"no answer within {CHILD_SECONDS:g} s"
+    text = done.stderr if done.returncode else done.stdout
+    return done.returncode, text.strip().rpartition("\n")[2]
 
 
 def check_versions(where: str, facts: Facts) -> Finding:
@@ -196,18 +182,18 @@ def check_port(port: int, service: str) -> Finding:
 def check_token(address: str) -> Finding:
     """Check whether a Ray refuses a process without a token."""
     no_token = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": None}
-    done = _run_python(JOIN_RAY, address, **no_token)
-    if done.returncode == 0:
+    code, said = _run_python(JOIN_RAY, address, **no_token)
+    if code == 0:
         found = "Ray lets in a process without a token: anybody on the network can run programs"
         remedy = (
             "export RAY_AUTH_MODE=token before every 'ray start'; 'ray get-auth-token --generate'"
             " makes a token"
         )
         return Finding("bad", "token", address, found, remedy)
-    if "AuthenticationError" in done.stderr:
+    if said.startswith("AuthenticationError"):
         found = "Ray lets in this process with its token, and refuses a process without"
         return Finding("ok", "token", address, found)
-    found = f"a process without a token fails, but not for want of it: {_last_line(done.stderr)}"
+    found = f"a process without a token fails, but not for want of it: {said}"
     return Finding("bad", "token", address, found, RAY_LOGS)
 
 

@@ -48,7 +48,6 @@ from distvae.train.run_folder import (
     read_epochs,
     read_events,
     read_info,
-    starts_of,
     take_ownership,
 )
 from distvae.train.team import WorkerLost
@@ -296,15 +295,14 @@ class RunFolderNews:
             self.events = read_events(self.folder)
         for event in self.events[self.reported_events :]:
             self.reported_events += 1
-            starts = starts_of(self.events[: self.reported_events])
-            yield describe_event(event, len(starts))
+            yield describe_event(event, self.reported_events)
         if not epochs_changed:
             return
         for record in read_epochs(self.folder, self.last_epoch + 1):
             if record["epoch"] > self.last_epoch:
                 self.last_epoch = int(record["epoch"])
-                restarts = len(starts_of(self.events)) - 1
-                details = {"workers": self.events[-1]["workers"], "restarts": restarts}
+                workers, restarts = self.events[-1]["workers"], len(self.events) - 1
+                details = {"workers": workers, "restarts": restarts}
                 yield Epoch.read(record | details, self.epochs)
 
     def _has_changed(self, name: str) -> bool:

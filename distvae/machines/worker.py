@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distvae.config import Config
+    from distvae.train.loop import Trainer
 
 STOP_FILE = "stop-{}"
 """A file that asks the workers of an owner to stop after their batch."""
@@ -149,8 +150,6 @@ REPORT_VARIABLE = "DISTVAE_REPORT_SECONDS"
 """An environment variable with other seconds; 0: a report after each epoch."""
 COPY_VARIABLE = "DISTVAE_COPY_SECONDS"
 """An environment variable with other seconds from one snapshot to the next."""
-NOTICE_SECONDS = 5.0
-"""Seconds between two questions whether machines will be taken away."""
 TOLD_AFTER = 0.2
 """The part of the seconds of a stall after which a worker says that it waits: after a minute."""
 STAGGER = 0.3
@@ -295,15 +294,14 @@ def _run_epochs(
     resumes = shards.find() or has_saved_state(folder)
     trainer = build_trainer(config, dataset, team, device, COPIES_OF_A_WORKER, resumes)
 
-    def record(preempted: Collection[str] = ()) -> None:
-        """Record that the team trains, or that machines will be taken away."""
+    def record(trainer: "Trainer") -> None:
+        """Record that the team trains."""
         store, position = store_of(trainer), trainer.position
         shapes = team.gather(store.shape if store else (0, 0, 0))
         event: Event = {
             "epoch": position.epoch,
             "batch": position.batch,
             "workers": team.size,
-            "leaving": len(preempted),
             "time": time.time(),
             "rows": [rows for rows, _, _ in shapes],
             "bytes": [8 * math.prod(shape) for shape in shapes],
@@ -314,21 +312,14 @@ def _run_epochs(
             check_ownership(folder, job.owner)
             record_event(folder, event)
 
-    def ask() -> frozenset[str]:
-        """Return the machines of this training that Ray was told will be taken away."""
-        shards.send_if_due(trainer)
-        info = ray.train.get_preemption_info()
-        return frozenset(info.preempted_node_ids if info else ())
-
-    every = min(NOTICE_SECONDS, job.copy_seconds)
     options = RunOptions(
         recipe=job.recipe,
         resume=True,
         stop=stop_requested(folder, job.owner),
-        must_save=PreemptionNotices(team, ask, record, every),
         owner=job.owner,
         recall=shards.restore,
-        begun=lambda _: record(),
+        begun=record,
+        between=shards.send_if_due,
     )
     reports = RayReports(team, lambda epoch: ray.train.report({"epoch": epoch}), job.report_seconds)
     for epoch in train_in_folder(trainer, config, dataset, folder, options):
@@ -378,46 +369,6 @@ def gpu_positions(ids: Sequence[int | str], visible: str | None) -> tuple[int, .
             " to Ray"
         )
     return tuple(names.index(str(gpu)) for gpu in ids)
-
-
-class PreemptionNotices:
-    """A callable that asks for notices that machines will be taken away, about every few seconds.
-
-    All workers of a team call it at the same times, and all ask at the same call.
-    """
-
-    def __init__(
-        self,
-        team: Team,
-        ask: Callable[[], frozenset[str]],
-        report: Callable[[frozenset[str]], object],
-        every: float = NOTICE_SECONDS,
-    ) -> None:
-        self.team, self.ask, self.report, self.every = team, ask, report, every
-        self.announced = frozenset[str]()
-        self.calls, self.calls_until_ask = 0, 1
-        self.last_asked = time.monotonic()
-
-    def __call__(self) -> bool:
-        """Return whether another machine will be taken away; the same on all workers."""
-        self.calls += 1
-        if self.calls < self.calls_until_ask:
-            return False
-        self._schedule_next_ask()
-        preempted = self.ask()
-        fresh = preempted - self.announced
-        self.announced = preempted
-        if fresh:
-            self.report(fresh)
-        return bool(fresh)
-
-    def _schedule_next_ask(self) -> None:
-        """Choose the number of calls until the next question, by the first worker's clock."""
-        passed = self.team.gather(time.monotonic() - self.last_asked)[0]
-        calls = max(int(self.calls * self.every / max(passed, 1e-3)), 1)
-        self.calls_until_ask = min(calls, 2 * self.calls_until_ask)
-        self.calls = 0
-        self.last_asked = time.monotonic()
 
 
 class RayReports:

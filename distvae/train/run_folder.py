@@ -101,13 +101,11 @@ class RunInfo(TypedDict, total=False):
 
 
 class Event(TypedDict):
-    """A line of `events.jsonl`: training started or resumed, or machines will be taken away."""
+    """A line of `events.jsonl`: training started or resumed."""
 
     epoch: int
     batch: int
     workers: int
-    leaving: int
-    """Machines that will be taken away; 0 for a start."""
     time: float
     rows: Sequence[float]
     """The number of rows whose populations each worker holds; 0 without populations."""
@@ -119,8 +117,9 @@ class Event(TypedDict):
     """The machine that holds each worker's snapshots. With several machines, it is not the worker's
     machine.
     """
+    leaving: NotRequired[int]
     moved: NotRequired[int]
-    """Non-zero in some events of version 0.2.0, which are not starts."""
+    """One of both is non-zero in some events of version 0.2.0, which are not starts."""
 
 
 def refuse_untrained(path: Path, which: str = "best") -> None:
@@ -256,10 +255,7 @@ def starts_of(events: Sequence[Event]) -> list[Event]:
 
 
 def describe_event(event: Event, start: int) -> str:
-    """Describe an event; `start` is the number of starts so far."""
-    if event["leaving"]:
-        machines = counted(event["leaving"], "machine")
-        return f"{machines} will be taken away; what was trained is saved"
+    """Describe a start, which is the start number `start` of a training."""
     workers = counted(event["workers"], "worker")
     if len({*event["machines"]}) > 1:
         workers += f" on {len({*event['machines']})} machines"

@@ -54,8 +54,6 @@ class RunOptions:
     force: bool = False
     stop: Callable[[], object] = lambda: False
     """Called between batches; training stops when the result is true."""
-    must_save: Callable[[], bool] = lambda: False
-    """Called between batches by all workers, which must get the same result; if true, they save."""
     owner: str = ""
     """The owner of the run folder, if it is not this process."""
     recall: Callable[[Trainer, tuple[int, int] | None], bool] = lambda trainer, saved: False
@@ -64,8 +62,10 @@ class RunOptions:
     """
     save_every: int = 0
     """Always save after each multiple of this number of epochs, whatever it costs; 0 for never."""
-    begun: Callable[[Trainer], None] = lambda trainer: None
+    begun: Callable[[Trainer], object] = lambda trainer: None
     """Called when training starts or resumes."""
+    between: Callable[[Trainer], object] = lambda trainer: None
+    """Called between batches, by all workers at the same batches."""
 
 
 def fit(
@@ -104,8 +104,7 @@ def train_in_folder(
     savings = Savings(folder, trainer, owner)
 
     def stop() -> object:
-        if options.must_save():
-            savings.save()
+        options.between(trainer)
         return options.stop()
 
     try:
