@@ -147,6 +147,7 @@ class Host:
             disk,
             self.folder / "shared",
             interpreter,
+            sys.prefix,
             ROOT,
             sys.prefix,
         ]
