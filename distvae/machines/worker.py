@@ -26,11 +26,11 @@ from distvae.machines.session import STALL_SECONDS, STALL_VARIABLE
 from distvae.machines.shards import COPY_SECONDS, Shards, plan_homes, store_of
 from distvae.train.loop import Diverged, Interrupted
 from distvae.train.run_folder import (
+    EVENTS,
     Event,
     TakenOver,
     check_ownership,
     has_saved_state,
-    record_event,
 )
 from distvae.train.team import ALONE, TIMEOUT, Team, WorkerLost, join_team, store_at
 
@@ -64,11 +64,6 @@ def request_stop(folder: Folder, owner: str) -> None:
     folder.write(STOP_FILE.format(owner), b"")
 
 
-def cancel_stop(folder: Folder, owner: str) -> None:
-    """Delete the request to stop, if there is one."""
-    folder.delete(STOP_FILE.format(owner))
-
-
 def stop_requested(folder: Folder, owner: str) -> Callable[[], bool]:
     """Return a function that tells whether a stop was requested, looking now and then."""
     found, next_look = False, 0.0
@@ -97,16 +92,11 @@ def write_worker_error(folder: Folder, owner: str, error: Exception) -> None:
     folder.write(WORKER_ERROR_FILE.format(owner), record.encode())
 
 
-def has_worker_error(folder: Folder, owner: str) -> bool:
-    """Return whether a worker of an owner wrote an error."""
-    return folder.has(WORKER_ERROR_FILE.format(owner))
-
-
 def raise_worker_error(folder: Folder, owner: str) -> None:
     """Raise the error that a worker wrote, if there is one, and delete its file."""
-    if not has_worker_error(folder, owner):
-        return
     name = WORKER_ERROR_FILE.format(owner)
+    if not folder.has(name):
+        return
     record = json.loads(folder.read(name))
     folder.delete(name)
     foreseen: tuple[type[Exception], ...] = (Refusal, TakenOver, Diverged)
@@ -119,25 +109,6 @@ def raise_worker_error(folder: Folder, owner: str) -> None:
 def say(folder: Folder, owner: str, text: str) -> None:
     """Tell the user a line."""
     folder.append(MESSAGES_FILE.format(owner), f"{text}\n".encode())
-
-
-class WorkerMessages:
-    """The lines that workers tell the user."""
-
-    def __init__(self, folder: Folder, owner: str) -> None:
-        self.folder, self.name = folder, MESSAGES_FILE.format(owner)
-        self.size = 0
-
-    def read(self) -> Iterator[str]:
-        """Yield the lines that were written since the last call."""
-        if (size := self.folder.size(self.name)) > self.size:
-            new = self.folder.read(self.name)[self.size : size]
-            self.size = size
-            yield from new.decode().splitlines()
-
-    def delete(self) -> None:
-        """Delete the file of the lines."""
-        self.folder.delete(self.name)
 
 
 T = TypeVar("T")
@@ -192,7 +163,7 @@ def work(settings: Mapping[str, Job]) -> bool:
     This is the function that Ray Train calls in each worker.
     """
     job = settings["job"]
-    if has_worker_error(Folder(job.place), job.owner):
+    if Folder(job.place).has(WORKER_ERROR_FILE.format(job.owner)):
         return False
     with process_group():
         return _train(job)
@@ -310,7 +281,7 @@ def _run_epochs(
         }
         if team.rank == 0:
             check_ownership(folder, job.owner)
-            record_event(folder, event)
+            folder.append(EVENTS, json.dumps(event).encode() + b"\n")
 
     options = RunOptions(
         recipe=job.recipe,

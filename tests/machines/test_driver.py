@@ -14,7 +14,7 @@ from distvae.machines.cluster import Machine, WorkerGroup, live_machines
 from distvae.machines.driver import Machines, NodeWatch, RunFolderNews
 from distvae.machines.session import ray_session
 from distvae.train.loop import Epoch
-from distvae.train.run_folder import Event, drop_later_epochs, record_event
+from distvae.train.run_folder import EVENTS, Event, drop_later_epochs
 from tests.ray_cluster import cluster
 
 START = Event(epoch=0, batch=0, workers=2, time=0, rows=[], bytes=[], machines=[], copies=[])
@@ -23,6 +23,10 @@ START = Event(epoch=0, batch=0, workers=2, time=0, rows=[], bytes=[], machines=[
 def write_epoch(folder: Folder, epoch: int) -> None:
     record = dict.fromkeys(("train_objective", "val_objective", "val_bound", "seconds"), 0.5)
     folder.append("epochs.jsonl", json.dumps({"epoch": epoch, **record}).encode() + b"\n")
+
+
+def record(folder: Folder, event: Event) -> None:
+    folder.append(EVENTS, json.dumps(event).encode() + b"\n")
 
 
 def told(reader: RunFolderNews) -> list[int | str]:
@@ -34,14 +38,14 @@ def test_each_epoch_is_told_once_also_when_some_are_trained_again(
 ) -> None:
     folder = Folder(tmp_path)
     write_epoch(folder, 1)  # of a training that is resumed
-    reader = RunFolderNews(folder, 9)
+    reader = RunFolderNews(folder, 9, "owner")
     assert told(reader) == []
-    record_event(folder, START)
+    record(folder, START)
     write_epoch(folder, 2)
     write_epoch(folder, 3)
     assert told(reader) == ["2 workers, from epoch 0", 2, 3]
     drop_later_epochs(folder, 1)
-    record_event(folder, START | {"epoch": 1, "workers": 1})
+    record(folder, START | {"epoch": 1, "workers": 1})
     again = "workers lost or changed; training continues with 1 worker from epoch 1"
     assert told(reader) == [again]
     for epoch in (2, 3, 4):

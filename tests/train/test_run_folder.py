@@ -41,8 +41,8 @@ def test_an_opened_run_encodes_and_decodes(run: Path, monkeypatch: pytest.Monkey
     assert code.shape == (len(x), 4)
     assert opened.decode(code).shape == x.shape
     assert (opened.decode(code) > 0).all()
-    with pytest.raises(Refusal, match=r"~nobody/run: .* the name or the folder of a run expected"):
-        distvae.load("~nobody/run")
+    with pytest.raises(Refusal, match=r"~nobody-here/run: .* the folder of a run expected"):
+        distvae.load("~nobody-here/run")
     masked = np.ma.masked_less(x, 0.1)
     dates = np.ma.array(np.zeros(x.shape, "M8[s]"))
     for rows, options, message in (
