@@ -25,7 +25,7 @@ from distvae.system import is_free
 
 HERE = "here"
 INSTALL = "the same on every machine: pip install -c requirements.lock -e ."
-WITH_A_TOKEN = "RAY_AUTH_MODE=token at every 'ray start'; 'ray get-auth-token --generate' makes one"
+CLOSED_RAY = "RAY_AUTH_MODE=token at every 'ray start'; 'ray get-auth-token --generate' makes one"
 RAY_LOGS = "Ray's logs there: /tmp/ray/session_latest/logs; then end Ray there and start it again"
 PORTS = {6379: "Ray's head", 8265: "Ray's dashboard", 10001: "Ray Client", 5000: "MLflow"}
 CHILD_SECONDS = 90.0
@@ -179,7 +179,7 @@ def check_token(address: str) -> Finding:
         found = f"a process without a token fails, but not for want of it: {said}"
         return Finding("bad", "token", address, found, RAY_LOGS)
     found = "Ray lets in a process without a token: anybody on the network can run programs"
-    return Finding("bad", "token", address, found, WITH_A_TOKEN)
+    return Finding("bad", "token", address, found, CLOSED_RAY)
 
 
 def check_copies(processors: Sequence[int]) -> Finding:

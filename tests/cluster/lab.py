@@ -44,7 +44,7 @@ class Lab:
     file: Path
     """For `ray up`."""
 
-    def ray(self, *words: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    def ray(self, *words: str, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
         """Ray's own command line, from the checkout."""
         return subprocess.run(
             [str(Path(sys.executable).parent / "ray"), *words],
@@ -87,7 +87,7 @@ class Lab:
             host.start()
 
     def submit(
-        self, script: str, *words: str, timeout: float = 300
+        self, script: str, *words: str, timeout: float = 900
     ) -> "subprocess.CompletedProcess[str]":
         """An entry script, to its end."""
         return self.ray(
