@@ -80,9 +80,9 @@ def test_a_run_goes_on_alike_or_says_why_not(
         == before
     )
     resumed(half, **settings, bits="any")
-    facts = read_info(half)
-    assert facts["arithmetic"]["processor"] != "another"
-    assert facts["arithmetic_before"][0]["until"] == reached
+    info = read_info(half)
+    assert info["arithmetic"]["processor"] != "another"
+    assert info["arithmetic_before"][0]["until"] == reached
 
 
 @pytest.mark.skipif(
