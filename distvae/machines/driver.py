@@ -186,11 +186,7 @@ def lead_workers(
     """
     import ray
 
-    from distvae.train.batches import split_rows
-
-    rows = read_info(folder)["rows"]["train"]
-    lanes = split_rows(config, rows, group.min_workers)
-    group = replace(group, max_workers=min(group.max_workers, lanes.count, rows))
+    group = limit_to_rows(config, read_info(folder)["rows"]["train"], group)
     folder.delete(EVENTS)
     delete_stop_files(folder)
     owner = take_ownership(folder)
@@ -236,6 +232,17 @@ def lead_workers(
         _stop_workers(training, folder, owner)
     folder.delete(news.messages)
     _raise_outcome(outcome[0], folder, owner)
+
+
+def limit_to_rows(config: Config, rows: int, group: WorkerGroup) -> WorkerGroup:
+    """Return the group without workers that would have no rows.
+
+    Raise a Refusal if its fewest workers are too many.
+    """
+    from distvae.train.batches import split_rows
+
+    lanes = split_rows(config, rows, group.min_workers)
+    return replace(group, max_workers=min(group.max_workers, lanes.count, rows))
 
 
 def object_store_bytes(workers: int) -> int:
