@@ -30,7 +30,7 @@ test-long: $(READY)
 test-cluster: $(READY)
 	$(BIN)/pytest -x -rs -m cluster tests/cluster
 
-# The same without the tests that lose a host.
+# The same without the tests that lose a host. Hosts install nothing: they see the packages of this environment.
 test-cluster-short: $(READY)
 	$(BIN)/pytest -x -rs -m "cluster and not long" tests/cluster
 

@@ -343,8 +343,15 @@ def wait_for_workers(
 
     deadline = time.monotonic() + group.wait
     threads = config.threads or 1
-    settled = _with_gpus(ray, group, config.device)
-    shortage = describe_shortage(machine_resources(ray), settled, threads)
+
+    def look() -> tuple[WorkerGroup, str, float]:
+        """Return the group with the GPUs of each worker, what it lacks, and all GPUs of Ray."""
+        machines = machine_resources(ray)
+        found = total(machines, "GPU")
+        settled = replace(group, gpus=gpus_per_process(group.gpus, config.device, found))
+        return settled, describe_shortage(machines, settled, threads), found
+
+    settled, shortage, found = look()
     if group.wait and shortage:
         yield f"{shortage}; waiting up to {group.wait:.0f} s for more"
     bundle = {"CPU": threads, "GPU": settled.gpus or 0.0}
@@ -353,29 +360,16 @@ def wait_for_workers(
             if stop():
                 raise Interrupted
             if time.monotonic() >= deadline:
+                ways_out = ""
+                if group.gpus is None and "GPU" in shortage and found < group.min_workers:
+                    ways_out = suggest_gpu_options(group.min_workers, found, config.device)
                 raise Refusal(
-                    f"{shortage}; {_gpu_suggestions(ray, group, config.device, shortage)}fewer"
-                    " workers, more machines, or --wait SECONDS for those to come expected"
+                    f"{shortage}; {ways_out}fewer workers, more machines, or --wait SECONDS for"
+                    " those to come expected"
                 )
             time.sleep(POLL_SECONDS)
-            # New machines may have the first GPUs.
-            settled = _with_gpus(ray, group, config.device)
-            shortage = describe_shortage(machine_resources(ray), settled, threads)
+            settled, shortage, found = look()  # new machines may have the first GPUs
     return settled
-
-
-def _with_gpus(ray: RayApi, group: WorkerGroup, device: str) -> WorkerGroup:
-    """Return the group with the GPUs of each worker, by the present resources."""
-    available = total(machine_resources(ray), "GPU")
-    return replace(group, gpus=gpus_per_process(group.gpus, device, available))
-
-
-def _gpu_suggestions(ray: RayApi, group: WorkerGroup, device: str, shortage: str) -> str:
-    """Return options for too few GPUs, where their number was not requested."""
-    available = total(machine_resources(ray), "GPU")
-    if group.gpus is not None or "GPU" not in shortage or group.min_workers <= available:
-        return ""
-    return suggest_gpu_options(group.min_workers, available, device)
 
 
 def describe_shortage(machines: MachineResources, group: WorkerGroup, threads: int) -> str:

@@ -26,12 +26,12 @@ from distvae.machines.cluster import (
     machine_resources,
     wait_for_workers,
 )
-from distvae.machines.session import ActorHandle, RayApi
+from distvae.machines.session import ActorHandle
 from distvae.machines.shards import start_actor
 from distvae.machines.worker import (
+    MESSAGES_FILE,
+    STOP_FILE,
     Job,
-    WorkerMessages,
-    cancel_stop,
     delete_stop_files,
     poll_seconds,
     raise_worker_error,
@@ -48,7 +48,6 @@ from distvae.train.run_folder import (
     read_epochs,
     read_events,
     read_info,
-    starts_of,
     take_ownership,
 )
 from distvae.train.team import WorkerLost
@@ -187,8 +186,7 @@ def lead_workers(
     """
     import ray
 
-    rows = read_info(folder)["rows"]["train"]
-    group = limit_to_rows(config, rows, group)
+    group = limit_to_rows(config, read_info(folder)["rows"]["train"], group)
     folder.delete(EVENTS)
     delete_stop_files(folder)
     owner = take_ownership(folder)
@@ -199,39 +197,12 @@ def lead_workers(
     training = threading.Thread(
         target=lambda: outcome.append(run_workers(job, folder, group, threads)), daemon=True
     )
-    news = RunFolderNews(folder, config.train.epochs)
-    messages = WorkerMessages(folder, owner)
-    training.start()
-    try:
-        with watch_nodes(ray, config, folder, group, owner) as node_watch:
-            requested = False
-            while training.is_alive():
-                if stop() and not requested:
-                    request_stop(folder, owner)
-                    requested = True
-                yield from news.read()
-                yield from messages.read()
-                yield from node_watch.take_messages()
-                training.join(poll_seconds(folder))
-        yield from news.read()
-    finally:
-        _stop_workers(training, folder, owner)
-    messages.delete()
-    _raise_outcome(outcome[0], folder, owner)
-
-
-def watch_nodes(
-    ray: RayApi, config: Config, folder: Folder, group: WorkerGroup, owner: str
-) -> NodeWatch:
-    """Return a watch over the machines that a training may use.
-
-    Where workers send snapshots, it starts the actors that hold the snapshots.
-    """
-    threads = config.train.threads or 1
+    news = RunFolderNews(folder, config.train.epochs, owner)
     mapped = config.estep.mapped if isinstance(config.estep, Truncation) else None
     actors: dict[str, ActorHandle] = {}
 
     def list_machines() -> Machines:
+        """Return the machines, and start an actor where workers send snapshots."""
         machines = live_machines(ray)
         if events := read_events(folder):
             named = [*events[-1]["machines"], *events[-1]["copies"]]
@@ -240,13 +211,27 @@ def watch_nodes(
                     actors[node] = start_actor(owner, node, mapped)
         return machines
 
-    return NodeWatch(
-        group,
-        threads,
-        list_machines,
-        events=lambda: read_events(folder),
-        shortage=lambda: describe_shortage(machine_resources(ray), group, threads),
-    )
+    def shortage() -> str:
+        return describe_shortage(machine_resources(ray), group, threads)
+
+    training.start()
+    try:
+        with NodeWatch(
+            group, threads, list_machines, lambda: read_events(folder), shortage
+        ) as node_watch:
+            requested = False
+            while training.is_alive():
+                if stop() and not requested:
+                    request_stop(folder, owner)
+                    requested = True
+                yield from news.read()
+                yield from node_watch.take_messages()
+                training.join(poll_seconds(folder))
+        yield from news.read()
+    finally:
+        _stop_workers(training, folder, owner)
+    folder.delete(news.messages)
+    _raise_outcome(outcome[0], folder, owner)
 
 
 def limit_to_rows(config: Config, rows: int, group: WorkerGroup) -> WorkerGroup:
@@ -276,35 +261,38 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 class RunFolderNews:
-    """The epochs and events in a run folder that were not reported.
+    """The epochs, events and workers' lines in a run folder that were not reported.
 
     A file is read again only if its size has changed, and of epochs only the new lines are parsed:
     the driver looks several times a second, on a machine that trains.
     """
 
-    def __init__(self, folder: Folder, epochs: int) -> None:
+    def __init__(self, folder: Folder, epochs: int, owner: str) -> None:
         self.folder, self.epochs = folder, epochs
+        self.messages = MESSAGES_FILE.format(owner)
         self.last_epoch = len(read_epochs(folder))
         self.events: list[Event] = []
         self.reported_events = 0
         self.sizes: dict[str, int] = {}
 
     def read(self) -> Iterator[Epoch | str]:
-        """Yield the epochs and events that were written since the last call."""
+        """Yield the epochs, events and lines that were written since the last call."""
+        told = self.sizes.get(self.messages, 0)
+        if self._has_changed(self.messages):
+            yield from self.folder.read(self.messages)[told:].decode().splitlines()
         epochs_changed = self._has_changed(EPOCHS)
         if self._has_changed(EVENTS):
             self.events = read_events(self.folder)
         for event in self.events[self.reported_events :]:
             self.reported_events += 1
-            starts = starts_of(self.events[: self.reported_events])
-            yield describe_event(event, len(starts))
+            yield describe_event(event, self.reported_events)
         if not epochs_changed:
             return
         for record in read_epochs(self.folder, self.last_epoch + 1):
             if record["epoch"] > self.last_epoch:
                 self.last_epoch = int(record["epoch"])
-                restarts = len(starts_of(self.events)) - 1
-                details = {"workers": self.events[-1]["workers"], "restarts": restarts}
+                workers, restarts = self.events[-1]["workers"], len(self.events) - 1
+                details = {"workers": workers, "restarts": restarts}
                 yield Epoch.read(record | details, self.epochs)
 
     def _has_changed(self, name: str) -> bool:
@@ -412,14 +400,14 @@ def _stop_workers(training: threading.Thread, folder: Folder, owner: str) -> Non
         request_stop(folder, owner)
         training.join(STOP_SECONDS)
         if not training.is_alive():
-            cancel_stop(folder, owner)
+            folder.delete(STOP_FILE.format(owner))
 
 
 def _raise_outcome(outcome: Exception | bool, folder: Folder, owner: str) -> None:
     """Raise the error that ended the workers, or Interrupted if they were asked to stop."""
     from ray.train import WorkerGroupError
 
-    cancel_stop(folder, owner)
+    folder.delete(STOP_FILE.format(owner))
     raise_worker_error(folder, owner)
     if isinstance(outcome, WorkerGroupError):
         reason = str(outcome).strip().splitlines()[-1]  # below Ray's traceback

@@ -1,14 +1,12 @@
 """A session with Ray: with one that runs already, or with a private one on this machine."""
 
 import logging
-import math
 import os
 import secrets
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -66,6 +64,7 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process that requests no GPU sees none
     # A report of workers waits for a health check.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # snapshots and checkpoints serve
     STALL_VARIABLE: f"{STALL_SECONDS:.0f}",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of data stay valid
@@ -82,7 +81,6 @@ WITHOUT_DASHBOARD = {
 }
 """Variables for a Ray that has no dashboard."""
 ON_ONE_MACHINE = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes the machine away
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # it listens on loopback alone, as on these systems
     # its processes may start slowly on a busy machine
     "RAY_raylet_start_wait_time_s": "60",
@@ -90,6 +88,8 @@ ON_ONE_MACHINE = {
     "RAY_agent_register_timeout_ms": "60000",
 }
 """Variables for a Ray that has one machine, which have to be set before Ray is imported."""
+QUIETLY = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+"""Options that keep Ray from printing its own messages."""
 ATTEMPTS = 2
 CONNECT_SECONDS = 10.0
 """Seconds in which the address of a Ray has to answer."""
@@ -97,8 +97,6 @@ OBJECT_STORE_BYTES = 150 * 2**20
 """The size of Ray's object store, which holds little but the reports of epochs."""
 GRACE_SECONDS = 5.0
 """Seconds from a signal until a process that is connecting to Ray is ended."""
-POLL_SECONDS = 0.2
-"""Seconds between two looks at the clock."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -167,7 +165,7 @@ def _connection(connect: Callable[[], None], stop: Callable[[], object]) -> Iter
         raise KeyboardInterrupt
     import ray
 
-    with _kept_signal_handlers(), _exit_on_stop_signals():
+    with _interruptible():
         connect()
     try:
         if stop():
@@ -178,13 +176,6 @@ def _connection(connect: Callable[[], None], stop: Callable[[], object]) -> Iter
         ray.shutdown()
 
 
-def _init(address: str, **options: object) -> None:
-    """Connect to Ray without its own messages."""
-    import ray
-
-    ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
-
-
 def _start(cpus: int, object_store_bytes: int) -> None:
     """Start a Ray on this machine, and connect to it."""
     import ray
@@ -192,7 +183,8 @@ def _start(cpus: int, object_store_bytes: int) -> None:
     size = {"num_cpus": cpus, "object_store_memory": object_store_bytes}
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _init("local", include_dashboard=False, **size)
+            ray.init("local", include_dashboard=False, **QUIETLY, **size)
+            return
         except Exception as error:  # of many kinds, as processes of Ray fail
             ray.shutdown()
             if attempt == ATTEMPTS:
@@ -201,12 +193,11 @@ def _start(cpus: int, object_store_bytes: int) -> None:
                     " memory expected, or one process (train without --workers), or --address of"
                     " a Ray that runs"
                 ) from error
-        else:
-            return
 
 
 def _connect(address: str) -> None:
     """Connect to a running Ray, whose processes then use this code, whatever is installed there."""
+    import ray
     from ray.exceptions import AuthenticationError, RpcError
 
     expected = (
@@ -215,7 +206,7 @@ def _connect(address: str) -> None:
     )
     _refuse_other_program(address, expected)
     try:
-        _init(address, runtime_env={"py_modules": [str(PACKAGE)]})
+        ray.init(address, runtime_env={"py_modules": [str(PACKAGE)]}, **QUIETLY)
     except AuthenticationError as error:
         raise Refusal(f"--address: {address}: {error}") from error
     except (OSError, ValueError, RpcError) as error:
@@ -253,64 +244,48 @@ def _refuse_other_program(address: str, expected: str) -> None:
 
 
 @contextmanager
-def _exit_on_stop_signals() -> Iterator[None]:
-    """End this process a few seconds after a signal, or at the second signal.
+def _interruptible() -> Iterator[None]:
+    """Let signals end this process while it connects to Ray, and restore the signal handlers that
+    Ray replaces.
 
     Connecting to Ray can take minutes in a call that lets no signal handler of Python run. A thread
-    receives the signals in the meantime.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    receiver, sender = socket.socketpair()
-    sender.setblocking(False)
-    closed = threading.Event()
-    earlier = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    watch = threading.Thread(target=_exit_when_asked, args=(receiver, closed), daemon=True)
-    watch.start()
-    try:
-        yield
-    finally:
-        closed.set()
-        signal.set_wakeup_fd(earlier)
-        sender.close()
-
-
-def _exit_when_asked(receiver: socket.socket, closed: threading.Event) -> None:
-    """Wait for signals until closed."""
-    receiver.settimeout(POLL_SECONDS)
-    received: list[int] = []
-    deadline = math.inf
-    while not closed.is_set():
-        with suppress(TimeoutError):
-            received += [number for number in receiver.recv(16) if number in STOP_SIGNALS]
-        if received:
-            deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
-        if len(received) > 1 or time.monotonic() > deadline:
-            import psutil
-
-            print("distvae: interrupted", file=sys.stderr, flush=True)
-            for process in psutil.Process().children(recursive=True):  # of a Ray that starts
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            os._exit(128 + received[0])
-    receiver.close()
-
-
-@contextmanager
-def _kept_signal_handlers() -> Iterator[None]:
-    """Restore the signal handlers that Ray replaces.
-
-    SIGHUP is ignored meanwhile, and so in the processes that start: when a terminal is closed, they
-    are still needed to save the training.
+    receives the signals meanwhile. SIGHUP is ignored, and so in the processes that start: when a
+    terminal is closed, they are still needed to save the training.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGHUP)}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    earlier = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_exit_when_asked, args=[receiver], daemon=True).start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(earlier)
+        sender.close()
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _exit_when_asked(receiver: socket.socket) -> None:
+    """End this process, and the processes of a Ray that starts, at the second signal or a few
+    seconds after the first one. Return once the sender is closed.
+    """
+    import psutil
+
+    received: list[int] = []
+    with receiver, suppress(TimeoutError):
+        while len(received) < 2:
+            if not (content := receiver.recv(1)):
+                return
+            if content[0] in STOP_SIGNALS:
+                received += content
+                receiver.settimeout(GRACE_SECONDS)
+    print("distvae: interrupted", file=sys.stderr, flush=True)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    os._exit(128 + received[0])

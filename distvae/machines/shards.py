@@ -34,6 +34,8 @@ COPY_SECONDS = 20.0
 """Seconds from one snapshot to the next, at least."""
 COPY_SHARE = 0.05
 """The largest share of the time that sending snapshots takes."""
+LOOK_SECONDS = 5.0
+"""Seconds between two comparisons of the workers' clocks, about."""
 PART_BYTES = 8 * 2**20
 """Bytes of words, or of tensors, that are sent together."""
 MAX_UNANSWERED = 4
@@ -220,7 +222,9 @@ class Shards:
         """Messages to each of these actors that are not answered."""
         self.failed: set[str] = set()
         """The machines whose loss of a snapshot was told, and that have taken none since."""
-        self.due = time.monotonic() + seconds
+        self.looked = time.monotonic()
+        self.due = self.looked + seconds
+        self.calls, self.calls_until_look = 0, 1
 
     def find(self) -> bool:
         """Find the last complete snapshots; return whether there are any."""
@@ -287,10 +291,12 @@ class Shards:
     def send_if_due(self, trainer: "Trainer") -> None:
         """Send a snapshot if the last one is long ago, by the first worker's clock.
 
-        All workers call it at the same block's end, when they have the same parameters. Sending
-        ends in the background; whether the snapshot has arrived is asked before the next one.
+        All workers call it at the same block's end, when they have the same parameters. They
+        compare clocks at few of these calls. Sending ends in the background; whether the snapshot
+        has arrived is asked before the next one.
         """
-        if not self.team.gather(time.monotonic() >= self.due)[0] or not has_all_state(trainer):
+        self.calls += 1
+        if self.calls < self.calls_until_look or not self._is_due() or not has_all_state(trainer):
             return
         began = time.monotonic()
         self._confirm()
@@ -303,6 +309,17 @@ class Shards:
         self._send("finish", position)
         ended = time.monotonic()
         self.due = ended + max(self.seconds, (ended - began) / COPY_SHARE)
+
+    def _is_due(self) -> bool:
+        """Return whether a snapshot is due, the same on all workers, and choose the number of calls
+        until they look again.
+        """
+        now = time.monotonic()
+        due, passed = self.team.gather((now >= self.due, now - self.looked))[0]
+        calls = int(self.calls * min(LOOK_SECONDS, self.seconds) / max(passed, 1e-3))
+        self.calls_until_look = min(max(calls, 1), 2 * self.calls_until_look)
+        self.calls, self.looked = 0, now
+        return due
 
     def _confirm(self) -> None:
         """Learn whether the snapshots that were sent last are complete for all workers."""

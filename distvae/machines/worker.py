@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +26,11 @@ from distvae.machines.session import STALL_SECONDS, STALL_VARIABLE
 from distvae.machines.shards import COPY_SECONDS, Shards, plan_homes, store_of
 from distvae.train.loop import Diverged, Interrupted
 from distvae.train.run_folder import (
+    EVENTS,
     Event,
     TakenOver,
     check_ownership,
     has_saved_state,
-    record_event,
 )
 from distvae.train.team import ALONE, TIMEOUT, Team, WorkerLost, join_team, store_at
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distvae.config import Config
+    from distvae.train.loop import Trainer
 
 STOP_FILE = "stop-{}"
 """A file that asks the workers of an owner to stop after their batch."""
@@ -61,11 +62,6 @@ def delete_stop_files(folder: Folder) -> None:
 def request_stop(folder: Folder, owner: str) -> None:
     """Ask the workers of an owner to stop; workers of other owners go on."""
     folder.write(STOP_FILE.format(owner), b"")
-
-
-def cancel_stop(folder: Folder, owner: str) -> None:
-    """Delete the request to stop, if there is one."""
-    folder.delete(STOP_FILE.format(owner))
 
 
 def stop_requested(folder: Folder, owner: str) -> Callable[[], bool]:
@@ -96,16 +92,11 @@ def write_worker_error(folder: Folder, owner: str, error: Exception) -> None:
     folder.write(WORKER_ERROR_FILE.format(owner), record.encode())
 
 
-def has_worker_error(folder: Folder, owner: str) -> bool:
-    """Return whether a worker of an owner wrote an error."""
-    return folder.has(WORKER_ERROR_FILE.format(owner))
-
-
 def raise_worker_error(folder: Folder, owner: str) -> None:
     """Raise the error that a worker wrote, if there is one, and delete its file."""
-    if not has_worker_error(folder, owner):
-        return
     name = WORKER_ERROR_FILE.format(owner)
+    if not folder.has(name):
+        return
     record = json.loads(folder.read(name))
     folder.delete(name)
     foreseen: tuple[type[Exception], ...] = (Refusal, TakenOver, Diverged)
@@ -120,25 +111,6 @@ def say(folder: Folder, owner: str, text: str) -> None:
     folder.append(MESSAGES_FILE.format(owner), f"{text}\n".encode())
 
 
-class WorkerMessages:
-    """The lines that workers tell the user."""
-
-    def __init__(self, folder: Folder, owner: str) -> None:
-        self.folder, self.name = folder, MESSAGES_FILE.format(owner)
-        self.size = 0
-
-    def read(self) -> Iterator[str]:
-        """Yield the lines that were written since the last call."""
-        if (size := self.folder.size(self.name)) > self.size:
-            new = self.folder.read(self.name)[self.size : size]
-            self.size = size
-            yield from new.decode().splitlines()
-
-    def delete(self) -> None:
-        """Delete the file of the lines."""
-        self.folder.delete(self.name)
-
-
 T = TypeVar("T")
 REPORT_SECONDS = 5.0
 """Seconds between two reports to Ray, which takes a report in only when it looks at its workers.
@@ -149,8 +121,6 @@ REPORT_VARIABLE = "DISTVAE_REPORT_SECONDS"
 """An environment variable with other seconds; 0: a report after each epoch."""
 COPY_VARIABLE = "DISTVAE_COPY_SECONDS"
 """An environment variable with other seconds from one snapshot to the next."""
-NOTICE_SECONDS = 5.0
-"""Seconds between two questions whether machines will be taken away."""
 TOLD_AFTER = 0.2
 """The part of the seconds of a stall after which a worker says that it waits: after a minute."""
 STAGGER = 0.3
@@ -193,7 +163,7 @@ def work(settings: Mapping[str, Job]) -> bool:
     This is the function that Ray Train calls in each worker.
     """
     job = settings["job"]
-    if has_worker_error(Folder(job.place), job.owner):
+    if Folder(job.place).has(WORKER_ERROR_FILE.format(job.owner)):
         return False
     with process_group():
         return _train(job)
@@ -295,15 +265,14 @@ def _run_epochs(
     resumes = shards.find() or has_saved_state(folder)
     trainer = build_trainer(config, dataset, team, device, COPIES_OF_A_WORKER, resumes)
 
-    def record(preempted: Collection[str] = ()) -> None:
-        """Record that the team trains, or that machines will be taken away."""
+    def record(trainer: "Trainer") -> None:
+        """Record that the team trains."""
         store, position = store_of(trainer), trainer.position
         shapes = team.gather(store.shape if store else (0, 0, 0))
         event: Event = {
             "epoch": position.epoch,
             "batch": position.batch,
             "workers": team.size,
-            "leaving": len(preempted),
             "time": time.time(),
             "rows": [rows for rows, _, _ in shapes],
             "bytes": [8 * math.prod(shape) for shape in shapes],
@@ -312,23 +281,16 @@ def _run_epochs(
         }
         if team.rank == 0:
             check_ownership(folder, job.owner)
-            record_event(folder, event)
+            folder.append(EVENTS, json.dumps(event).encode() + b"\n")
 
-    def ask() -> frozenset[str]:
-        """Return the machines of this training that Ray was told will be taken away."""
-        shards.send_if_due(trainer)
-        info = ray.train.get_preemption_info()
-        return frozenset(info.preempted_node_ids if info else ())
-
-    every = min(NOTICE_SECONDS, job.copy_seconds)
     options = RunOptions(
         recipe=job.recipe,
         resume=True,
         stop=stop_requested(folder, job.owner),
-        must_save=PreemptionNotices(team, ask, record, every),
         owner=job.owner,
         recall=shards.restore,
-        begun=lambda _: record(),
+        begun=record,
+        between=shards.send_if_due,
     )
     reports = RayReports(team, lambda epoch: ray.train.report({"epoch": epoch}), job.report_seconds)
     for epoch in train_in_folder(trainer, config, dataset, folder, options):
@@ -378,46 +340,6 @@ def gpu_positions(ids: Sequence[int | str], visible: str | None) -> tuple[int, .
             " to Ray"
         )
     return tuple(names.index(str(gpu)) for gpu in ids)
-
-
-class PreemptionNotices:
-    """A callable that asks for notices that machines will be taken away, about every few seconds.
-
-    All workers of a team call it at the same times, and all ask at the same call.
-    """
-
-    def __init__(
-        self,
-        team: Team,
-        ask: Callable[[], frozenset[str]],
-        report: Callable[[frozenset[str]], object],
-        every: float = NOTICE_SECONDS,
-    ) -> None:
-        self.team, self.ask, self.report, self.every = team, ask, report, every
-        self.announced = frozenset[str]()
-        self.calls, self.calls_until_ask = 0, 1
-        self.last_asked = time.monotonic()
-
-    def __call__(self) -> bool:
-        """Return whether another machine will be taken away; the same on all workers."""
-        self.calls += 1
-        if self.calls < self.calls_until_ask:
-            return False
-        self._schedule_next_ask()
-        preempted = self.ask()
-        fresh = preempted - self.announced
-        self.announced = preempted
-        if fresh:
-            self.report(fresh)
-        return bool(fresh)
-
-    def _schedule_next_ask(self) -> None:
-        """Choose the number of calls until the next question, by the first worker's clock."""
-        passed = self.team.gather(time.monotonic() - self.last_asked)[0]
-        calls = max(int(self.calls * self.every / max(passed, 1e-3)), 1)
-        self.calls_until_ask = min(calls, 2 * self.calls_until_ask)
-        self.calls = 0
-        self.last_asked = time.monotonic()
 
 
 class RayReports:

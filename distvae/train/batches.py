@@ -72,8 +72,9 @@ class BatchReader:
     def read(self, data: Rows, rows: RowNumbers, epoch: int) -> tuple[Batch, Noise]:
         """Return rows on the device, and their random draws in an epoch."""
         row = torch.from_numpy(rows)
-        batch = self._values(data, row)
-        return batch, Noise(self.seed, epoch, row.to(self.device, non_blocking=True))
+        x = torch.from_numpy(data[rows]).to(self.device, non_blocking=True)
+        noise = Noise(self.seed, epoch, row.to(self.device, non_blocking=True))
+        return self._observed(x, row), noise
 
     def keep(self, train: Rows, together: int, estep: object, workers: int) -> None:
         """Prepare for training on these rows: `together` is the number of batches that are read at
@@ -85,10 +86,6 @@ class BatchReader:
 
     def advance(self, batch: int) -> None:
         """Prepare for the batches from number `batch` on."""
-
-    def _values(self, data: Rows, row: torch.Tensor) -> Batch:
-        x = torch.from_numpy(data[row.numpy()]).to(self.device, non_blocking=True)
-        return self._observed(x, row)
 
     def _observed(self, x: torch.Tensor, row: torch.Tensor) -> Batch:
         """Return a batch with missing values set to zero, and the mask of observed values."""
@@ -128,9 +125,8 @@ class Chunk(NamedTuple):
     def find(self, rows: RowNumbers) -> tuple[Batch, Noise] | None:
         """Return rows as views, or None unless they are a slice of the chunk."""
         part = find_in_order(self.rows, rows)
-        return None if part is None else self._part(part)
-
-    def _part(self, part: slice) -> tuple[Batch, Noise]:
+        if part is None:
+            return None
         return self.batch.part(part), noise_of_part(self.noise, part, self.drawn)
 
 
@@ -159,16 +155,13 @@ class DeviceReader(BatchReader):
         """Copy the training rows to the device, if a copy for each worker on the device fits."""
         self.train, self.together, self.estep = train, together, estep
         size = math.prod(train.shape) * train.dtype.itemsize
-        if workers * size <= SHARE * free_memory(self.device):
-            with suppress(torch.OutOfMemoryError):  # another process took the memory meanwhile
-                self.resident = self._copied(train)
-
-    def _copied(self, train: Rows) -> Tensor:
-        """Return all rows on the device."""
-        copied = self._to_device(train[np.arange(1)]).new_empty(train.shape)
-        for rows in np.split(np.arange(len(train)), range(BLOCK, len(train), BLOCK)):
-            copied[rows[0] : rows[-1] + 1] = self._to_device(train[rows])
-        return copied
+        if workers * size > SHARE * free_memory(self.device):
+            return
+        with suppress(torch.OutOfMemoryError):  # another process took the memory meanwhile
+            copied = self._to_device(train[np.arange(1)]).new_empty(train.shape)
+            for rows in np.split(np.arange(len(train)), range(BLOCK, len(train), BLOCK)):
+                copied[rows[0] : rows[-1] + 1] = self._to_device(train[rows])
+            self.resident = copied
 
     def begin_epoch(self, epoch: int, batches: Batches) -> None:
         """Prepare for the batches of an epoch."""
@@ -188,7 +181,9 @@ class DeviceReader(BatchReader):
 
     def _chunk(self, batches: Batches, first: int, last: int) -> Chunk:
         assert self.train is not None
-        rows, numbers = self._numbered(batches, first)
+        if first not in self.numbered:  # copied to the device for many chunks at once
+            self.numbered = self._copy_numbers(batches, first)
+        rows, numbers = self.numbered[first]
         if self.resident is None:
             x = self._to_device(self.train[rows])
         else:
@@ -197,15 +192,6 @@ class DeviceReader(BatchReader):
         if isinstance(self.estep, TransformsInput):
             batch = batch._replace(seen=self.estep.transform(batch))
         return Chunk(first, last, rows, batch, Noise(self.seed, self.epoch, numbers), {})
-
-    def _numbered(self, batches: Batches, first: int) -> Numbered:
-        """Return the row numbers of this worker in the chunk that starts at batch `first`.
-
-        Row numbers are copied to the device for many chunks at once.
-        """
-        if first not in self.numbered:
-            self.numbered = self._copy_numbers(batches, first)
-        return self.numbered[first]
 
     def _copy_numbers(self, batches: Batches, first: int) -> dict[int, Numbered]:
         """Copy the row numbers of chunks from a batch on; return them by first batch."""

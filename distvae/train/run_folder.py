@@ -101,13 +101,11 @@ class RunInfo(TypedDict, total=False):
 
 
 class Event(TypedDict):
-    """A line of `events.jsonl`: training started or resumed, or machines will be taken away."""
+    """A line of `events.jsonl`: training started or resumed."""
 
     epoch: int
     batch: int
     workers: int
-    leaving: int
-    """Machines that will be taken away; 0 for a start."""
     time: float
     rows: Sequence[float]
     """The number of rows whose populations each worker holds; 0 without populations."""
@@ -119,8 +117,9 @@ class Event(TypedDict):
     """The machine that holds each worker's snapshots. With several machines, it is not the worker's
     machine.
     """
+    leaving: NotRequired[int]
     moved: NotRequired[int]
-    """Non-zero in some events of version 0.2.0, which are not starts."""
+    """One of both is non-zero in some events of version 0.2.0, which are not starts."""
 
 
 def refuse_untrained(path: Path, which: str = "best") -> None:
@@ -240,11 +239,6 @@ def read_records(
     return records
 
 
-def record_event(folder: Folder, event: Event) -> None:
-    """Append an event to a run's file of events."""
-    folder.append(EVENTS, json.dumps(event).encode() + b"\n")
-
-
 def read_events(place: Place) -> list[Event]:
     """Return the events of a run, in order."""
     return cast(list[Event], read_records(place, EVENTS))
@@ -256,10 +250,7 @@ def starts_of(events: Sequence[Event]) -> list[Event]:
 
 
 def describe_event(event: Event, start: int) -> str:
-    """Describe an event; `start` is the number of starts so far."""
-    if event["leaving"]:
-        machines = counted(event["leaving"], "machine")
-        return f"{machines} will be taken away; what was trained is saved"
+    """Describe a start, which is the start number `start` of a training."""
     workers = counted(event["workers"], "worker")
     if len({*event["machines"]}) > 1:
         workers += f" on {len({*event['machines']})} machines"
@@ -530,27 +521,21 @@ def state_folder(local: Path, storage: str | None, resume: bool, force: bool) ->
             raise Refusal(f"{local}: its state is in {kept}; --resume --storage {above} expected")
         return Folder(local)
     folder = Folder(storage).subfolder(local.name)
-    _check_storage(folder)
-    if not resume and not Folder(local).is_empty():
-        delete_run(local, force)
-    local.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _check_storage(folder: Folder) -> None:
-    """Write, read and delete a test file, before anything is computed."""
-    folder = folder.with_short_timeout()
-    name, content = partial_name("look"), secrets.token_bytes(8)
-    try:
-        folder.write(name, content)
-        returned = folder.read(name)
-        folder.delete(name)
+    checked, name, content = folder.with_short_timeout(), partial_name("look"), b"a look"
+    try:  # before anything is computed
+        checked.write(name, content)
+        returned = checked.read(name)
+        checked.delete(name)
     except OSError as error:
         raise Refusal(
             f"--storage: {folder}: {cause(error)}; a place that can be written expected"
         ) from error
     if returned != content:
         raise Refusal(f"--storage: {folder}: returns other bytes than were written")
+    if not resume and not Folder(local).is_empty():
+        delete_run(local, force)
+    local.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def update_local_copy(folder: Folder, local_path: Path) -> None:

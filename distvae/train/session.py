@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from distvae.config import Amortised, Config, Train
-from distvae.data.dataset import Dataset, Rows, recorded_facts
+from distvae.data.dataset import Dataset, recorded_facts
 from distvae.estep import assemble
 from distvae.estep.store import KeepsPopulations, PopulationFile
 from distvae.files.refusal import Refusal
@@ -26,6 +26,7 @@ from distvae.train.checkpoint import CheckpointFacts, Place, read_document, read
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.loop import Epoch, Interrupted, Trainer
 from distvae.train.run_folder import (
+    EPOCHS,
     RunInfo,
     check_ownership,
     drop_later_epochs,
@@ -54,8 +55,6 @@ class RunOptions:
     force: bool = False
     stop: Callable[[], object] = lambda: False
     """Called between batches; training stops when the result is true."""
-    must_save: Callable[[], bool] = lambda: False
-    """Called between batches by all workers, which must get the same result; if true, they save."""
     owner: str = ""
     """The owner of the run folder, if it is not this process."""
     recall: Callable[[Trainer, tuple[int, int] | None], bool] = lambda trainer, saved: False
@@ -64,8 +63,10 @@ class RunOptions:
     """
     save_every: int = 0
     """Always save after each multiple of this number of epochs, whatever it costs; 0 for never."""
-    begun: Callable[[Trainer], None] = lambda trainer: None
+    begun: Callable[[Trainer], object] = lambda trainer: None
     """Called when training starts or resumes."""
+    between: Callable[[Trainer], object] = lambda trainer: None
+    """Called between batches, by all workers at the same batches."""
 
 
 def fit(
@@ -104,14 +105,17 @@ def train_in_folder(
     savings = Savings(folder, trainer, owner)
 
     def stop() -> object:
-        if options.must_save():
-            savings.save()
+        options.between(trainer)
         return options.stop()
 
     try:
         for epoch in trainer.run(stop):
             if is_chief:
-                _record_epoch(folder, trainer, epoch, owner)
+                check_ownership(folder, owner)
+                if epoch.best:
+                    best = weights(trainer.model, trainer.estep)
+                    checkpoint.save(folder, "best", best, {"epoch": epoch.epoch})
+                folder.append(EPOCHS, json.dumps(epoch.metrics()).encode() + b"\n")
             savings.after(epoch, options.save_every)
             yield epoch
     except Interrupted:
@@ -129,7 +133,15 @@ def _begin_or_resume(
     """Restore the state of a run that resumes, and return the owner of the folder."""
     team, owner = trainer.team, options.owner
     run = (config, dataset, folder, options.recipe, options.resume, options.force)
-    saved = _on_first_worker(team, lambda: open_folder(*run))
+    saved, refusal = False, ""
+    if team.rank == 0:
+        try:
+            saved = open_folder(*run)
+        except Refusal as error:
+            refusal = str(error)
+    saved, refusal = team.gather((saved, refusal))[0]
+    if refusal:  # on all workers
+        raise Refusal(refusal)
     point = None
     if saved:
         point = checkpoint.epoch_and_batch(checkpoint.read_manifest(folder, "last.json")["facts"])
@@ -139,8 +151,13 @@ def _begin_or_resume(
     if team.rank == 0:
         owner = owner or take_ownership(folder)
         check_ownership(folder, owner)
-        _note_arithmetic(folder, trainer)
-        update_info(folder, val_rows=trainer.val_rows, noise=trainer.ending.noise)
+        now, before = trainer.arithmetic.facts(), recorded_arithmetic(folder)
+        if before and now != before:
+            changes = [*read_info(folder).get("arithmetic_before", [])]
+            changes.append({"until": trainer.position.epoch, **before})
+            update_info(folder, arithmetic_before=changes)
+        noise = trainer.ending.noise
+        update_info(folder, arithmetic=now, val_rows=trainer.val_rows, noise=noise)
         drop_later_epochs(folder, trainer.position.epoch)
         if not recalled:
             checkpoint.restore_best(folder)
@@ -161,41 +178,6 @@ def _restore(trainer: Trainer, folder: Folder) -> None:
         raise Refusal(
             f"{error}; --previous resumes from the checkpoint before it, of epoch {epoch}"
         ) from error
-
-
-def _note_arithmetic(folder: Folder, trainer: Trainer) -> None:
-    """Record the arithmetic of a run, and its earlier arithmetic if it has changed."""
-    now, before = trainer.arithmetic.facts(), recorded_arithmetic(folder)
-    if now != before:
-        if before:
-            changes = read_info(folder).get("arithmetic_before", [])
-            changes = [*changes, {"until": trainer.position.epoch, **before}]
-            update_info(folder, arithmetic=now, arithmetic_before=changes)
-        else:
-            update_info(folder, arithmetic=now)
-
-
-def _on_first_worker(team: Team, function: Callable[[], bool]) -> bool:
-    """Call a function on worker 0; return its result, or raise its refusal, on all workers."""
-    result, refusal = False, ""
-    if team.rank == 0:
-        try:
-            result = function()
-        except Refusal as error:
-            refusal = str(error)
-    result, refusal = team.gather((result, refusal))[0]
-    if refusal:
-        raise Refusal(refusal)
-    return bool(result)
-
-
-def _record_epoch(folder: Folder, trainer: Trainer, epoch: Epoch, owner: str) -> None:
-    check_ownership(folder, owner)
-    if epoch.best:
-        checkpoint.save(
-            folder, "best", weights(trainer.model, trainer.estep), {"epoch": epoch.epoch}
-        )
-    folder.append("epochs.jsonl", json.dumps(epoch.metrics()).encode() + b"\n")
 
 
 def build_trainer(
@@ -220,20 +202,21 @@ def build_trainer(
     train = dataset.splits["train"]
     held = split_rows(config, len(train), team.size).held(team.rank, team.size)
     facts = recorded_facts(train)
-    prepare(model, _blocks(train), held, config.train.seed, facts)
+
+    def blocks() -> Iterator[torch.Tensor]:
+        for first in range(0, len(train), BLOCK):
+            yield torch.from_numpy(train[first : first + BLOCK].copy())
+
+    prepare(model, blocks(), held, config.train.seed, facts)
     if resumes and isinstance(estep, KeepsPopulations):
         estep.allocate(held)
     else:
-        prepare(estep, _blocks(train), held, config.train.seed, facts)
+        prepare(estep, blocks(), held, config.train.seed, facts)
     # Searches keep populations only for training rows.
     val = train if isinstance(estep, Searches) else dataset.splits["val"]
     trainer = Trainer(config.train, model, estep, train, val, team, device, dataset.scale)
     trainer.range = ranges["train"]
     return trainer
-
-
-def _blocks(rows: Rows) -> Iterator[torch.Tensor]:
-    return (torch.from_numpy(rows[i : i + BLOCK].copy()) for i in range(0, len(rows), BLOCK))
 
 
 def refuse_unfit(config: Config, dataset: Dataset) -> dict[str, tuple[float, float]]:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The first process of a host, in namespaces of its own (network, processes, mounts, names, shared memory):
-#   host.sh NAME DISK SHARED PYTHON HIDDEN...
+#   host.sh NAME DISK SHARED PYTHON LENT HIDDEN...
 # DISK keeps what the host writes over the files of this machine, SHARED is the folder that all hosts see, PYTHON the
-# folder of the interpreter, HIDDEN folders of this machine that it does not see.
+# folder of the interpreter, LENT an environment that the host may read, HIDDEN folders that it does not see.
 set -euo pipefail
-name=$1 disk=$2 shared=$3 python=$4
-shift 4
+name=$1 disk=$2 shared=$3 python=$4 lent=$5
+shift 5
 
 mount --make-rprivate /
 mkdir -p "$disk/upper" "$disk/scratch" "$disk/root"
@@ -17,8 +17,10 @@ mount --rbind /dev dev
 mount -t tmpfs -o size=2g shm dev/shm
 mount -t tmpfs -o size=2g,mode=1777 tmp tmp
 mount -t tmpfs run run
-mkdir -p run/sshd mnt/shared .before
+mkdir -p run/sshd mnt/shared mnt/lent .before
 mount --bind "$shared" mnt/shared
+mount --bind "$lent" mnt/lent
+mount -o remount,bind,ro mnt/lent
 for hidden in "$@"; do
 	mkdir -p "${hidden#/}"
 	mount -t tmpfs -o size=1m hidden "${hidden#/}"

@@ -20,15 +20,8 @@ BRIDGE = "distvae0"
 NAMES = {"head": 10, "one": 11, "two": 12, "other": 13}
 NEEDED = ("ip", "unshare", "sshd", "ssh", "ssh-keygen", "rsync", "mount")
 SSH = (
-    *(
-        "-o",
-        "StrictHostKeyChecking=no",
-        "-o",
-        "UserKnownHostsFile=/dev/null",
-        "-o",
-        "LogLevel=ERROR",
-    ),
-    *("-o", "ConnectTimeout=3", "-o", "BatchMode=yes"),
+    *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+    *("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=3", "-o", "BatchMode=yes"),
 )
 DISK = "6g"
 TRIED = """
@@ -42,26 +35,13 @@ ip link add one type veth peer name two
 
 def lacking() -> str:
     """Why there can be no hosts here, or nothing."""
-    if missing := [
-        name
-        for name in NEEDED
-        if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    ]:
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    if missing := [name for name in NEEDED if not shutil.which(name, path=path)]:
         return f"hosts need {', '.join(missing)}: apt-get install openssh-server rsync iproute2"
     if os.geteuid():
         return "hosts need root"
-    separate = [
-        "unshare",
-        "--mount",
-        "--net",
-        "--pid",
-        "--uts",
-        "--ipc",
-        "--fork",
-        "bash",
-        "-ec",
-        TRIED,
-    ]
+    spaces = ["--mount", "--net", "--pid", "--uts", "--ipc"]
+    separate = ["unshare", *spaces, "--fork", "bash", "-ec", TRIED]
     tried = subprocess.run(separate, capture_output=True, text=True, check=False)
     if tried.returncode:
         why = tried.stderr.strip().splitlines()[-1:]
@@ -106,50 +86,23 @@ class Host:
         if not disk.is_mount():
             disk.mkdir(exist_ok=True)
             run("mount", "-t", "tmpfs", "-o", f"size={DISK}", self.space, disk)
-        run("ip", "netns", "add", self.space)
-        run(
-            "ip",
-            "link",
-            "add",
-            self.space,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            self.space,
-        )
-        run("ip", "link", "set", self.space, "master", BRIDGE, "up")
-        run(
-            "ip",
-            "-n",
-            self.space,
-            "link",
-            "set",
-            "eth0",
-            "address",
-            f"02:00:00:00:00:{NAMES[self.name]:02x}",
-        )
+        ends = f"{self.space} type veth peer name eth0 netns {self.space}"
+        address = f"02:00:00:00:00:{NAMES[self.name]:02x}"
         for words in (
-            ["link", "set", "lo", "up"],
-            ["addr", "add", f"{self.address}/24", "dev", "eth0"],
+            f"netns add {self.space}",
+            f"link add {ends}",
+            f"link set {self.space} master {BRIDGE} up",
+            f"-n {self.space} link set eth0 address {address}",
+            f"-n {self.space} link set lo up",
+            f"-n {self.space} addr add {self.address}/24 dev eth0",
+            f"-n {self.space} link set eth0 up",
+            f"-n {self.space} route add default via {NETWORK}.254",
         ):
-            run("ip", "-n", self.space, *words)
-        run("ip", "-n", self.space, "link", "set", "eth0", "up")
-        run("ip", "-n", self.space, "route", "add", "default", "via", f"{NETWORK}.254")
+            run("ip", *words.split())
         interpreter = Path(os.path.realpath(sys.executable)).parent
         separate = ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc"]
-        first = [
-            "bash",
-            HERE / "host.sh",
-            self.name,
-            disk,
-            self.folder / "shared",
-            interpreter,
-            ROOT,
-            sys.prefix,
-        ]
+        first = ["bash", HERE / "host.sh", self.name, disk, self.folder / "shared", interpreter]
+        first += [sys.prefix, ROOT, sys.prefix]
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self._outer = outer = subprocess.Popen(
                 ["ip", "netns", "exec", self.space, *separate, *map(str, first)],
@@ -198,12 +151,8 @@ class Host:
 
     def copy(self, other: "Host", path: str) -> None:
         """Bring a folder of another's disk to this one's, while it is switched off."""
-        run(
-            "cp",
-            "-a",
-            other.folder / other.name / "upper" / path,
-            self.folder / self.name / "upper" / path,
-        )
+        ours, theirs = (each.folder / each.name / "upper" / path for each in (self, other))
+        run("cp", "-a", theirs, ours)
 
     def remove(self) -> None:
         """Take it away with its disk."""

@@ -21,6 +21,15 @@ SHARED = "/mnt/shared"
 MEMBERS = ("head", "one", "two")
 ENVIRONMENT = "root/distvae-env"
 """Where the file installs; once, for it takes a processor a minute or two."""
+LEND = """
+python3.11 -m venv ~/distvae-env
+echo /mnt/lent/lib/python3.11/site-packages > ~/distvae-env/lib/python3.11/site-packages/lent.pth
+for script in ray mlflow uvicorn gunicorn; do
+    sed "1s|.*|#!$HOME/distvae-env/bin/python|" /mnt/lent/bin/$script > ~/distvae-env/bin/$script
+    chmod +x ~/distvae-env/bin/$script
+done
+"""
+"""Makes an environment that sees the packages of the tests."""
 LIMITS = " --num-cpus=1 --object-store-memory=150000000 --memory=4000000000"
 """Of each host, for each sees all that this machine has."""
 
@@ -35,7 +44,7 @@ class Lab:
     file: Path
     """For `ray up`."""
 
-    def ray(self, *words: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    def ray(self, *words: str, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
         """Ray's own command line, from the checkout."""
         return subprocess.run(
             [str(Path(sys.executable).parent / "ray"), *words],
@@ -63,10 +72,12 @@ class Lab:
         done = self.ray("up", "-y", "--no-config-cache", str(self.file))
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
-    def up_from_nothing(self) -> None:
+    def up_from_nothing(self, lent: bool) -> None:
         """Do the same without an installation: the workers are switched on with a copy of the
-        head's installation.
+        head's installation. What is lent is not installed.
         """
+        if lent:
+            self.hosts["head"].does(LEND)
         others = [self.hosts[name] for name in MEMBERS[1:]]
         for host in others:
             host.power_off()
@@ -76,7 +87,7 @@ class Lab:
             host.start()
 
     def submit(
-        self, script: str, *words: str, timeout: float = 300
+        self, script: str, *words: str, timeout: float = 900
     ) -> "subprocess.CompletedProcess[str]":
         """An entry script, to its end."""
         return self.ray(
@@ -145,20 +156,13 @@ def lab(folder: Path, wheels: Path) -> Iterator[Lab]:
                 path.unlink()
 
 
-def download(folder: Path) -> Path:
-    """Wheels of all that the lock names, and of what builds the project."""
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--quiet",
-        "--disable-pip-version-check",
-        "download",
-        "-d",
-        str(folder),
-    ]
+def download(folder: Path, lent: bool) -> Path:
+    """Wheels of what builds the project and, unless they are lent, of all that the lock names."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip += ["download", "-d", str(folder)]
     lock = ["-c", str(ROOT / "requirements.lock"), "--find-links", str(folder)]
-    for what in (["torch", "numpy"], ["setuptools", "wheel", f"{ROOT}[all]"]):
+    builders = ["setuptools", "wheel"]
+    for what in [builders] if lent else [["torch", "numpy"], [*builders, f"{ROOT}[all]"]]:
         subprocess.run([*pip, *lock, *what], check=True)
     for other in folder.glob("distvae*"):
         other.unlink()

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from distvae.train.run_folder import read_epochs, read_records
-from tests.cluster.hosts import SSH, Host, lacking, left, wait_for
+from tests.cluster.hosts import ROOT, SSH, Host, lacking, left, wait_for
 from tests.cluster.lab import MEMBERS, SHARED, Lab, download, lab
 from tests.ports import free_port
 from tests.train.commands import PLAIN, command
@@ -40,15 +40,13 @@ SPACE = {
     "trials": 6,
     "axes": [{"key": "train.rate", "float": [1e-3, 2e-2], "log": True}],
 }
-TRIALS = 15
-"""So many that a host whose first process is late has some of them too."""
+TRIALS = 9
+"""Enough that a host whose first process is late has some of them too."""
 EPOCHS = 24
 RECIPE = [
     *("bars", "data.rows=4000", f"train.epochs={EPOCHS}", "train.batch=512"),
-    *(
-        "train.rate=0.002",
-        "train.schedule=constant",
-    ),  # with which other orders of addition change little
+    # With these settings other orders of addition change little.
+    *("train.rate=0.002", "train.schedule=constant"),
 ]
 RECOVERY = 90.0
 """Seconds in which training begins again after a host is lost, and then goes on; what it takes is
@@ -57,15 +55,19 @@ printed.
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    wheels_folder = os.environ.get("DISTVAE_WHEELS")
-    return Path(wheels_folder) if wheels_folder else download(tmp_path_factory.mktemp("wheels"))
+def lent(request: pytest.FixtureRequest) -> bool:
+    """Whether hosts see the packages of the tests instead of installing their own: unless there are
+    long tests.
+    """
+    return not any(item.get_closest_marker("long") for item in request.session.items)
 
 
 @pytest.fixture(scope="module")
-def cluster(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def cluster(lent: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if why := lacking():
         pytest.skip(why)
+    folder = os.environ.get("DISTVAE_WHEELS")
+    wheels = Path(folder) if folder else download(tmp_path_factory.mktemp("wheels"), lent)
     with lab(tmp_path_factory.mktemp("hosts"), wheels) as made:
         made.shared_file("tiny.yaml").write_text(yaml.safe_dump(SPACE))
         yield made
@@ -107,15 +109,8 @@ def forwarded(cluster: Lab, port: int) -> Iterator[int]:
     """A port of the head's loopback, brought here as `ray dashboard` and `ray attach -p` do."""
     head = cluster.hosts["head"]
     local_port = free_port()
-    words = [
-        "ssh",
-        "-N",
-        "-i",
-        str(head.folder / "key"),
-        *SSH,
-        "-L",
-        f"127.0.0.1:{local_port}:127.0.0.1:{port}",
-    ]
+    ends = f"127.0.0.1:{local_port}:127.0.0.1:{port}"
+    words = ["ssh", "-N", "-i", str(head.folder / "key"), *SSH, "-L", ends]
     with subprocess.Popen([*words, f"root@{head.address}"]) as tunnel:
         try:
             wait_for(lambda: _listens("127.0.0.1", local_port), 30, "no tunnel")
@@ -141,21 +136,13 @@ def _listens(host: str, port: int) -> bool:
         return tried.connect_ex((host, port)) == 0
 
 
-def test_the_cluster_file_names_files_that_exist(cluster: Lab) -> None:
+def test_ray_up_makes_a_cluster_that_the_doctor_finds_well(cluster: Lab, lent: bool) -> None:
+    words = [*PLAIN, "doctor", "--file", str(cluster.file), "--json"]
     done = subprocess.run(
-        [*PLAIN, "doctor", "--file", str(cluster.file), "--json"],
-        cwd=Path(__file__).parents[2],
-        env=cluster.environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        words, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.usefixtures("undisturbed")  # which finds a core idle, while the head installs
-def test_ray_up_makes_a_cluster_that_the_doctor_finds_well(cluster: Lab) -> None:
-    cluster.up_from_nothing()
+    cluster.up_from_nothing(lent)
     cluster.whole()
     head = cluster.hosts["head"]
     wait_for(
@@ -168,15 +155,16 @@ def test_ray_up_makes_a_cluster_that_the_doctor_finds_well(cluster: Lab) -> None
     assert states == dict.fromkeys(("token", "versions", "GPUs", "copies", "storage"), "ok")
 
 
-def test_a_sweep_runs_on_all_hosts(cluster: Lab) -> None:
-    done = cluster.submit("sweep.py", f"{SHARED}/tiny.yaml", "--trials", str(TRIALS))
+def test_a_sweep_runs_on_all_hosts_and_mlflow_has_it_through_ssh_alone(cluster: Lab) -> None:
+    with ThreadPoolExecutor() as both:
+        lacks = both.submit(cluster.submit, "sweep.py", "tune_spaces/mine.yaml")
+        done = cluster.submit("sweep.py", f"{SHARED}/tiny.yaml", "--trials", str(TRIALS))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert lacks.result().returncode == 1
+    assert "tune_spaces/mine.yaml: not on the head" in lacks.result().stdout
     found = trials(cluster, "tiny")
     assert [trial["state"] for trial in found] == ["finished"] * TRIALS
     assert {trial["node"] for trial in found} == {cluster.hosts[name].address for name in MEMBERS}
-
-
-def test_mlflow_has_every_run_and_is_reached_through_ssh_alone(cluster: Lab) -> None:
     with recorded(cluster, "tiny") as (client, runs):
         assert len(runs) == TRIALS + 1
         assert {run.info.status for run in runs} == {"FINISHED"}
@@ -184,22 +172,15 @@ def test_mlflow_has_every_run_and_is_reached_through_ssh_alone(cluster: Lab) -> 
         assert client.download_artifacts(sweep.info.run_id, "report/report.html")
 
 
-def test_a_file_that_the_head_lacks_and_words_that_were_taken_apart_are_named(cluster: Lab) -> None:
-    done = cluster.submit("sweep.py", "tune_spaces/mine.yaml")
-    assert done.returncode == 1
-    assert "tune_spaces/mine.yaml: not on the head" in done.stdout
-    done = cluster.submit(
-        "sweep.py", f"{SHARED}/tiny.yaml", "--out", f"{SHARED}/my runs", "--trials", "1"
-    )
-    assert done.returncode == 1
-    assert "'ray submit' splits it" in done.stdout
-
-
 @pytest.mark.long
 def test_words_arrive_whole_by_ray_job_submit_and_its_exit_code_says_what_happened(
     cluster: Lab,
 ) -> None:
     cluster.shared_file("with a blank.yaml").write_text(yaml.safe_dump(SPACE | {"trials": 1}))
+    split = ("--out", f"{SHARED}/my runs", "--trials", "1")
+    done = cluster.submit("sweep.py", f"{SHARED}/tiny.yaml", *split)
+    assert done.returncode == 1
+    assert "'ray submit' splits it" in done.stdout
     with forwarded(cluster, 8265) as port:
         at = ("job", "submit", "--address", f"http://127.0.0.1:{port}", "--working-dir", ".", "--")
         good = cluster.ray(

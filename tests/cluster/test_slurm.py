@@ -187,7 +187,7 @@ def test_a_job_whose_time_is_over_is_queued_again_and_ends_as_an_uninterrupted_t
 
 
 @pytest.mark.long
-def test_a_job_that_is_cancelled_saves_its_state_and_is_not_queued_again(
+def test_a_job_that_is_cancelled_or_refused_is_not_queued_again(
     slurm: Slurm, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -195,10 +195,6 @@ def test_a_job_that_is_cancelled_saves_its_state_and_is_not_queued_again(
     slurm.call("scancel", job)
     wait_for(lambda: slurm.state(job) == "CANCELLED", PATIENCE, "the job was not cancelled")
     assert f"distvae: stopped; the state is in {out}" in (slurm.folder / "job.txt").read_text()
-
-
-@pytest.mark.long
-def test_a_training_that_is_refused_fails_the_job_and_is_not_queued_again(slurm: Slurm) -> None:
     job = slurm.submit("no-such-recipe")
     wait_for(lambda: slurm.state(job) == "FAILED", PATIENCE, "the job has not failed")
     assert "Restarts=0" in slurm.call("scontrol", "show", "job", job)

@@ -5,7 +5,6 @@ An operation of torch counts as one, although some operations, for example a sor
 kernels.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from tests import tiny
 from tests.device.cases import CASES
 from tests.device.pretended import Counts, Machine, counted
 from tests.device.tape import recorder_of
+from tests.slowly import slow
 
 BATCH, BLOCK, ROWS = 16, 64, 416
 
@@ -42,8 +42,6 @@ BUDGETS = {
 RECORDED = {
     "vae": 8,
     "vsc pseudo": 10,
-    "gumbel": 10,
-    "convolutions": 9,
     "fitness_batch": 14,
     "bsc, least squares": 16,
 }
@@ -65,53 +63,44 @@ def trainer_of(name: str, graphs_too: bool = False) -> Trainer:
     return build_trainer(config, data)
 
 
-def recorded(function: Callable[..., Any], found: list[Counts]) -> Callable[..., Any]:
-    """Return the same function with its calls recorded in `found`."""
-
-    def call(*arguments: Any) -> Any:
-        with counted() as counts:
-            result = function(*arguments)
-        found.append(counts)
-        return result
-
-    return call
+COUNTED = ("_step", "_search_block", "_refuse_to_diverge")
+"""A step, the visit of a block, and a look at the objective."""
 
 
-class Epoch(NamedTuple):
-    """The operations of each step, of each visit of a block, and of each look at the objective."""
+def counted_epoch(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[list[Counts]]:
+    """Return the operations of each step, visit of a block, and look of an epoch."""
+    found: list[list[Counts]] = [[] for _ in COUNTED]
 
-    steps: list[Counter[str]]
-    visits: list[Counter[str]]
-    looks: list[Counter[str]]
+    def counting(function: Callable[..., Any], calls: list[Counts]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            with counted() as counts:
+                result = function(*arguments)
+            calls.append(counts)
+            return result
 
+        return call
 
-def counted_epoch(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> Epoch:
-    """Train an epoch whose steps and visits copy nothing and wait for nothing."""
-    taken: list[Counts] = []
-    visits: list[Counts] = []
-    looks: list[Counts] = []
-    monkeypatch.setattr(trainer, "_step", recorded(trainer._step, taken))
-    monkeypatch.setattr(trainer, "_search_block", recorded(trainer._search_block, visits))
-    monkeypatch.setattr(trainer, "_refuse_to_diverge", recorded(trainer._refuse_to_diverge, looks))
+    for name, calls in zip(COUNTED, found, strict=True):
+        monkeypatch.setattr(trainer, name, counting(getattr(trainer, name), calls))
     trainer._finish_epoch(lambda: False)
-    for counts in (*taken, *visits):
-        assert not counts.to_device + counts.to_host + counts.waits
-    return Epoch(*([counts.kernels for counts in found] for found in (taken, visits, looks)))
+    return found
 
 
 def keeps_to_budget(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, budget: Budget) -> None:
     """An epoch neither copies nor waits, but for the order, the rates and one look at the end."""
     with counted() as epoch:
-        found = counted_epoch(trainer, monkeypatch)
-    assert 2 < len(found.steps) <= trainer.batches < FINITE_EVERY
-    for most, counts in zip(budget, (found.steps[1:], found.visits[1:], found.looks), strict=True):
-        for operations in counts:
-            assert operations.total() <= most, operations
+        steps, visits, looks = counted_epoch(trainer, monkeypatch)
+    assert 2 < len(steps) <= trainer.batches < FINITE_EVERY
+    for counts in (*steps, *visits):
+        assert not counts.to_device + counts.to_host + counts.waits
+    for most, calls in zip(budget, (steps[1:], visits[1:], looks), strict=True):
+        for counts in calls:
+            assert counts.kernels.total() <= most, counts.kernels
     assert epoch.to_device == {"copy_": 2}, "the order of the rows and the learning rates"
     assert epoch.to_host.total() == epoch.waits.total() == 1, "whether the objective is finite"
 
 
-@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("name", ["fitness_batch", "vae", *slow("bernoulli", "vsc", "sdm dct")])
 def test_training_keeps_to_its_budget(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -132,6 +132,9 @@ def summed_by_nccl(port: int) -> list[float]:
     """A tensor that the only worker of a team has added up by NCCL."""
     from torch import distributed
 
+    gpus = [gpu_id(torch.device("cuda", place)) for place in range(torch.cuda.device_count())]
+    assert have_distinct_gpus(gpus)
+
     where = f"tcp://127.0.0.1:{port}"
     distributed.init_process_group("gloo", init_method=where, rank=0, world_size=1)
     team = Workers(True, torch.device("cuda", 0))
@@ -145,8 +148,3 @@ def summed_by_nccl(port: int) -> list[float]:
 def test_a_worker_with_a_gpu_of_its_own_adds_up_by_nccl() -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         assert process.submit(summed_by_nccl, free_port()).result() == [2.0]
-
-
-def test_a_gpu_has_a_name_of_its_own() -> None:
-    gpus = [gpu_id(torch.device("cuda", place)) for place in range(torch.cuda.device_count())]
-    assert have_distinct_gpus(gpus)

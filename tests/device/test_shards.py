@@ -25,18 +25,16 @@ from distvae.train import checkpoint
 from distvae.train.checkpoint import PositionFacts, pack_tensors, weights
 from distvae.train.loop import Trainer
 from distvae.train.run_folder import has_saved_state, read_epochs
-from distvae.train.session import RunOptions, build_trainer, train_in_folder
+from distvae.train.session import RunOptions, build_trainer, fit, train_in_folder
 from distvae.train.team import ALONE
 from tests.device.cases import config_of, dataset
-from tests.device.pretended import Machine
 from tests.device.pretended_ray import OWNER, Actor, pretend
 from tests.slowly import slow
 
 pytestmark = pytest.mark.usefixtures("double")
-NAMES = [
-    "fitness",
-    "vae",
-    *slow("released", "bsc", "sdm learned"),
+SLOW = [
+    pytest.param(name, "auto", marks=pytest.mark.slow)
+    for name in ("vae", "released", "sdm learned")
 ]
 
 
@@ -67,7 +65,7 @@ class Training:
         resumes = self.shards.find() or has_saved_state(Folder.of(folder))
         self.trainer = build_trainer(config, data, resumes=resumes)
         self.recalled = False
-        options = RunOptions(resume=True, recall=self._recall, must_save=self._send)
+        options = RunOptions(resume=True, recall=self._recall, between=self.shards.send_if_due)
         self.epochs = train_in_folder(self.trainer, config, data, folder, options)
         self.permits, self.taken = Semaphore(0), Semaphore(0)
         self.endless = self.lost = False
@@ -79,10 +77,6 @@ class Training:
     def _recall(self, trainer: Trainer, saved: tuple[int, int] | None) -> bool:
         self.recalled = self.shards.restore(trainer, saved)
         return self.recalled
-
-    def _send(self) -> bool:
-        self.shards.send_if_due(self.trainer)
-        return False
 
     def _train(self) -> None:
         # The setting belongs to a thread: `present` made it for the thread of the test alone.
@@ -111,15 +105,15 @@ class Training:
         for number in range(steps or 0):
             if number:
                 self.permits.release()
-            assert self.taken.acquire(timeout=60)
+            assert self.taken.acquire(timeout=300)
         if self.endless:
-            assert self.ended.wait(timeout=60)
+            assert self.ended.wait(timeout=300)
 
     def leave(self) -> None:
         """Lose the process."""
         self.lost = True
         self.permits.release()
-        assert self.ended.wait(timeout=60)
+        assert self.ended.wait(timeout=300)
 
 
 def outcome(folder: Path) -> list[Any]:
@@ -134,12 +128,11 @@ def outcome(folder: Path) -> list[Any]:
     return [figures, {name: value.tolist() for name, value in tensors.items()}, kept, best]
 
 
-@pytest.fixture(params=["cpu", *slow("auto")])
-def device(request: pytest.FixtureRequest, machine: Machine) -> str:
-    return str(request.param)
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("fitness", "cpu"), *SLOW],
+)
+@pytest.mark.usefixtures("machine")
 def test_a_training_that_is_lost_goes_on_from_its_last_snapshot(
     name: str, device: str, tmp_path: Path, actors: dict[str, Actor]
 ) -> None:
@@ -160,68 +153,68 @@ def test_a_training_that_is_lost_goes_on_from_its_last_snapshot(
     assert outcome(tmp_path / "lost") == outcome(tmp_path / "whole")
 
 
-def test_a_snapshot_for_which_there_is_no_room_is_told(
-    device: str, tmp_path: Path, actors: dict[str, Actor]
-) -> None:
-    Training("fitness", device, tmp_path / "whole").take()
-    actors["here"] = Actor(mapped=str(tmp_path / "absent"))
-    training = Training("fitness", device, tmp_path / "run", "here")
-    training.take()
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
-    assert len(training.said) == 1
-    assert training.said[0].startswith("a snapshot of worker 0 is lost (")
-    assert actors["here"].shard.known() == []
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Return the outcome of a training that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    torch.set_default_dtype(torch.float64)
+    for _ in fit(config_of("fitness", "cpu", train={"epochs": 3}), dataset("fitness"), folder):
+        pass
+    return outcome(folder)
 
 
-@pytest.mark.parametrize("silent", [False, True])
-def test_a_shard_that_is_lost_is_filled_again_and_training_does_not_notice(
-    silent: bool, device: str, tmp_path: Path, actors: dict[str, Actor]
+FOLDER, SILENT, FORGETS = "no folder", "silent", "forgets"
+
+
+@pytest.mark.parametrize("fault", [FORGETS, *slow(FOLDER, SILENT)])
+def test_a_shard_that_fails_is_told_or_filled_again_and_training_does_not_notice(
+    fault: str, tmp_path: Path, actors: dict[str, Actor], whole: list[Any]
 ) -> None:
-    Training("fitness", device, tmp_path / "whole").take()
-    training = Training("fitness", device, tmp_path / "lost", "here")
+    if fault == FOLDER:
+        actors["here"] = Actor(mapped=str(tmp_path / "absent"))
+    training = Training("fitness", "cpu", tmp_path / "lost", "here")
     training.take(2)
-    if silent:
+    if fault == SILENT:
         actors["here"].silent = True
-    else:
+    elif fault == FORGETS:
         actors["here"].lose()
     training.take(4)
     training.leave()
-    if silent:
+    if fault == SILENT:
         assert training.said == ["a shard has not answered for 10 s; it is replaced"]
-    again = Training("fitness", device, tmp_path / "lost", "here")
+    elif fault == FOLDER:
+        assert len(training.said) == 1
+        assert training.said[0].startswith("a snapshot of worker 0 is lost (")
+        assert actors["here"].shard.known() == []
+    again = Training("fitness", "cpu", tmp_path / "lost", "here")
     again.take()
-    assert again.recalled
-    assert outcome(tmp_path / "lost") == outcome(tmp_path / "whole")
+    assert again.recalled == (fault != FOLDER)
+    assert outcome(tmp_path / "lost") == whole
 
 
-@pytest.mark.parametrize("lost", [["here"], *slow(["there"], ["here", "there"])])
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [["here"], ["there"], ["here", "there"]])
 def test_either_machine_may_be_lost_with_its_snapshots(
-    lost: list[str], device: str, tmp_path: Path, actors: dict[str, Actor]
+    lost: list[str], tmp_path: Path, actors: dict[str, Actor], whole: list[Any]
 ) -> None:
-    Training("fitness", device, tmp_path / "whole").take()
     actors["there"] = Actor(mapped=str(tmp_path))
-    training = Training("fitness", device, tmp_path / "lost", "there", "here")
+    training = Training("fitness", "cpu", tmp_path / "lost", "there", "here")
     training.take(6)
     training.leave()
     for name in lost:
         actors[name].lose()
-    again = Training("fitness", device, tmp_path / "lost", "there", "here")
+    again = Training("fitness", "cpu", tmp_path / "lost", "there", "here")
     again.take()
     assert again.recalled == (len(lost) == 1), "with no snapshots it goes on from the folder"
-    assert outcome(tmp_path / "lost") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "lost") == whole
 
 
 def send_for_workers(trainer: Trainer, actors: list[Actor], moment: Moment) -> None:
     """Give each actor the snapshot of one of several workers, as if they had trained together."""
     store = store_of(trainer)
     assert store is not None
-    position: PositionFacts = {
-        "epoch": 1,
-        "batch": 2,
-        "best": -3.0,
-        "best_epoch": 1,
-        "seconds": 1.0,
-    }
+    position: PositionFacts
+    position = {"epoch": 1, "batch": 2, "best": -3.0, "best_epoch": 1, "seconds": 1.0}
     sums = torch.tensor([2.0**rank for rank in range(len(actors))])
     tensors = weights(trainer.model, trainer.estep) | trainer.adam.state()
     tensors["totals.objective"] = sums.double()
@@ -238,8 +231,10 @@ def send_for_workers(trainer: Trainer, actors: list[Actor], moment: Moment) -> N
         actor.shard.finish(moment, rank, position)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("part_bytes", [PART_BYTES, 5000])
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("workers", "part_bytes", "device"), [(1, PART_BYTES, "auto"), (3, 5000, "cpu")]
+)
 def test_fewer_workers_read_the_snapshots_of_more(
     workers: int,
     part_bytes: int,

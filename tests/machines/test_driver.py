@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,10 @@ from distvae.machines.cluster import Machine, WorkerGroup, live_machines
 from distvae.machines.driver import Machines, NodeWatch, RunFolderNews
 from distvae.machines.session import ray_session
 from distvae.train.loop import Epoch
-from distvae.train.run_folder import Event, drop_later_epochs, record_event
+from distvae.train.run_folder import EVENTS, Event, drop_later_epochs
 from tests.ray_cluster import cluster
 
-START = Event(
-    epoch=0, batch=0, workers=2, leaving=0, time=0, rows=[], bytes=[], machines=[], copies=[]
-)
+START = Event(epoch=0, batch=0, workers=2, time=0, rows=[], bytes=[], machines=[], copies=[])
 
 
 def write_epoch(folder: Folder, epoch: int) -> None:
@@ -28,21 +25,27 @@ def write_epoch(folder: Folder, epoch: int) -> None:
     folder.append("epochs.jsonl", json.dumps({"epoch": epoch, **record}).encode() + b"\n")
 
 
+def record(folder: Folder, event: Event) -> None:
+    folder.append(EVENTS, json.dumps(event).encode() + b"\n")
+
+
 def told(reader: RunFolderNews) -> list[int | str]:
     return [each.epoch if isinstance(each, Epoch) else each for each in reader.read()]
 
 
-def test_each_epoch_is_told_once_also_when_some_are_trained_again(tmp_path: Path) -> None:
+def test_each_epoch_is_told_once_also_when_some_are_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Folder(tmp_path)
     write_epoch(folder, 1)  # of a training that is resumed
-    reader = RunFolderNews(folder, 9)
+    reader = RunFolderNews(folder, 9, "owner")
     assert told(reader) == []
-    record_event(folder, START)
+    record(folder, START)
     write_epoch(folder, 2)
     write_epoch(folder, 3)
     assert told(reader) == ["2 workers, from epoch 0", 2, 3]
     drop_later_epochs(folder, 1)
-    record_event(folder, START | {"epoch": 1, "workers": 1})
+    record(folder, START | {"epoch": 1, "workers": 1})
     again = "workers lost or changed; training continues with 1 worker from epoch 1"
     assert told(reader) == [again]
     for epoch in (2, 3, 4):
@@ -50,51 +53,26 @@ def test_each_epoch_is_told_once_also_when_some_are_trained_again(tmp_path: Path
     assert told(reader) == [4]
     folder.append("epochs.jsonl", b'{"epoch": 5')
     assert told(reader) == []
-
-
-def test_files_that_have_not_changed_are_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = Folder(tmp_path)
-    record_event(folder, START)
-    write_epoch(folder, 1)
-    reader = RunFolderNews(folder, 9)
-    told(reader)
     for name in ("read_epochs", "read_events"):
         monkeypatch.setattr(driver, name, None)
-    assert told(reader) == []
+    assert told(reader) == [], "files that have not changed are not read"
 
 
 A, B, C = (Machine(f"10.0.0.{k}", cpus=2.0) for k in (1, 2, 3))
 LACKS = "--workers: 4 workers need 4 CPUs, and Ray has 2"
 
 
-def started(machines: Sequence[str], copies: Sequence[str]) -> Event:
-    """Training with workers and copies on machines of these ids."""
-    workers = [f"10.0.0.0-{name}" for name in machines]
-    return Event(
-        epoch=0,
-        batch=0,
-        workers=len(workers),
-        leaving=0,
-        time=0,
-        rows=[],
-        bytes=[],
-        machines=workers,
-        copies=[f"10.0.0.0-{name}" for name in copies],
-    )
-
-
 def watched(machines: Machines, lacks: str = "") -> NodeWatch:
     """Watch a training with workers on the machines aa and bb, and copies on bb and cc."""
-    events = [started(["aa", "bb"], ["bb", "cc"])]
+    places = {"machines": ["10-aa", "10-bb"], "copies": ["10-bb", "10-cc"]}
     group = WorkerGroup.parse("2", 0.0)
-    return NodeWatch(group, 2, lambda: machines, lambda: events, lambda: lacks)
+    return NodeWatch(group, 2, lambda: machines, lambda: [{**START, **places}], lambda: lacks)  # type: ignore[typeddict-item]
 
 
-def test_machines_that_are_lost_and_have_joined_are_told_once() -> None:
+def test_changes_of_machines_and_missing_resources_are_told_once() -> None:
     machines = {"aa": A, "bb": B}
-    watch = watched(machines)
+    watch = watched(machines, LACKS)
+    assert watch.describe_changes() == [f"{LACKS}; training continues when they fit"]
     assert watch.describe_changes() == []
     del machines["bb"]
     told = [
@@ -105,16 +83,6 @@ def test_machines_that_are_lost_and_have_joined_are_told_once() -> None:
     assert watch.describe_changes() == []
     machines["cc"] = C
     assert watch.describe_changes() == ["machine 10.0.0.3 has joined"]
-
-
-def test_missing_resources_are_told_once() -> None:
-    watch = watched({"aa": A}, LACKS)
-    assert watch.describe_changes() == [f"{LACKS}; training continues when they fit"]
-    assert watch.describe_changes() == []
-
-
-def test_a_fixed_number_of_workers_goes_on_where_another_machine_has_room() -> None:
-    watch = watched({})
     assert watch.after_loss("bb", {"aa": A, "cc": C}) == "; training goes on with 2 workers"
     assert watch.after_loss("cc", {"aa": A}).endswith("snapshots on their own machines")
     assert watch.after_loss("dd", {"aa": A}) == ""

@@ -4,10 +4,11 @@ tables.
 
 import ipaddress
 import os
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import distvae
 from tests.called import Called
 from tests.ports import free_port
 from tests.processes import started
+from tests.slowly import long, slow
 from tests.train.commands import PLAIN, TORCHRUN, command
 from tests.train.processes import below
 
@@ -68,17 +70,10 @@ def listening() -> Iterator[tuple[str, int, str]]:
             words = line.split()
             if words[3] == LISTENS:
                 digits, port = words[1].split(":")
-                yield address(bytes.fromhex(digits)), int(port, 16), words[9]
-
-
-def address(words: bytes) -> str:
-    """An address from the kernel's words of four bytes, each in the order of the machine."""
-    parts = [words[start : start + 4] for start in range(0, len(words), 4)]
-    return str(
-        ipaddress.ip_address(
-            b"".join(part[::-1] if sys.byteorder == "little" else part for part in parts)
-        )
-    )
+                # words of four bytes, each in the order of the machine
+                parts = struct.unpack(f"={len(digits) // 8}I", bytes.fromhex(digits))
+                packed = struct.pack(f">{len(parts)}I", *parts)
+                yield str(ipaddress.ip_address(packed)), int(port, 16), words[9]
 
 
 def reachable(listener: str) -> bool:
@@ -87,6 +82,7 @@ def reachable(listener: str) -> bool:
     return not (mapped or found).is_loopback
 
 
+@pytest.mark.slow
 def test_an_open_socket_is_seen() -> None:
     code = (
         "import socket, time; s = socket.create_server(('0.0.0.0', 0)); print(flush=True);"
@@ -115,31 +111,26 @@ def watched(words: list[str], enough: str = "") -> set[str]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["alone", "workers"])
-def test_training_listens_on_loopback_alone(options: list[str], tmp_path: Path) -> None:
-    found = watched(command(PLAIN, BARS, tmp_path / "run", *options))
-    assert bool(found) == bool(options)
-    assert not [listener for listener in found if reachable(listener)]
+def space(folder: Path) -> str:
+    (folder / "small.yaml").write_text(SPACE)
+    return str(folder / "small.yaml")
 
 
-@pytest.mark.long
-def test_a_sweep_listens_on_loopback_alone(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(SPACE)
-    found = watched(
-        [*PLAIN, "tune", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "sweep"), "--quiet"]
-    )
-    assert found
-    assert not [listener for listener in found if reachable(listener)]
+COMMANDS: dict[str, Callable[[Path], list[str]]] = {
+    "alone": lambda here: command(PLAIN, BARS, here / "run"),
+    "workers": lambda here: command(PLAIN, BARS, here / "run", "--workers", "2"),
+    "sweep": lambda here: [*PLAIN, "tune", space(here), "--out", str(here / "sweep"), "--quiet"],
+    "torchrun": lambda here: command(TORCHRUN, BARS, here / "run"),
+}
 
 
-@pytest.mark.long
-def test_torchrun_alone_opens_a_store_and_its_workers_none(tmp_path: Path) -> None:
-    found = watched(command(TORCHRUN, BARS, tmp_path / "run"))
-    assert found
-    assert {"torch.distributed.run" in listener for listener in found if reachable(listener)} <= {
-        True
-    }
+@pytest.mark.parametrize("name", [*slow("workers"), *long("alone", "sweep", "torchrun")])
+def test_commands_listen_on_loopback_alone(name: str, tmp_path: Path) -> None:
+    """torchrun itself opens a store, but its workers open none."""
+    found = watched(COMMANDS[name](tmp_path))
+    assert bool(found) == (name != "alone")
+    theirs = "torch.distributed.run" if name == "torchrun" else "\0"
+    assert not [listener for listener in found if reachable(listener) and theirs not in listener]
 
 
 @pytest.mark.long

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.estep.store import CompactStore, LocalStore, packed, unpacked
@@ -77,6 +77,7 @@ def test_an_actor_holds_the_snapshot_that_is_kept_and_the_next(
         actor.put(moments[-1], 0, b"of a worker that was left behind")
 
 
+@settings(max_examples=15)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3), st.data())
 def test_states_arrive_as_they_were_sent(
     rows: int, states: int, width: int, data: st.DataObject

@@ -1,4 +1,5 @@
-"""The display of training: lines for a log, a bar in a notebook, JSON for programs.
+"""The display of training: lines for a log, a bar in a notebook, JSON for programs; and the signals
+that ask a training to stop.
 
 IPython is not among the packages of the tests, so a stand-in with the same functions records what a
 cell would show.
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -28,75 +29,33 @@ from distvae.train.progress import (
     stop_signals,
 )
 
-
-def record(epoch: int, seconds: float) -> Epoch:
-    """Return one of ten epochs."""
-    return Epoch(
-        epoch=epoch,
-        epochs=10,
-        train_objective=1.5,
-        val_objective=1.0,
-        val_bound=1.25,
-        val_kl=3.0,
-        val_hoyer=0.5,
-        rate=1e-3,
-        rows_per_second=1234.5,
-        seconds=seconds,
-        best=epoch == 1,
-    )
+FIGURES = {"train_objective": 1.5, "val_objective": 1.0, "val_bound": 1.25, "val_kl": 3.0}
+RECORD = Epoch.read({"epoch": 1, "seconds": 2.0, **FIGURES}, epochs=10)
 
 
-def test_a_log_gets_a_plain_line_for_every_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_gets_plain_lines_programs_get_json_and_nobody_gets_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     progress = Progress("line", "frame")
     for epoch in (1, 2, 3):
-        progress.epoch(record(epoch, 2.0 * epoch))
+        progress.epoch(replace(RECORD, epoch=epoch, seconds=2.0 * epoch, best=epoch == 1))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.isprintable() for line in lines)
     assert "val 1.2" in lines[0]
     assert "best" in lines[0]
     assert "0:14 left" in lines[2]
-
-
-def test_a_search_over_states_tells_of_its_states_instead_of_hoyer(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    details = {
-        "sigma": 25.0625,
-        "active": 12.3456,
-        "active_p90": 20.0,
-        "dead": 3.0,
-        "substitutions": 20.25,
-    }
-    shown_epoch = replace(
-        record(1, 7200.0), epoch=500, epochs=500, val_bound=-1234.567, details=details, best=True
-    )
-    Progress("line", "window").epoch(shown_epoch)
-    line = capsys.readouterr().err.rstrip("\n")
-    assert (
-        "bound -1234.57  sigma 25.062  active 12.35  dead 3  substitutions 20.2  0:00 left  best"
-        in line
-    )
-    assert len(line) <= 105
-
-
-def test_programs_get_json_and_nobody_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    Progress("json", "frame").epoch(record(1, 2.0))
-    Progress("quiet", "frame").epoch(record(1, 2.0))
+    Progress("json", "frame").epoch(RECORD)
+    Progress("quiet", "frame").epoch(RECORD)
     out, err = capsys.readouterr()
-    assert json.loads(out) == record(1, 2.0).metrics()
+    assert json.loads(out) == RECORD.metrics()
     assert err == ""
-
-
-def marks(times: list[float]) -> list[Mark]:
-    """An epoch ends at each time but the first."""
-    return [Mark(seconds, epoch) for epoch, seconds in enumerate(times)]
-
-
-@given(st.integers(1, 50), st.floats(0.1, 100.0))
-def test_a_steady_pace_is_that_of_every_epoch(count: int, seconds: float) -> None:
-    times = [seconds * epoch for epoch in range(count + 1)]
-    assert recent_pace(marks(times)) == pytest.approx(seconds)
+    details = {"sigma": 25.0625, "active": 12.3456, "dead": 3.0, "substitutions": 20.25}
+    searched = replace(RECORD, epoch=500, epochs=500, val_bound=-1234.567, details=details)
+    Progress("line", "window").epoch(searched)
+    line = capsys.readouterr().err.rstrip("\n")
+    assert "bound -1234.57  sigma 25.062  active 12.35  dead 3  substitutions 20.2  0:00" in line
+    assert len(line) <= 105
 
 
 @given(st.floats(0.5, 100.0), st.floats(0.5, 100.0), st.integers(1, 20))
@@ -104,10 +63,15 @@ def test_a_pace_that_changed_counts_once_it_has_lasted_as_long_as_the_one_before
     before: float, after: float, count: int
 ) -> None:
     times = [before * epoch for epoch in range(count + 1)]
+
+    def pace() -> float:
+        return recent_pace([Mark(seconds, epoch) for epoch, seconds in enumerate(times)])
+
+    assert pace() == pytest.approx(before)
     changed = times[-1]
     while times[-1] - changed < max(changed, 60.0) + after:
         times.append(times[-1] + after)
-    assert recent_pace(marks(times)) == pytest.approx(after, rel=1e-6)
+    assert pace() == pytest.approx(after, rel=1e-6)
 
 
 @given(st.integers(0, 10**6))
@@ -130,9 +94,20 @@ def test_a_signal_is_kept_for_the_loop_to_see_and_the_handlers_return(
     assert signal.getsignal(number) is before
 
 
+CLOSED = """
+import fcntl, signal, sys, termios
+from distvae.train.progress import stop_signals
+signal.signal(signal.SIGHUP, signal.{})
+fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+with stop_signals() as stop:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    if stop():
+        print("saved", file=sys.stderr)
+    raise SystemExit(128 + stop())
+"""
 ASKED = """
 import sys
-import time
 from distvae.train.progress import stop_signals
 with stop_signals() as stop:
     while True:
@@ -141,6 +116,7 @@ with stop_signals() as stop:
 """
 
 
+@pytest.mark.slow
 def test_a_signal_that_is_passed_on_again_is_the_same_and_a_later_one_quits() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", ASKED],
@@ -163,20 +139,7 @@ def test_a_signal_that_is_passed_on_again_is_the_same_and_a_later_one_quits() ->
         assert process.wait(timeout=60) == -signal.SIGINT
 
 
-CLOSED = """
-import fcntl, signal, sys, termios
-from distvae.train.progress import stop_signals
-signal.signal(signal.SIGHUP, signal.{})
-fcntl.ioctl(2, termios.TIOCSCTTY, 0)
-with stop_signals() as stop:
-    print("ready", flush=True)
-    sys.stdin.readline()
-    if stop():
-        print("saved", file=sys.stderr)
-    raise SystemExit(128 + stop())
-"""
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("disposition", "code"), [("SIG_DFL", 128 + signal.SIGHUP), ("SIG_IGN", 128)]
 )
@@ -200,54 +163,26 @@ def test_a_terminal_that_is_closed_asks_to_stop_unless_that_is_ignored(
     assert process.returncode == code
 
 
-@dataclass
-class Cell:
-    """The output of a cell: its content, and the number of times it was replaced."""
-
-    shown: str = ""
-    replaced: int = 0
-
-    def update(self, html: str) -> None:
-        self.shown, self.replaced = html, self.replaced + 1
-
-
-@dataclass
-class Kernel:
-    cells: list[Cell] = field(default_factory=list)
-
-    def display(self, html: str, display_id: bool) -> Cell:
-        self.cells.append(Cell(html))
-        return self.cells[-1]
-
-
-@pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    found, package, shown = Kernel(), ModuleType("IPython"), ModuleType("IPython.display")
-    vars(package)["get_ipython"] = lambda: SimpleNamespace(kernel=found)
-    vars(shown).update(HTML=str, display=found.display)
-    monkeypatch.setitem(sys.modules, "IPython", package)
-    monkeypatch.setitem(sys.modules, "IPython.display", shown)
-    return found
-
-
-def epoch(number: int) -> Epoch:
-    figures = {"train_objective": -1.0, "val_objective": -2.0, "val_bound": -3.0}
-    return Epoch.read({"epoch": number, "seconds": number, **figures}, epochs=4)
-
-
-def test_a_bar_is_replaced_and_nothing_is_printed(
-    kernel: Kernel, capsys: pytest.CaptureFixture[str]
+def test_a_notebook_has_one_bar_which_is_replaced_and_nothing_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    cells, shown = list[str](), list[str]()
+
+    def display(html: str, display_id: bool) -> SimpleNamespace:
+        cells.append(html)
+        return SimpleNamespace(update=shown.append)
+
+    package, module = ModuleType("IPython"), ModuleType("IPython.display")
+    vars(package)["get_ipython"] = lambda: SimpleNamespace(kernel=None)
+    vars(module).update(HTML=str, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", package)
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
     progress = Progress("line", "row")
     for number in (1, 2, 3):
-        progress.epoch(epoch(number))
+        progress.epoch(replace(RECORD, epoch=number, epochs=4))
     progress.end()
-    (cell,) = kernel.cells
-    assert cell.replaced == 3
-    assert '<progress value="3" max="4">' in cell.shown
-    assert "epoch 3/4" in cell.shown
+    assert (len(cells), len(shown)) == (1, 3)
+    assert '<progress value="3" max="4">' in shown[-1]
+    assert "epoch 3/4" in shown[-1]
     assert capsys.readouterr() == ("", "")
-
-
-def test_text_beside_a_bar_is_no_markup() -> None:
     assert "<b>" not in progress_bar(1, 2, "<b>")

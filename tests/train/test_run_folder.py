@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,128 +32,114 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def test_an_opened_run_encodes_and_decodes(run: Path) -> None:
-    opened = distvae.load(run)
+def test_an_opened_run_encodes_and_decodes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(run.parent))
+    opened = distvae.load("~/run")
+    assert opened.path == run
     x = tiny.dataset().splits["test"][:]
     code = opened.encode(x)
     assert code.shape == (len(x), 4)
     assert opened.decode(code).shape == x.shape
     assert (opened.decode(code) > 0).all()
-    with pytest.raises(Refusal, match=r"rows of 5 values; an array \(power spectra, 12\) expected"):
-        opened.encode(x[:, :5])
-
-
-def test_a_run_below_the_home_folder_is_opened(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(run.parent))
-    assert distvae.load("~/run").path == run
-    with pytest.raises(
-        Refusal, match=r"~nobody-here/run: .* the name or the folder of a run expected"
-    ):
+    with pytest.raises(Refusal, match=r"~nobody-here/run: .* the folder of a run expected"):
         distvae.load("~nobody-here/run")
+    masked = np.ma.masked_less(x, 0.1)
+    dates = np.ma.array(np.zeros(x.shape, "M8[s]"))
+    for rows, bins_first, message in (
+        (x[:, :5], False, r"rows of 5 values; an array \(power spectra, 12\) expected"),
+        (masked, False, "x: holds NaN"),
+        (masked.T, True, "x: holds NaN"),
+        (dates, False, r"x: holds datetime64\[s\]; real numbers expected"),
+    ):
+        with pytest.raises(Refusal, match=message):
+            opened.encode(rows, bins_first=bins_first)
 
 
-@pytest.mark.parametrize(
-    "damage", ["tensors", "missing", "manifest", "no manifest", "newer", "config", "not a run"]
-)
-def test_a_damaged_run_is_refused_by_the_name_of_the_file(run: Path, damage: str) -> None:
-    name = spoil(run, damage)
-    with pytest.raises(Refusal) as refused:
-        Run.open(run)
-    assert name in str(refused.value)
+def write_facts(run: Path, name: str, **facts: object) -> None:
+    """Set facts in a JSON file; None deletes one."""
+    info = json.loads((run / name).read_text()) | facts
+    (run / name).write_text(json.dumps({k: v for k, v in info.items() if v is not None}))
 
 
-def spoil(run: Path, damage: str) -> str:
-    """Damage a run folder in one way, and return the name that the refusal must contain."""
-    # Files that the previous state names may lie beside it.
-    named: str = json.loads((run / "best.json").read_text())["tensors"]
-    if damage == "no manifest":
-        (run / "best.json").unlink()
-        return "no best.json in it: no epoch was finished, or the file was removed"
-    tensors = run / named
-    if damage == "tensors":
-        content = bytearray(tensors.read_bytes())
-        content[-1] ^= 1
-        tensors.write_bytes(content)
-    elif damage == "missing":
-        tensors.unlink()
-    elif damage == "manifest":
-        (run / "best.json").write_text("{")
-        return "best.json"
-    elif damage == "newer":
-        info = json.loads((run / "run.json").read_text())
-        (run / "run.json").write_text(json.dumps(info | {"version": 99}))
-        return "run.json"
-    elif damage == "config":
-        with (run / "config.yaml").open("a") as file:
-            file.write("# a word\n")
-        return "config.yaml"
-    else:
-        (run / "run.json").unlink()
-        return "not a run folder"
-    return tensors.name
+def tensors(run: Path) -> Path:
+    """Return the file of the best weights."""
+    return run / str(json.loads((run / "best.json").read_text())["tensors"])
 
 
-def claim(run: Path, **facts: object) -> None:
-    """Set facts in run.json; None deletes one."""
-    info = json.loads((run / "run.json").read_text()) | facts
-    (run / "run.json").write_text(json.dumps({k: v for k, v in info.items() if v is not None}))
+def flip_a_bit(run: Path) -> None:
+    content = bytearray(tensors(run).read_bytes())
+    content[-1] ^= 1
+    tensors(run).write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("facts", "message"),
-    [
-        ({"dims": "a"}, r"run\.json: dims: 'a' is not a whole number"),
-        ({"shape": 3}, r"run\.json: shape: 3 is not a list"),
-        (
-            {"dims": 2**50, "shape": []},
-            r"weights of \d+ values; \d+ expected by its config\.yaml and run\.json",
-        ),
-        (
-            {"shape": [10**6, 10**6]},
-            r"run\.json: shape: \[1000000, 1000000\] has 1000000000000 values",
-        ),
-        ({"dims": 11, "shape": []}, r"weights of another model \(.*\); those of its config\.yaml"),
-    ],
-)
-def test_facts_that_do_not_fit_the_weights_are_refused(
-    run: Path, facts: dict[str, object], message: str
+def write_words(run: Path) -> None:
+    tensors(run).write_bytes(b"words")
+    write_facts(run, "best.json", sha256=hashlib.sha256(b"words").hexdigest())
+
+
+def resize(latent: int) -> Callable[[Path], None]:
+    def claim(run: Path) -> None:
+        content = config_yaml(tiny.config(model={"latent": latent}))
+        (run / "config.yaml").write_bytes(content)
+        write_facts(run, "run.json", config_sha256=hashlib.sha256(content).hexdigest())
+
+    return claim
+
+
+def claim(**facts: object) -> Callable[[Path], None]:
+    return lambda run: write_facts(run, "run.json", **facts)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a bit": (flip_a_bit, r"best-\w+\.safetensors: altered or damaged"),
+    "no tensors": (lambda run: tensors(run).unlink(), r"best-\w+\.safetensors"),
+    "no safetensors": (write_words, r"best-\w+\.safetensors: no safetensors \(.*\); the weights"),
+    "no memory": (  # a hole, which takes no room on the disk
+        lambda run: os.truncate(tensors(run), 2**42),
+        r"best-\w+\.safetensors: weights of this size need .* free",
+    ),
+    "a manifest cut short": (lambda run: (run / "best.json").write_text("{"), r"best\.json"),
+    "a manifest of other types": (
+        lambda run: write_facts(run, "best.json", tensors=3),
+        r"best\.json: altered or damaged: no 'tensors'",
+    ),
+    "no manifest": (
+        lambda run: (run / "best.json").unlink(),
+        "no best.json in it: no epoch was finished, or the file was removed",
+    ),
+    "another version": (claim(version=99), r"run\.json: written by a newer"),
+    "other settings": (
+        lambda run: (run / "config.yaml").write_text("# a word\n"),
+        r"config\.yaml: altered since",
+    ),
+    "no facts": (lambda run: (run / "run.json").unlink(), "not a run folder"),
+    "facts of other types": (claim(rows="x"), r"run\.json: altered or damaged: 'rows'"),
+    "no number": (claim(dims="a"), r"run\.json: dims: 'a' is not a whole number"),
+    "no list": (claim(shape=3), r"run\.json: shape: 3 is not a list"),
+    "too many values": (
+        claim(dims=2**50, shape=[]),
+        r"weights of \d+ values; \d+ expected by its config\.yaml and run\.json",
+    ),
+    "too large a shape": (
+        claim(shape=[10**6, 10**6]),
+        r"run\.json: shape: \[1000000, 1000000\] has 1000000000000 values",
+    ),
+    "other weights": (
+        claim(dims=11, shape=[]),
+        r"weights of another model \(.*\); those of its config\.yaml",
+    ),
+    "a larger model": (resize(5), "weights of .* expected"),
+    "a model that memory does not hold": (resize(2**50), "weights of .* expected"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_refused_by_the_name_of_the_file_before_it_takes_memory(
+    run: Path, damage: str
 ) -> None:
-    claim(run, **facts)
+    spoil, message = DAMAGES[damage]
+    spoil(run)
     with pytest.raises(Refusal, match=f"{run}.*{message}"):
-        Run.open(run)
-
-
-@pytest.mark.parametrize("latent", [5, 2**50])
-def test_a_configuration_of_another_size_is_refused_before_it_takes_memory(
-    run: Path, latent: int
-) -> None:
-    content = config_yaml(tiny.config(model={"latent": latent}))
-    (run / "config.yaml").write_bytes(content)
-    claim(run, config_sha256=hashlib.sha256(content).hexdigest())
-    with pytest.raises(Refusal, match=f"{run}: weights of .* expected"):
-        Run.open(run)
-
-
-def test_a_manifest_of_other_types_is_refused(run: Path) -> None:
-    manifest = json.loads((run / "best.json").read_text())
-    (run / "best.json").write_text(json.dumps(manifest | {"tensors": 3}))
-    with pytest.raises(Refusal, match=r"best\.json: altered or damaged: no 'tensors'"):
-        Run.open(run)
-
-
-def test_weights_that_are_no_safetensors_are_refused(run: Path) -> None:
-    manifest = json.loads((run / "best.json").read_text())
-    (run / manifest["tensors"]).write_bytes(b"words")
-    sha256 = hashlib.sha256(b"words").hexdigest()
-    (run / "best.json").write_text(json.dumps(manifest | {"sha256": sha256}))
-    with pytest.raises(Refusal, match=r"best-\w+\.safetensors: no safetensors \(.*\); the weights"):
-        Run.open(run)
-
-
-def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(run: Path) -> None:
-    manifest = json.loads((run / "best.json").read_text())
-    os.truncate(run / manifest["tensors"], 2**42)  # a hole, which takes no room on the disk
-    with pytest.raises(Refusal, match=rf"{manifest['tensors']}: weights of this size need .* free"):
         Run.open(run)
 
 
@@ -161,77 +148,54 @@ def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(run:
     [
         (0, 0, "count: 0 is out of range; at least 1"),
         (2.5, 0, "count: 2.5 is not a whole number"),
-        ("3", 0, "count: '3' is not a whole number"),
         (10**12, 0, r"count: 1,000,000,000,000 codes need .* are free; fewer expected"),
         (3, None, "seed: None is not a whole number"),
     ],
 )
 def test_a_number_of_samples_that_is_none_is_refused(
-    run: Path, count: Any, seed: Any, message: str
+    trained: Path, count: Any, seed: Any, message: str
 ) -> None:
     with pytest.raises(Refusal, match=message):
-        Run.open(run).sample(count, seed)
+        Run.open(trained).sample(count, seed)
 
 
-def test_masked_values_are_missing_ones(run: Path) -> None:
-    x = np.ma.masked_less(tiny.dataset().splits["test"][:], 0.1)
-    with pytest.raises(Refusal, match="x: holds NaN"):
-        Run.open(run).encode(x)
-    with pytest.raises(Refusal, match="x: holds NaN"):
-        Run.open(run).encode(x.T, bins_first=True)
-    dates = np.ma.array(np.zeros(x.shape, "M8[s]"))
-    with pytest.raises(Refusal, match=r"x: holds datetime64\[s\]; real numbers expected"):
-        Run.open(run).encode(dates)
+def put_a_sweep_inside(run: Path) -> None:
+    (run / "group" / "sweep").mkdir(parents=True)
+    (run / "group" / "sweep" / "sweep.json").write_text("{}")
 
 
-def test_an_output_that_exists_is_refused_and_kept(run: Path) -> None:
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    with pytest.raises(Refusal, match="--resume"):
-        list(fit(tiny.config(), tiny.dataset(), run))
-    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "neither": ({}, {}, "--resume"),
+    "another model": ({"model": {"latent": 5}}, {"resume": True}, "model.latent"),
+    "another seed": ({"train": {"seed": 1}}, {"resume": True}, "train.seed"),
+    "other data": ({}, {"resume": True}, "other data"),
+    "lost settings": ({}, {"resume": True}, r"config\.yaml: missing"),
+    "a folder of runs": ({}, {"force": True}, "group/sweep: another run or sweep, which would"),
+    "another folder": ({}, {"force": True}, "not a run folder"),
+}
 
 
-def test_a_run_that_lost_its_settings_is_not_begun_anew(run: Path) -> None:
-    (run / "config.yaml").unlink()
-    with pytest.raises(Refusal, match=r"config\.yaml: missing"):
-        list(fit(tiny.config(), tiny.dataset(), run, resume=True))
-    assert (run / "last.json").exists()
-
-
-def test_force_replaces_a_run_but_never_another_folder(run: Path, tmp_path: Path) -> None:
-    assert len(list(fit(tiny.config(train={"epochs": 1}), tiny.dataset(), run, force=True))) == 1
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "thesis.txt").write_text("words")
-    with pytest.raises(Refusal, match="not a run folder"):
-        list(fit(tiny.config(), tiny.dataset(), tmp_path / "precious", force=True))
-    assert (tmp_path / "precious" / "thesis.txt").exists()
-
-
-def test_force_never_deletes_other_runs_and_sweeps(run: Path) -> None:
-    """The user may have given the folder of all runs as the folder of one run."""
-    inside = "group/sweep/sweep.json"
-    (run / inside).parent.mkdir(parents=True)
-    (run / inside).write_text("{}")
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_resumed_or_replaced_is_refused_and_kept(run: Path, case: str) -> None:
+    sections, options, message = REFUSED[case]
+    if case == "lost settings":
+        (run / "config.yaml").unlink()
+    elif case == "a folder of runs":
+        put_a_sweep_inside(run)
+    elif case == "another folder":
+        (run / "run.json").unlink()
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(Refusal, match=f"{Path(inside).parent}: another run or sweep, which would"):
-        list(fit(tiny.config(), tiny.dataset(), run, force=True))
+    data = tiny.dataset(seed=int(case == "other data"))
+    with pytest.raises(Refusal, match=message):
+        list(fit(tiny.config(**sections), data, run, **options))
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("sections", "name"),
-    [({"model": {"latent": 5}}, "model.latent"), ({"train": {"seed": 1}}, "train.seed")],
-)
-def test_a_resume_with_another_configuration_is_refused(
-    run: Path, sections: dict[str, Any], name: str
-) -> None:
-    with pytest.raises(Refusal, match=name):
-        list(fit(tiny.config(**sections), tiny.dataset(), run, resume=True))
-
-
-def test_a_resume_with_other_data_is_refused(run: Path) -> None:
-    with pytest.raises(Refusal, match="other data"):
-        list(fit(tiny.config(), tiny.dataset(seed=1), run, resume=True))
+def test_force_replaces_a_run_also_one_with_damaged_facts(run: Path) -> None:
+    write_facts(run, "run.json", rows="x")
+    config = tiny.config(train={"epochs": 1})
+    assert len(list(fit(config, tiny.dataset(), run, force=True))) == 1
+    assert Run.open(run).info["unit"] == "frame"
 
 
 def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
@@ -240,11 +204,3 @@ def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"train\.device"):
         list(fit(tiny.config(train={"device": "cuda"}), tiny.dataset(), tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-
-
-def test_a_run_with_damaged_facts_is_refused_and_can_be_replaced(run: Path) -> None:
-    claim(run, rows="x")
-    with pytest.raises(Refusal, match=r"run\.json: altered or damaged: 'rows'"):
-        Run.open(run)
-    assert len(list(fit(tiny.config(), tiny.dataset(), run, force=True))) == 4
-    assert Run.open(run).info["unit"] == "frame"

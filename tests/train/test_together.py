@@ -20,7 +20,8 @@ from distvae.train.team import ALONE, Team
 from tests import tiny
 from tests.train.crew import Crew
 
-STEPS, BATCH = 20, 24
+pytestmark = pytest.mark.slow
+STEPS, BATCH, FEW = 20, 24, 10
 KINDS: dict[str, dict[str, Any]] = {
     "vae": {"model": {"kind": "vae"}},
     "sdm": {"model": {"kind": "sdm", "dictionary": "learned", "atoms": 6, "coherence": 0.1}},
@@ -30,6 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "estep": {"kind": "evolution", "states": 6, "parents": 2, "children": 2, "block": 48},
     },
 }
+MANY = bands.LISTED
 Found = dict[str, NDArray[np.float64]]
 
 
@@ -37,20 +39,12 @@ def config_of(kind: str, **train: Any) -> Config:
     return tiny.config(**KINDS[kind], train={"batch": BATCH, "epochs": 1} | train)
 
 
-def train_in_bands(team: Team, config: Config, together: bool) -> Found:
-    """Return what `train` does, for rows that are visited as if they were many."""
-    listed, bands.LISTED = bands.LISTED, 10
-    try:
-        return train(team, config, together, 2 * STEPS * BATCH - 11)
-    finally:
-        bands.LISTED = listed
-
-
-def train(team: Team, config: Config, together: bool, rows: int = 2 * STEPS * BATCH) -> Found:
+def train(team: Team, config: Config, together: bool, listed: int = MANY) -> Found:
     """Return the parameters after an epoch of some steps, in double precision, and the figures of
-    validation.
+    validation. More than `listed` rows are visited as many.
     """
-    data = tiny.dataset(rows)
+    bands.LISTED = listed
+    data = tiny.dataset(2 * STEPS * BATCH - 11 * (listed == FEW))
     data = replace(
         data, splits={name: rows[:].astype(np.float64) for name, rows in data.splits.items()}
     )
@@ -60,25 +54,18 @@ def train(team: Team, config: Config, together: bool, rows: int = 2 * STEPS * BA
         epoch = next(trainer.run())
     finally:
         torch.set_default_dtype(torch.float32)
+        bands.LISTED = MANY
     found = {f"{i}": p.detach().numpy().copy() for i, p in enumerate(trainer.parameters)}
     return {**found, "bound": np.array(epoch.val_bound), "rows": np.array(trainer.val_rows)}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_any_number_of_workers_takes_the_steps_of_one(crew: Crew, kind: str) -> None:
-    size, config = crew.size, config_of(kind)
-    one = crew.all(train, [config] * size, [False] * size)[0]
-    for found in crew.all(train, [config] * size, [True] * size):
-        for name in one:
-            np.testing.assert_allclose(found[name], one[name], rtol=1e-9, atol=1e-11)
-
-
-@pytest.mark.parametrize("kind", ["vae", "tvae"])
-def test_any_number_of_workers_takes_the_steps_of_one_for_many_rows(crew: Crew, kind: str) -> None:
-    size, config = crew.size, config_of(kind, val_rows=50)
-    one = crew.all(train_in_bands, [config] * size, [False] * size)[0]
-    for found in crew.all(train_in_bands, [config] * size, [True] * size):
-        assert found["rows"] == one["rows"] == 50
+@pytest.mark.parametrize(
+    ("kind", "listed"), [*((kind, MANY) for kind in KINDS), ("vae", FEW), ("tvae", FEW)]
+)
+def test_any_number_of_workers_takes_the_steps_of_one(crew: Crew, kind: str, listed: int) -> None:
+    size, config = crew.size, config_of(kind, val_rows=50 if listed == FEW else None)
+    one = crew.all(train, [config] * size, [False] * size, [listed] * size)[0]
+    for found in crew.all(train, [config] * size, [True] * size, [listed] * size):
         for name in one:
             np.testing.assert_allclose(found[name], one[name], rtol=1e-9, atol=1e-11)
 

@@ -1,6 +1,7 @@
 """Values that a likelihood does not allow are refused, and missing ones are not."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from distvae.config import Config
 from distvae.data.dataset import Dataset
 from distvae.estep import assemble
 from distvae.files.refusal import Refusal
@@ -15,7 +17,7 @@ from distvae.interface import prepare
 from distvae.models.likelihoods import Gaussian
 from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
-from distvae.numerics.arrays import Facts, Values
+from distvae.numerics.arrays import Facts
 from distvae.numerics.rows import Lanes
 from distvae.train.batches import split_rows
 from distvae.train.run import Run
@@ -30,73 +32,45 @@ def test_more_workers_than_rows_are_refused() -> None:
         split_rows(config, 3, 4)
 
 
+IS, BERNOULLI = "itakura_saito", "bernoulli"
+NONE = 5.0
+"""Stands for a split without any value."""
+
+
 @pytest.mark.parametrize(
-    ("model", "value", "refused"),
+    ("likelihood", "value", "refused"),
     [
         (
-            "itakura_saito",
+            IS,
             -0.5,
-            (
-                r"model\.likelihood: 'itakura_saito' with a value of -0\.5 in split 'val' of tiny;"
-                r" finite"
-            ),
+            rf"model\.likelihood: '{IS}' with a value of -0\.5 in split 'val' of tiny; finite",
         ),
         (
-            "itakura_saito",
+            IS,
             math.inf,
-            r"a value of inf in split 'val' of tiny; finite values that 32 bits can hold",
+            "a value of inf in split 'val' of tiny; finite values that 32 bits can hold",
         ),
-        (
-            "bernoulli",
-            1.5,
-            (
-                r"model\.likelihood: 'bernoulli' with a value of 1\.5 .* finite values from 0 to 1"
-                r" expected"
-            ),
-        ),
+        (BERNOULLI, 1.5, r"'bernoulli' with a value of 1\.5 .* finite values from 0 to 1 expected"),
         ("gaussian", -math.inf, r"model\.likelihood: 'gaussian' with a value of -inf"),
         ("gaussian", -2, r"estep\.input: 'log_standard' with a value of -2 .* standard or raw,"),
+        (IS, NONE, "tiny: every value of split 'val' is missing; some observed ones expected"),
+        (IS, 0, ""),
+        (BERNOULLI, 1, ""),
+        ("gaussian", math.nan, ""),
     ],
 )
 def test_values_that_a_likelihood_is_no_density_of_are_refused_before_training(
-    model: str, value: float, refused: str
+    likelihood: str, value: float, refused: str
 ) -> None:
-    data = unit_data(value)
-    with pytest.raises(Refusal, match=refused):
-        build_trainer(tiny.config(model={"likelihood": model}), data)
-
-
-def unit_data(value: float) -> Dataset:
-    """Return a dataset of values from 0 to 1, except for one."""
     x = tiny.dataset().splits["train"][:] % 1
     odd = x.copy()
     odd[3, 2] = value
-    return Dataset(
-        "tiny",
-        "row",
-        f"tiny {value}",
-        {"train": x, "val": odd, "test": odd},
-        Path(),
-        shape=tiny.SHAPE,
-    )
-
-
-def test_a_split_without_an_observed_value_is_refused() -> None:
-    data = tiny.dataset()
-    data.splits["val"][:][:] = math.nan
-    with pytest.raises(
-        Refusal, match="tiny: every value of split 'val' is missing; some observed ones expected"
-    ):
-        build_trainer(tiny.config(), data)
-
-
-@pytest.mark.parametrize(
-    ("likelihood", "value"), [("itakura_saito", 0), ("bernoulli", 1), ("gaussian", math.nan)]
-)
-def test_missing_values_and_the_ends_of_the_support_are_fit_to_train_on(
-    likelihood: str, value: float
-) -> None:
-    build_trainer(tiny.config(model={"likelihood": likelihood}), unit_data(value))
+    if value == NONE:
+        odd[:] = math.nan
+    splits = {"train": x, "val": odd, "test": odd}
+    data = Dataset("tiny", "row", f"tiny {value}", splits, Path(), shape=tiny.SHAPE)
+    with pytest.raises(Refusal, match=refused) if refused else nullcontext():
+        build_trainer(tiny.config(model={"likelihood": likelihood}), data)
 
 
 MODELS: list[dict[str, Any]] = [
@@ -105,18 +79,32 @@ MODELS: list[dict[str, Any]] = [
 ]
 
 
+def variance_of(part: object) -> float:
+    assert isinstance(part, VAE | TVAE)
+    assert isinstance(part.likelihood, Gaussian)
+    return float(part.likelihood.variance)
+
+
 @pytest.mark.parametrize("sections", MODELS)
-@pytest.mark.parametrize("given", [None, 0.25])
-def test_the_first_variance_is_the_given_one_or_that_of_the_data(
-    sections: dict[str, Any], given: float | None
+def test_the_first_variance_is_the_given_one_or_that_of_the_data_seen_or_told(
+    sections: dict[str, Any],
 ) -> None:
-    model = {**sections["model"], "likelihood": "gaussian", "variance": given}
+    def config(given: float | None) -> Config:
+        model = {**sections["model"], "likelihood": "gaussian", "variance": given}
+        return tiny.config(**sections | {"model": model})
+
     data = tiny.dataset()
-    trained = build_trainer(tiny.config(**sections | {"model": model}), data).model
-    assert isinstance(trained, VAE | TVAE)
-    assert isinstance(trained.likelihood, Gaussian)
-    expected = data.splits["train"][:].var(0, dtype=np.float64).mean() if given is None else given
-    assert float(trained.likelihood.variance) == pytest.approx(expected, rel=1e-5)
+    assert variance_of(build_trainer(config(0.25), data).model) == 0.25
+    x = data.splits["train"][:]
+    expected = float(x.var(0, dtype=np.float64).mean())
+    assert variance_of(build_trainer(config(None), data).model) == pytest.approx(expected, rel=1e-5)
+    x[:, 2] = math.nan
+    found = []
+    for facts in (None, Facts.of(x)):
+        model, _ = assemble(config(None), tiny.DIMS)
+        prepare(model, [torch.from_numpy(x)], Lanes(len(x), 1).held(), 0, facts)
+        found.append(variance_of(model))
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -135,26 +123,3 @@ def test_a_value_that_was_never_seen_in_training_makes_nothing_infinite(
     assert math.isfinite(last.val_bound)
     assert math.isfinite(last.train_objective)
     assert math.isfinite(Run.open(tmp_path / "run").encode(data.splits["test"][:]).sum())
-
-
-def first_variance(sections: dict[str, Any], x: Values, facts: Facts | None) -> float:
-    """The variance that a model begins with, shown the rows or told the facts about them."""
-    section = {**sections["model"], "likelihood": "gaussian", "variance": None}
-    model, _ = assemble(tiny.config(**sections | {"model": section}), tiny.DIMS)
-    prepare(model, [torch.from_numpy(x)], Lanes(len(x), 1).held(), 0, facts)
-    assert isinstance(model, VAE | TVAE)
-    assert isinstance(model.likelihood, Gaussian)
-    return float(model.likelihood.variance)
-
-
-@pytest.mark.parametrize("sections", MODELS)
-def test_recorded_facts_give_the_first_variance_that_the_rows_give(
-    sections: dict[str, Any],
-) -> None:
-    x = tiny.dataset().splits["train"][:].copy()
-    x[:, 2] = math.nan
-    told = first_variance(sections, x, Facts.of(x))
-    assert told == pytest.approx(first_variance(sections, x, None), rel=1e-6)
-    x[:] = x[0]
-    if sections["model"]["kind"] != "tvae":
-        assert first_variance(sections, x, Facts.of(x)) == 1

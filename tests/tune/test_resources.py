@@ -27,7 +27,7 @@ from distvae.tune.trial import Trials, run_trial
 from distvae.tune.validation import load_space
 from tests.processes import started
 from tests.ray_cluster import cluster
-from tests.train.kills import PACE
+from tests.train.commands import PACE
 
 TREE = {
     "base": "bars",
