@@ -117,7 +117,8 @@ def _answer(sweep: Sweep) -> Iterator[str]:
             among = f"from {described[0]} to {described[-1]}"
         yield f"No other trial beats {len(unbeaten)} of the {len(finished)} that finished: {among}."
     begun = sum(trial.result.parent is None for trial in sweep.trials)
-    if not sweep.concluded or begun < sweep.facts["trials"]:
+    states = [trial.result.state for trial in sweep.trials]
+    if "training" in states or begun < sweep.facts["trials"]:
         yield f"{begun} of {sweep.facts['trials']} trials had started."
 
 

@@ -10,9 +10,7 @@ import pytest
 from distvae.reproduce.rows import SCALES, write_row
 from distvae.reproduce.table import read_table
 from docs.site.results import DOCS, build, read_contents, read_tables
-from tests.reproduce.finished import finished_row
 
-CONTENTS, ROWS = read_contents(DOCS / "results"), read_tables(DOCS / "results")
 CLAIMS = """
 intro: How close?
 summary: []
@@ -21,6 +19,13 @@ means: {means}
 pages: {pages}
 sections: [{{name: Speech, about: '', tables: {tables}, claims: [{claims}]}}]
 """
+
+
+def put(docs: Path, name: str, seed: int, figures: Mapping[str, float], **fields: object) -> None:
+    """Write a finished row, of the table `speech` unless another is given."""
+    row = {"table": "speech", "row": name, "commit": "0123456789ab", "seconds": 10.0, "epochs": 30}
+    row |= {"config": {"train.seed": seed}, "figures": figures}
+    write_row(docs / "results", row | fields, force=False)
 
 
 def built(
@@ -58,30 +63,33 @@ def lines_of(page: Path) -> list[dict[str, str]]:
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
     """Return a folder of rows with published figures."""
-    for name, figure, published in (
-        ("a-s0", 2.0, 2.5),
-        ("a-s1", 2.2, 2.5),
-        ("b", 3.0, 1.0),
-        ("c", 1.0, 1.001),
-        ("d", 9.0, None),
-    ):
-        row = finished_row(name, int(name[-1] == "1"), pesq_wb=figure) | {"scale": "day"}
-        row |= {"published": {"pesq_wb": published}} if published else {}
-        write_row(tmp_path / "results", row, force=False)
+    published = {"a-s0": 2.5, "a-s1": 2.5, "b": 1.0, "c": 1.001, "d": None}
+    obtained = {"a-s0": 2.0, "a-s1": 2.2, "b": 3.0, "c": 1.0, "d": 9.0}
+    for name, value in published.items():
+        fields = {"published": {"pesq_wb": value}} if value else {}
+        put(tmp_path, name, int(name == "a-s1"), {"pesq_wb": obtained[name]}, scale="day", **fields)
     return tmp_path
 
 
-def test_the_index_begins_with_how_far_rows_are_from_what_was_published(docs: Path) -> None:
-    (line,) = built(docs)
-    assert line == {
-        "paper": "Ours",
-        "table": "[speech](results/speech.md)",
-        "figure": "PESQ wb",
-        "reached": "2 of 3",
-        "lowest": "-0.40 (a)",
-        "median": "+0.00",
-        "highest": "+2.00 (b)",
-    }
+def test_the_index_has_the_distance_of_rows_from_published_figures_and_a_mean_counts_once(
+    docs: Path,
+) -> None:
+    assert built(docs) == [
+        {
+            "paper": "Ours",
+            "table": "[speech](results/speech.md)",
+            "figure": "PESQ wb",
+            "reached": "2 of 3",
+            "lowest": "-0.40 (a)",
+            "median": "+0.00",
+            "highest": "+2.00 (b)",
+        }
+    ]
+    for name, value in {"clip-1": 1.0, "clip-2": 5.0, "clip-3": 2.0, "whole": 2.0}.items():
+        put(docs, name, 0, {"pesq_wb": value}, table="sounds", published={"pesq_wb": 2.5})
+    (line,) = built(docs, "['sounds/*']", "['sounds/clip-*']", "[sounds]")
+    shown = [line[name] for name in ("reached", "median", "lowest", "highest")]
+    assert shown == ["1 of 2", "-0.16", "-0.50 (whole)", "+0.17 (clip-*)"]
 
 
 @pytest.mark.parametrize(
@@ -96,66 +104,37 @@ def test_the_index_begins_with_how_far_rows_are_from_what_was_published(docs: Pa
 def test_a_figure_is_reached_within_two_standard_deviations_or_an_active_number_within_a_tenth(
     figure: str, spread: float, value: float, reached: str, tmp_path: Path
 ) -> None:
-    row = finished_row("a", 0, **{figure: value})
-    row |= {"published": {figure: 2.5}, "published_spread": {figure: spread}}
-    write_row(tmp_path / "results", row, force=False)
+    spreads = {figure: spread}
+    put(tmp_path, "a", 0, {figure: value}, published={figure: 2.5}, published_spread=spreads)
     assert built(tmp_path)[0]["reached"] == reached
     assert f"Reached: Ours {reached}." in (tmp_path / "results.md").read_text()
 
 
-def test_rows_of_a_published_mean_are_compared_by_their_mean_and_count_once(docs: Path) -> None:
-    for name, value in {"clip-1": 1.0, "clip-2": 5.0, "clip-3": 2.0, "whole": 2.0}.items():
-        row = finished_row(name, 0, pesq_wb=value) | {"table": "sounds"}
-        write_row(docs / "results", row | {"published": {"pesq_wb": 2.5}}, force=False)
-    (line,) = built(docs, "['sounds/*']", "['sounds/clip-*']", "[sounds]")
-    shown = [line[name] for name in ("reached", "median", "lowest", "highest")]
-    assert shown == ["1 of 2", "-0.16", "-0.50 (whole)", "+0.17 (clip-*)"]
+CLAIMED = {
+    "row: a": ("2.5", "2.10 (-0.40) †", "± 0.10, 2 seeds", "speech --scale day --only a"),
+    "row: a, minus: b, command: do it": ("+1.50", "-0.90 †", "± 0.100, 2 seeds", "do it"),
+    "row: '{over}', over: [a, b]": ("1.75", "2.55 (+0.80) †", "± 0.45, 2 rows", "--only '*'"),
+}
 
 
-def claim(docs: Path, **fields: str) -> list[str]:
-    """Return the cells of an index's only claim."""
-    text = ", ".join(f"{name}: {value}" for name, value in fields.items())
-    claimed = f"{{claim: A, table: speech, figure: pesq_wb, {text}}}"
-    return list(built(docs, claims=claimed)[-1].values())
-
-
-@pytest.mark.parametrize(
-    ("fields", "cells"),
-    [
-        (
-            {"row": "a"},
-            ["2.5", "[2.10 (-0.40) †]", "± 0.10, 2 seeds", "reproduce speech --scale day --only a"],
-        ),
-        (
-            {"row": "a", "minus": "b", "command": "do it"},
-            ["+1.50", "[-0.90 †]", "± 0.100, 2 seeds", "do it"],
-        ),
-        (
-            {"row": "'{over}'", "over": "[a, b]"},
-            ["1.75", "[2.55 (+0.80) †]", "± 0.45, 2 rows", "--only '*'"],
-        ),
-    ],
-)
+@pytest.mark.parametrize("fields", CLAIMED)
 def test_a_claim_has_the_published_figure_ours_the_spread_and_the_command(
-    docs: Path, fields: Mapping[str, str], cells: list[str]
+    docs: Path, fields: str
 ) -> None:
-    shown = claim(docs, **fields)
-    assert shown[1] == cells[0]
-    assert shown[2] == f"{cells[1]}(results/speech.md)"
-    assert shown[3] == cells[2]
-    assert cells[3] in shown[4]
-
-
-def test_a_claim_about_a_row_that_is_not_there_is_refused(docs: Path) -> None:
+    claims = f"{{claim: A, table: speech, figure: pesq_wb, {fields}}}"
+    _, published, ours, spread, command = built(docs, claims=claims)[-1].values()
+    expected = CLAIMED[fields]
+    assert (published, spread) == (expected[0], expected[2])
+    assert ours == f"[{expected[1]}](results/speech.md)"
+    assert expected[3] in command
     with pytest.raises(SystemExit, match="no row e in speech"):
-        claim(docs, row="a", minus="e")
+        built(docs, claims=claims.replace(fields, "row: a, minus: e"))
 
 
-def test_a_page_has_its_text_and_the_mean_and_half_the_range_of_the_seeds(docs: Path) -> None:
+def test_a_page_keeps_its_text_and_has_the_mean_and_half_the_range_of_the_seeds(docs: Path) -> None:
     for name in ("vae-m16", "vae-m8", "vae | x"):
-        write_row(docs / "results", finished_row(name, 0, hoyer=0.2), force=False)
-    timed = finished_row("beside", 0, speedup=2.5) | {"section": "Speed", "note": "by hand"}
-    write_row(docs / "results", timed, force=False)
+        put(docs, name, 0, {"hoyer": 0.2})
+    put(docs, "beside", 0, {"speedup": 2.5}, section="Speed", note="by hand")
     page = docs / "results" / "speech.md"
     page.write_text("# Speech\n\nBy hand.\n\n## Rows\n\nold\n")
     built(docs)
@@ -171,13 +150,13 @@ def test_a_page_has_its_text_and_the_mean_and_half_the_range_of_the_seeds(docs: 
     assert rows["beside"]["times as fast, median"] == "2.50"
 
 
-def test_a_page_shows_the_figures_grid_folded_and_hidden_rows_that_it_asks_for(
+def test_a_page_shows_the_grid_the_folded_rows_and_the_figures_that_it_asks_for(
     tmp_path: Path,
 ) -> None:
     for name, hoyer in (("vae-m8", 0.2), ("vae-m16", 0.3), ("vae-m32", 0.3), ("sdm-m8", 0.4)):
-        write_row(tmp_path / "results", finished_row(name, 0, hoyer=hoyer), force=False)
+        put(tmp_path, name, 0, {"hoyer": hoyer})
     for draw, hoyer in enumerate((0.5, 0.7)):
-        write_row(tmp_path / "results", finished_row(f"noise-{draw}", 0, hoyer=hoyer), force=False)
+        put(tmp_path, f"noise-{draw}", 0, {"hoyer": hoyer})
     page = "{speech: {figures: [hoyer], columns: [vae-*, sdm-*], fold: [noise-*], hide: ['*-m32']}}"
     built(tmp_path, pages=page)
     assert lines_of(tmp_path / "results" / "speech.md") == [
@@ -195,8 +174,7 @@ def test_only_the_largest_scale_counts_and_of_it_every_seed_once(tmp_path: Path)
         ("vae", 2, "day", 2.2),
         ("pca", 0, "smoke", 3.0),
     ):
-        row = finished_row(name, seed, pesq_wb=figure) | {"scale": scale}
-        write_row(tmp_path / "results", row, force=False)
+        put(tmp_path, name, seed, {"pesq_wb": figure}, scale=scale)
     built(tmp_path)
     shown = {line["row"]: line["PESQ wb"] for line in lines_of(tmp_path / "results" / "speech.md")}
     assert shown == {"vae": "2.10 ± 0.10", "pca": "3.00"}
@@ -213,10 +191,10 @@ def test_committed_pages_are_what_the_rows_make(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_commands_of_the_claims_name_rows_that_can_be_reproduced() -> None:
-    for claim in (claim for section in CONTENTS.sections for claim in section.claims):
-        if claim.command:
-            continue
-        for name in filter(None, (claim.row, claim.minus)):
-            for row in (name.replace("{over}", word) for word in claim.over or ("",)):
-                (scale,) = [scale for scale in SCALES if scale == ROWS[claim.table][row].scale]
-                read_table(claim.table, scale).only([row])
+    rows = read_tables(DOCS / "results")
+    for section in read_contents(DOCS / "results").sections:
+        for claim in (claim for claim in section.claims if not claim.command):
+            for name in filter(None, (claim.row, claim.minus)):
+                for row in (name.replace("{over}", word) for word in claim.over or ("",)):
+                    (scale,) = [scale for scale in SCALES if scale == rows[claim.table][row].scale]
+                    read_table(claim.table, scale).only([row])
