@@ -29,7 +29,9 @@ def write(folder: Path, name: str, force: bool = False, **fields: object) -> Non
         ({"note": 3}, "'note' is missing or of the wrong"),
     ],
 )
-def test_a_damaged_row_is_named(tmp_path: Path, line: str | dict[str, object], message: str) -> None:
+def test_a_damaged_row_is_named(
+    tmp_path: Path, line: str | dict[str, object], message: str
+) -> None:
     write(tmp_path, "a")
     if isinstance(line, str):
         with (tmp_path / "speech.jsonl").open("a") as file:
