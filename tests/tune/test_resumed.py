@@ -144,7 +144,7 @@ WARMUP = {"key": "train.warmup", "choice": [0, 5]}
 CHANGES: list[tuple[Tree, str]] = [
     (
         {"axes": changed(0, choice=[2, 4, 8])},
-        r"axis model\.latent \{.*: \[2, 4\]\}, not \{.*: \[2, 4, 8\]\}; the axes of before",
+        r"axis model\.latent \{.*: \[2, 4\]\}, not \{.*: \[2, 4, 8\]\}; --resume needs",
     ),
     (
         {"axes": changed(1, log=False)},
