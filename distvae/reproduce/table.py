@@ -11,20 +11,12 @@ from typing import Literal
 
 from distvae.config import Config
 from distvae.config.recipes import load, read_tree
-from distvae.config.schema import NonNegative, Repeats, check_value
 from distvae.data.windows import windows_of
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import Plain, Tree
-from distvae.reproduce.rows import SCALES, Scale
+from distvae.reproduce.rows import Scale
 
 TABLES = Path(__file__).parent / "tables"
-FIELDS = ("about", "source", "metrics", "data", "seeds", "epoch_seconds", "rows", *SCALES)
-ROW_FIELDS = (
-    *("recipe", "peer", "data", "set", "each", "epoch_seconds", "published", "note"),
-    *("smoke", "day"),
-)
-SCALE_FIELDS = ("seeds", "rows", "set", "minutes")
-SOURCE_FIELDS = ("about", "find", "folder", "full")
 SPREAD = "_spread"
 """The end of a column name for the spread of a published metric."""
 Settings = Mapping[str, Plain]
@@ -149,41 +141,29 @@ def read_table(name: str, scale: Scale = "full") -> Table:
 
 
 def _parse_table(name: str, tree: Tree, scale: Scale) -> Table:
-    _refuse_unknown_fields("", tree, FIELDS)
     at_scale = tree.get(scale) or {}
-    _refuse_unknown_fields(f"{scale}.", at_scale, SCALE_FIELDS)
     patterns = at_scale.get("rows", ["*"])
     entries = []
     for entry, row in _parse_entries(tree, _read_published(TABLES / f"{name}.csv")):
         if not entry.recipe or entry.matches(patterns):
             entries.append(_at_scale(entry, scale, row, at_scale))
-    metrics = {}
-    for figure, mode in tree["metrics"].items():
-        metrics[figure] = check_value(f"metrics.{figure}", Literal["max", "min"], mode)
     sources = tree.get("data") or {}
     return Table(
         name=name,
-        about=check_value("about", str, tree["about"]),
-        source=check_value("source", str, tree["source"]),
-        metrics=metrics,
-        data={key: _parse_source(key, source) for key, source in sources.items()},
-        seeds=check_value("seeds", Repeats, at_scale.get("seeds", tree.get("seeds", 1))),
+        about=tree["about"],
+        source=tree["source"],
+        metrics=tree["metrics"],
+        data={key: _parse_source(source) for key, source in sources.items()},
+        seeds=at_scale.get("seeds", tree.get("seeds", 1)),
         entries=tuple(entries),
         scale=scale,
-        minutes=check_value("minutes", NonNegative | None, at_scale.get("minutes")),
+        minutes=at_scale.get("minutes"),
     )
 
 
-def _refuse_unknown_fields(prefix: str, tree: Tree, names: tuple[str, ...]) -> None:
-    for name in tree:
-        if name not in names:
-            raise Refusal(f"{prefix}{name}: no such field; {nearest(str(name), names)}")
-
-
-def _parse_source(name: str, tree: Tree) -> Source:
-    _refuse_unknown_fields(f"data.{name}.", tree, SOURCE_FIELDS)
-    find = {str(pattern): settings or {} for pattern, settings in tree["find"].items()}
-    return Source(tree["about"], find, tree.get("folder", False), tree.get("full") or {})
+def _parse_source(tree: Tree) -> Source:
+    find = {pattern: settings or {} for pattern, settings in tree["find"].items()}
+    return Source(**{**tree, "find": find})
 
 
 def _read_published(path: Path) -> dict[str, Published]:
@@ -208,7 +188,6 @@ def _parse_entries(tree: Tree, published: Mapping[str, Published]) -> Iterator[t
     first_source = next(iter(tree.get("data") or {}), "")
     names = set()
     for pattern, template in tree["rows"].items():
-        _refuse_unknown_fields(f"rows.{pattern}.", template, ROW_FIELDS)
         for name, row in _expand(str(pattern), template):
             names.add(name)
             entry = Entry(
@@ -259,9 +238,7 @@ def _at_scale(entry: Entry, scale: Scale, row: Tree, at_scale: Tree) -> Entry:
 
     Fewer windows take less time.
     """
-    settings = dict(at_scale.get("set") or {})
-    if scale in ROW_FIELDS:
-        settings |= row.get(scale) or {}
+    settings = {**(at_scale.get("set") or {}), **(row.get(scale) or {})}
     scaled = replace(entry, settings={**entry.settings, **settings})
     if "data.stride" not in settings or not entry.epoch_seconds:
         return scaled

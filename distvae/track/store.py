@@ -442,10 +442,6 @@ def find_sweep(text: str, known: Sequence[Record]) -> Record:
         for record in sweeps:
             if record.folder.resolve() == Path(text).resolve():
                 return record
-    if not any(_has_id(record, text) or record.name == text for record in sweeps):
-        for other in known:
-            if other.name == text:
-                raise Refusal(f"{text}: a {other.kind}, not a sweep; the name of a sweep expected")
     return _find(text, sweeps, "sweep")
 
 
