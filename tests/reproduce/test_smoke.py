@@ -20,22 +20,17 @@ from distvae.tasks.scores import available_metrics
 from distvae.tune.results import STOPPED
 from distvae.tune.sweep import SweepOptions
 from distvae.tune.trial import Trials, run_trial
+from tests.slowly import long
 
 pytestmark = pytest.mark.slow
 QUIET: dict[str, Any] = {"train.threads": 1, "eval.processes": 1, "train.device": "cpu"}
 
 
-LENGTHY = "sdm-speech-paper"
-"""A table whose rows differ from those of `sdm-speech` in their settings alone."""
+KINDS = ("gaps", "house", "inpainting", "restoration", "sdm-speech", "sprites", "vsc-probe")
+"""A table of each kind of data and of rows. The tables left differ from them in settings."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.long) if name == LENGTHY else name
-        for name in table_names()
-    ],
-)
+@pytest.mark.parametrize("name", [*KINDS, *long(*(n for n in table_names() if n not in KINDS))])
 def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -165,6 +165,8 @@ def reports(recorder: Recorder) -> Generator[None, None, None]:
 
 
 TINY = read_space("tiny", BARS)
+Whole = tuple[Path, dict[int, tuple[Any, ...]]]
+"""The folder of a sweep, and what was found of each trial."""
 
 
 def outcome(result: Result) -> tuple[Any, ...]:
@@ -187,9 +189,7 @@ def finish(out: Path, kill_after: int | None = None) -> dict[int, tuple[Any, ...
 
 
 @pytest.fixture(scope="module")
-def whole(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, dict[int, tuple[Any, ...]]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A sweep that nothing disturbs, and its findings."""
     out = tmp_path_factory.mktemp("whole")
     return out, finish(out)
@@ -197,7 +197,7 @@ def whole(
 
 @pytest.mark.slow
 def test_a_population_that_is_killed_again_and_again_equals_an_undisturbed_one(
-    whole: tuple[Path, dict[int, tuple[Any, ...]]],
+    whole: Whole,
     tmp_path: Path,
 ) -> None:
     """Killed during an epoch, a judgment, a change of generations or an evaluation."""
@@ -227,9 +227,7 @@ def test_a_population_goes_on_with_those_that_did_not_fail(tmp_path: Path) -> No
     assert states == {"finished": 3, "failed": 3}
 
 
-def test_a_population_is_given_up_when_all_of_its_members_have_failed(
-    tmp_path: Path,
-) -> None:
+def test_a_population_is_given_up_when_all_of_its_members_have_failed(tmp_path: Path) -> None:
     recorder = recorder_of(TINY, tmp_path)
     numbers = []
     while trial := recorder.next_trial():
@@ -244,7 +242,7 @@ def test_a_population_is_given_up_when_all_of_its_members_have_failed(
 
 @pytest.mark.long
 def test_a_branch_that_was_recorded_and_not_made_is_made_when_the_sweep_goes_on(
-    whole: tuple[Path, dict[int, tuple[Any, ...]]],
+    whole: Whole,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -261,7 +259,7 @@ def test_a_branch_that_was_recorded_and_not_made_is_made_when_the_sweep_goes_on(
 
 @pytest.mark.slow
 def test_a_population_keeps_its_size_and_says_whence_each_trial_came(
-    whole: tuple[Path, dict[int, tuple[Any, ...]]],
+    whole: Whole,
 ) -> None:
     out, found = whole
     states = {number: each[1] for number, each in found.items()}
@@ -288,7 +286,7 @@ def test_a_population_keeps_its_size_and_says_whence_each_trial_came(
 
 @pytest.mark.slow
 def test_a_branch_goes_on_from_the_weights_moments_and_populations_of_its_better(
-    whole: tuple[Path, dict[int, tuple[Any, ...]]],
+    whole: Whole,
 ) -> None:
     """Its first bound equals the bound of its parent continued with the branch's settings."""
     out, found = whole

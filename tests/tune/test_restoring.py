@@ -102,6 +102,7 @@ def test_trials_are_ranked_by_what_the_command_reports(
     assert best.figures["snr"] - best.figures["snr_gain"] == pytest.approx(before)
 
 
+@pytest.mark.slow
 def test_on_other_data_nothing_is_said_of_what_was_clean(picture: Path, tmp_path: Path) -> None:
     given = {"data.path": str(picture), "estep.sweeps": 1, "train.epochs": 1}
     config = load("picture-fast", PICTURE | SETTINGS[0] | given)

@@ -17,7 +17,6 @@ from distvae.tune.results import (
     draw_front,
     print_findings,
     rank,
-    shown_in_report,
     write_findings,
 )
 from distvae.tune.space import Directions
@@ -83,15 +82,6 @@ def test_the_front_that_is_drawn_is_what_no_other_trial_beats(
     assert [signs[0] * up for _, up in corners] == sorted(
         (signs[0] * up for _, up in corners), reverse=True
     )
-
-
-def test_of_many_trials_the_report_shows_the_front_and_the_worst(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ranked = rank([result(1, 3.0, 1.0), result(2, 2.0, 2.0), result(3, 1.0, 3.0)], METRICS)
-    assert [each.number for each in shown_in_report(ranked)] == [1, 2, 3]
-    monkeypatch.setattr("distvae.tune.results.MAX_TRIALS", 2)
-    assert [each.number for each in shown_in_report(ranked)] == [1, 3]
 
 
 @pytest.mark.parametrize(
