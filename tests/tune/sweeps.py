@@ -17,7 +17,7 @@ from distvae.tune.space import Space
 from distvae.tune.study import read_trials
 from distvae.tune.trial import Trials
 
-TREE = {
+TREE: dict[str, Any] = {
     "base": "mnist-vae",
     "fixed": {
         "train.epochs": 2,

@@ -29,7 +29,7 @@ from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.kills import PACE
 
-TREE = {
+TREE: dict[str, Any] = {
     "base": "bars",
     "fixed": {"train.epochs": 12, "data.rows": 200, "estep.sweeps": 2, "train.device": "auto"},
     "metrics": {"bound": "max"},

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distvae.files.untrusted import Plain
 from distvae.tune.results import (
     Findings,
     Left,
@@ -26,7 +27,7 @@ METRICS: Directions = {"pesq_wb": "max", "effective_atoms": "min"}
 
 def result(number: int, quality: float, atoms: float, kind: str = "vae") -> Result:
     figures = {"pesq_wb": quality, "effective_atoms": atoms}
-    values: dict[str, object] = {"model.kind": kind, "model.latent": 8}
+    values: dict[str, Plain] = {"model.kind": kind, "model.latent": 8}
     return Result(number, values, "finished", 3, -1.0, figures, 1.0)
 
 

@@ -273,7 +273,7 @@ def test_what_would_fail_later_is_refused_at_the_door(
 ) -> None:
     spoil(tree := copy.deepcopy(base))
     file = tmp_path / "space.yaml"
-    file.write_text(yaml.safe_dump(tree))
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
     with pytest.raises(Refusal, match=message) as caught:
         load_space(str(file))
     assert str(caught.value).startswith(f"{file}: ")

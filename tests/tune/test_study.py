@@ -148,12 +148,9 @@ def test_a_grid_tries_everything_once_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_setting_that_was_tried_is_tried_with_another_seed(tmp_path: Path) -> None:
     pinned = space(trials=3).pinned({"model.kind": "vae", "model.latent": 4})
-    found = list(tried(OptunaStudy(pinned, tmp_path)))
-    assert [(number, values.get("train.seed")) for number, values in found] == [
-        (1, None),
-        (2, 1),
-        (3, 2),
-    ]
+    found = list(iter(OptunaStudy(pinned, tmp_path).next_trial, None))
+    assert [trial.number for trial in found] == [1, 2, 3]
+    assert [trial.values.get("train.seed") for trial in found] == [None, 1, 2]
 
 
 @pytest.mark.parametrize("scheduler", ["asha", *slow("median")])
