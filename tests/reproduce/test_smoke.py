@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.reproduce.compare import compare_rows
 from distvae.reproduce.rows import read_rows
 from distvae.reproduce.run import Reproduction, Work
-from distvae.reproduce.table import read_table, table_names
+from distvae.reproduce.table import compare_rows, read_table, table_names
 from distvae.tasks.scores import available_metrics
 from distvae.tune.results import STOPPED
 from distvae.tune.sweep import SweepOptions

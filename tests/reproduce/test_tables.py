@@ -14,10 +14,18 @@ from typer.testing import CliRunner
 from distvae import report
 from distvae.cli import app
 from distvae.files.refusal import Refusal
-from distvae.reproduce.compare import compare_rows, write_comparison
 from distvae.reproduce.rows import SCALES, Scale, read_rows
 from distvae.reproduce.run import Reproduction, Work, started_rows
-from distvae.reproduce.table import TABLES, Entry, Source, locate, read_table, table_names
+from distvae.reproduce.table import (
+    TABLES,
+    Entry,
+    Source,
+    compare_rows,
+    locate,
+    read_table,
+    table_names,
+    write_comparison,
+)
 from distvae.tune.folder import SWEEP_FILE, describe_sweep, refuse_other_sweep
 from distvae.tune.results import Result
 from distvae.tune.space import ROW, Space
