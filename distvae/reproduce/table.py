@@ -166,7 +166,7 @@ def _parse_table(name: str, tree: Tree, scale: Scale) -> Table:
         source=tree["source"],
         metrics=tree["metrics"],
         data={key: _parse_source(source) for key, source in sources.items()},
-        seeds=at_scale.get("seeds", tree.get("seeds", 1)),
+        seeds=at_scale.get("seeds") or tree.get("seeds") or 1,
         entries=tuple(entries),
         scale=scale,
         minutes=at_scale.get("minutes"),

@@ -191,7 +191,8 @@ def _explain(space: Space, tried: Axis, values: Mapping[str, Plain], error: str)
     if _error(space, {}) == error:
         return f"base and fixed: {error}"
     axes, name = space.active_axes(values), error.partition(":")[0]
-    owner = next((axis for axis in axes if name in (axis.key, axis.key.partition(".")[0])), tried)
+    named = [axis for axis in axes if name in (axis.key, axis.key.partition(".")[0])]
+    owner = named[0] if len(named) == 1 else tried
     text = f"{owner.path}: {error}"
     if _error(space, {owner.key: values[owner.key]}) == error:
         return text

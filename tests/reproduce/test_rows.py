@@ -37,7 +37,7 @@ def test_a_damaged_row_is_named(
         with (tmp_path / "speech.jsonl").open("a") as file:
             file.write(line + "\n")
     else:
-        write(tmp_path, "b", **line)
+        write(tmp_path, "b", False, **line)
     with pytest.raises(Refusal, match=rf"speech\.jsonl: line 2: .*damaged: {message}"):
         read_rows(tmp_path, "speech")
 
