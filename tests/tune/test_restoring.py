@@ -93,7 +93,7 @@ def test_trials_are_ranked_by_what_the_command_reports(
     wave = 0.5 * np.sign(np.sin(2 * np.pi * 700 * np.arange(600) / 16000))
     soundfile.write(sound := tmp_path / "clean.wav", wave, 16000)
     (best,) = tried("tvae-sound", sound, SOUND, SETTINGS[:1])
-    words = [sound, tmp_path / "out.wav", "--recipe", "sound-fast"]
+    words: list[str | Path] = [sound, tmp_path / "out.wav", "--recipe", "sound-fast"]
     scores = restored(call, *words, **SOUND, **best.values)
     assert best.figures["snr_gain"] == pytest.approx(scores["snr_gain"], abs=1e-9)
     clean = signals.read_signal(sound).values
