@@ -33,8 +33,7 @@ from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 
 if TYPE_CHECKING:
-    from distvae.reproduce.compare import Line
-    from distvae.reproduce.table import Table
+    from distvae.reproduce.table import Line, Table
     from distvae.tune.results import Findings
 
 app = typer.Typer(rich_help_panel="Compare models")
@@ -168,9 +167,13 @@ def reproduce(
     trial_options: TrialOptions,
 ) -> None:
     """Reproduce a published table: results obtained here beside the published ones."""
-    from distvae.reproduce.compare import compare_rows, write_comparison
     from distvae.reproduce.run import ROWS, Reproduction, Work, describe_plan
-    from distvae.reproduce.table import read_table, table_names
+    from distvae.reproduce.table import (
+        compare_rows,
+        read_table,
+        table_names,
+        write_comparison,
+    )
     from distvae.tune.sweep import SweepOptions
 
     if table is None:
@@ -260,7 +263,7 @@ def print_comparison(lines: "list[Line]", source: str, last: str) -> None:
     """Print the comparison as a table, the source of the published figures, and last words."""
     from rich.console import Console
 
-    from distvae.reproduce.compare import comparison_table, notes_on
+    from distvae.reproduce.table import comparison_table, notes_on
 
     if lines:
         Console(width=WIDTH, markup=False, emoji=False).print(comparison_table(lines))

@@ -21,7 +21,7 @@ from distvae.train.run_folder import RunInfo, read_config, read_epochs, read_inf
 from distvae.tune.folder import SWEEP_FILE
 from distvae.tune.results import Result, rank
 from distvae.tune.space import Directions
-from distvae.tune.study import read_trials
+from distvae.tune.study import FILE, read_trials
 from distvae.tune.trial import FAILURE
 
 if TYPE_CHECKING:
@@ -89,8 +89,6 @@ class Sweep:
     """The contents of sweep.json."""
     trials: list[Trial]
     """The finished trials, best first, then the unfinished trials."""
-    concluded: bool
-    """Whether the sweep finished, or was ended by Ctrl-C, and ranked its trials."""
     sampled: "list[FrozenTrial]"
     """The trials as the sampler's study stores them."""
 
@@ -130,44 +128,35 @@ def read_results(folder: Path) -> Sweep | RunResults:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Read a sweep's results, with further trials from its study."""
+    """Read a sweep from its study and from the folders of its trials."""
     facts = read_json(folder / SWEEP_FILE)
     for key in SWEEP_KEYS:
         if key not in facts:
             raise Refusal(
                 f"{folder / SWEEP_FILE}: '{key}' is missing; a file written by distvae is expected"
             )
-    written = _read_results(folder / "results.json")
     sampled = read_trials(folder)
-    in_study = [_stored_result(trial) for trial in sampled if trial.state.name != "WAITING"]
-    results = _merge(written, in_study)
-    if results != written:
-        results = rank(results, facts["metrics"])
-    folders = [path_inside(folder, f"trials/{result.number}") for result in results]
-    trials = [_read_trial(*each) for each in zip(folders, results, strict=True)]
-    concluded = (folder / "results.json").is_file() and results == written
-    return Sweep(folder, facts, trials, concluded, sampled)
+    results = [_stored_result(trial, folder / FILE) for trial in sampled]
+    trials = []
+    for result in rank(results, facts["metrics"]):
+        trials.append(_read_trial(path_inside(folder, f"trials/{result.number}"), result))
+    return Sweep(folder, facts, trials, sampled)
 
 
-def _merge(written: list[Result], in_study: list[Result]) -> list[Result]:
-    """Return the results of results.json, updated with later results from the study."""
-    later = {result.number: result for result in in_study}
-    merged = []
-    for result in written:
-        update = later.get(result.number)
-        resumed = result.state == "stopped" and update and update.state != "training"
-        merged.append(update if update and resumed else result)
-    known = {result.number for result in written}
-    return merged + [result for result in in_study if result.number not in known]
-
-
-def _stored_result(trial: "FrozenTrial") -> Result:
+def _stored_result(trial: "FrozenTrial", file: Path) -> Result:
     """Return a trial's result from the study, or a result that only says that the trial started."""
-    if "result" in trial.user_attrs:
-        return Result(**trial.user_attrs["result"])
     known = trial.user_attrs
-    begun = Result.of(trial.number + 1, known.get("values", {}), known.get("lineage"))
-    return replace(begun, cause=CUT_OFF)
+    if "result" not in known:
+        begun = Result.of(trial.number + 1, known.get("values", {}), known.get("lineage"))
+        return replace(begun, cause=CUT_OFF)
+    try:
+        result = Result(**known["result"])
+    except TypeError as error:
+        raise Refusal(f"{file}: trial {trial.number + 1} is not as distvae writes it") from error
+    kinds = field_types(Result)
+    for name in ("number", "state"):
+        check_value(f"{file}: {name}", kinds[name], getattr(result, name))
+    return result
 
 
 def _read_trial(folder: Path, result: Result) -> Trial:
@@ -192,18 +181,3 @@ def _read_trial(folder: Path, result: Result) -> Trial:
         result = replace(result, epoch=int(latest["epoch"]), bound=latest["val_bound"])
         result.seconds = sum(run.epochs[-1]["seconds"] for run in runs if run.epochs)
     return Trial(result, runs)
-
-
-def _read_results(path: Path) -> list[Result]:
-    """Return the trials of results.json, or none if the sweep has not written the file yet."""
-    if not path.is_file():
-        return []
-    try:
-        results = [Result(**trial) for trial in read_json(path)["trials"]]
-    except (KeyError, TypeError) as error:
-        raise Refusal(f"{path}: not a list of trials as distvae writes it") from error
-    kinds = field_types(Result)
-    for result in results:
-        for name in ("number", "state"):
-            check_value(f"{path}: {name}", kinds[name], getattr(result, name))
-    return results

@@ -2,9 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain, Tree
@@ -37,19 +35,12 @@ trials.
 """
 PICTURES = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that the page shows."""
-RESAMPLES = 8
-"""Bootstrap resamples of the trials, which show how strongly the shares depend on the sample of
-trials.
-"""
 SHARES = (
     "Bars are shares of a figure's variance: the part that a parameter accounts for, alone and "
     "with others, in a random forest fitted to the trials (functional analysis of variance). They "
-    "add up to 1 however much the forest explains. Lines show the range over "
-    f"{RESAMPLES} bootstrap resamples of the trials; parameters whose lines overlap cannot be told "
-    "apart. A sampler that seeks the best tries some values more often than others. The shares do "
-    "not account for that."
+    "add up to 1 however much the forest explains. A sampler that seeks the best tries some values "
+    "more often than others. The shares do not account for that."
 )
-
 NO_SHARES = "The figures hardly differ, or differ where no parameter does."
 MIN_TRIALS = 10
 """With fewer trials, the shares are mostly noise."""
@@ -124,7 +115,8 @@ def _answer(sweep: Sweep) -> Iterator[str]:
             among = f"from {described[0]} to {described[-1]}"
         yield f"No other trial beats {len(unbeaten)} of the {len(finished)} that finished: {among}."
     begun = sum(trial.result.parent is None for trial in sweep.trials)
-    if not sweep.concluded or begun < sweep.facts["trials"]:
+    states = [trial.result.state for trial in sweep.trials]
+    if "training" in states or begun < sweep.facts["trials"]:
         yield f"{begun} of {sweep.facts['trials']} trials had started."
 
 
@@ -288,16 +280,6 @@ def space(facts: Tree) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
-class Share(NamedTuple):
-    """The share of one parameter in the variance of a metric."""
-
-    name: str
-    mean: float
-    low: float
-    high: float
-    """Lower and upper ends of the range over bootstrap resamples of the trials."""
-
-
 def sampled_trials(sweep: Sweep) -> "list[FrozenTrial]":
     """Return the finished trials from the sampler's study."""
     finished = {trial.result.number for trial in sweep.finished}
@@ -316,28 +298,11 @@ def needed(names: Sequence[str]) -> int:
     return max(MIN_TRIALS, TRIALS_PER_PARAMETER * len(names))
 
 
-def shares(trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int) -> list[Share]:
+def shares(trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int) -> dict[str, float]:
     """Return the share of each parameter in the variance of a metric, largest first.
 
     Return no shares if the metric hardly varies, or if its variance comes from no parameter.
     """
-    whole = _importances(trials, names, metric)
-    generator = np.random.default_rng(0)
-    resampled = [whole]
-    for _ in range(RESAMPLES * bool(whole)):
-        places = generator.integers(len(trials), size=len(trials))
-        resampled.append(_importances([trials[place] for place in places], names, metric))
-    found = []
-    for name, mean in whole.items():
-        values = [each[name] for each in resampled if each]
-        found.append(Share(name, mean, min(values), max(values)))
-    return sorted(found, key=lambda share: -share.mean)
-
-
-def _importances(
-    trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int
-) -> dict[str, float]:
-    """Return the share of each parameter, or no shares if the forest finds no variance."""
     import optuna
 
     if len({trial.values[metric] for trial in trials}) < 2:
@@ -346,25 +311,24 @@ def _importances(
     study.add_trials(trials)
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
     try:
-        importances = optuna.importance.get_param_importances(
-            study,
-            evaluator=evaluator,
-            params=list(names),
-            target=lambda trial: trial.values[metric],
+        return dict(
+            optuna.importance.get_param_importances(
+                study,
+                evaluator=evaluator,
+                params=list(names),
+                target=lambda trial: trial.values[metric],
+            )
         )
     except RuntimeError:  # "zero total variance in all trees"
         return {}
-    return {name: float(importances.get(name, 0.0)) for name in names}
 
 
-def draw_shares(found: Sequence[Share]) -> "Figure":
-    """Draw the share of each parameter as a bar, with its range over resamples as a line."""
+def draw_shares(found: Mapping[str, float]) -> "Figure":
+    """Draw the share of each parameter as a bar."""
     figure = new_figure(5.0, 0.8 + 0.3 * len(found))
     axes = figure.subplots()
-    rows = range(len(found))
-    axes.barh(rows, [share.mean for share in found], color=PALETTE[0], height=0.6)
-    axes.hlines(rows, [s.low for s in found], [s.high for s in found], color="black")
+    axes.barh(range(len(found)), list(found.values()), color=PALETTE[0], height=0.6)
     axes.set(xlabel="share of the variance", xlim=(0, 1))
-    axes.set_yticks(rows, [share.name for share in found], parse_math=False)
+    axes.set_yticks(range(len(found)), list(found), parse_math=False)
     axes.invert_yaxis()
     return figure

@@ -50,8 +50,6 @@ class ResultRow:
     epochs: int | None
     figures: Mapping[str, float]
     """The metrics that are numbers."""
-    all_figures: Mapping[str, object]
-    """All metrics, including lists by epoch and null."""
     published: Mapping[str, float]
     published_spread: Mapping[str, float]
     """Standard deviation of published metrics over runs, where known."""
@@ -167,7 +165,6 @@ def _read_row(line: str, where: str) -> ResultRow:
         seconds=content["seconds"],
         epochs=content["epochs"],
         figures=_numbers(content["figures"]),
-        all_figures=content["figures"],
         published=_numbers(content["published"]),
         published_spread=_numbers(content["published_spread"]),
         note=content["note"],

@@ -1,30 +1,30 @@
-"""A published table: its rows, their published metrics, and how to reproduce each row."""
+"""A published table: its rows, how to reproduce each row, and how far the results are from the
+published metrics.
+"""
 
 import csv
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal
 
 from distvae.config import Config
 from distvae.config.recipes import load, read_tree
-from distvae.config.schema import NonNegative, Repeats, check_value
 from distvae.data.windows import windows_of
+from distvae.files.paths import atomic_file, make_folder
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import Plain, Tree
-from distvae.reproduce.rows import SCALES, Scale
+from distvae.reproduce.rows import Scale, group_seeds, read_rows
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 TABLES = Path(__file__).parent / "tables"
-FIELDS = ("about", "source", "metrics", "data", "seeds", "epoch_seconds", "rows", *SCALES)
-ROW_FIELDS = (
-    *("recipe", "peer", "data", "set", "each", "epoch_seconds", "published", "note"),
-    *("smoke", "day"),
-)
-SCALE_FIELDS = ("seeds", "rows", "set", "minutes")
-SOURCE_FIELDS = ("about", "find", "folder", "full")
 SPREAD = "_spread"
 """The end of a column name for the spread of a published metric."""
 Settings = Mapping[str, Plain]
@@ -33,6 +33,10 @@ Figures = Mapping[str, float]
 Published = tuple[Figures, Figures]
 """The published metrics of a row, and their standard deviations where known."""
 NOT_PUBLISHED: Published = ({}, {})
+COMPARISON = "comparison.json"
+TEXT = ("row", "figure")
+NUMBERS = ("published", "obtained", "difference", "seeds", "epochs", "time", "scale", "commit")
+"""The columns of a comparison."""
 
 
 @dataclass(frozen=True)
@@ -149,41 +153,29 @@ def read_table(name: str, scale: Scale = "full") -> Table:
 
 
 def _parse_table(name: str, tree: Tree, scale: Scale) -> Table:
-    _refuse_unknown_fields("", tree, FIELDS)
     at_scale = tree.get(scale) or {}
-    _refuse_unknown_fields(f"{scale}.", at_scale, SCALE_FIELDS)
     patterns = at_scale.get("rows", ["*"])
     entries = []
     for entry, row in _parse_entries(tree, _read_published(TABLES / f"{name}.csv")):
         if not entry.recipe or entry.matches(patterns):
             entries.append(_at_scale(entry, scale, row, at_scale))
-    metrics = {}
-    for figure, mode in tree["metrics"].items():
-        metrics[figure] = check_value(f"metrics.{figure}", Literal["max", "min"], mode)
     sources = tree.get("data") or {}
     return Table(
         name=name,
-        about=check_value("about", str, tree["about"]),
-        source=check_value("source", str, tree["source"]),
-        metrics=metrics,
-        data={key: _parse_source(key, source) for key, source in sources.items()},
-        seeds=check_value("seeds", Repeats, at_scale.get("seeds", tree.get("seeds", 1))),
+        about=tree["about"],
+        source=tree["source"],
+        metrics=tree["metrics"],
+        data={key: _parse_source(source) for key, source in sources.items()},
+        seeds=at_scale.get("seeds") or tree.get("seeds") or 1,
         entries=tuple(entries),
         scale=scale,
-        minutes=check_value("minutes", NonNegative | None, at_scale.get("minutes")),
+        minutes=at_scale.get("minutes"),
     )
 
 
-def _refuse_unknown_fields(prefix: str, tree: Tree, names: tuple[str, ...]) -> None:
-    for name in tree:
-        if name not in names:
-            raise Refusal(f"{prefix}{name}: no such field; {nearest(str(name), names)}")
-
-
-def _parse_source(name: str, tree: Tree) -> Source:
-    _refuse_unknown_fields(f"data.{name}.", tree, SOURCE_FIELDS)
-    find = {str(pattern): settings or {} for pattern, settings in tree["find"].items()}
-    return Source(tree["about"], find, tree.get("folder", False), tree.get("full") or {})
+def _parse_source(tree: Tree) -> Source:
+    find = {pattern: settings or {} for pattern, settings in tree["find"].items()}
+    return Source(**{**tree, "find": find})
 
 
 def _read_published(path: Path) -> dict[str, Published]:
@@ -208,7 +200,6 @@ def _parse_entries(tree: Tree, published: Mapping[str, Published]) -> Iterator[t
     first_source = next(iter(tree.get("data") or {}), "")
     names = set()
     for pattern, template in tree["rows"].items():
-        _refuse_unknown_fields(f"rows.{pattern}.", template, ROW_FIELDS)
         for name, row in _expand(str(pattern), template):
             names.add(name)
             entry = Entry(
@@ -259,9 +250,7 @@ def _at_scale(entry: Entry, scale: Scale, row: Tree, at_scale: Tree) -> Entry:
 
     Fewer windows take less time.
     """
-    settings = dict(at_scale.get("set") or {})
-    if scale in ROW_FIELDS:
-        settings |= row.get(scale) or {}
+    settings = {**(at_scale.get("set") or {}), **(row.get(scale) or {})}
     scaled = replace(entry, settings={**entry.settings, **settings})
     if "data.stride" not in settings or not entry.epoch_seconds:
         return scaled
@@ -309,3 +298,125 @@ def find_sources(
         except Refusal as refusal:
             absent[name] = refusal
     return settings, absent
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of one row, as published and as reproduced."""
+
+    row: str
+    figure: str
+    published: float | None
+    published_spread: float
+    """Standard deviation of the published metric over runs, 0 if unknown."""
+    obtained: float | None
+    """Mean over seeds."""
+    spread: float | None
+    """Half the range over seeds, if there are several."""
+    seeds: int = 0
+    scale: str = ""
+    epochs: int | None = None
+    seconds: float | None = None
+    """Seconds for one seed."""
+    commit: str = ""
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Return the reproduced metric minus the published metric."""
+        if self.obtained is None or self.published is None:
+            return None
+        return self.obtained - self.published
+
+
+def compare_rows(table: Table, folder: Path) -> list[Line]:
+    """Return a line for each published or reproduced metric of each row of a table. `folder` has
+    the finished rows.
+    """
+    groups = group_seeds(read_rows(folder, table.name))
+    lines: list[Line] = []
+    for entry in table.entries:
+        published, group = entry.published, groups.get(entry.name)
+        for figure in dict.fromkeys(
+            [*(published or table.metrics), *(table.metrics if group else ())]
+        ):
+            spread, values = entry.spread.get(figure, 0.0), group.values(figure) if group else []
+            known = Line(entry.name, figure, published.get(figure), spread, None, None)
+            if group and values:
+                times = [row.seconds for row in group.rows if row.seconds is not None]
+                known = replace(
+                    known,
+                    obtained=fmean(values),
+                    spread=half_range(values) if len(values) > 1 else None,
+                    seeds=len(values),
+                    scale=group.scale,
+                    epochs=group.rows[0].epochs,
+                    seconds=fmean(times) if times else None,
+                    commit=group.commits,
+                    note=group.note,
+                )
+            if values or figure in published:
+                lines.append(known)
+    return lines
+
+
+def half_range(values: Sequence[float]) -> float:
+    """Return half the distance between the largest and the smallest value."""
+    return (max(values) - min(values)) / 2
+
+
+def published_text(value: float, spread: float) -> str:
+    """Return a published metric as it was published, and its standard deviation if known."""
+    return f"{value:g} ± {spread:g}" if spread else f"{value:g}"
+
+
+def write_comparison(lines: list[Line], folder: Path) -> Path:
+    """Write the comparison as JSON into a folder, and return the file."""
+    make_folder(folder)
+    content = [asdict(line) | {"difference": line.difference} for line in lines]
+    with atomic_file(folder / COMPARISON) as path:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    return folder / COMPARISON
+
+
+def comparison_table(lines: list[Line]) -> "RichTable":
+    """Return the comparison as a table to print."""
+    from rich.table import Table as RichTable
+
+    table = RichTable(box=None, header_style="bold", padding=(0, 1))
+    for name in TEXT:
+        table.add_column(name, no_wrap=True)
+    for name in NUMBERS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(line.row, line.figure, *_cells(line))
+    return table
+
+
+def notes_on(lines: list[Line]) -> Iterator[str]:
+    """Yield each note once, with the names of its rows."""
+    rows: dict[str, dict[str, None]] = {}
+    for line in lines:
+        if line.note:
+            rows.setdefault(line.note, {})[line.row] = None
+    yield from (f"{', '.join(names)}: {note}" for note, names in rows.items())
+
+
+def _cells(line: Line) -> list[str]:
+    from distvae.train.progress import format_duration
+
+    spread = "" if line.spread is None else f" ± {line.spread:.3f}"
+    return [
+        "" if line.published is None else published_text(line.published, line.published_spread),
+        _format(line.obtained, ".3f") + spread,
+        _format(line.difference, "+.3f"),
+        str(line.seeds or ""),
+        _format(line.epochs, "d"),
+        "" if line.seconds is None else format_duration(line.seconds),
+        line.scale,
+        line.commit,
+    ]
+
+
+def _format(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"

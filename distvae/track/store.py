@@ -259,19 +259,15 @@ def list_records(
     client = store.open_client()
     experiments = client.search_experiments(max_results=MAX_RUNS)
     names = {experiment.experiment_id: experiment.name for experiment in experiments}
-    filters: list[str] = [where]
-    runs: dict[str, Run] = {}
+    ids = list(names) or ["0"]  # without experiments, MLflow would list the runs of all
     try:
         if METRIC.search(where):
-            every = client.search_runs(list(names), max_results=MAX_RUNS) if names else []
-            metrics = {name for run in every for name in run.data.metrics}
-            filters.append(grouped_filter(where, metrics))
-        for each in filters if names else ():
-            found = client.search_runs(list(names), each, max_results=MAX_RUNS)
-            runs |= {run.info.run_id: run for run in found}
+            every = client.search_runs(ids, max_results=MAX_RUNS)
+            where = grouped_filter(where, {name for run in every for name in run.data.metrics})
+        runs = client.search_runs(ids, where, max_results=MAX_RUNS)
     except MlflowException as error:
         raise Refusal(f"--where: {error_summary(error)}") from error
-    wanted = [run for run in runs.values() if run.data.tags.get("kind") in kinds]
+    wanted = [run for run in runs if run.data.tags.get("kind") in kinds]
     records = [_record(run, names[run.info.experiment_id]) for run in wanted]
     return sorted(records, key=lambda record: record.began, reverse=True)
 
@@ -446,10 +442,6 @@ def find_sweep(text: str, known: Sequence[Record]) -> Record:
         for record in sweeps:
             if record.folder.resolve() == Path(text).resolve():
                 return record
-    if not any(_has_id(record, text) or record.name == text for record in sweeps):
-        for other in known:
-            if other.name == text:
-                raise Refusal(f"{text}: a {other.kind}, not a sweep; the name of a sweep expected")
     return _find(text, sweeps, "sweep")
 
 

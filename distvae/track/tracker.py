@@ -96,7 +96,7 @@ class Figures(TypedDict):
     values: Mapping[str, float]
 
 
-class Record(TypedDict, total=False):
+class RecordFile(TypedDict, total=False):
     """The contents of record.json. Times are in milliseconds since 1970, as in MLflow."""
 
     experiment: str
@@ -120,12 +120,12 @@ class Record(TypedDict, total=False):
     ended: int
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path) -> RecordFile:
     """Return the record of a folder, or {}."""
-    return cast(Record, read_json(folder / RECORD) if (folder / RECORD).exists() else {})
+    return cast(RecordFile, read_json(folder / RECORD) if (folder / RECORD).exists() else {})
 
 
-def write_document(folder: Path, name: str, document: Record | Sent) -> None:
+def write_document(folder: Path, name: str, document: RecordFile | Sent) -> None:
     """Write a document, replacing the earlier document, unless the folder was deleted."""
     if folder.is_dir():
         Folder(folder).write(name, json.dumps(document, indent=1).encode())
@@ -166,7 +166,7 @@ class Tracker:
     state: Folder | None = None
     """The folder that training writes epochs into, if it is not `folder`."""
     _began: int = field(default_factory=lambda: _now())
-    _record: Record | None = None
+    _record: RecordFile | None = None
     _board: "TensorBoard | None" = None
     _failed: set[str] = field(default_factory=set)
 
@@ -220,7 +220,7 @@ class Tracker:
         """
         found = {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
-        def add(record: Record) -> None:
+        def add(record: RecordFile) -> None:
             _add_groups(record, found)
             record["figures"].append({"step": step, "when": _now(), "values": found})
 
@@ -248,7 +248,7 @@ class Tracker:
 
     def close(self, status: Status = "FINISHED") -> None:
         """Record the end. For a run that fails before its first epoch this is the whole record."""
-        ended: Record = {"status": status, "ended": _now()}
+        ended: RecordFile = {"status": status, "ended": _now()}
         self._change(lambda record: record.update(ended), goes_on=False)
         self.pause()
         self.wait()
@@ -258,7 +258,7 @@ class Tracker:
         if self.sending:
             self.sending.finish()
 
-    def _change(self, change: Callable[[Record], object], goes_on: bool = True) -> None:
+    def _change(self, change: Callable[[RecordFile], object], goes_on: bool = True) -> None:
         """Change the record, and request to send it. Do nothing without a folder."""
 
         def write() -> None:
@@ -277,7 +277,7 @@ class Tracker:
             if self.sending:
                 self.sending.notify(self.folder)
 
-    def _new(self) -> Record:
+    def _new(self) -> RecordFile:
         return {
             "experiment": self.experiment,
             "name": self.name,
@@ -314,7 +314,7 @@ class Tracker:
         return True
 
 
-def _add_groups(record: Record, figures: Mapping[str, float]) -> None:
+def _add_groups(record: RecordFile, figures: Mapping[str, float]) -> None:
     record["groups"] = {**record["groups"], **groups_of(figures)}
 
 
@@ -326,7 +326,7 @@ def _now() -> int:
 class TensorBoard:
     """The event files of a run. Each process writes all epochs again."""
 
-    def __init__(self, run: Path, record: Record) -> None:
+    def __init__(self, run: Path, record: RecordFile) -> None:
         from tensorboardX import SummaryWriter
 
         self.run = run
@@ -337,7 +337,7 @@ class TensorBoard:
         settings = markdown_table(["setting", "value"], sorted(record["params"].items()))
         self._writer.add_text("settings", "\n".join(settings), 0)
 
-    def update(self, record: Record) -> None:
+    def update(self, record: RecordFile) -> None:
         """Write the new epochs and metrics."""
         from distvae.train.run_folder import read_epochs
 
@@ -355,7 +355,7 @@ class TensorBoard:
         self._writer.close()
 
 
-def _figures_of(record: Record, epoch: Mapping[str, float]) -> Figures:
+def _figures_of(record: RecordFile, epoch: Mapping[str, float]) -> Figures:
     """Return the metrics of an epoch, with the time when the epoch ended."""
     when = record["began"] + int(1000 * epoch.get("seconds", 0))
     return {"step": int(epoch[EPOCH]), "when": when, "values": epoch}
@@ -460,7 +460,7 @@ class Sender:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
-        self.record, self.sent = Record(), Sent()
+        self.record, self.sent = RecordFile(), Sent()
 
     @property
     def id(self) -> str:

@@ -204,16 +204,10 @@ def refuse_other_sweep(space: Space, out: Path) -> None:
     names = dict.fromkeys(["command", *then, *now])
     for name in sorted(names, key=lambda name: name == "order of axes"):
         if name not in may_grow and then.get(name) != now.get(name):
-            wanted = "--resume needs the same"
-            if name.startswith("axis ") or name == "order of axes":
-                wanted = "the axes of before expected, or another -o for another sweep"
-            if name.startswith("row ") and ".data." in name:
-                wanted = "--data as before, and the version of distvae that began it, expected"
-            elif name.startswith("row "):
-                wanted = "the version of distvae that began it expected, or another folder"
             raise Refusal(
                 f"{out}: a sweep with {name} {_in_words(then.get(name))}, not"
-                f" {_in_words(now.get(name))}; {wanted}"
+                f" {_in_words(now.get(name))}; --resume needs the same, or another -o for another"
+                " sweep"
             )
 
 

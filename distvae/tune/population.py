@@ -66,8 +66,6 @@ class PopulationStudy(OptunaStudy):
         """Trials that were handed out and have not reached the end of the generation."""
         while (begun := len(self.stored("RUNNING", *ENDED))) < space.trials:
             self.draw(begun)
-        for number in self.interrupted:
-            self._continued(number)
         births = [lineage["epoch"] for _, lineage in self._branches()]
         self.end = max(births, default=0)
         """The epoch at which the present generation is judged."""

@@ -86,7 +86,7 @@ class OptunaStudy:
             load_if_exists=True,
         )
         self.presets = list(space.presets())
-        self.interrupted = [trial.number + 1 for trial in self.stored("RUNNING")]
+        self.interrupted = self.unended
 
     def stored(self, *states: str) -> "list[FrozenTrial]":
         """Return the stored trials in some states; without states, all of them."""
@@ -111,7 +111,8 @@ class OptunaStudy:
     def next_trial(self) -> NextTrial | None:
         """Return an interrupted trial, or else a new trial; None if no trial can begin now."""
         if self.interrupted:
-            return self._continued(self.interrupted.pop(0))
+            number = self.interrupted.pop(0)
+            return NextTrial(number, self.values(number))
         begun = len(self.stored("RUNNING", *ENDED))
         if begun >= self.space.trials or self._only_failures:
             return None
@@ -119,9 +120,6 @@ class OptunaStudy:
 
     def draw(self, begun: int) -> NextTrial:
         """Draw and store a new trial after `begun` trials have begun."""
-        if self.stored("WAITING"):  # version 0.2.0 stored the trials of a grid beforehand
-            self.study.sampler = make_sampler(self.space, begun)
-            return self._continued(self.study.ask().number + 1)
         trials = self.stored()
         known = set()
         for each in trials:
@@ -166,14 +164,6 @@ class OptunaStudy:
         )
         return NextTrial(len(trials) + 1, values)
 
-    def _continued(self, number: int) -> NextTrial:
-        """Return a trial that has begun. Version 0.2.0 could be killed before it had its values."""
-        if "values" not in self.stored()[number - 1].user_attrs:
-            self.study.sampler = make_sampler(self.space, number - 1)
-            trial = self._trial(number)
-            trial.set_user_attr("values", self.space.suggest(trial))
-        return NextTrial(number, self.values(number))
-
     def values(self, number: int) -> dict[str, Plain]:
         """Return the settings of a trial that has begun."""
         return dict(self.stored()[number - 1].user_attrs["values"])
@@ -181,7 +171,7 @@ class OptunaStudy:
     @property
     def unended(self) -> list[int]:
         """The trials that have begun and not ended."""
-        return [each.number + 1 for each in self.stored("RUNNING") if "values" in each.user_attrs]
+        return [trial.number + 1 for trial in self.stored("RUNNING")]
 
     def lineage(self, number: int) -> "Lineage | None":
         """Return where a trial of a population continues from; None if it starts from scratch."""

@@ -26,7 +26,6 @@ from distvae.tune.space import (
     Choice,
     Space,
     count_combinations,
-    in_yaml,
     read_space,
     space_path,
 )
@@ -185,44 +184,21 @@ def _error(space: Space, values: Mapping[str, Plain]) -> str:
 
 
 def _explain(space: Space, tried: Axis, values: Mapping[str, Plain], error: str) -> str:
-    """Return the error of a trial with the axis that causes it, and a condition that avoids it.
+    """Return the error of a trial, with the axis that the error names or else the axis tried.
 
-    The cause is the axis that the error names, or else the axis that was tried. The condition is a
-    value of another axis with which the trial is valid.
+    An error that only comes with values of other axes is told with them.
     """
     if _error(space, {}) == error:
         return f"base and fixed: {error}"
-    axes = space.active_axes(values)
-    name = error.partition(":")[0]
-    named = [axis for axis in axes if axis.key == name]
-    named = named or [axis for axis in axes if axis.key.partition(".")[0] == name]
+    axes, name = space.active_axes(values), error.partition(":")[0]
+    named = [axis for axis in axes if name in (axis.key, axis.key.partition(".")[0])]
     owner = named[0] if len(named) == 1 else tried
     text = f"{owner.path}: {error}"
-    for other in sorted(axes, key=lambda axis: axis.key not in owner.when):
-        valid = _valid_values(space, other, owner, values) if other is not owner else []
-        if valid:
-            pair = {key: values[key] for key in values if key in (owner.key, other.key)}
-            condition = in_yaml({other.key: valid[0] if len(valid) == 1 else valid})
-            below = f", below that of {other.key}," if other.place > owner.place else ""
-            return f"{text} (for {_describe(pair)}); when: {condition} on this axis{below} expected"
-    return text
-
-
-def _valid_values(
-    space: Space, other: Axis, owner: Axis, values: Mapping[str, Plain]
-) -> list[Plain]:
-    """Return the values of a choice with which a trial is valid and `owner` keeps its value."""
-    found: list[Plain] = []
-    for value in other.span.values if isinstance(other.span, Choice) else ():
-        wanted, trial = {**values, other.key: value}, dict[str, Plain]()
-        for axis in space.axes:
-            if axis.applies(space.fixed | trial):
-                kept = wanted.get(axis.key)
-                trial[axis.key] = kept if kept in axis.span.corners else axis.span.corners[0]
-        is_kept = trial.get(owner.key) == values[owner.key]
-        if is_kept and value != values[other.key] and not _error(space, trial):
-            found.append(value)
-    return found
+    if _error(space, {owner.key: values[owner.key]}) == error:
+        return text
+    told = {owner.key, tried.key, *space.condition_keys}
+    pairs = {axis.key: values[axis.key] for axis in axes if axis.key in told}
+    return f"{text} (for {_describe(pairs)}); a condition ('when') that excludes this expected"
 
 
 def check_ranking(space: Space) -> None:

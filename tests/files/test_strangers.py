@@ -151,7 +151,7 @@ def documents(made: Path) -> list[tuple[str, int, tuple[Any, ...]]]:
     """Return all texts: the file, the line, and the path in the document of that line."""
     files = [f"run/{name}" for name in (*FILES, "record.json", "mlflow.json")]
     found: list[tuple[str, int, tuple[Any, ...]]] = [("run/run.json", -1, ("storage",))]
-    for file in [*files, f"sweep/{SWEEP_FILE}", "sweep/results.json", "rows/rows.json"]:
+    for file in [*files, f"sweep/{SWEEP_FILE}", "rows/rows.json"]:
         found += [(file, -1, path) for path in leaves(json.loads((made / file).read_text()))]
     return found
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from distvae.train.session import fit
 from distvae.tune.folder import SWEEP_FILE, describe_sweep
-from distvae.tune.results import Findings, Result, rank, write_findings
-from distvae.tune.space import Space, read_space
+from distvae.tune.results import Result, rank
+from distvae.tune.space import read_space
 from distvae.tune.study import OptunaStudy
 from tests import tiny
 
@@ -43,52 +43,16 @@ def judged(number: int, values: dict[str, Any]) -> Result:
     return Result(number, values, "finished", 4, bound - 1, figures, 61.0 + number)
 
 
-def make_space(**fields: Any) -> Space:
-    return read_space("tiny", TREE | fields)
-
-
-def sweep(
-    folder: Path, judge: Judge = judged, *, concluded: bool = True, **fields: Any
-) -> list[Result]:
-    """Make the folder of a sweep whose trials end as they are judged, with its study; the results
-    in their order.
-    """
+def sweep(folder: Path, judge: Judge = judged, **fields: Any) -> list[Result]:
+    """Make the folder of a sweep whose trials end as they are judged; return the ranked results."""
     folder.mkdir(exist_ok=True)
-    space = make_space(**fields)
+    space = read_space("tiny", TREE | fields)
     (folder / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
     study = OptunaStudy(space, folder)
     while setting := study.next_trial():
         if result := judge(setting.number, setting.values):
             study.record_result(result)
-    results = rank(study.results, space.metrics)
-    if concluded:
-        write_results(folder, space, results)
-    return results
-
-
-def without_a_ledger(
-    folder: Path, judge: Callable[[int, dict[str, Any]], Result] = judged, **fields: Any
-) -> list[Result]:
-    """Make the same folder in less time, without the sampler's ledger."""
-    folder.mkdir(exist_ok=True)
-    space = make_space(**fields)
-    (folder / SWEEP_FILE).write_text(json.dumps(describe_sweep(space)))
-    settings: list[dict[str, Any]] = [
-        {"model.kind": "vsc", "model.latent": 2 * n, "model.alpha": 0.1234567 * n}
-        if n % 2
-        else {"model.kind": "vae", "model.latent": 2 * n}
-        for n in range(1, space.trials + 1)
-    ]
-    results = rank([judge(n, values) for n, values in enumerate(settings, 1)], space.metrics)
-    write_results(folder, space, results)
-    return results
-
-
-def write_results(folder: Path, space: Space, results: list[Result]) -> None:
-    """Write results.json as a sweep does, and nothing that is drawn."""
-    write_findings(Findings(folder, dict(list(space.metrics.items())[:1]), results, ""))
-    written = json.loads((folder / "results.json").read_text())
-    (folder / "results.json").write_text(json.dumps(written | {"metrics": dict(space.metrics)}))
+    return rank(study.results, space.metrics)
 
 
 def trained(folder: Path, **sections: Any) -> None:

@@ -12,30 +12,24 @@ from typing import Any
 import pytest
 
 from distvae.files.refusal import Refusal
-from distvae.reproduce.compare import compare_rows
 from distvae.reproduce.rows import read_rows
 from distvae.reproduce.run import Reproduction, Work
-from distvae.reproduce.table import read_table, table_names
+from distvae.reproduce.table import compare_rows, read_table, table_names
 from distvae.tasks.scores import available_metrics
 from distvae.tune.results import STOPPED
 from distvae.tune.sweep import SweepOptions
 from distvae.tune.trial import Trials, run_trial
+from tests.slowly import long
 
 pytestmark = pytest.mark.slow
 QUIET: dict[str, Any] = {"train.threads": 1, "eval.processes": 1, "train.device": "cpu"}
 
 
-LENGTHY = "sdm-speech-paper"
-"""A table whose rows differ from those of `sdm-speech` in their settings alone."""
+KINDS = ("gaps", "house", "inpainting", "restoration", "sdm-speech", "sprites", "vsc-probe")
+"""A table of each kind of data and of rows. The tables left differ from them in settings."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.long) if name == LENGTHY else name
-        for name in table_names()
-    ],
-)
+@pytest.mark.parametrize("name", [*KINDS, *long(*(n for n in table_names() if n not in KINDS))])
 def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -62,50 +56,35 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def begun(folder: Path, *words: str, row: str = "exact") -> subprocess.Popen[str]:
     """Start a process that trains rows of bars in a folder."""
-    typed = [
-        "reproduce",
-        "bars",
-        "--scale",
-        "smoke",
-        "--only",
-        row,
-        "--out",
-        str(folder / "bars"),
-        *words,
-    ]
-    where = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    pipe = subprocess.PIPE
+    typed = ["reproduce", "bars", "--scale", "smoke", "--only", row, "--out", f"{folder}/bars"]
     return subprocess.Popen(
-        [sys.executable, "-m", "distvae", *typed],
-        stdout=pipe,
-        stderr=pipe,
+        [sys.executable, "-m", "distvae", *typed, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        env=where,
+        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"},
         cwd=folder,
     )
 
 
-def command(
-    folder: Path, *words: str, row: str = "exact", code: int = 0
-) -> subprocess.CompletedProcess[str]:
-    """Run such a process until it has ended."""
+def command(folder: Path, *words: str, row: str = "exact", code: int = 0) -> tuple[str, str]:
+    """Run such a process until it has ended, and return its output and its messages."""
     process = begun(folder, *words, row=row)
     said, errors = process.communicate()
     assert process.returncode == code, errors
-    return subprocess.CompletedProcess(process.args, code, said, errors)
+    return said, errors
 
 
 def test_the_command_ends_with_a_comparison_and_rows_are_added_when_it_goes_on(
     tmp_path: Path,
 ) -> None:
-    done = command(tmp_path)
-    assert "on one core" in done.stderr
-    assert "exact" in done.stdout
-    assert "reliability" in done.stdout
+    said, messages = command(tmp_path)
+    assert "on one core" in messages
+    assert "exact" in said
+    assert "reliability" in said
     (before,) = read_rows(tmp_path / "bars" / "rows", "bars")
     assert (before.name, before.scale) == ("exact", "smoke")
-    added = command(tmp_path, "--resume", row="fitness")
-    assert "1 trial ended earlier" in added.stderr
+    assert "1 trial ended earlier" in command(tmp_path, "--resume", row="fitness")[1]
     assert read_rows(tmp_path / "bars" / "rows", "bars")[0].figures == before.figures
     page = (tmp_path / "bars" / "report.html").read_text()
     assert "How close do the rows of bars come to the published figures" in page
@@ -114,8 +93,8 @@ def test_the_command_ends_with_a_comparison_and_rows_are_added_when_it_goes_on(
     assert [row.name for row in rows] == ["exact", "fitness"]
     lines = json.loads((tmp_path / "bars" / "comparison.json").read_text())
     assert {line["row"] for line in lines if line["obtained"] is not None} == {"exact", "fitness"}
-    refused = command(tmp_path, "--resume", "--seeds", "2", code=2)
-    assert "a sweep with command 'distvae reproduce bars --scale smoke', not" in refused.stderr
+    _, refused = command(tmp_path, "--resume", "--seeds", "2", code=2)
+    assert "a sweep with command 'distvae reproduce bars --scale smoke', not" in refused
     assert read_rows(tmp_path / "bars" / "rows", "bars") == rows
 
 
@@ -130,8 +109,7 @@ def test_a_table_that_is_stopped_keeps_what_has_ended_and_says_how_to_go_on(tmp_
     assert said.splitlines()[-1] == STOPPED
     (before,) = read_rows(tmp_path / "bars" / "rows", "bars")
     assert before.name == "fitness"
-    resumed = command(tmp_path, "--resume", row="exact")
-    assert "1 trial ended earlier" in resumed.stderr
+    assert "1 trial ended earlier" in command(tmp_path, "--resume", row="exact")[1]
     exact, fitness = read_rows(tmp_path / "bars" / "rows", "bars")
     assert exact.name == "exact"
     assert fitness == before

@@ -2,8 +2,6 @@
 
 import json
 import math
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,15 +65,3 @@ def history(root: Path, run: str, key: str) -> list[tuple[int, float]]:
 def steps(root: Path, run: Any) -> list[int]:
     """The epochs that MLflow has of a run."""
     return [step for step, _ in history(root, run.info.run_id, "bound/val_bound")]
-
-
-def away(root: Path) -> None:
-    with closing(sqlite3.connect(root / "mlflow.db")) as database:
-        database.execute("pragma wal_checkpoint(truncate)")
-    (root / "mlflow.db").rename(root / "away.db")
-    (root / "mlflow.db").mkdir()
-
-
-def back(root: Path) -> None:
-    (root / "mlflow.db").rmdir()
-    (root / "away.db").rename(root / "mlflow.db")

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, event
 import distvae
 from distvae.files.refusal import Refusal
 from distvae.share import card, card_text
-from distvae.track import Store, Tracker
+from distvae.track import Status, Store, Tracker
 from distvae.track.served import Served, pack
 from distvae.track.store import find_folder, list_records, read_sent
 from distvae.train.run import Run
@@ -29,6 +29,13 @@ from tests.track.records import runs, sweep_tracker
 Values = tuple[str, ...]
 
 
+def record(folder: Path, root: Path, status: Status = "FINISHED", sweep: Path | None = None) -> str:
+    """Record a trained run, and return the id of the record."""
+    config = distvae.load(folder).config
+    Tracker.open(config, "bars", folder, "here", sweep, root).close(status)
+    return read_sent(folder)["id"]
+
+
 @pytest.mark.slow
 def test_a_logged_model_gives_codes_and_reconstructions(
     root: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
@@ -36,27 +43,21 @@ def test_a_logged_model_gives_codes_and_reconstructions(
     import mlflow
 
     run = distvae.load(trained)
-    record = Tracker.open(run.config, "bars", trained, "here", root=root)
-    record.close()
+    record(trained, root)
     (found,) = runs(root)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     (output,) = found.outputs.model_outputs
     model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
     x = np.random.default_rng(0).random((20, run.dims), dtype=np.float32)
-    codes = model.predict(x)
-    np.testing.assert_array_equal(codes, run.encode(x))
+    np.testing.assert_array_equal(model.predict(x), run.encode(x))
     np.testing.assert_array_equal(model.predict(x, {"give": "reconstruction"}), run.reconstruct(x))
-    kept = [
-        path.name
-        for path in (root / "mlartifacts").rglob("*")
-        if path.suffix in (".pkl", ".pt", ".pth")
-    ]
-    assert not kept
+    names = [path.suffix for path in (root / "mlartifacts").rglob("*")]
+    assert not {".pkl", ".pt", ".pth"} & {*names}
     example = model.input_example
     assert example.shape == (2, run.dims)
     np.testing.assert_array_equal(model.predict(example), run.encode(example))
-    description = card_text(trained)
-    assert mlflow.get_logged_model(output.model_id).tags["mlflow.note.content"] == description
+    description = mlflow.get_logged_model(output.model_id).tags["mlflow.note.content"]
+    assert description == card_text(trained)
     (readme,) = (root / "mlartifacts").rglob("README.md")
     assert readme.read_text() == card(trained)
 
@@ -70,16 +71,6 @@ def test_a_server_is_told_what_is_wrong_with_a_request(trained: Path) -> None:
         Served(run).predict(row, wrong)
     with pytest.raises(MlflowException, match=r"x: holds NaN; .* expected"):
         Served(run).predict(row * np.nan)
-
-
-def test_a_record_names_its_data_with_a_digest(root: Path, trained: Path) -> None:
-    run = distvae.load(trained)
-    Tracker.open(run.config, "bars", trained, "here", root=root).close()
-    (found,) = runs(root)
-    (data,) = (given.dataset for given in found.inputs.dataset_inputs)
-    assert data.name == run.info["data"]
-    assert run.info["data_digest"].startswith(data.digest)
-    assert json.loads(data.profile)["rows"] == run.info["rows"]
 
 
 def test_data_that_another_process_describes_at_the_same_moment_is_named(
@@ -99,11 +90,15 @@ def test_data_that_another_process_describes_at_the_same_moment_is_named(
 
     event.listen(Engine, "before_cursor_execute", enter)
     try:
-        Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root).close()
+        record(trained, root)
     finally:
         event.remove(Engine, "before_cursor_execute", enter)
     (found,) = runs(root)
-    assert len(entered) == len(found.inputs.dataset_inputs) == 1
+    assert len(entered) == 1
+    (data,) = (given.dataset for given in found.inputs.dataset_inputs)
+    info = distvae.load(trained).info
+    assert (data.name, json.loads(data.profile)["rows"]) == (info["data"], info["rows"])
+    assert info["data_digest"].startswith(data.digest)
     assert capsys.readouterr().err == ""
 
 
@@ -111,45 +106,33 @@ def test_data_that_another_process_describes_at_the_same_moment_is_named(
 def test_the_best_of_a_sweep_is_registered_once_and_its_alias_moves_on(
     root: Path, trained: Path
 ) -> None:
+    """The record of the third trial was not begun in MLflow before."""
     from mlflow import MlflowClient
 
-    sweep = sweep_tracker(root, trials=2)
-    config = distvae.load(trained).config
-    ids = []
-    for name in ("1", "2"):
-        folder = shutil.copytree(trained, root / "sweep" / "trials" / name)
+    sweep = sweep_tracker(root, trials=3)
+    trials = [root / "sweep" / "trials" / name for name in "123"]
+    for number, folder in enumerate(trials, 1):
+        shutil.copytree(trained, folder)
         (folder / "evaluation" / "test").mkdir(parents=True)
-        (folder / "evaluation" / "test" / "summary.json").write_text(f'{{"bound": {name}}}')
-        record = Tracker.open(config, "bars", folder, "here", root / "sweep", root)
-        record.close()
-        ids.append(read_sent(folder)["id"])
+        (folder / "evaluation" / "test" / "summary.json").write_text(f'{{"bound": {number}}}')
+    for folder in trials[:2]:
+        record(folder, root, sweep=root / "sweep")
+    about = "here", "3", {"model.kind": "tvae"}, {"kind": "trial"}
+    Tracker(trials[2], None, *about, root / "sweep").close()
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     assert not list((root / "mlartifacts").rglob("code"))
-    for best, versions in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):
-        sweep.best(root / "sweep" / "trials" / best, "bob's: bars")
+    for best, versions in ((0, 1), (0, 1), (1, 2), (0, 2), (2, 3)):
+        sweep.best(trials[best], "bob's: bars")
         sweep.wait()
-        assert client.get_model_version_by_alias("bob's- bars", "best").run_id == ids[int(best) - 1]
-        assert len(client.search_model_versions("name LIKE 'bob%'")) == versions
-        described = card_text(root / "sweep" / "trials" / best)
-        assert client.get_model_version_by_alias("bob's- bars", "best").description == described
+        version = client.get_model_version_by_alias("bob's- bars", "best")
+        described = card_text(trials[best])
+        assert (version.run_id, version.description) == (read_sent(trials[best])["id"], described)
         assert client.get_registered_model("bob's- bars").description == described
+        assert len(client.search_model_versions("name LIKE 'bob%'")) == versions
         assert len(list((root / "mlartifacts").rglob("code"))) == versions
-    assert {run.info.status for run in runs(root) if run.info.run_id in ids} == {"FINISHED"}
-
-
-def test_the_best_of_a_sweep_is_registered_though_its_record_is_not_begun(
-    root: Path, trained: Path
-) -> None:
-    from mlflow import MlflowClient
-
-    sweep = sweep_tracker(root, trials=1)
-    best = trained.rename(root / "sweep" / "1")
-    about = "here", "1", {"model.kind": "tvae"}, {"kind": "trial"}
-    Tracker(best, None, *about, root / "sweep").close()
-    sweep.best(best, "bars")
-    sweep.wait()
-    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-    assert client.get_model_version_by_alias("bars", "best").run_id == read_sent(best)["id"]
+    assert {run.info.status for run in runs(root) if run.data.tags["kind"] == "trial"} == {
+        "FINISHED"
+    }
 
 
 @pytest.mark.slow
@@ -162,13 +145,10 @@ model = mlflow.pyfunc.load_model({str(folder)!r})
 import distvae
 print(json.dumps([distvae.__file__, model.predict(model.input_example).tolist()]))
 """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    words = [sys.executable, "-c", program]
     done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd="/",
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=True,
+        words, cwd="/", env=environment, capture_output=True, text=True, check=True
     )
     origin, codes = json.loads(done.stdout)
     assert Path(origin).is_relative_to(folder / "code")
@@ -188,8 +168,7 @@ def call(call: Called, root: Path, monkeypatch: pytest.MonkeyPatch) -> Called:
 @pytest.fixture
 def away(root: Path, trained: Path) -> Path:
     """Move the folder of a recorded run to where nobody knows it."""
-    record = Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root)
-    record.close()
+    record(trained, root)
     return trained.rename(root / "other machine")
 
 
@@ -200,38 +179,16 @@ def test_a_fetched_run_is_the_one_that_was_trained(root: Path, away: Path, call:
     assert "small is not on this machine; a copy from MLflow is in" in note
     cached = find_folder("small", Store.find(root))
     assert cached.is_relative_to(root / "cache" / "models")
-    assert said.splitlines()[1:] == shown(call, away)[1:]
+    assert said.splitlines()[1:] == call("show", str(away))[1].splitlines()[1:]
     assert Run.open(cached).epochs() == kept.epochs()
     x = np.random.default_rng(0).random((20, kept.dims), dtype=np.float32)
     np.testing.assert_array_equal(Run.open(cached).encode(x), kept.encode(x))
-    files = {path.name for path in cached.rglob("*")}
-    assert files == {
-        "run.json",
-        "config.yaml",
-        "best.json",
-        "epochs.jsonl",
-        *(p.name for p in away.glob("best-*")),
-    }
-
-
-def shown(call: Called, run: Path) -> list[str]:
-    return call("show", str(run))[1].splitlines()
-
-
-def test_what_is_not_logged_is_refused_by_name(root: Path, away: Path, call: Called) -> None:
-    code, _, said = call("check", "small", "--exact")
+    weights = {path.name for path in away.glob("best-*")}
+    needed = {"run.json", "config.yaml", "best.json", "epochs.jsonl"}
+    assert {path.name for path in cached.rglob("*")} == needed | weights
+    code, _, note = call("check", "small", "--exact")
     assert code == 2
-    assert "populations kept for its data (last.json) are not logged" in said
-
-
-def test_a_run_without_a_logged_model_is_refused(root: Path, trained: Path) -> None:
-    tracker = Tracker.open(distvae.load(trained).config, "bars", trained, "here", root=root)
-    tracker.close("KILLED")
-    shutil.rmtree(trained)
-    with pytest.raises(
-        Refusal, match=r"small is not on this machine, and no model of it is logged"
-    ):
-        find_folder("small", Store.find(root))
+    assert "populations kept for its data (last.json) are not logged" in note
 
 
 def test_what_a_store_lost_is_named_and_leaves_nothing_behind(
@@ -240,12 +197,10 @@ def test_what_a_store_lost_is_named_and_leaves_nothing_behind(
     (config,) = (root / "mlartifacts").rglob("config.yaml")
     config.unlink()
     code, _, said = call("show", "small")
-    assert code == 2
-    assert "in MLflow has no config.yaml" in said
+    assert (code, "in MLflow has no config.yaml" in said) == (2, True)
     shutil.rmtree(config.parent)
     code, _, said = call("show", "small")
-    assert code == 2
-    assert "cannot be fetched from MLflow" in said
+    assert (code, "cannot be fetched from MLflow" in said) == (2, True)
     assert not [
         path for path in (root / "cache").rglob("*") if path.suffix != ".lock" and path.is_file()
     ]
@@ -258,16 +213,19 @@ def test_a_folder_that_holds_a_later_run_does_not_stand_for_the_earlier(
     later = shutil.copytree(away, root / "small")
     (later / "mlflow.json").unlink()
     (later / "record.json").unlink()
-    Tracker.open(distvae.load(later).config, "bars", later, "here", root=root).close()
-    store = Store.find(root)
+    second, store = record(later, root), Store.find(root)
     assert find_folder("small", store).samefile(later)
     assert find_folder(first.id, store).is_relative_to(root / "cache")
-    (second,) = {record.id for record in list_records(store)} - {first.id}
     assert find_folder(second, store) == later
 
 
-def test_the_folder_of_a_sweep_cannot_be_fetched(root: Path) -> None:
+def test_what_mlflow_does_not_keep_is_refused(root: Path, trained: Path) -> None:
+    record(trained, root, "KILLED")
     sweep_tracker(root).close()
-    shutil.rmtree(root / "sweep")
-    with pytest.raises(Refusal, match="MLflow keeps only the results and the report of a sweep"):
-        find_folder("sweep", Store.find(root))
+    for folder, message in {
+        "small": "small is not on this machine, and no model of it is logged",
+        "sweep": "MLflow keeps only the results and the report of a sweep",
+    }.items():
+        shutil.rmtree(root / folder)
+        with pytest.raises(Refusal, match=message):
+            find_folder(folder, Store.find(root))

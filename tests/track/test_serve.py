@@ -21,15 +21,11 @@ import pytest
 from distvae.files.refusal import Refusal, refusing_full_disk
 from distvae.files.storage import Folder
 from distvae.track import server
-from distvae.track.server import (
-    copy_database,
-    mlflow_answers,
-    serve,
-)
+from distvae.track.server import copy_database, mlflow_answers, serve
 from tests.called import Called
 from tests.ports import free_port
 from tests.processes import started
-from tests.track.records import history, runs
+from tests.track.records import runs, steps
 
 
 @contextmanager
@@ -73,15 +69,6 @@ def test_the_records_of_a_head_come_back_on_another(tmp_path: Path) -> None:
         assert Path(client.download_artifacts(run, "page.html")).read_text() == "found"
 
 
-@pytest.mark.skipif(
-    bool(find_spec("psycopg") or find_spec("psycopg2")), reason="there are drivers here"
-)
-def test_a_database_without_its_driver_is_refused(tmp_path: Path) -> None:
-    needed = r"DISTVAE_DATABASE: postgresql needs a driver: 'pip install .psycopg\[binary\]"
-    with pytest.raises(Refusal, match=needed):
-        serve(str(tmp_path), free_port(), "postgresql+psycopg://host/db")
-
-
 class Full(Folder):
     """A folder on a disk without room."""
 
@@ -113,25 +100,6 @@ class Healthy(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def answering(seconds: float) -> Iterator[int]:
-    """Answer as MLflow does for so long; yield the port."""
-    with HTTPServer(("127.0.0.1", 0), Healthy) as server, ThreadPoolExecutor() as threads:
-        threads.submit(server.serve_forever, poll_interval=0.01)
-
-        def end() -> None:
-            server.shutdown()
-            server.server_close()
-
-        ending = threading.Timer(seconds, end)
-        ending.start()
-        try:
-            yield server.server_port
-        finally:
-            ending.cancel()
-            server.shutdown()
-
-
 @pytest.mark.skipif(bool(find_spec("psycopg")), reason="the driver is here")
 @pytest.mark.parametrize("ends", [False, True])
 def test_a_server_that_misses_its_companion_is_replaced_and_another_is_not(
@@ -140,12 +108,28 @@ def test_a_server_that_misses_its_companion_is_replaced_and_another_is_not(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """After `ray down` and `ray up` the former server answers until it has missed Ray's head."""
+    """After `ray down` and `ray up` the former server answers until it has missed Ray's head. The
+    new server is then refused, because it lacks a driver.
+    """
     monkeypatch.setattr(server, "COPY_INTERVAL", 0.2)
     uri, beside = "postgresql+psycopg://host/db", f"127.0.0.1:{free_port()}"
-    refused = pytest.raises(Refusal, match="needs a driver")
-    with answering(0.4 if ends else 60) as port, refused if ends else nullcontext():
-        serve(str(tmp_path), port, uri, beside)
+    needed = r"DISTVAE_DATABASE: postgresql needs a driver: 'pip install .psycopg\[binary\]"
+    refused = pytest.raises(Refusal, match=needed) if ends else nullcontext()
+    with HTTPServer(("127.0.0.1", 0), Healthy) as former, ThreadPoolExecutor() as threads:
+        threads.submit(former.serve_forever, poll_interval=0.01)
+
+        def end() -> None:
+            former.shutdown()
+            former.server_close()
+
+        ending = threading.Timer(0.4 if ends else 60, end)
+        ending.start()
+        try:
+            with refused:
+                serve(str(tmp_path), former.server_port, uri, beside)
+        finally:
+            ending.cancel()
+            former.shutdown()
     assert ("already" in capsys.readouterr().out) == (not ends)
 
 
@@ -188,12 +172,6 @@ def test_a_server_that_comes_later_gets_the_whole_run_and_no_secret_is_printed(
     )
     (found,) = runs(tmp_path / "mlflow", "bars")
     assert found.info.status == "FINISHED"
-    assert [
-        step for step, _ in history(tmp_path / "mlflow", found.info.run_id, "bound/val_bound")
-    ] == [
-        1,
-        2,
-        3,
-    ]
+    assert steps(tmp_path / "mlflow", found) == [1, 2, 3]
     assert len(found.outputs.model_outputs) == 1
     assert "hunter2" not in said

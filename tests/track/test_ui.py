@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -20,25 +19,20 @@ from tests.track.records import sweep_tracker, tracker, train
 from tests.train.processes import below
 
 pytestmark = [pytest.mark.slow, needs_browser]
+STARTING = "starting MLflow, which takes some ten seconds\n"
 
 
 @pytest.fixture
 def recorded(root: Path) -> Path:
-    """Record a sweep of two trials with epochs, figures and a picture, below runs/."""
+    """Record a sweep of two trials with epochs and figures, where commands find it."""
     record = sweep_tracker(root, **{"metric.hoyer": "max"})
     record.begin()
-    folder = record.folder
     for name, hoyer in (("vae", 0.31), ("sdm", 0.47)):
-        trial = tracker(root, f"sweep/trials/{name}", folder)
+        trial = tracker(root, f"sweep/trials/{name}", record.folder)
         train(trial, 1, 2)
         trial.figures({"hoyer": hoyer})
         trial.close()
     record.close()
-    return as_runs(root)
-
-
-def as_runs(root: Path) -> Path:
-    """Place the records where commands find them, below runs/."""
     (root / "runs").mkdir()
     for path in root.glob("mlflow.db*"):
         path.rename(root / "runs" / path.name)
@@ -50,78 +44,70 @@ def hear() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@contextmanager
-def served(folder: Path, end: signal.Signals) -> Iterator[list[str]]:
-    """Yield the links that `distvae ui` prints, which are served by then to this machine
-    alone; end it by a signal.
-    """
-    port = free_port()
-    command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
-    with started(command, cwd=folder, stdout=subprocess.PIPE, text=True, preexec_fn=hear) as server:
-        assert server.stdout is not None
-        lines = []
-        for line in server.stdout:
-            lines.append(line)
-            assert "http" not in line or answers(port)
-            if line.startswith("ready"):
-                break
-        assert lines[0].startswith("starting MLflow")
-        assert lines[-1] == "ready; Ctrl-C ends the server\n"
-        found = listeners([server.pid, *below(server.pid)])
-        assert found
-        assert not [listener for listener in found if reachable(listener)]
-        yield re.findall(r"http://\S+", "".join(lines))
-        server.send_signal(end)
-        server.communicate(timeout=120)
-    assert server.returncode == 128 + end
+def command(port: int) -> list[str]:
+    return [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
+
+
+def ui(folder: Path, port: int) -> "AbstractContextManager[subprocess.Popen[str]]":
+    """Start the command."""
+    pipe = subprocess.PIPE
+    return started(command(port), cwd=folder, stdout=pipe, text=True, preexec_fn=hear)
+
+
+def end(server: "subprocess.Popen[str]", number: signal.Signals, port: int) -> None:
+    """End the server by a signal, with all processes that hold its output."""
+    server.send_signal(number)
+    server.communicate(timeout=120)
+    assert server.returncode == 128 + number
     assert not answers(port)
 
 
-def test_a_server_that_ends_while_it_starts_is_said(root: Path) -> None:
-    (root / "sitecustomize.py").write_text(
+def test_a_server_that_ends_while_it_starts_is_said_and_one_that_starts_can_be_ended(
+    recorded: Path,
+) -> None:
+    with ui(recorded, port := free_port()) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == STARTING
+        time.sleep(1)
+        end(server, signal.SIGTERM, port)
+    (recorded / "sitecustomize.py").write_text(
         "import os, sys\nif 'mlflow' in sys.orig_argv: os.write(2, b'no server\\n'), os._exit(1)\n"
     )
-    command = [sys.executable, "-m", "distvae", "ui", "--port", str(free_port())]
+    path = f"{recorded}:{os.environ.get('PYTHONPATH', '')}"
     done = subprocess.run(
-        command,
-        cwd=as_runs(root),
-        env=os.environ | {"PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"},
+        command(port),
+        cwd=recorded,
+        env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert done.stdout == "starting MLflow, which takes some ten seconds\n"
-    assert done.stderr.splitlines() == [
-        "no server",
-        "distvae: MLflow's server ended with 1; its messages stand above",
-    ]
-
-
-def test_a_server_that_is_starting_can_be_ended(root: Path) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "distvae", "ui", "--port", str(port)]
-    with started(
-        command, cwd=as_runs(root), stdout=subprocess.PIPE, text=True, preexec_fn=hear
-    ) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline().startswith("starting MLflow")
-        time.sleep(1)
-        server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=120)  # until all that hold its output have ended
-    assert server.returncode == 128 + signal.SIGTERM
-    assert not answers(port)
+    assert (done.returncode, done.stdout) == (2, STARTING)
+    message = "distvae: MLflow's server ended with 1; its messages stand above"
+    assert done.stderr.splitlines() == ["no server", message]
 
 
 def test_every_link_of_a_sweep_leads_to_its_trials(recorded: Path) -> None:
-    """The charts of a sweep show both trials, and another page compares them."""
-    names = ["vae", "sdm"]
-    shown = {"experiments": ["here"], "charts": names, "compare": [*names, "0.31"]}
-    with served(recorded, signal.SIGINT) as links:
-        for link, (page_name, texts) in zip(links, shown.items(), strict=True):
+    """The charts of a sweep show both trials, and another page compares them. The links are served
+    to this machine alone, and by the time when they are printed.
+    """
+    lines: list[str] = []
+    with ui(recorded, port := free_port()) as server:
+        assert server.stdout is not None
+        while not (lines and lines[-1].startswith("ready")):
+            lines.append(server.stdout.readline())
+            assert lines[-1]
+            assert "http" not in lines[-1] or answers(port)
+        assert (lines[0], lines[-1]) == (STARTING, "ready; Ctrl-C ends the server\n")
+        found = listeners([server.pid, *below(server.pid)])
+        assert found
+        assert not [listener for listener in found if reachable(listener)]
+        names = ["vae", "sdm"]
+        compared = [*names, "0.31", "Comparing 2 Runs from 1 Experiment"]
+        links = re.findall(r"http://\S+", "".join(lines))
+        for link, texts in zip(links, [["here"], names, compared], strict=True):
             with opened(link) as page:
                 for text in texts:
                     page.get_by_text(text, exact=True).first.wait_for()
-                assert "not valid JSON" not in page.inner_text("body"), page_name
-                if page_name == "compare":
-                    page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for()
+                assert "not valid JSON" not in page.inner_text("body"), link
+        end(server, signal.SIGINT, port)

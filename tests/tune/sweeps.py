@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import optuna
+from distvae.track import Sending, Store
+from distvae.tune.population import open_study
+from distvae.tune.recorder import Recorder, SweepDisplay
+from distvae.tune.space import Space
+from distvae.tune.study import read_trials
+from distvae.tune.trial import Trials
 
-TREE = {
+TREE: dict[str, Any] = {
     "base": "mnist-vae",
     "fixed": {
         "train.epochs": 2,
@@ -32,8 +35,6 @@ TREE = {
         {"key": "train.rate", "choice": [1e30], "when": {"model.kind": "vsc"}},
     ],
 }
-
-
 STEADY_TRIALS = 3
 STEADY = TREE | {
     "search": "random",
@@ -44,7 +45,6 @@ STEADY = TREE | {
         {"key": "train.warmup", "choice": [0, 5]},
     ],
 }
-
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -53,17 +53,15 @@ from distvae.tune.sweep import SweepOptions, run_sweep
 file, images, out, *pairs = sys.argv[1:]
 given = dict(pair.split("=") for pair in pairs if "=" in pair)
 given = {key: int(value) for key, value in given.items()}
-go_on = "--resume" in pairs
-root = Path(out).parent
 found = run_sweep(
     load_space(file),
     Path(out),
     SweepOptions(
         given,
         images,
-        force=not go_on,
-        resume=go_on,
-        root=root,
+        force="--resume" not in pairs,
+        resume="--resume" in pairs,
+        root=Path(out).parent,
         keep_tune="--keep-tune" in pairs,
     ),
 )
@@ -90,26 +88,20 @@ class Sweep:
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.05)
 
-    def kill(self) -> None:
-        """Kill its process, but no process that it has started."""
-        self.process.kill()
-        self.process.communicate(timeout=100)
-
-    def finish(self) -> str:
-        """Wait for its end without a failure, and return its messages."""
+    def finish(self, code: int = 0) -> str:
+        """Wait for its end, which nothing outlives by long, and return its messages."""
         said = self.process.communicate(timeout=300)[1]
-        assert self.process.returncode == 0, said
-        assert self.ends_alone()
+        assert self.process.returncode == code, said
+        patience = time.monotonic() + 20
+        while self.left() and time.monotonic() < patience:
+            time.sleep(0.2)
+        assert not self.left()
         return said
 
-    def interrupt(self) -> str:
-        """Press Ctrl-C, and return its messages until its end."""
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and wait for its end."""
         os.killpg(self.process.pid, signal.SIGINT)
-        said = self.process.communicate(timeout=120)[1]
-        assert self.process.returncode == 130, said
-        assert self.ends_alone()
-        assert "Traceback" not in said
-        return said
+        assert "Traceback" not in self.finish(130)
 
     def left(self) -> list[str]:
         """The processes that outlived it."""
@@ -122,29 +114,19 @@ class Sweep:
                 continue
         return found
 
-    def ends_alone(self) -> bool:
-        """Whether nothing outlives it by more than some seconds."""
-        patience = time.monotonic() + 20
-        while self.left() and time.monotonic() < patience:
-            time.sleep(0.2)
-        return not self.left()
+
+def recorder_of(space: Space, out: Path) -> Recorder:
+    """What a sweep in a folder records, as after a start of its process."""
+    trials, display = Trials(space, out / "trials"), SweepDisplay(space, quiet=True)
+    sending = Sending(Store.find(out), out)
+    recorder = Recorder(trials, open_study(space, out), display, sending, lambda: False)
+    display.take_in(recorder.study.results)
+    return recorder
 
 
 def study_states(out: Path) -> list[str]:
     """What the sampler was told of its trials."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with opened_study(f"sqlite:///{out / 'optuna.db'}") as study:
-        return [trial.state.name for trial in study.get_trials()]
-
-
-@contextmanager
-def opened_study(address: str) -> Iterator[optuna.Study]:
-    """Optuna's own view of a sweep's file."""
-    storage = optuna.storages.RDBStorage(address)
-    try:
-        yield optuna.load_study(study_name="sweep", storage=storage)
-    finally:
-        storage.engine.dispose()
+    return [trial.state.name for trial in read_trials(out)]
 
 
 def figures(out: Path) -> dict[int, Any]:
@@ -157,28 +139,7 @@ def figures(out: Path) -> dict[int, Any]:
 def assert_whole(out: Path, whole: dict[int, Any]) -> None:
     """Each trial has finished, with its forty epochs once and with known figures."""
     assert study_states(out) == ["COMPLETE"] * STEADY_TRIALS
-    found = figures(out)
-    assert set(found) == set(whole)
-    for trial, known in whole.items():
-        assert found[trial] == known, f"trial {trial} of {out}"
+    assert figures(out) == whole
     for trial in range(1, STEADY_TRIALS + 1):
         epochs = (out / "trials" / str(trial) / "epochs.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in epochs] == list(range(1, 41))
-
-
-def assert_others_go_on(
-    steady: tuple[list[str], dict[int, Any]],
-    out: Path,
-    processes: Callable[[Sweep], list[int]],
-    *options: str,
-) -> None:
-    """Kill the processes in which a sweep trains. Others take their trials to the known end."""
-    words, whole = steady
-    running = Sweep(*words, str(out), "train.epochs=40", *options)
-    running.wait_for("trials/*/last.json", out)
-    killed = processes(running)
-    assert killed
-    for process in killed:
-        os.kill(process, signal.SIGKILL)
-    assert "; another continues it" in running.finish()
-    assert_whole(out, whole)

@@ -1,6 +1,4 @@
-"""Populations: which trials are replaced, by which settings, what a space
-may not vary, and how a killed population ends.
-"""
+"""Populations: which trials are replaced, by which settings, and how a killed population ends."""
 
 import json
 import math
@@ -11,24 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distvae.data import open_dataset
-from distvae.files.refusal import Refusal
-from distvae.track import Sending, Store
 from distvae.track.tracker import read_record
 from distvae.train.run_folder import read_info
 from distvae.train.session import build_trainer
 from distvae.train.step import Rates
 from distvae.tune.population import choose_replacements, open_study, perturb
-from distvae.tune.recorder import Recorder, SweepDisplay
+from distvae.tune.recorder import Recorder
 from distvae.tune.results import EndedEpoch, Result
-from distvae.tune.space import Choice, Interval, Space, read_space
+from distvae.tune.space import Interval, Space, read_space
 from distvae.tune.study import OptunaStudy, halves, read_judgments
-from distvae.tune.trial import Report, Trials, run_trial
+from distvae.tune.trial import Report, run_trial
 from distvae.tune.validation import INHERITED, validate_space
+from tests.slowly import slow
+from tests.tune.sweeps import recorder_of
 
 TREE: dict[str, Any] = {
     "base": "bars",
@@ -72,22 +71,11 @@ def test_the_worst_quarter_is_replaced_by_the_best(values: list[float]) -> None:
         assert {worths[each.better] for each in chosen} <= set(ascending[-quarter:]) - {-math.inf}
 
 
-def drawn(chance: np.random.Generator) -> dict[str, Any]:
-    """Settings of a first trial."""
-    values: dict[str, Any] = {}
-    for axis in SPACE.axes:
-        if isinstance(axis.span, Choice):
-            values[axis.key] = axis.span.values[chance.integers(len(axis.span.values))]
-        elif isinstance(axis.span.low, int):
-            values[axis.key] = int(chance.integers(axis.span.low, int(axis.span.high) + 1))
-        else:
-            values[axis.key] = float(chance.uniform(axis.span.low, axis.span.high))
-    return values
-
-
-@given(st.integers(0, 2**32))
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1))
 def test_a_branch_has_other_settings_within_the_axes_and_the_seed_of_its_better(seed: int) -> None:
-    values = drawn(np.random.default_rng(seed))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+    values = SPACE.suggest(study.ask())
     found = perturb(SPACE, values, np.random.default_rng([seed, 1]))
     assert found == perturb(SPACE, values, np.random.default_rng([seed, 1]))
     assert found != values
@@ -104,39 +92,6 @@ def test_a_branch_has_other_settings_within_the_axes_and_the_seed_of_its_better(
     SPACE.config(found)
 
 
-@pytest.mark.parametrize(
-    ("epochs", "size", "count"),
-    [(50, 8, 8), (51, 8, 8 + 2), (101, 12, 12 + 2 * 3)],
-)
-def test_the_trials_of_a_population_are_counted(epochs: int, size: int, count: int) -> None:
-    assert space(fixed={"train.epochs": epochs}, trials=size).count == count
-
-
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "a shape": ({"axes": [{"key": "model.latent", "int": [8, 9]}]}, "gives their shape"),
-    "no judge": ({"judge": None}, "population replaces trials by a metric"),
-    "no random search": ({"search": "tpe"}, "search: tpe"),
-    "too few": ({"trials": 3}, "a population of 3; at least 4"),
-    "patience": ({"fixed": {"train.patience": 3}}, "train.patience: 3"),
-    "seeds": ({"seeds": 2, "axes": TREE["axes"][:1]}, "a trial is judged by one run"),
-    "nothing to change": (
-        {"axes": [{"key": "train.seed", "choice": [1, 2]}]},
-        "one that may change while a model trains",
-    ),
-    "no such metric": ({"judge": {"interval": 2, "metric": "psnr"}}, "judge.metric: psnr is not"),
-    "no interval": ({"judge": {"metric": "bound"}}, "judge: .* an interval in epochs expected"),
-    "no such field": ({"judge": {"interval": 2, "by": "bound"}}, "judge.by: no such field"),
-    "nobody asks": ({"scheduler": "none"}, "judge: nobody asks it"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_no_population_can_be_is_refused(name: str) -> None:
-    fields, message = REFUSED[name]
-    with pytest.raises(Refusal, match=message):
-        space(**fields)
-
-
 @given(st.lists(st.integers(0, 5), max_size=12), st.integers(0, 5))
 def test_halving_goes_on_with_the_best_quarter_so_far(others: list[int], own: int) -> None:
     """Optuna's rule: as good as the trial at the last place of the best quarter, or the best."""
@@ -147,7 +102,7 @@ def test_halving_goes_on_with_the_best_quarter_so_far(others: list[int], own: in
     assert not halves({2: float(own)}, reached, 4, 2)
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "median"])
+@pytest.mark.parametrize("scheduler", ["asha", *slow("median")])
 def test_trials_are_halted_by_what_they_are_judged_by_and_not_by_bounds(
     scheduler: str, tmp_path: Path
 ) -> None:
@@ -197,29 +152,6 @@ BARS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Space:
-    read = read_space("tiny", BARS)
-    validate_space(read)
-    return read
-
-
-@pytest.fixture(autouse=True)
-def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An MLflow server that refuses at once."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-
-def recorder_of(tiny: Space, out: Path) -> Recorder:
-    """What a sweep in a folder has recorded, as after a start of its process."""
-    trials, display = Trials(tiny, out / "trials"), SweepDisplay(tiny, quiet=True)
-    sending = Sending(Store.find(out), out)
-    recorder = Recorder(trials, open_study(tiny, out), display, sending, lambda: False)
-    display.take_in(recorder.study.results)
-    return recorder
-
-
 def reports(recorder: Recorder) -> Generator[None, None, None]:
     """Run one trial after another, and yield after each report, before it is recorded."""
     while trial := recorder.next_trial():
@@ -232,45 +164,45 @@ def reports(recorder: Recorder) -> Generator[None, None, None]:
                 recorder.ended(trial.number, report, "")
 
 
+TINY = read_space("tiny", BARS)
+Whole = tuple[Path, dict[int, tuple[Any, ...]]]
+"""The folder of a sweep, and what was found of each trial."""
+
+
 def outcome(result: Result) -> tuple[Any, ...]:
     """What a sweep found of a trial, without its time."""
     lineage = result.parent, result.parent_epoch
     return result.values, result.state, result.epoch, result.cause, lineage, result.figures
 
 
-def finish(tiny: Space, out: Path, kill_after: int | None = None) -> dict[int, tuple[Any, ...]]:
+def finish(out: Path, kill_after: int | None = None) -> dict[int, tuple[Any, ...]]:
     """Run a sweep to its end, and kill it whenever it has made `kill_after` reports."""
     while True:
-        recorder = recorder_of(tiny, out)
+        recorder = recorder_of(TINY, out)
         done, running = recorder.study.is_done, reports(recorder)
         reported = len([*islice(running, kill_after)])
         assert not (done and reported)
         if reported != kill_after:
-            assert open_study(tiny, out).is_done
+            assert open_study(TINY, out).is_done
             return {number: outcome(each) for number, each in recorder.display.results.items()}
         running.close()
 
 
 @pytest.fixture(scope="module")
-def whole(
-    tiny: Space, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[int, tuple[Any, ...]]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A sweep that nothing disturbs, and its findings."""
     out = tmp_path_factory.mktemp("whole")
-    return out, finish(tiny, out)
+    return out, finish(out)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reports_until_killed", [7])
 def test_a_population_that_is_killed_again_and_again_equals_an_undisturbed_one(
-    reports_until_killed: int,
-    tiny: Space,
-    whole: tuple[Path, dict[int, tuple[Any, ...]]],
+    whole: Whole,
     tmp_path: Path,
 ) -> None:
     """Killed during an epoch, a judgment, a change of generations or an evaluation."""
     out, expected = whole
-    assert finish(tiny, tmp_path, reports_until_killed) == expected
+    assert finish(tmp_path, kill_after=7) == expected
     for trial in expected:
         folders = [each / "trials" / str(trial) for each in (out, tmp_path)]
         judged, again = map(read_judgments, folders)
@@ -278,9 +210,9 @@ def test_a_population_that_is_killed_again_and_again_equals_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_a_population_goes_on_with_those_that_did_not_fail(tiny: Space, tmp_path: Path) -> None:
+def test_a_population_goes_on_with_those_that_did_not_fail(tmp_path: Path) -> None:
     """Three of four fail at once, and the sweep is killed before the next generation."""
-    recorder = recorder_of(tiny, tmp_path)
+    recorder = recorder_of(TINY, tmp_path)
     for _ in range(4):
         trial = recorder.next_trial()
         assert trial is not None
@@ -289,16 +221,14 @@ def test_a_population_goes_on_with_those_that_did_not_fail(tiny: Space, tmp_path
         if trial.number == 4:
             *_, last = run_trial(recorder.trials, *trial)
         recorder.ended(trial.number, last, "")
-    assert not open_study(tiny, tmp_path).is_done
-    found = finish(tiny, tmp_path)
+    assert not open_study(TINY, tmp_path).is_done
+    found = finish(tmp_path)
     states = Counter(state for _, state, *_ in found.values())
     assert states == {"finished": 3, "failed": 3}
 
 
-def test_a_population_is_given_up_when_all_of_its_members_have_failed(
-    tiny: Space, tmp_path: Path
-) -> None:
-    recorder = recorder_of(tiny, tmp_path)
+def test_a_population_is_given_up_when_all_of_its_members_have_failed(tmp_path: Path) -> None:
+    recorder = recorder_of(TINY, tmp_path)
     numbers = []
     while trial := recorder.next_trial():
         assert not recorder.study.all_failed
@@ -307,13 +237,12 @@ def test_a_population_is_given_up_when_all_of_its_members_have_failed(
         numbers.append(trial.number)
     assert numbers == [1, 2, 3, 4]
     assert recorder.study.all_failed
-    assert open_study(tiny, tmp_path).is_done
+    assert open_study(TINY, tmp_path).is_done
 
 
 @pytest.mark.long
 def test_a_branch_that_was_recorded_and_not_made_is_made_when_the_sweep_goes_on(
-    tiny: Space,
-    whole: tuple[Path, dict[int, tuple[Any, ...]]],
+    whole: Whole,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -323,18 +252,18 @@ def test_a_branch_that_was_recorded_and_not_made_is_made_when_the_sweep_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr("distvae.tune.population.branch", killed)
         with pytest.raises(KeyboardInterrupt):
-            finish(tiny, tmp_path)
+            finish(tmp_path)
     assert not (tmp_path / "trials" / "5").exists()
-    assert finish(tiny, tmp_path) == whole[1]
+    assert finish(tmp_path) == whole[1]
 
 
 @pytest.mark.slow
 def test_a_population_keeps_its_size_and_says_whence_each_trial_came(
-    tiny: Space, whole: tuple[Path, dict[int, tuple[Any, ...]]]
+    whole: Whole,
 ) -> None:
     out, found = whole
     states = {number: each[1] for number, each in found.items()}
-    assert len(found) == tiny.count == 6
+    assert len(found) == TINY.count == 6
     assert list(states.values()).count("finished") == 4
     for number in (5, 6):
         lineage = read_info(out / "trials" / str(number))["lineage"]
@@ -357,12 +286,12 @@ def test_a_population_keeps_its_size_and_says_whence_each_trial_came(
 
 @pytest.mark.slow
 def test_a_branch_goes_on_from_the_weights_moments_and_populations_of_its_better(
-    tiny: Space, whole: tuple[Path, dict[int, tuple[Any, ...]]]
+    whole: Whole,
 ) -> None:
     """Its first bound equals the bound of its parent continued with the branch's settings."""
     out, found = whole
     values, (better, epoch) = found[5][0], found[5][4]
-    before, after = tiny.config(found[better][0]), tiny.config(values)
+    before, after = TINY.config(found[better][0]), TINY.config(values)
     dataset = open_dataset(before.data)
     trainer = build_trainer(before, dataset)
     assert len([*islice(trainer.run(), epoch)]) == epoch

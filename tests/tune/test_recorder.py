@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from distvae.track import Sending, Store
 from distvae.track.store import list_records
 from distvae.train.progress import format_duration
 from distvae.tune.recorder import LEAST_SECONDS, Recorder, SweepDisplay
@@ -22,6 +21,7 @@ from distvae.tune.space import ROW, Axis, Choice, Row, Space, read_space
 from distvae.tune.study import OptunaStudy
 from distvae.tune.sweep import run_recorded
 from distvae.tune.trial import NO_PROGRESS, TrialProgress, Trials
+from tests.tune.sweeps import recorder_of
 
 EPOCHS, INTERVAL, TRIALS = 12, 3, 8
 TREE: dict[str, Any] = {
@@ -97,17 +97,11 @@ def test_without_a_terminal_trials_and_the_time_left_are_told_in_plain_lines(
     ]
 
 
-class Terminal(io.StringIO):
-    """A terminal that keeps its text."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 def test_a_terminal_and_a_notebook_show_causes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"COLUMNS": "200", "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(sys, "stderr", terminal := io.StringIO())
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     with SweepDisplay(space(), quiet=False) as display:
         display.trial_started(1, {})
         display.trial_ended(1, "failed", CAUSE)
@@ -169,18 +163,14 @@ def test_epochs_from_before_a_resume_are_done_and_say_nothing_of_the_pace(clock:
             assert display.progress() == expected(7 + EPOCHS + 3 + done, total, done)
 
 
-def test_an_epoch_is_new_that_is_further_than_any_before() -> None:
-    display = SweepDisplay(space(fixed={"train.epochs": 2}, seeds=2), quiet=True)
+def test_an_epoch_is_new_that_is_further_than_any_before_and_giving_up_counts_the_rest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    display = SweepDisplay(space(fixed={"train.epochs": 2}, seeds=2), quiet=False)
     display.trial_started(1, {})
     told = [(1, 0), (2, 0), (2, 0), (1, 1), (2, 0), (2, 1)]
     found = [display.epoch_finished(1, EndedEpoch(epoch, -1.0, seed)) for epoch, seed in told]
     assert found == [True, True, False, True, False, True]
-
-
-def test_giving_up_counts_what_failed_and_what_was_not_started(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    display = SweepDisplay(space(trials=8), quiet=False)
     display.take_in([Result(number, {}, "failed") for number in (1, 2)])
     display.gave_up()
     said = capsys.readouterr().err.splitlines()[-1]
@@ -197,28 +187,12 @@ def write_epochs(folder: Path, seconds: float, *epochs: int) -> None:
     (folder / "epochs.jsonl").write_text("".join(lines))
 
 
-def resumed(explored: Space, out: Path) -> Recorder:
-    """What a sweep in a folder records, as after a start of its process."""
-    trials, display = Trials(explored, out / "trials"), SweepDisplay(explored, quiet=True)
-    sending = Sending(Store.find(out), out)
-    return Recorder(trials, OptunaStudy(explored, out), display, sending, lambda: False)
-
-
-def run(recorder: Recorder, run_trials: Callable[[Recorder], None]) -> dict[int, tuple[Any, ...]]:
-    """Run trials so, and return how far each came."""
-    run_recorded(recorder, run_trials)
-    return {
-        number: (result.state, result.epoch, result.bound, result.seconds)
-        for number, result in recorder.display.results.items()
-    }
-
-
 @pytest.mark.slow
 def test_the_seeds_of_a_trial_are_sent_while_they_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    recorder = resumed(space(seeds=2), tmp_path)
+    recorder = recorder_of(space(seeds=2), tmp_path)
     assert recorder.study.next_trial()
     values = recorder.study.values(1)
     runs = recorder.trials.runs(1, values)
@@ -233,27 +207,24 @@ def test_the_seeds_of_a_trial_are_sent_while_they_train(
     assert {record.folder for record in sent} == {each.folder for each in runs}
 
 
-@pytest.fixture
-def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep that was interrupted: two trials trained, and two were only asked for."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+def test_the_time_of_a_resumed_trial_is_that_of_all_sessions_and_seeds(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """The sweep was interrupted: two trials trained, and two were only asked for."""
     study = OptunaStudy(space(), tmp_path)
     for _ in range(4):
         assert study.next_trial()
     write_epochs(tmp_path / "trials" / "1", 2.0, *range(1, 12))
     write_epochs(tmp_path / "trials" / "2", 3.0, *range(1, 11))
-    return tmp_path
 
+    def run(train: Callable[[Recorder], None]) -> dict[int, tuple[Any, ...]]:
+        """Resume the sweep, and return how far each trial came."""
+        run_recorded(recorder := recorder_of(space(), tmp_path), train)
+        return {
+            number: (result.state, result.epoch, result.bound, result.seconds)
+            for number, result in recorder.display.results.items()
+        }
 
-def test_a_resumed_sweep_that_is_stopped_at_once_knows_how_far_its_trials_came(begun: Path) -> None:
-    found = run(resumed(space(), begun), lambda recorder: None)
-    assert found == {1: ("stopped", 11, -1 / 11, 22.0), 2: ("stopped", 10, -1 / 10, 30.0)}
-
-
-def test_a_trial_that_goes_on_and_ends_or_is_stopped_keeps_the_time_from_before(
-    begun: Path, clock: Clock
-) -> None:
     def stop_soon(recorder: Recorder) -> None:
         for number in (1, 2):
             recorder.started(number, recorder.study.values(number))
@@ -261,17 +232,16 @@ def test_a_trial_that_goes_on_and_ends_or_is_stopped_keeps_the_time_from_before(
         recorder.ended(1, {"stopped": True}, "")
         recorder.ended(2, {"failure": "diverged"}, "")
 
-    found = run(resumed(space(), begun), stop_soon)
-    assert found == {1: ("stopped", 11, -1 / 11, 29.0), 2: ("failed", 10, -0.1, 37.0)}
-
-
-def test_the_time_of_a_resumed_trial_is_that_of_all_sessions_and_seeds(
-    begun: Path, clock: Clock
-) -> None:
+    before = {1: ("stopped", 11, -1 / 11, 22.0), 2: ("stopped", 10, -1 / 10, 30.0)}
+    assert run(lambda recorder: None) == before
+    assert run(stop_soon) == {
+        1: ("stopped", 11, -1 / 11, 29.0),
+        2: ("failed", 10, -0.1, 37.0),
+    }
     explored = space(seeds=2)
-    recorder, first = resumed(explored, begun), explored.base.train.seed
+    recorder, first = recorder_of(explored, tmp_path), explored.base.train.seed
     for seed in (first, first + 1):
-        write_epochs(begun / "trials" / "3" / f"seed-{seed}", 13.0, 1, 2, 3)
+        write_epochs(tmp_path / "trials" / "3" / f"seed-{seed}", 13.0, 1, 2, 3)
     for number in (3, 4):
         recorder.started(number, {})
     clock.seconds += 27.0

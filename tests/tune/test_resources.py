@@ -7,8 +7,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,7 @@ from distvae.machines.session import ray_session
 from distvae.machines.worker import REPORT_VARIABLE
 from distvae.train.run_folder import read_epochs
 from distvae.tune.resources import TrialResources, wait_for_capacity
+from distvae.tune.space import read_space
 from distvae.tune.sweep import limit_concurrency, open_data, prepare_space
 from distvae.tune.trial import Trials, run_trial
 from distvae.tune.validation import load_space
@@ -29,7 +29,7 @@ from tests.processes import started
 from tests.ray_cluster import cluster
 from tests.train.commands import PACE
 
-TREE = {
+TREE: dict[str, Any] = {
     "base": "bars",
     "fixed": {"train.epochs": 12, "data.rows": 200, "estep.sweeps": 2, "train.device": "auto"},
     "metrics": {"bound": "max"},
@@ -37,14 +37,8 @@ TREE = {
     "trials": 2,
     "axes": [{"key": "train.rate", "float": [1e-3, 2e-2], "log": True}],
 }
-PATIENCE = 60.0
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TREE))
-    return path
+SPACE = read_space("tiny", TREE)
+TWO_GPUS = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
 
 
 def resources(
@@ -62,7 +56,6 @@ def resources(
         (resources("2:16"), 1),
         (resources("1", each=0.5), 2),
         (resources(share=0.25), 4),
-        (resources(share=2), 0),
     ],
 )
 def test_as_many_trials_are_side_by_side_as_fit_on_all_machines(
@@ -71,40 +64,28 @@ def test_as_many_trials_are_side_by_side_as_fit_on_all_machines(
     assert given.max_concurrent([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}, {}], 1) == room
 
 
-def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said(file: Path) -> None:
-    space, given = load_space(str(file)), resources("2")
-    there = [{"CPU": 4.0}, {"CPU": 1.0}]
-    assert (
-        limit_concurrency(prepare_space(space, {}, resources=given), given, there, None).concurrent
-        == 2
-    )
-    with pytest.raises(
-        Refusal,
-        match=(
-            r"--concurrent: .*3 trials .* of 2 workers need 6 CPUs; Ray has 5 CPUs and 0 GPUs on 2"
-            r" machines"
-        ),
-    ):
-        limit_concurrency(prepare_space(space, {}, concurrent=3, resources=given), given, there, 3)
-
-
-def test_trials_side_by_side_are_said_to_need_as_many_workers_as_they_may_have() -> None:
-    """A refusal by which they need no more than there is would contradict itself."""
-    given, there = resources("1:4"), [{"CPU": 4.0}]
-    assert given.max_concurrent(there, 1) == 1
-    said = given.describe_shortage(there, 1, trials=2)
+def test_more_side_by_side_than_fit_are_refused_and_what_there_is_is_said() -> None:
+    """Trials need as many workers as they may have, or the refusal would contradict itself."""
+    given, there = resources("2"), [{"CPU": 4.0}, {"CPU": 1.0}]
+    asked = prepare_space(SPACE, {}, resources=given)
+    assert limit_concurrency(asked, given, there, None).concurrent == 2
+    needs = r"3 trials .* of 2 workers need 6 CPUs; Ray has 5 CPUs and 0 GPUs on 2 machines"
+    with pytest.raises(Refusal, match=f"--concurrent: .*{needs}"):
+        limit_concurrency(prepare_space(SPACE, {}, concurrent=3, resources=given), given, there, 3)
+    growing = resources("1:4")
+    said = growing.describe_shortage([{"CPU": 4.0}], 1, trials=2)
     assert said.startswith("2 trials side by side of 4 workers need 8 CPUs; Ray has 4 CPUs")
-    assert given.describe_shortage([{}], 1).startswith("a trial of 1 worker needs 1 CPU;")
+    assert growing.describe_shortage([{}], 1).startswith("a trial of 1 worker needs 1 CPU;")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    {
-        ("0", 1.0, None): "--gpus-per-worker: there are no workers",
-        ("2", 0.0, 0.5): "--gpus-per-trial: trials of --workers",
-        ("0", 0.0, 1.5): "--gpus-per-trial: 1.5",
-        ("two", 0.0, None): "--workers: 'two'",
-    }.items(),
+    [
+        (("0", 1.0, None), "--gpus-per-worker: there are no workers"),
+        (("2", 0.0, 0.5), "--gpus-per-trial: trials of --workers"),
+        (("0", 0.0, 1.5), "--gpus-per-trial: 1.5"),
+        (("two", 0.0, None), "--workers: 'two'"),
+    ],
 )
 def test_means_that_contradict_each_other_are_refused(
     words: tuple[str, float, float | None], message: str
@@ -113,16 +94,12 @@ def test_means_that_contradict_each_other_are_refused(
         resources(*words)
 
 
-TWO_GPUS = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0}]
-
-
 @pytest.mark.parametrize(
     ("given", "device", "room"),
     [
         (resources("2"), "auto", 1),
         (resources("2", each=0.5), "auto", 2),
         (resources("2"), "cpu", 4),
-        (resources("1:8"), "cuda", 1),
         (resources("4"), "auto", 0),
     ],
 )
@@ -145,21 +122,22 @@ def test_workers_of_trials_take_a_gpu_each_unless_told_otherwise(
 def test_trials_share_the_gpus_in_equal_parts_unless_told_otherwise(
     given: TrialResources, device: str, slots: int, gpus: float
 ) -> None:
-    assert given.with_gpus(TWO_GPUS, device).tune_request(TWO_GPUS, 1, slots) == {
-        "cpu": 1,
-        "gpu": gpus,
-    }
+    found = given.with_gpus(TWO_GPUS, device).tune_request(TWO_GPUS, 1, slots)
+    assert found == {"cpu": 1, "gpu": gpus}
 
 
-@pytest.mark.parametrize("gpus", [1, 2, 3, 8])
-def test_trials_that_share_gpus_equally_all_fit_as_ray_counts(gpus: int) -> None:
+def test_trials_that_share_gpus_equally_all_fit_as_ray_counts() -> None:
     """It counts in ten-thousandths of a GPU, and rounds requests to the nearest."""
-    machine = [{"CPU": 64.0, "GPU": float(gpus)}]
-    for trials in range(gpus, 65):
-        share = resources().tune_request(machine, 1, trials)["gpu"]
-        counted = round(share * 10_000)
-        assert counted == pytest.approx(share * 10_000)
-        assert trials <= gpus * (10_000 // counted)
+    for gpus in (1, 2, 3, 8):
+        machine = [{"CPU": 64.0, "GPU": float(gpus)}]
+        for trials in range(gpus, 65):
+            share = resources().tune_request(machine, 1, trials)["gpu"]
+            counted = round(share * 10_000)
+            assert counted == pytest.approx(share * 10_000)
+            assert trials <= gpus * (10_000 // counted)
+
+
+SHARING = "--gpus-per-worker 0.5 to"
 
 
 @pytest.mark.parametrize(
@@ -168,13 +146,9 @@ def test_trials_that_share_gpus_equally_all_fit_as_ray_counts(gpus: int) -> None
         (
             resources("4"),
             "auto",
-            "needs 4 CPUs and 4 GPUs; .*2 GPUs.*--gpus-per-worker 0.5 to.*0 to train on the CPU",
+            f"needs 4 CPUs and 4 GPUs; .*2 GPUs.*{SHARING}.*0 to train on the CPU",
         ),
-        (
-            resources("4"),
-            "cuda",
-            "--gpus-per-worker 0.5 to share them, train.device=cpu to train on the CPU",
-        ),
+        (resources("4"), "cuda", f"{SHARING} share them, train.device=cpu to train on the CPU"),
         (resources("4", each=1), "auto", "2 GPUs on 2 machines; fewer, more machines"),
         (resources(share=4), "auto", "--gpus-per-trial: a trial needs 1 CPU and 4 GPUs"),
     ],
@@ -182,11 +156,9 @@ def test_trials_that_share_gpus_equally_all_fit_as_ray_counts(gpus: int) -> None
 def test_too_few_gpus_for_one_trial_are_refused_with_the_ways_out(
     given: TrialResources, device: str, message: str
 ) -> None:
-    ray = SimpleNamespace(
-        nodes=lambda: [{"Alive": True, "Resources": machine} for machine in TWO_GPUS]
-    )
+    nodes = [{"Alive": True, "Resources": machine} for machine in TWO_GPUS]
     with pytest.raises(Refusal, match=message):
-        wait_for_capacity(ray, given, 1, lambda: 0, 1, device)
+        wait_for_capacity(SimpleNamespace(nodes=lambda: nodes), given, 1, lambda: 0, 1, device)
 
 
 def test_that_the_test_rows_choose_is_said_and_the_space_of_mnist_holds_others_back(
@@ -204,144 +176,116 @@ def test_that_the_test_rows_choose_is_said_and_the_space_of_mnist_holds_others_b
         assert ("data.holdout=N takes" in capsys.readouterr().err) == said
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
+def test_trials_without_a_gpu_do_not_train_on_one(tmp_path: Path) -> None:
+    """Because all are hidden, or because Ray assigned none to the process."""
+    for given, message in (
         (resources("2", each=0), "--gpus-per-worker: 0 hides"),
         (resources(share=0), "--gpus-per-trial: 0 hides"),
-    ],
-)
-def test_trials_on_gpus_that_are_to_be_hidden_are_refused(
-    given: TrialResources, message: str
-) -> None:
-    given.refuse_hidden_gpus("auto")
-    with pytest.raises(Refusal, match=message):
-        given.refuse_hidden_gpus("cuda")
-
-
-def test_a_trial_whose_process_was_assigned_no_gpu_does_not_take_one(
-    file: Path, tmp_path: Path
-) -> None:
-    space = prepare_space(load_space(str(file)), {"train.device": "cuda"})
+    ):
+        given.refuse_hidden_gpus("auto")
+        with pytest.raises(Refusal, match=message):
+            given.refuse_hidden_gpus("cuda")
+    space = prepare_space(SPACE, {"train.device": "cuda"})
     (report,) = run_trial(Trials(space, tmp_path, gpus=()), 1, {"train.rate": 0.01})
     assert "Ray assigned this process no GPU" in report["failure"]
 
 
-COMMON = "AutoscalingCoordinator"
-"""The actor that all trainings of a Ray share."""
+class Swept:
+    """A sweep by the command line in a folder, which records beside the sweep's folder."""
+
+    def __init__(self, root: Path, address: str) -> None:
+        self.root, self.out = root, root / "sweep"
+        (root / "tiny.yaml").write_text(yaml.safe_dump(TREE))
+        words = ["tune", str(root / "tiny.yaml"), "--out", str(self.out), "--address", address]
+        self.command = [sys.executable, "-m", "distvae", *words]
+        store = f"sqlite:///{root / 'mlflow.db'}"
+        self.environment = os.environ | {"MLFLOW_TRACKING_URI": store, "OMP_NUM_THREADS": "1"}
+
+    def run(
+        self,
+        *words: str,
+        until: Callable[[], object] = bool,
+        by: signal.Signals | None = None,
+    ) -> str:
+        """Run the command to its end, or until it is ended by a signal; return its messages."""
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        command = [*self.command, *words]
+        with started(command, env=self.environment, text=True, **pipes) as process:
+            if by is not None:
+                wait_until(lambda: until() or process.poll() is not None)
+                process.send_signal(by)
+            said, _ = process.communicate(timeout=300)
+        assert process.returncode == (0 if by is None else 128 + by), said
+        return str(said)
+
+    def results(self) -> list[dict[str, Any]]:
+        found = json.loads((self.out / "results.json").read_text())["trials"]
+        return sorted(found, key=lambda trial: int(trial["number"]))
 
 
-def held(ray: Any) -> list[str]:
-    """The remains of trainings: actors that live, and places that are kept for workers."""
-    actors = [
-        actor
-        for actor in ray._private.state.state.actor_table(None).values()
-        if actor["Name"] != COMMON
-    ]
-    groups = ray.util.placement_group_table().values()
-    return [str(actor) for actor in actors if actor["State"] != "DEAD"] + [
-        str(group) for group in groups if group["state"] != "REMOVED"
-    ]
-
-
-def until(reached: Callable[[], object], process: "subprocess.Popen[str] | None" = None) -> None:
+def wait_until(reached: Callable[[], object]) -> None:
     """Wait for something that has to come."""
-    deadline = time.monotonic() + 4 * PATIENCE
+    deadline = time.monotonic() + 240
     while not reached():
-        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
 
-@contextmanager
-def swept(file: Path, out: Path, *words: str) -> "Iterator[subprocess.Popen[str]]":
-    """A sweep by the command line, which records beside its folder."""
-    command = [sys.executable, "-m", "distvae", "tune", str(file), "--out", str(out), *words]
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{out.parent / 'mlflow.db'}",
-        "OMP_NUM_THREADS": "1",
-    }
-    with started(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as run:
-        yield run
-
-
-def results(out: Path) -> dict[int, dict[str, Any]]:
-    return {
-        trial["number"]: trial for trial in json.loads((out / "results.json").read_text())["trials"]
-    }
-
-
-def tags(root: Path, experiment: str) -> list[dict[str, str]]:
-    """Of the trials that were recorded."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-    return [run.data.tags for run in runs if run.data.tags["kind"] == "trial"]
-
-
 @pytest.mark.long
 def test_a_sweep_that_is_asked_to_stop_leaves_nothing_and_goes_on(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PACE, "0.3")
     monkeypatch.setenv(REPORT_VARIABLE, "0")
-    out = tmp_path / "nested"
     with cluster(1, 1) as machines:
-        words = ["--address", machines.address, "--workers", "1", "train.epochs=20"]
-        with swept(file, out, *words) as running:
-            until(
-                lambda: any(len(read_epochs(out / "trials" / trial)) >= 2 for trial in "12"),
-                running,
-            )
-            running.send_signal(signal.SIGTERM)
-            said, _ = running.communicate(timeout=120)
-        assert running.returncode == 128 + signal.SIGTERM, said
+        swept, words = Swept(tmp_path, machines.address), ["--workers", "1", "train.epochs=20"]
+        trials = [swept.out / "trials" / name for name in "12"]
+        said = swept.run(
+            *words,
+            until=lambda: any(len(read_epochs(trial)) >= 2 for trial in trials),
+            by=signal.SIGTERM,
+        )
         assert "--resume continues" in said
-        states = {trial["state"] for trial in results(out).values()}
+        states = {trial["state"] for trial in swept.results()}
         assert "stopped" in states <= {"stopped", "finished"}
-        with ray_session(machines.address, 0) as ray:
-            until(lambda: not held(ray))
-            assert ray.available_resources()["CPU"] == 2
-        with swept(file, out, *words, "--resume") as running:
-            said, _ = running.communicate(timeout=300)
-        assert running.returncode == 0, said
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    space = prepare_space(load_space(str(file)), {"train.epochs": 20}, concurrent=2)
-    for number, trial in results(out).items():
-        epochs = read_epochs(out / "trials" / str(number))
+        with ray_session(machines.address, 0) as session:
+            ray: Any = session
+
+            def is_free() -> bool:
+                groups = ray.util.placement_group_table().values()
+                left = [group for group in groups if group["state"] != "REMOVED"]
+                return not left and ray.available_resources() == ray.cluster_resources()
+
+            wait_until(is_free)
+        swept.run(*words, "--resume")
+    space = prepare_space(SPACE, {"train.epochs": 20}, concurrent=2)
+    for number, trial in enumerate(swept.results(), 1):
+        epochs = read_epochs(swept.out / "trials" / str(number))
         assert [epoch["epoch"] for epoch in epochs] == list(range(1, 21))
         *_, last = run_trial(Trials(space, tmp_path / "alone"), number, trial["values"])
         assert trial["figures"] == pytest.approx(last["figures"])
 
 
 @pytest.mark.long
-def test_trials_run_on_all_machines_and_four_share_one_gpu(file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "shared"
+def test_trials_run_on_all_machines_and_four_share_one_gpu(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
     with cluster() as machines:
         machines.add_node(num_cpus=4, num_gpus=1, node_name="one")
         machines.add_node(num_cpus=1, num_gpus=1, node_name="other")
-        words = [
-            "--address",
-            machines.address,
-            "--gpus-per-trial",
-            "0.25",
-            "--trials",
-            "8",
-            "train.epochs=1000000",
-        ]
-        with swept(file, out, *words) as running:
-            until(lambda: len(list(out.glob("trials/*/epochs.jsonl"))) == 5, running)
-            running.send_signal(signal.SIGINT)
-            said, _ = running.communicate(timeout=120)
-    assert running.returncode == 130, said
-    assert [trial["state"] for trial in results(out).values()] == 5 * ["stopped"]
-    found = tags(tmp_path, "tiny")
-    assert sorted(tag["node"] for tag in found) == [*4 * ["one"], "other"]
-    assert {tag["gpus"] for tag in found} == {"0"}
-    assert sorted(trial["node"] for trial in results(out).values()) == [*4 * ["one"], "other"]
+        swept = Swept(tmp_path, machines.address)
+        swept.run(
+            *["--gpus-per-trial", "0.25", "--trials", "8", "train.epochs=1000000"],
+            until=lambda: len(list(swept.out.glob("trials/*/epochs.jsonl"))) == 5,
+            by=signal.SIGINT,
+        )
+    assert [trial["state"] for trial in swept.results()] == 5 * ["stopped"]
+    nodes = [*4 * ["one"], "other"]
+    assert sorted(trial["node"] for trial in swept.results()) == nodes
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    tags = [run.data.tags for run in runs if run.data.tags["kind"] == "trial"]
+    assert sorted(tag["node"] for tag in tags) == nodes
+    assert {tag["gpus"] for tag in tags} == {"0"}
     (kept,) = (tmp_path / "mlartifacts").glob("*/artifacts/report/report.html")
-    assert kept.read_bytes() == (out / "report.html").read_bytes()
+    assert kept.read_bytes() == (swept.out / "report.html").read_bytes()
