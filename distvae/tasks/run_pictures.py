@@ -28,7 +28,7 @@ from distvae.models.sdm import SDM
 from distvae.models.tvae import TVAE
 from distvae.numerics.metrics import live_atoms
 from distvae.numerics.noise import EVALUATION, Noise, order
-from distvae.tasks import pictures, spectra
+from distvae.tasks import pictures
 from distvae.tasks.resynthesis import recordings_of_split, resynthesise, run_coder
 from distvae.train.run import Run
 
@@ -90,10 +90,10 @@ def _draw_recordings(run: Run, data: HasRecordings, split: str, title: str) -> I
     before, after = results[0].power[first], results[0].coded.power[first].numpy()
     yield (
         "spectrogram",
-        spectra.spectrograms(
+        pictures.spectrograms(
             before,
             after,
-            spectra.Spectrum(data.rate, data.hop, run.config.eval.frequencies),
+            pictures.Spectrum(data.rate, data.hop, run.config.eval.frequencies),
             f"{title}: {chosen[0].file}",
         ),
     )
@@ -127,7 +127,7 @@ def _draw_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
     name = f"{title}: each atom alone at its root mean square, strongest first, under its number"
     recordings = recordings_of(run.config.data)
     if recordings is not None:
-        change = spectra.decibel(alone) - spectra.decibel(nothing)
+        change = pictures.decibel(alone) - pictures.decibel(nothing)
         rate, names = recordings.rate, [str(atom) for atom in strongest]
         yield "atoms", pictures.responses(change, names, live[strongest], rate, name)
     else:

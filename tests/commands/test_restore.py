@@ -15,7 +15,7 @@ import soundfile
 from PIL import Image
 
 from distvae.cli.restore import Task, write_result
-from distvae.cli.restore_options import DAMAGE_PANEL, Place, RestoreOptions
+from distvae.cli.restore_options import Place, RestoreOptions
 from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows import masked_by, read_mask
@@ -116,14 +116,13 @@ def test_transparency_depth_and_clipping(call: Called) -> None:
 
 def test_a_sound_is_cut_and_resampled_and_so_is_the_clean_one(call: Called) -> None:
     settings = ["data.rate=11025", "data.excerpt=[0.01, 0.005]", *SOUND]
-    line = "denoise stereo.wav out.flac --snr 6 --json --figure f.png"
+    line = "denoise stereo.wav out.flac --snr 6 --json"
     code, out, _ = call(*line.split(), *settings)
     assert code == 0
     scores = json.loads(out.splitlines()[-1])
     assert scores["snr"] - scores["snr_gain"] == pytest.approx(6, abs=1.5)
     restored = signals.read_signal(Path("out.flac"))
     assert (restored.values.shape, restored.rate) == ((55, 2), 11025)
-    assert Path("f.png").stat().st_size > 1000
     command = ["denoise", "stereo.wav", "out.flac", "--clean", "stereo.wav", "--json", "--force"]
     code, out, _ = call(*command, *settings)
     assert code == 0
@@ -176,18 +175,8 @@ def test_a_level_that_is_told_replaces_the_estimate_and_is_kept(
     assert (code, "train.sigma" in err) == (2, True)
 
 
-def test_help_lists_what_damages_the_input_last(call: Called) -> None:
-    for command, options in {"denoise": ["--add-noise", "--snr"], "inpaint": ["--drop"]}.items():
-        _, out, _ = call(command, "--help")
-        before, _, after = out.partition(DAMAGE_PANEL)
-        assert all(option in after and f" {option} " not in before for option in options)
-        assert "--noise " not in out
-        assert "--sigma" in before
-
-
-@pytest.mark.parametrize("name", ["mask.png", "mask.jpg"])
-@pytest.mark.parametrize("kind", ["png", "jpeg"])
-def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(name: str, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), [("png", "mask.jpg"), ("jpeg", "mask.png")])
+def test_a_mask_marks_what_is_bright_and_not_what_is_transparent(kind: str, name: str) -> None:
     """A JPEG marks pixels brighter than half, any other picture pixels that are not black. The
     suffix of the name does not matter.
     """
@@ -242,91 +231,64 @@ def test_missing_samples_are_filled_in_and_observed_ones_kept(call: Called, way:
         assert "the model can only guess 30 samples, too far from any observed one" in err
 
 
-WINDOW = "data.window=[16]"
-REFUSED = {
-    "denoise absent.png out.png": "absent.png",
-    "denoise empty.png out.png": "empty.png",
-    "denoise cut.png out.png": "cut.png",
-    "denoise text.txt out.png": "'.txt' is no kind of file read here",
-    "denoise flat.png out.png": ".png: all values are 7",
-    "train picture-fast data.path=flat.png": "flat.png: all values are 7",
-    f"denoise silent.wav out.wav {WINDOW}": "all values are 0",
-    f"denoise silent.wav out.wav {WINDOW} --add-noise 0.1": "silent.wav: silent, so that nothing",
-    f"denoise stereo.wav out.wav {WINDOW} --clean slower.wav": (
-        "slower.wav: a sampling rate of 8,000 Hz; 22,050 Hz expected"
-    ),
-    "denoise small.png out.png": "larger than the data's 3 x 24",
-    "denoise grey.png out.gif": "'.gif' is no kind of file for this result",
-    "denoise deep.pgm out.pgm": "'.pgm' is no kind of file for this result; .png or .tif or",
-    "denoise lossy.ogg out.ogg": "'.ogg' is no kind of file for this result; .wav or .flac",
-    "denoise grey.png nowhere/out.png": "existing, writable folder",
-    "denoise grey.png colour.png": "--force",
-    "denoise grey.png out.png --figure out.txt": "'.txt'",
-    "denoise grey.png grey.png --force": "grey.png: this file is read, and by --resume again",
-    "denoise grey.png out.png --clean small.png --figure small.png --force": (
-        "small.png: this file is read, and by"
-    ),
-    "inpaint grey.png mask-some.png --mask mask-some.png --force": "mask-some.png: this file is",
-    "denoise grey.png out.png --figure out.png": (
-        "--figure: out.png: this is the file of the result; another one expected"
-    ),
-    "denoise grey.png out.png --run grey.png/run": "grey.png/run: cannot write into ",
-    "denoise grey.png out.png --clean colour.png": "20 x 24 x 1 expected",
-    "denoise grey.png out.png --add-noise 5 --clean grey.png": "omit --clean",
-    "denoise grey.png out.png --recipe house-52": "did you mean 'house-50'",
-    "denoise grey.png out.png model.latent=3": "only 8 states",
-    "denoise grey.png out.png estep.parents=17": "at most as many expected",
-    "denoise grey.png out.png --stride 5": "leaves gaps",
-    "denoise grey.png out.png estep.states=256 model.latent=4000000000000": "GB",
-    "inpaint grey.png out.png": "exactly one of them",
-    "inpaint grey.png out.png --mask mask-none.png --drop 0.5": "exactly one of them",
-    "inpaint grey.png out.png --drop 0": "--drop: 0 drops nothing; a share above 0 expected",
-    "inpaint grey.png out.png --drop 1": "--drop: 1, and everything is missing",
-    "inpaint grey.png out.png --mask mask-small.png": "8 x 8 pixels; 20 x 24 expected",
-    "inpaint grey.png out.png --mask mask-none.png": "mask-none.png: nothing is missing",
-    "inpaint grey.png out.png --mask mask-dim.webp": "a JPEG or WebP by one brighter than half",
-    "inpaint grey.png out.png --mask none.txt": "none.txt: not a picture",
-    "inpaint grey.png out.png --missing-value 256": "--missing-value: 256, and nothing is missing",
-    "inpaint stereo.wav out.wav --drop 0.5": "[samples] expected for this data",
-    f"inpaint stereo.wav out.wav {WINDOW} --mask none.txt": (
-        "none.txt: nothing is missing; gaps with some of the samples expected"
-    ),
-    f"inpaint stereo.wav out.wav {WINDOW} --mask late.txt": (
-        "late.txt, line 2: a gap from 0.5 s on in a sound of 0.0181406 s; gaps within the sound"
-    ),
-    f"inpaint stereo.wav out.wav {WINDOW} --mask text.txt": (
-        "text.txt, line 1: 'text'; the start and the end of a gap in seconds, such as '0.5 0.52'"
-    ),
-    f"inpaint stereo.wav out.wav {WINDOW} --mask grey.png": "grey.png: cannot be read (",
-    f"inpaint stereo.wav out.wav {WINDOW} --mask none.txt data.rate=8000": (
-        "data.rate: 8000, but the data is used as it is"
-    ),
-    "inpaint grey.png out.png --drop 0.5 data.noise=5": (
-        "data.drop: 0.5 with data.noise = 5; one of the two expected"
-    ),
-    "inpaint grey.png out.png --mask mask-none.png data.noise=5": (
-        "data.noise: 5, but no noise is added here"
-    ),
-    f"denoise stereo.wav out.wav {WINDOW} --add-noise 0.1 --snr 5": "one of the two expected",
-    "denoise grey.png out.png --snr 5": "data.snr: 5.0 for a picture, but it is for sounds",
-    "denoise grey.png out.png data.drop=0.5": "data.drop: 0.5, but nothing is dropped here",
-    "denoise grey.png out.png --add-noise 25 data.noise=30": (
-        "--add-noise: 25.0, and data.noise=30; one of them expected"
-    ),
-    "denoise grey.png out.png --noise 25": (
-        "--noise: did you mean --sigma (the level of noise that is there) or --add-noise (add noise"
-        " to a clean input first)?"
-    ),
-    "denoise grey.png out.png --sigma 0": "train.sigma: 0.0 is out of range; above 0 expected",
-    f"denoise stereo.wav out.wav {WINDOW} --sigma 25": (
-        "train.sigma: 25, but all values of stereo.wav vary by 0.23"
-    ),
-    "denoise grey.png out.png --preset fast --recipe house-25": "--preset, --recipe: both",
-    "denoise grey.png out.png --counts --sigma 5": "--counts, --sigma: the noise of counts has no",
-    "denoise grey.png out.png --counts --add-noise 5": "--counts: noise that is added is not that",
-    "denoise grey.png out.png --counts --model tvae": "--counts: for a picture and --model groups",
-    "denoise grey.png out.png --model groups": "--model groups: data.window is for models that are",
-}
+REFUSED = """
+denoise absent.png out.png | absent.png
+denoise empty.png out.png | empty.png
+denoise cut.png out.png | cut.png
+denoise text.txt out.png | '.txt' is no kind of file read here
+denoise flat.png out.png | .png: all values are 7
+train picture-fast data.path=flat.png | flat.png: all values are 7
+denoise silent.wav out.wav data.window=[16] | all values are 0
+denoise silent.wav out.wav data.window=[16] --add-noise 0.1 | silent, so that nothing is close to it
+denoise stereo.wav out.wav data.window=[16] --clean slower.wav | 8,000 Hz; 22,050 Hz expected
+denoise small.png out.png | larger than the data's 3 x 24
+denoise grey.png out.gif | '.gif' is no kind of file for this result
+denoise deep.pgm out.pgm | '.pgm' is no kind of file for this result; .png or .tif or
+denoise lossy.ogg out.ogg | '.ogg' is no kind of file for this result; .wav or .flac expected
+denoise grey.png nowhere/out.png | existing, writable folder
+denoise grey.png colour.png | --force
+denoise grey.png out.png --figure out.txt | '.txt'
+denoise grey.png grey.png --force | grey.png: this file is read, and by --resume again
+denoise grey.png out.png --clean small.png --figure small.png --force | this file is read, and by
+inpaint grey.png mask-some.png --mask mask-some.png --force | mask-some.png: this file is
+denoise grey.png out.png --figure out.png | --figure: out.png: this is the file of the result
+denoise grey.png out.png --run grey.png/run | grey.png/run: cannot write into
+denoise grey.png out.png --clean colour.png | 20 x 24 x 1 expected
+denoise grey.png out.png --add-noise 5 --clean grey.png | omit --clean
+denoise grey.png out.png --recipe house-52 | did you mean 'house-50'
+denoise grey.png out.png model.latent=3 | only 8 states
+denoise grey.png out.png estep.parents=17 | at most as many expected
+denoise grey.png out.png --stride 5 | leaves gaps
+denoise grey.png out.png estep.states=256 model.latent=4000000000000 | GB
+inpaint grey.png out.png | exactly one of them
+inpaint grey.png out.png --mask mask-none.png --drop 0.5 | exactly one of them
+inpaint grey.png out.png --drop 0 | --drop: 0 drops nothing; a share above 0 expected
+inpaint grey.png out.png --drop 1 | --drop: 1, and everything is missing
+inpaint grey.png out.png --mask mask-small.png | 8 x 8 pixels; 20 x 24 expected
+inpaint grey.png out.png --mask mask-none.png | mask-none.png: nothing is missing
+inpaint grey.png out.png --mask mask-dim.webp | a JPEG or WebP by one brighter than half
+inpaint grey.png out.png --mask none.txt | none.txt: not a picture
+inpaint grey.png out.png --missing-value 256 | --missing-value: 256, and nothing is missing
+inpaint stereo.wav out.wav --drop 0.5 | [samples] expected for this data
+inpaint stereo.wav out.wav data.window=[16] --mask none.txt | nothing is missing; gaps with some of
+inpaint stereo.wav out.wav data.window=[16] --mask late.txt | line 2: a gap from 0.5 s on in a sound
+inpaint stereo.wav out.wav data.window=[16] --mask text.txt | line 1: 'text'; the start and the end
+inpaint stereo.wav out.wav data.window=[16] --mask grey.png | grey.png: cannot be read (
+inpaint stereo.wav out.wav data.window=[16] --mask none.txt data.rate=8000 | data.rate: 8000, but
+inpaint grey.png out.png --drop 0.5 data.noise=5 | data.drop: 0.5 with data.noise = 5; one of the
+inpaint grey.png out.png --mask mask-none.png data.noise=5 | data.noise: 5, but no noise is added
+denoise stereo.wav out.wav data.window=[16] --add-noise 0.1 --snr 5 | one of the two expected
+denoise grey.png out.png --snr 5 | data.snr: 5.0 for a picture, but it is for sounds
+denoise grey.png out.png data.drop=0.5 | data.drop: 0.5, but nothing is dropped here
+denoise grey.png out.png --add-noise 25 data.noise=30 | --add-noise: 25.0, and data.noise=30; one of
+denoise grey.png out.png --sigma 0 | train.sigma: 0.0 is out of range; above 0 expected
+denoise stereo.wav out.wav data.window=[16] --sigma 25 | but all values of stereo.wav vary by 0.23
+denoise grey.png out.png --preset fast --recipe house-25 | --preset, --recipe: both
+denoise grey.png out.png --counts --sigma 5 | --counts, --sigma: the noise of counts has no single
+denoise grey.png out.png --counts --add-noise 5 | --counts: noise that is added is not that of
+denoise grey.png out.png --counts --model tvae | --counts: for a picture and --model groups
+denoise grey.png out.png --model groups | --model groups: data.window is for models that are trained
+"""
 
 
 def test_bad_input_is_refused_before_training_with_exit_code_two(call: Called) -> None:
@@ -346,7 +308,8 @@ def test_bad_input_is_refused_before_training_with_exit_code_two(call: Called) -
     soundfile.write("slower.wav", sound(), 8000)
     soundfile.write("lossy.ogg", sound(), 22050)
     before = sorted(Path.cwd().iterdir())
-    for words, said in REFUSED.items():
+    for line in REFUSED.strip().splitlines():
+        words, _, said = line.partition(" | ")
         command = words.split()
         code, out, err = call(*command[:3], *BRIEF, *command[3:])
         assert (code, out, len(err.splitlines())) == (2, "", 1), f"{words}: {err}"

@@ -89,24 +89,24 @@ def test_a_folder_equals_its_files_alone_and_goes_on_where_it_was_stopped(call: 
         assert np.array_equal(found[:, kept], pixels(number)[:, kept])
 
 
-REFUSED = {
-    "denoise in in": "in: this folder is read; another name expected",
-    "denoise none": "none: holds no pictures; .png, .tif",
-    "denoise in --clean in/0.png": "--clean: for one picture, but in is a folder; omit it",
-    "denoise broken": "a.png: not a picture",
-    "denoise stack.tif --preset fast": "holds 2 pictures; one expected",
-    "denoise stack.tif --clean in/0.png": "--clean: for one picture, but stack.tif is a stack",
-    "denoise stack.tif --add-noise 5": "data.noise: for one picture, but stack.tif is a",
-    "denoise stack.tif stack.tif --force": "stack.tif: this file is read",
-    "denoise stack.tif out.png": "'.png' is no kind of file for this result; .tif or .tiff",
-    "inpaint stack.tif --missing-value 300": "nothing is missing",
-    "denoise in --std std.tif": "--std: for a picture or a stack, but in is a folder; omit",
-    "denoise stack.tif out.tif --std out.tif": "out.tif: this file is read",
-    "denoise stack.tif --std stack.tif --force": "stack.tif: this file is read",
-    "denoise stack.tif --std std.png": "'.png' is no kind of file for this result; .tif or",
-    "denoise dark.tif --counts": "dark.tif: holds -1; counts, 0 or more, expected",
-    "denoise holed.tif": "holed.tif: holds missing values (NaN); 'distvae inpaint' fills",
-}
+REFUSED = """
+denoise in in | in: this folder is read; another name expected
+denoise none | none: holds no pictures; .png, .tif
+denoise in --clean in/0.png | --clean: for one picture, but in is a folder; omit it
+denoise broken | a.png: not a picture
+denoise stack.tif --preset fast | holds 2 pictures; one expected
+denoise stack.tif --clean in/0.png | --clean: for one picture, but stack.tif is a stack
+denoise stack.tif --add-noise 5 | data.noise: for one picture, but stack.tif is a
+denoise stack.tif stack.tif --force | stack.tif: this file is read
+denoise stack.tif out.png | '.png' is no kind of file for this result; .tif or .tiff
+inpaint stack.tif --missing-value 300 | nothing is missing
+denoise in --std std.tif | --std: for a picture or a stack, but in is a folder; omit
+denoise stack.tif out.tif --std out.tif | out.tif: this file is read
+denoise stack.tif --std stack.tif --force | stack.tif: this file is read
+denoise stack.tif --std std.png | '.png' is no kind of file for this result; .tif or
+denoise dark.tif --counts | dark.tif: holds -1; counts, 0 or more, expected
+denoise holed.tif | holed.tif: holds missing values (NaN); 'distvae inpaint' fills
+"""
 
 
 def test_what_cannot_be_restored_is_refused(call: Called) -> None:
@@ -117,7 +117,8 @@ def test_what_cannot_be_restored_is_refused(call: Called) -> None:
     floats = pixels().astype(np.float32)
     for name, value in {"dark.tif": -1, "holed.tif": np.nan}.items():
         save_stack(name, [floats, np.where(np.eye(24) > 0, np.float32(value), floats)])
-    for words, said in REFUSED.items():
+    for line in REFUSED.strip().splitlines():
+        words, _, said = line.partition(" | ")
         code, _, err = call(*words.split())
         assert (code, said in err) == (2, True), f"{words}: {err}"
 

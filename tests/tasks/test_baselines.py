@@ -23,6 +23,7 @@ from distvae.files.refusal import Refusal
 from distvae.reproduce.rows import add_baseline, read_rows
 from distvae.tasks import baselines
 from distvae.tasks.baselines import SOUND_DENOISERS, nmf, pca, restore_picture, score_baseline
+from tests.slowly import slow
 
 SIDE, RATE = 40, 8000
 RATIOS = st.floats(1e-3, 300)
@@ -43,7 +44,7 @@ def picture(folder: Path, **worse: float) -> Config:
     return from_dict({"data": data, "model": {"kind": "tvae"}})
 
 
-@pytest.mark.parametrize("name", ["nlm", "tv", "wavelet", "bm3d"])
+@pytest.mark.parametrize("name", ["nlm", "tv", "wavelet", *slow("bm3d")])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_most_of_the_noise_is_removed(name: str, channels: int) -> None:
     if package := {"wavelet": "pywt", "bm3d": "bm3d"}.get(name):
@@ -105,7 +106,7 @@ def chord(samples: int = RATE) -> np.ndarray:
 
 
 def sound(path: Path, **worse: float) -> Config:
-    soundfile.write(path, np.stack([chord()] * 2, -1), RATE, subtype="FLOAT")
+    soundfile.write(path, np.stack([chord(RATE // 2)] * 2, -1), RATE, subtype="FLOAT")
     return Config(data=PatchData(path=str(path), window=(16,), **worse))  # type: ignore[arg-type]
 
 

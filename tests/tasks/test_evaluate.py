@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.config import Config, PatchData, SpeechData
+from distvae.config import Config, PatchData, SpeechData, from_dict
 from distvae.data import audio, open_dataset, signals
 from distvae.data.synthesiser import RATE, utterance
 from distvae.data.windows import Grid
@@ -36,8 +36,8 @@ from distvae.tasks.evaluate import (
 from distvae.tasks.resynthesis import run_coder
 from distvae.tasks.run_pictures import added, as_images
 from distvae.train.run import Run
-from distvae.train.session import fit
 from tests import tiny
+from tests.tasks.conftest import trained
 
 TABLES = {
     f"{name}.{kind}" for name in ("files", "speakers", "refused") for kind in ("csv", "parquet")
@@ -60,8 +60,7 @@ def test_an_error_is_the_mean_of_the_rows_that_have_values(tmp_path: Path) -> No
     data = {"kind": "rows", "path": str(kept_rows(table))}
     config = tiny.config(data=data, model={"likelihood": "gaussian"}, estep={"input": "raw"})
     dataset = open_dataset(config.data, quiet=True)
-    list(fit(config, dataset, tmp_path / "run"))
-    run = Run.open(tmp_path / "run")
+    run = trained(config, tmp_path / "run")
     rows = dataset.splits["test"][:]
     seen = ~np.isnan(rows).all(1)
     assert 0 < (~np.isnan(rows)).all(1).sum() < seen.sum() < len(rows)
@@ -100,17 +99,32 @@ def test_an_evaluation_writes_its_files_and_leaves_nothing_of_the_one_that_it_re
             assert judgement.summary["images"] == 40
 
 
-def test_windows_are_seen_as_they_were_cut_and_judged_by_their_error(window_run: Run) -> None:
+@pytest.mark.parametrize("name", ["colour.png", "stereo.wav"])
+def test_windows_are_seen_as_they_were_cut_and_judged_by_their_error(
+    name: str, tmp_path: Path
+) -> None:
+    path, random = tmp_path / name, np.random.default_rng(0)
+    if name == "colour.png":
+        signals.write(path, signals.Signal(random.integers(0, 256, (9, 8, 3)).astype(float)))
+    else:
+        signals.write(path, signals.Signal(random.uniform(-1, 1, (60, 2)), rate=8000))
+    window = [4, 3] if name == "colour.png" else [12]
+    tree = {
+        "data": {"kind": "patches", "path": str(path), "window": window},
+        "model": {"kind": "tvae", "latent": 5, "hidden": []},
+        "estep": {"states": 8, "parents": 3, "children": 2},
+        "train": {"epochs": 1, "batch": 8, "device": "cpu"},
+    }
+    window_run = trained(from_dict(tree), tmp_path / "run")
     data = window_run.config.data
     assert isinstance(data, PatchData)
     array = signals.read_signal(Path(data.path)).values
     cut = Grid(array.shape, data.window).cut(array.astype(np.float32))
     corner = array[np.ix_(*map(np.arange, data.window))].astype(np.float32)
     np.testing.assert_array_equal(as_images(cut, window_run)[0], corner)
-    window_run.shape, known = (), window_run.shape  # as in a run from before it was written down
-    np.testing.assert_array_equal(as_images(cut, window_run)[0], corner)
-    window_run.shape = known
     summary = score_run(window_run).summary
+    window_run.shape = ()  # as in a run from before it was written down
+    np.testing.assert_array_equal(as_images(cut, window_run)[0], corner)
     rows = open_dataset(data, quiet=True).splits["train"]
     with torch.no_grad():
         q = window_run.posterior(torch.from_numpy(rows), torch.arange(len(rows)))

@@ -183,18 +183,20 @@ def test_a_resumed_restoration_equals_an_uninterrupted_one_and_other_data_is_not
 def test_a_preset_names_a_recipe_that_suits_the_data() -> None:
     picture, colour, sound = noisy(), noisy(channels=3), np.zeros((50, 1))
     weak, strong = noisy(20, height=99), noisy(60, height=99)
-    assert preset_recipe(picture, "fast", False) == "picture-fast"
-    assert preset_recipe(colour, "fast", True) == "colour-fast"
-    assert preset_recipe(sound, "balanced", False) == "sound-balanced"
-    assert preset_recipe(sound, "balanced", True) == "gaps-balanced"
-    assert preset_recipe(sound, "paper", False) == "audio"
-    assert preset_recipe(colour, "paper", True) == "house-inpaint"
-    assert [preset_recipe(each, "paper", False) for each in (weak, strong)] == [
-        "house-25",
-        "house-50",
-    ]
-    assert preset_recipe(strong, "paper", False, sigma=20) == "house-25"
-    assert preset_recipe(weak, "paper", False, sigma=60.0) == "house-50"
+    expected: dict[str, tuple[Any, ...]] = {
+        "picture-fast": (picture, "fast", False),
+        "colour-fast": (colour, "fast", True),
+        "sound-balanced": (sound, "balanced", False),
+        "gaps-balanced": (sound, "balanced", True),
+        "audio": (sound, "paper", False),
+        "house-inpaint": (colour, "paper", True),
+    }
+    for recipe, words in expected.items():
+        assert preset_recipe(*words) == recipe
+    for sigma, recipe in {None: "house-50", 20: "house-25"}.items():
+        assert preset_recipe(strong, "paper", False, sigma) == recipe
+    for sigma, recipe in {None: "house-25", 60.0: "house-50"}.items():
+        assert preset_recipe(weak, "paper", False, sigma) == recipe
 
 
 def test_a_watch_sees_each_epoch_and_ends_a_restoration_with_the_picture_so_far() -> None:
@@ -211,6 +213,7 @@ def test_a_watch_sees_each_epoch_and_ends_a_restoration_with_the_picture_so_far(
     np.testing.assert_array_equal(result, restoration.restored()[..., 0])
 
 
+@pytest.mark.slow
 def test_arrays_take_a_channel_axis_anywhere_and_a_mask_of_any_kind() -> None:
     brief = SMALL | {"train.epochs": 2}
     colour = noisy(channels=2)
@@ -256,6 +259,7 @@ def test_other_models_of_real_values_restore_too(model: dict[str, str]) -> None:
 
 NINE, HOLED = np.ones((9, 9)), np.where(np.arange(25).reshape(5, 5) == 3, np.nan, 1.0)
 RAMP, GREY = np.arange(500.0), noisy()[..., 0]
+STACK = RAMP[:243].reshape(3, 9, 9)
 DENOISE: list[tuple[Any, dict[str, Any], str]] = [
     (np.full((20, 20), 7.0), {}, "all values are 7; .* constant data$"),
     (HOLED, {}, "holds NaN"),
@@ -274,6 +278,11 @@ DENOISE: list[tuple[Any, dict[str, Any], str]] = [
     (RAMP, {"counts": True}, "counts: for an image"),
     (np.ones((3, 9, 9)), {"counts": True, "sigma": 2.0, "stack_axis": 0}, "counts, sigma: "),
     (-RAMP[:243].reshape(3, 9, 9), {"counts": True, "stack_axis": 0}, "counts, 0 or more, expect"),
+    (NINE, {"stack_axis": 0}, "image: 2 axes; two beside stack_axis expected"),
+    (STACK, {"stack_axis": 3}, "stack_axis: 3 of an image of 3 axes"),
+    (STACK, {"stack_axis": 0, "across": -1}, "across: -1; 0 or more expected"),
+    (STACK, {"stack_axis": 0, "preset": "fast"}, "stack_axis: for the model 'groups'"),
+    (STACK[:, :7], {"stack_axis": 0}, "a picture of 7 x 9 pixels"),
 ]
 INPAINT: list[tuple[Any, Any, dict[str, Any], str]] = [
     (np.ones((9, 9, 3)), np.ones((9, 9, 2)), {"channel_axis": 2}, "mask: 2 channels; 3 expected"),

@@ -136,7 +136,7 @@ def test_the_command_and_python_restore_a_sound_by_groups(tmp_path: Path, call: 
     code, _, err = call("inpaint", str(source), str(out), "--drop", "0.1", "--model", "groups")
     assert (code, "--model groups: gaps of a sound; --model tvae expected" in err) == (2, True), err
     soundfile.write(source, damaged, RATE, subtype="DOUBLE")
-    expected = restored(damaged[:, None])[:, 0]
+    expected = restored(read_signal(source).values)[:, 0]
     assert np.array_equal(distvae.denoise(source, model="groups"), expected)
     as_if = sound_groups.restore(damaged[:, None]).values[:, 0]
     assert np.array_equal(distvae.denoise(damaged), as_if)
