@@ -19,7 +19,7 @@ from distvae.data import open_dataset
 from distvae.data.dataset import Rows
 from distvae.data.family import recordings_of
 from distvae.data.signals import Signal
-from distvae.data.windows import HasWindows, silenced, windows_of
+from distvae.data.windows import HasWindows, windows_of
 from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.arrays import Doubles, Floats
@@ -27,7 +27,7 @@ from distvae.tasks.by_groups import Wanted, restore_array
 from distvae.tasks.evaluate import score_recordings
 from distvae.tasks.presets import estimate_noise
 from distvae.tasks.resynthesis import Coded, Coder
-from distvae.tasks.scores import fidelity, fidelity_gains
+from distvae.tasks.scores import restoration_scores
 
 T = TypeVar("T")
 MEANINGLESS = ("live_atoms", "dead_atoms")
@@ -86,9 +86,10 @@ def _restored(name: str, windows: HasWindows, level: float | None) -> dict[str, 
     clean = windows.clean()
     corrupted = windows.corrupt(clean)
     if corrupted.rate is None:
-        return fidelity(clean, restore_picture(name, corrupted, level))
-    after = fidelity(clean, restore_sound(name, corrupted, windows.noise_level(clean)))
-    return after | fidelity_gains(fidelity(clean, silenced(corrupted.values)), after)
+        restored = restore_picture(name, corrupted, level)
+    else:
+        restored = restore_sound(name, corrupted, windows.noise_level(clean))
+    return restoration_scores(clean, corrupted.values, restored)
 
 
 def restore_picture(name: str, corrupted: Signal, level: float | None = None) -> Floats:

@@ -283,6 +283,16 @@ def fidelity(clean: "Signal", estimate: Floats) -> dict[str, float]:
     return found
 
 
+def restoration_scores(clean: "Signal", damaged: Floats, restored: Floats) -> dict[str, float]:
+    """Return the scores of what was restored, and of a sound also the gains over what was damaged,
+    in which missing samples are silent.
+    """
+    after = fidelity(clean, restored)
+    if clean.rate is None:
+        return after
+    return after | fidelity_gains(fidelity(clean, np.nan_to_num(damaged)), after)
+
+
 def fidelity_figures(picture: bool) -> tuple[str, ...]:
     """Return the names of the scores of a picture, or of a sound."""
     if picture:

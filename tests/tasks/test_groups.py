@@ -61,19 +61,6 @@ def test_noise_is_removed_whether_its_level_is_told_or_not_and_in_any_units() ->
 
 
 @pytest.mark.slow
-def test_a_turn_commutes_with_the_restoration() -> None:
-    clean = picture(49)  # references at both ends of each side
-    damaged = noisy(clean, 20.0)
-
-    def turn(values: Doubles) -> Doubles:
-        return values[::-1].transpose(1, 0, 2)[::-1]
-
-    straight = psnr(groups.restore(damaged, 20.0).values, clean)
-    turned = psnr(turn(groups.restore(turn(damaged), 20.0).values), clean)
-    assert turned == pytest.approx(straight, abs=0.1)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["white", "grain", "counts", "stack"])
 def test_errors_lie_within_the_deviations_that_are_told(kind: str) -> None:
     clean = picture(64)
