@@ -273,7 +273,7 @@ def _restore_growing(
 
 
 def restore_stack(
-    read: Callable[[int], Doubles],
+    read: Callable[[int], Floats],
     numbers: Sequence[int],
     noise: float | Noise | None,
     across: int,
@@ -292,7 +292,9 @@ def restore_stack(
     core = max(4 * across, TOGETHER // read(numbers[0]).size - 2 * across) if across else 1
     for start in range(0, count, core):
         first, last = max(0, start - across), min(count, start + core + across)
-        run = Restored(np.concatenate([read(number) for number in numbers[first:last]]))
+        pictures = [read(number) for number in numbers[first:last]]
+        whole = np.concatenate(pictures) if len(pictures) > 1 else pictures[0]
+        run = Restored(np.asarray(whole, np.float64))
         if noise is not None or np.isnan(run.values).any():
             part = part_of(report, start / count, min(core, count - start) / count)
             frames = Frames(last - first, across)

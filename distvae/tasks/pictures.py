@@ -168,7 +168,11 @@ def responses(
 
 
 def code_histograms(codes: Floats, live: NDArray[np.bool_], title: str) -> "Figure":
-    """Draw the strength and the distribution of each value of codes (rows, atoms)."""
+    """Draw the strength and the distribution of each value of codes (rows, atoms): the share of
+    rows in each of 81 cells.
+    """
+    from matplotlib.colors import LogNorm
+
     strength = np.sqrt(np.mean(codes**2, axis=0))
     rank = np.argsort(-strength)
     figure = new_figure(9.0, 3.0 + 0.06 * len(rank))
@@ -179,19 +183,28 @@ def code_histograms(codes: Floats, live: NDArray[np.bool_], title: str) -> "Figu
     shown = np.arange(0, len(rank), math.ceil(len(rank) / NAMED))
     left.set_yticks(shown, [str(latent) for latent in rank[shown]], fontsize=7)
     left.set_title(f"{int(live.sum())} live, {int((~live).sum())} dead")
-    _distribution(right, codes[:, rank])
+    edge = float(np.quantile(np.abs(codes), 0.999)) or 1.0
+    *_, mesh = right.hist2d(
+        codes[:, rank].ravel(),
+        np.tile(np.arange(len(rank)), len(codes)),
+        (np.linspace(-edge, edge, 82), np.arange(len(rank) + 1) - 0.5),
+        weights=np.full(codes.size, 1 / len(codes)),
+        norm=LogNorm(1e-3, 1),
+        cmap="cividis",
+    )
+    colour_bar(right, mesh, "share of data points")
+    right.set(xlabel="value", title="distribution", ylim=(len(rank) - 0.5, -0.5))
+    right.set_facecolor(mesh.get_cmap()(0.0))
     entitle(figure, title)
     return figure
 
 
 def encodings(images: Floats, codes: Floats, title: str) -> "Figure":
     """Draw pictures (count, height, width, channels) beside their codes (count, values)."""
-    low, high = limits(images)
-    figure = new_figure(8.0, 1.1 * len(images) + 0.8)
+    figure, span = new_figure(8.0, 1.1 * len(images) + 0.8), limits(images)
     drawn = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 8), sharey="col")
     for (left, right), image, code in zip(drawn, images, codes, strict=True):
-        shown = ((image - low) / (high - low or 1)).clip(0, 1)
-        left.imshow(shown if shown.shape[-1] == 3 else shown.mean(-1), cmap="gray", vmin=0, vmax=1)
+        _show_picture(left, image, span)
         left.set_axis_off()
         right.bar(np.arange(len(code)), code, width=0.9, color=PALETTE[0])
         right.axhline(0, color=GREY, linewidth=0.5)
@@ -200,30 +213,6 @@ def encodings(images: Floats, codes: Floats, title: str) -> "Figure":
     drawn[-1, 1].set(xlabel="latent")
     entitle(figure, title)
     return figure
-
-
-def _distribution(axes: "Axes", codes: Floats) -> None:
-    """Draw a row of shades for each column of the codes: the share of rows in each of 81 cells.
-
-    The shades are logarithmic.
-    """
-    edge = float(np.quantile(np.abs(codes), 0.999)) or 1.0
-    cells = np.linspace(-edge, edge, 82)
-    share = np.stack([np.histogram(column, cells)[0] for column in codes.T]) / len(codes)
-    shown = np.log10(np.maximum(share, 1e-4))
-    extent = (-edge, edge, codes.shape[1] - 0.5, -0.5)
-    mesh = axes.imshow(
-        shown,
-        aspect="auto",
-        extent=extent,
-        cmap="cividis",
-        vmin=-3,
-        vmax=0,
-        interpolation="nearest",
-    )
-    bar = colour_bar(axes, mesh, "share of data points")
-    bar.set_ticks([-3, -2, -1, 0], labels=["0.1 %", "1 %", "10 %", "100 %"])
-    axes.set(xlabel="value", title="distribution")
 
 
 def active_latents(codes: Floats, pi: Floats, title: str) -> "Figure":

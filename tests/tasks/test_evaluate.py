@@ -70,33 +70,31 @@ def test_an_error_is_the_mean_of_the_rows_that_have_values(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_an_evaluation_writes_its_files_and_leaves_nothing_of_the_one_that_it_replaces(
-    speech_run: Run, image_run: Run, bars_run: Run, tmp_path: Path
+    speech_run: Run, bars_run: Run, tmp_path: Path
 ) -> None:
-    evaluate(speech_run, split="test", progress=False)
-    folder = speech_run.path / "evaluation" / "test"
+    evaluate(bars_run, progress=False)
+    assert names(bars_run.path / "evaluation" / "test") == DRAWN
+    with pytest.raises(Refusal, match="not empty"):
+        evaluate(bars_run)
+    for name in ("mine.txt", "dictionary.png"):
+        (tmp_path / name).touch()
+    evaluate(bars_run, tmp_path, force=True, progress=False)
+    own = {"mine.txt", "dictionary.png"}
+    assert names(tmp_path) == DRAWN | own, "it was not an evaluation's"
+    evaluate(speech_run, tmp_path, force=True, progress=False)
     drawn = {"spectrogram.png", "codes.png", "atoms.png", "dictionary.png", "learning.png"}
     sounds = {"original.wav", "reconstruction.wav"}
-    of_speech = TABLES | drawn | sounds | {"summary.json"}
-    assert {path.name for path in folder.iterdir()} == of_speech
+    assert names(tmp_path) == TABLES | drawn | sounds | {"summary.json", "mine.txt"}
     data = speech_run.config.data
     assert isinstance(data, SpeechData)
     first = audio.load_recording(Path(data.path) / "test" / "cat" / "0.wav", data)
-    assert {soundfile.info(folder / name).frames for name in sounds} == {len(first)}
-    with pytest.raises(Refusal, match="not empty"):
-        evaluate(speech_run, split="test")
-    latents = {f"{name}.png" for name in ("traversal", "interpolation", "conditional", "encodings")}
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    for name in ("mine.txt", "dictionary.png"):
-        (shared / name).touch()
-    evaluate(bars_run, shared, force=True, progress=False)
-    own = {"mine.txt", "dictionary.png"}
-    assert {path.name for path in shared.iterdir()} == DRAWN | own, "it was not an evaluation's"
-    for run, files in ((speech_run, of_speech), (image_run, DRAWN | latents), (bars_run, DRAWN)):
-        judgement = evaluate(run, shared, force=True, progress=False)
-        assert {path.name for path in shared.iterdir()} == files | {"mine.txt"}
-        if run is image_run:
-            assert judgement.summary["images"] == 40
+    assert {soundfile.info(tmp_path / name).frames for name in sounds} == {len(first)}
+    evaluate(bars_run, tmp_path, force=True, progress=False)
+    assert names(tmp_path) == DRAWN | {"mine.txt"}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["colour.png", "stereo.wav"])

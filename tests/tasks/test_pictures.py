@@ -107,7 +107,9 @@ def test_a_training_has_a_panel_for_each_recorded_quantity_and_leaves_out_its_fi
 
 def test_a_tradeoff_shows_every_row_in_the_colour_of_its_group() -> None:
     kinds = ["sdm", "vae"] * 3
-    rows = [{"x": 0.1 * i, "y": 3 - 0.1 * i, "model": kind} for i, kind in enumerate(kinds)]
+    rows: list[dict[str, float | str]] = [
+        {"x": 0.1 * i, "y": 3 - 0.1 * i, "model": kind} for i, kind in enumerate(kinds)
+    ]
     axes = pictures.tradeoff(rows, "x", "y", "model").axes[0]
     drawn = {str(group.get_label()): np.asarray(group.get_offsets()) for group in axes.collections}
     assert set(drawn) == {"vae", "sdm"}
