@@ -193,17 +193,8 @@ def denoise_file(
         damage = f" under noise of {windows.noise_level(signal):.4g}, seed {windows.noise_seed}"
     else:
         reference, observed = find_reference(options, None, read, signal), signal
-    task = Task(
-        place,
-        damage,
-        observed,
-        reference,
-        options,
-        overrides,
-        counts=noise.counts,
-        std=noise.std,
-    )
-    restore(task)
+    asked = (None, noise.counts, noise.std)
+    restore(Task(place, damage, observed, reference, options, overrides, *asked))
 
 
 def inpaint_file(

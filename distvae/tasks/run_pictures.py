@@ -88,16 +88,11 @@ def _draw_recordings(run: Run, data: HasRecordings, split: str, title: str) -> I
     results = [resynthesise(code, signal, data) for signal in signals]
     first = slice(0, SECONDS * data.rate // data.hop)
     before, after = results[0].power[first], results[0].coded.power[first].numpy()
-    yield (
-        "spectrogram",
-        pictures.spectrograms(
-            before,
-            after,
-            pictures.Spectrum(data.rate, data.hop, run.config.eval.frequencies),
-            f"{title}: {chosen[0].file}",
-        ),
-    )
-    yield from _draw_codes(run, np.concatenate([run.encode(each.power) for each in results]), title)
+    spectrum = pictures.Spectrum(data.rate, data.hop, run.config.eval.frequencies)
+    name = f"{title}: {chosen[0].file}"
+    yield "spectrogram", pictures.spectrograms(before, after, spectrum, name)
+    codes = [each.coded.code for each in results if each.coded.code is not None]
+    yield from _draw_codes(run, torch.cat(codes).numpy(), title)
 
 
 def _draw_rows(run: Run, split: str, title: str) -> Iterator[Picture]:

@@ -55,7 +55,8 @@ def save(name: str, values: np.ndarray) -> None:
 
 
 def read(name: str) -> np.ndarray:
-    return np.asarray(signals.read_signal(Path(name)).values)
+    values: np.ndarray = signals.read_signal(Path(name)).values
+    return values
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,10 @@ def psnr(found: Doubles, clean: Doubles) -> float:
     return float(10 * np.log10(255**2 / np.square(found - clean).mean()))
 
 
+def noise_of(picture: Doubles, counts: bool = False) -> groups.Noise:
+    return groups.noise_of(lambda: [picture], counts)
+
+
 def test_without_noise_or_structure_the_picture_comes_back() -> None:
     assert np.array_equal(groups.restore(picture(), 0.0).values, picture())
     flat = np.full((20, 30, 1), 7.0)
@@ -53,7 +57,7 @@ def test_noise_is_removed_whether_its_level_is_told_or_not_and_in_any_units() ->
     assert psnr(told.values, clean) > psnr(damaged, clean) + 8
     assert psnr(found.values, clean) > psnr(told.values, clean) - 0.3
     for factor in (1e-4, 1.0, 1e6):
-        noise = groups.noise_of(lambda scale=factor: [damaged * scale])
+        noise = noise_of(damaged * factor)
         assert noise.shared.is_white
         assert noise.shared.levels[0] / factor == pytest.approx(20.0, rel=0.1)
         other = groups.restore(damaged * factor, 20.0 * factor).values
@@ -256,18 +260,14 @@ def test_grain_is_removed_better_than_white_noise_of_its_level_would_be() -> Non
     assert "may be texture" in str(texture)
 
 
-def told(picture: Doubles) -> groups.Noise:
-    return groups.noise_of(lambda: [picture], counts=True)
-
-
 @pytest.mark.slow
 def test_counts_are_restored_in_any_units_and_keep_their_mean() -> None:
     clean = picture(96) * 10 / 255
     observed = np.random.default_rng(0).poisson(clean).astype(np.float64)
-    known = groups.restore(observed, told(observed))
+    known = groups.restore(observed, noise_of(observed, counts=True))
     assert str(known.noise) == "noise that grows with brightness: variance 1 x"
     assert known.values.mean() == pytest.approx(observed.mean(), rel=0.01)
-    other = groups.restore(observed * 50, told(observed * 50))
+    other = groups.restore(observed * 50, noise_of(observed * 50, counts=True))
     assert np.allclose(other.values / 50, known.values, atol=1e-3)
     level = float(np.std(observed - clean))
     assert psnr(known.values, clean) > psnr(groups.restore(observed, level).values, clean)
@@ -275,7 +275,7 @@ def test_counts_are_restored_in_any_units_and_keep_their_mean() -> None:
 
 def test_noise_that_grows_is_found_in_colours_and_grain_too() -> None:
     clean = np.concatenate([picture(128), picture(128) * 0.5, picture(128) * 0.8], -1)
-    found = groups.noise_of(lambda: [clean + grain(128, 0.8, 1.0) * np.sqrt(2 * clean + 20)])
+    found = noise_of(clean + grain(128, 0.8, 1.0) * np.sqrt(2 * clean + 20))
     assert str(found).startswith("noise that grows with brightness")
     assert "correlated" in str(found)
 
@@ -365,6 +365,6 @@ def test_real_pictures_are_restored_better_than_by_bm3d(real_data: Path) -> None
         clean = pixels.astype(np.float64)[64:192, 64:192, None] * 10 / 255
         observed = np.random.default_rng(0).poisson(clean).astype(np.float64)
         other = growth.back(bm3d(growth.stabilised(observed[..., 0]), 1.0))[..., None]
-        ours = groups.restore(observed, told(observed)).values
+        ours = groups.restore(observed, noise_of(observed, counts=True)).values
         gains.append(psnr(ours, clean) - psnr(other, clean))
     assert np.mean(gains) > 0.2

@@ -193,10 +193,9 @@ def test_a_preset_names_a_recipe_that_suits_the_data() -> None:
     }
     for recipe, words in expected.items():
         assert preset_recipe(*words) == recipe
-    for sigma, recipe in {None: "house-50", 20: "house-25"}.items():
-        assert preset_recipe(strong, "paper", False, sigma) == recipe
-    for sigma, recipe in {None: "house-25", 60.0: "house-50"}.items():
-        assert preset_recipe(weak, "paper", False, sigma) == recipe
+    levels = [(strong, None, "house-50"), (strong, 20, "house-25"), (weak, 60.0, "house-50")]
+    for array, sigma, recipe in [(weak, None, "house-25"), *levels]:
+        assert preset_recipe(array, "paper", False, sigma) == recipe
 
 
 def test_a_watch_sees_each_epoch_and_ends_a_restoration_with_the_picture_so_far() -> None:
