@@ -20,6 +20,7 @@ from distvae.config.recipes import parse_assignments
 from distvae.data import signals
 from distvae.data.windows import masked_by, read_mask
 from distvae.files.paths import partial_name
+from distvae.numerics.arrays import Floats
 from distvae.tasks.restoration import Restoration, RunDestination
 from distvae.train.loop import Interrupted
 from distvae.train.run import Run
@@ -54,9 +55,8 @@ def save(name: str, values: np.ndarray) -> None:
     Image.fromarray(values.astype(np.uint8).squeeze()).save(name)
 
 
-def read(name: str) -> np.ndarray:
-    values: np.ndarray = signals.read_signal(Path(name)).values
-    return values
+def read(name: str) -> Floats:
+    return signals.read_signal(Path(name)).values
 
 
 @pytest.fixture(autouse=True)
@@ -234,16 +234,13 @@ def test_missing_samples_are_filled_in_and_observed_ones_kept(call: Called, way:
 
 REFUSED = """
 denoise absent.png out.png | absent.png
-denoise empty.png out.png | empty.png
 denoise cut.png out.png | cut.png
-denoise text.txt out.png | '.txt' is no kind of file read here
 denoise flat.png out.png | .png: all values are 7
 train picture-fast data.path=flat.png | flat.png: all values are 7
 denoise silent.wav out.wav data.window=[16] | all values are 0
 denoise silent.wav out.wav data.window=[16] --add-noise 0.1 | silent, so that nothing is close to it
 denoise stereo.wav out.wav data.window=[16] --clean slower.wav | 8,000 Hz; 22,050 Hz expected
 denoise small.png out.png | larger than the data's 3 x 24
-denoise grey.png out.gif | '.gif' is no kind of file for this result
 denoise deep.pgm out.pgm | '.pgm' is no kind of file for this result; .png or .tif or
 denoise lossy.ogg out.ogg | '.ogg' is no kind of file for this result; .wav or .flac expected
 denoise grey.png nowhere/out.png | existing, writable folder
@@ -256,13 +253,9 @@ denoise grey.png out.png --figure out.png | --figure: out.png: this is the file 
 denoise grey.png out.png --run grey.png/run | grey.png/run: cannot write into
 denoise grey.png out.png --clean colour.png | 20 x 24 x 1 expected
 denoise grey.png out.png --add-noise 5 --clean grey.png | omit --clean
-denoise grey.png out.png --recipe house-52 | did you mean 'house-50'
-denoise grey.png out.png model.latent=3 | only 8 states
-denoise grey.png out.png estep.parents=17 | at most as many expected
 denoise grey.png out.png --stride 5 | leaves gaps
 denoise grey.png out.png estep.states=256 model.latent=4000000000000 | GB
 inpaint grey.png out.png | exactly one of them
-inpaint grey.png out.png --mask mask-none.png --drop 0.5 | exactly one of them
 inpaint grey.png out.png --drop 0 | --drop: 0 drops nothing; a share above 0 expected
 inpaint grey.png out.png --drop 1 | --drop: 1, and everything is missing
 inpaint grey.png out.png --mask mask-small.png | 8 x 8 pixels; 20 x 24 expected
@@ -299,7 +292,6 @@ def test_bad_input_is_refused_before_training_with_exit_code_two(call: Called) -
     save("mask-none.png", np.zeros((20, 24)))
     Image.fromarray(np.full((20, 24), 90, np.uint8)).save("mask-dim.webp", lossless=True)
     save("mask-some.png", np.where(np.arange(24) % 5, 0, 255) * np.ones((20, 1)))
-    Path("empty.png").write_bytes(b"")
     Path("cut.png").write_bytes(Path("colour.png").read_bytes()[:700])
     Path("text.txt").write_text("text")
     Path("none.txt").write_text("# no gap\n")

@@ -32,27 +32,16 @@ from distvae.train.team import Team
 from tests.train.crew import crew_of
 
 Floats = NDArray[np.float64]
-SMALL: dict[str, Any] = {
+BRIEF: dict[str, Any] = {
     "data.window": [4, 4],
-    "model.latent": 8,
     "model.hidden": [16],
-    "estep.states": 16,
-    "train.epochs": 8,
-    "train.batch": 16,
-    "train.rate": 0.02,
-    "train.cycle": 4,
-    "train.threads": 1,
-    "train.device": "cpu",
-}
-SMALL_ENCODER: dict[str, Any] = {
-    "data.window": [4, 4],
-    "model.latent": 6,
-    "model.hidden": [16],
-    "estep.hidden": [16],
     "train.epochs": 8,
     "train.threads": 1,
     "train.device": "cpu",
 }
+SMALL = BRIEF | {"model.latent": 8, "estep.states": 16, "train.batch": 16}
+SMALL |= {"train.rate": 0.02, "train.cycle": 4}
+SMALL_ENCODER = BRIEF | {"model.latent": 6, "estep.hidden": [16]}
 
 
 def config(**changes: Any) -> Config:
@@ -310,12 +299,8 @@ def test_bad_arrays_are_refused() -> None:
 # --- training that ends once a TVAE explains all but the noise
 
 EPOCHS, NOISE = 40, 60.0
-LEARNS_NOISE = {
-    "model.latent": 16,
-    "model.hidden": [64],
-    "train.cycle": EPOCHS,
-    "train.epochs": EPOCHS,
-}
+LEARNS_NOISE: dict[str, Any] = {"model.latent": 16, "model.hidden": [64]}
+LEARNS_NOISE |= {"train.cycle": EPOCHS, "train.epochs": EPOCHS}
 
 
 @pytest.fixture(scope="module")
