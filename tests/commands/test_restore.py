@@ -48,7 +48,7 @@ def pixels(height: int = 20, width: int = 24, channels: int = 3, seed: int = 0) 
 
 
 def sound() -> np.ndarray:
-    return pixels(1, 400, 2)[0] / 255 - 0.5
+    return np.asarray(pixels(1, 400, 2)[0] / 255 - 0.5)
 
 
 def save(name: str, values: np.ndarray) -> None:
