@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -35,6 +35,7 @@ def floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float3
     return values
 
 
+@settings(max_examples=15)
 @given(st.lists(st.floats(width=32, allow_infinity=False), min_size=6, max_size=6))
 def test_values_come_back_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory, row: list[float]
@@ -52,10 +53,10 @@ def test_results_and_scores_are_in_the_units_of_the_picture(
     call: Called, floats: NDArray[np.float32]
 ) -> None:
     assert call("denoise", "floats.tif", "out.tif", "--quiet", *BRIEF)[0] == 0
-    settings = parse_assignments(BRIEF)
-    of_array = distvae.denoise(floats.astype(np.float64), settings=settings)
+    brief = parse_assignments(BRIEF)
+    of_array = distvae.denoise(floats.astype(np.float64), settings=brief)
     np.testing.assert_array_equal(read("out.tif")[..., 0], of_array.astype(np.float32))
-    np.testing.assert_array_equal(distvae.denoise("floats.tif", settings=settings), of_array)
+    np.testing.assert_array_equal(distvae.denoise("floats.tif", settings=brief), of_array)
     assert of_array.min() < -0.01
     clean, noise = pixels(channels=1), np.random.default_rng(1).standard_normal((20, 24, 1))
     own = signals.Signal(clean, bits=signals.FLOATS)

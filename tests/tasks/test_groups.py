@@ -56,7 +56,7 @@ def test_noise_is_removed_whether_its_level_is_told_or_not_and_in_any_units() ->
     told, found = groups.restore(damaged, 20.0), groups.restore(damaged)
     assert psnr(told.values, clean) > psnr(damaged, clean) + 8
     assert psnr(found.values, clean) > psnr(told.values, clean) - 0.3
-    for factor in (1e-4, 1.0, 1e6):
+    for factor in (1e-4, 1e6):
         noise = noise_of(damaged * factor)
         assert noise.shared.is_white
         assert noise.shared.levels[0] / factor == pytest.approx(20.0, rel=0.1)
@@ -246,6 +246,7 @@ def test_small_pictures_are_restored_and_smaller_or_empty_ones_refused() -> None
 # --- noise
 
 
+@pytest.mark.slow
 def test_grain_is_removed_better_than_white_noise_of_its_level_would_be() -> None:
     clean = picture(96)
     damaged = clean + grain(96, 0.8, 20.0)

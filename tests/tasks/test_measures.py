@@ -265,6 +265,7 @@ def measured(codes: Codes, values: np.ndarray) -> tuple[float, ...]:
     return information_gap(codes, values), sap, *importances(codes, values)[:2]
 
 
+@pytest.mark.slow
 def test_codes_are_as_disentangled_as_they_were_made() -> None:
     values = levels()
     shuffled = np.concatenate([chance(2), standard(values)[:, [2, 0, 1]]], 1)

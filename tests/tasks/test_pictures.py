@@ -35,12 +35,11 @@ TOLD = [
 
 def test_a_long_title_with_signs_of_formulas_stays_in_its_picture(tmp_path: Path) -> None:
     title = "vae latent 32, from $a_{ and $b: " + "what each latent alone adds " * 5
-    for count in (1, 60):
-        random = np.random.default_rng(0)
-        figure = pictures.fields(random.normal(size=(count, 9, 2)), list("abc"), title)
-        pictures.save(figure, tmp_path / "a.png")
-        extent = figure.texts[0].get_window_extent()
-        assert 0 <= extent.x0 < extent.x1 <= figure.bbox.x1
+    changes = np.random.default_rng(0).normal(size=(1, 9, 2))
+    figure = pictures.fields(changes, ["a"], title)
+    pictures.save(figure, tmp_path / "a.png")
+    extent = figure.texts[0].get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.x1
 
 
 def mesh(axes: Axes) -> tuple[Values, Values, Values]:

@@ -100,7 +100,7 @@ def test_what_validation_restores_is_what_the_model_restores(
 
 @torch.no_grad()
 def test_drawn_states_have_the_expectation_over_all_states() -> None:
-    rows, bits, draws = 5, 6, 1000
+    rows, bits, draws = 5, 6, 400
     torch.manual_seed(0)
     small = {"model.latent": bits, "model.activation": "tanh"}
     model, _ = assemble(load("house-gumbel", SMALL_ENCODER | small), 16)
