@@ -104,7 +104,7 @@ class NoiseOptions:
 
     sigma: Annotated[float | None, typer.Option(metavar="LEVEL")] = None
     """Standard deviation of the noise, if you know it: of pixel values up to 255 (of a picture of
-    floats, its own) or samples from -1 to 1. By default presets estimate it. The same as
+    floats, its own) or samples from -1 to 1. By default it is estimated. The same as
     train.sigma.
     """
     counts: bool = False
