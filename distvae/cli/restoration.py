@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,9 +23,6 @@ from distvae.cli.restore_options import (
 from distvae.files.paths import PICTURES, SOUNDS, make_folder, refusing_bad_paths
 from distvae.files.refusal import Refusal
 from distvae.train.progress import Progress
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(rich_help_panel="Restore pictures or a sound")
 

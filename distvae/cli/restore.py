@@ -49,6 +49,9 @@ from distvae.files.untrusted import Plain
 from distvae.numerics.arrays import Doubles, Floats
 from distvae.numerics.metrics import counted
 from distvae.system import available_cores, available_memory
+from distvae.numerics.numbers import counted
+from distvae.system import available_memory
+from distvae.tasks.by_groups import Wanted
 from distvae.tasks.presets import (
     corrupted_windows,
     preset_config,
@@ -192,17 +195,8 @@ def denoise_file(
         damage = f" under noise of {windows.noise_level(signal):.4g}, seed {windows.noise_seed}"
     else:
         reference, observed = find_reference(options, None, read, signal), signal
-    task = Task(
-        place,
-        damage,
-        observed,
-        reference,
-        options,
-        overrides,
-        counts=noise.counts,
-        std=noise.std,
-    )
-    restore(task)
+    asked = (None, noise.counts, noise.std)
+    restore(Task(place, damage, observed, reference, options, overrides, *asked))
 
 
 def inpaint_file(
@@ -264,15 +258,15 @@ def find_reference(
 
 def restore(task: Task) -> None:
     """Restore a file and write the result."""
-    options = task.options
-    has_gaps = task.observed.rate is not None and bool(task.missing.any())
-    for_groups = options.are_for_groups(task.overrides, has_gaps)
+    options, is_sound = task.options, task.observed.rate is not None
+    has_gaps = is_sound and bool(task.missing.any())
     resumes = options.resume and (task.folder / "run.json").is_file()
-    is_by_groups = for_groups and (options.model == "groups" or not resumes)
+    is_by_groups = options.are_for_groups(task.overrides, has_gaps)
+    is_by_groups = is_by_groups and (options.model == "groups" or not resumes)
     asked = "--counts" if task.counts else "--std" if task.std else ""
     if task.sigma is not None and task.missing.any():
         asked = "--sigma"
-    if asked and (task.observed.rate is not None or not is_by_groups):
+    if asked and (is_sound or not is_by_groups):
         raise Refusal(f"{asked}: for a picture and --model groups; omit it")
     claim_outputs(task)
     if is_by_groups:
@@ -284,31 +278,24 @@ def restore(task: Task) -> None:
 def restore_by_groups(task: Task) -> None:
     """Restore a picture or a sound by groups of its windows, and write the result."""
     from distvae.tasks.by_groups import restore_array
-    from distvae.tasks.groups import Noise, Restored
+    from distvae.tasks.groups import Noise
 
     progress, observed = Progress(task.options.style, "window"), task.observed
     if task.damage:
         progress.say(task.name)
     refuse_unfit(observed.values, task.place.source.name, task.sigma)
     began = time.monotonic()
-    compute = partial(
-        restore_array,
-        observed.values,
-        task.sigma,
-        counts=task.counts,
-        deviation=task.std is not None,
-        rate=observed.rate,
-    )
-    found = while_hearing(lambda report: compute(report=report), task.target, progress)
-    restored = np.broadcast_to(found.values, observed.values.shape)
+    wanted = Wanted(task.sigma, task.counts, task.std is not None)
+    compute = partial(restore_array, observed.values, wanted, observed.rate)
+    found = while_hearing(compute, task.target, progress)
     shared = found.noise.shared if isinstance(found.noise, Noise) else None
-    scores = write_restored(task, restored, shared)
+    scores = write_restored(task, found.values, shared)
     seconds = time.monotonic() - began
     noise = "" if found.noise is None else f"{found.noise} removed, "
-    if task.std is not None and isinstance(found, Restored) and found.deviation is not None:
+    if task.std is not None and found.deviation is not None:
         noise += write_deviations(task.std, [found.deviation], [observed.peak])
     text = f"{task.target}: written, {noise}{seconds:.0f} s{format_scores(scores)}"
-    progress.say(text + described_loss(task, restored))
+    progress.say(text + described_loss(task, found.values))
     if task.options.json:
         print(json.dumps({"seconds": seconds, **scores}))
 
@@ -334,14 +321,11 @@ def restore_pages(
     given += [key for key in DAMAGE if key in overrides]
     if given:
         raise Refusal(f"{given[0]}: for one picture, but {source} is a stack; omit it")
-    check_new_file(target, TIFF, options.replaces)
-    refuse_own_input([source], target)
-    if std is not None:
-        refuse_own_input([source, target], std)
-        check_new_file(std, TIFF, options.replaces)
+    claim_result([source], target, TIFF, std, options)
     progress, began = Progress(options.style, "window"), time.monotonic()
     sigma = cast(float | None, overrides.get("train.sigma"))
-    compute = partial(restored_pages, stack, options.across, sigma, find, counts, std is not None)
+    wanted = Wanted(sigma, counts, std is not None, options.across)
+    compute = partial(restored_pages, stack, wanted, find)
     pages, noises, errors = while_hearing(compute, target, progress)
     write_stack(target, pages, stack)
     seconds = time.monotonic() - began
@@ -356,18 +340,13 @@ def restore_pages(
 
 
 def restored_pages(
-    stack: Stack,
-    across: int,
-    sigma: float | None,
-    find: Finder | None,
-    counts: bool,
-    deviation: bool,
-    report: "Report",
+    stack: Stack, wanted: Wanted, find: Finder | None, report: "Report"
 ) -> tuple[list[Stored], list[str], list[Doubles]]:
     """Return the restored pictures of a stack, the noise of each series in words, and the
-    deviations of the errors of each picture if `deviation` asks for them.
+    deviations of the errors of each picture if they are wanted.
     """
-    from distvae.tasks.groups import Noise, noise_of, part_of, restore_stack
+    from distvae.tasks.by_groups import restore_series
+    from distvae.tasks.groups import part_of
 
     pages, noises, errors = list(stack.pages), list[str](), dict[int, Doubles]()
 
@@ -376,19 +355,15 @@ def restored_pages(
         return np.where(find(picture), np.nan, picture.values) if find else picture.values
 
     for number, series in enumerate(stack.series):
-        noise: Noise | None = None
-        if sigma is not None:
-            noise = Noise.white(sigma, read(series[0]).shape[-1])
-        elif find is None:
-            noise = noise_of(partial(map, read, series), counts)
-        noises += [] if noise is None else [str(noise)]
         part = part_of(report, number / len(stack.series), 1 / len(stack.series))
-        work = (read, series, noise, across, available_cores(), part)
-        for page, found in zip(series, restore_stack(*work, deviation), strict=True):
-            result = found.values if sigma else keep_observed(read(page), found.values)
+        restored = restore_series(read, series, wanted, find is not None, part)
+        for page, found in zip(series, restored, strict=True):
+            result = found.values if wanted.sigma else keep_observed(read(page), found.values)
             pages[page] = as_stored(picture_of(stack.pages[page]).with_values(result))
             if found.deviation is not None:
                 errors[page] = found.deviation
+            if found.noise is not None and page == series[0]:
+                noises.append(str(found.noise))
     return pages, noises, [errors[page] for page in sorted(errors)]
 
 
@@ -510,12 +485,8 @@ def format_scores(scores: Mapping[str, float]) -> str:
 
 def claim_outputs(task: Task) -> None:
     """Refuse outputs that cannot be written, and a reference that does not fit."""
-    options = task.options
-    check_new_file(task.target, signals.suffixes_for(task.observed), options.replaces)
-    refuse_own_input(task.sources, task.target)
-    if task.std is not None:
-        refuse_own_input([*task.sources, task.target], task.std)
-        check_new_file(task.std, TIFF, options.replaces)
+    options, kinds = task.options, signals.suffixes_for(task.observed)
+    claim_result(task.sources, task.target, kinds, task.std, options)
     if options.figure is not None:
         refuse_own_input(task.sources, options.figure)
         check_new_file(options.figure, FIGURES, options.replaces)
@@ -525,6 +496,21 @@ def claim_outputs(task: Task) -> None:
             )
     check_writable_folder(task.folder)
     refuse_unlike_reference(task)
+
+
+def claim_result(
+    sources: Sequence[Path | None],
+    target: Path,
+    kinds: tuple[str, ...],
+    std: Path | None,
+    options: RestoreOptions,
+) -> None:
+    """Refuse a result and its deviations if they cannot be written."""
+    check_new_file(target, kinds, options.replaces)
+    refuse_own_input(sources, target)
+    if std is not None:
+        refuse_own_input([*sources, target], std)
+        check_new_file(std, TIFF, options.replaces)
 
 
 def refuse_own_input(files: Iterable[Path | None], output: Path) -> None:
@@ -594,8 +580,7 @@ def described_loss(task: Task, restored: Floats) -> str:
 
 def draw_comparison(path: Path, task: Task, result: Floats, noise: "PictureNoise | None") -> None:
     """Draw before and after, a reference, and the spectrum of noise that is not white."""
-    from distvae.tasks.pictures import save
-    from distvae.tasks.spectra import compare_pictures, compare_sounds
+    from distvae.tasks.pictures import compare_pictures, compare_sounds, save
 
     observed, reference = task.observed, task.reference
     panels = {"before": observed.values, "after": result}

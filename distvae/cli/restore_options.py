@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from distvae.data.windows import Finder
     from distvae.files.untrusted import Plain
 
+OF_TRAINING = ("preset", "recipe", "run", "stride")
+"""Options that require a trained model."""
 FOR_ONE = ("clean", "figure", "run")
 """Options that name a file or a folder for one picture."""
 DAMAGE = {"noise": "--add-noise", "snr": "--snr", "drop": "--drop"}
@@ -74,9 +76,7 @@ class RestoreOptions:
 
     def are_for_groups(self, keys: Iterable[str], has_gaps: bool) -> bool:
         """Return whether groups of windows restore a file under these options and settings."""
-        names = ("preset", "recipe", "run", "stride")
-        options = {f"--{name}": getattr(self, name) for name in names}
-        return is_by_groups(self.model, "--model", options, keys, has_gaps)
+        return is_by_groups(self, OF_TRAINING, has_gaps, keys, prefix="--")
 
     def overrides(
         self, assignments: list[str], sigma: float | None = None, **damage: float | None
@@ -104,7 +104,7 @@ class NoiseOptions:
 
     sigma: Annotated[float | None, typer.Option(metavar="LEVEL")] = None
     """Standard deviation of the noise, if you know it: of pixel values up to 255 (of a picture of
-    floats, its own) or samples from -1 to 1. By default presets estimate it. The same as
+    floats, its own) or samples from -1 to 1. By default it is estimated. The same as
     train.sigma.
     """
     counts: bool = False
@@ -122,16 +122,9 @@ class NoiseOptions:
     """
     snr: Annotated[float | None, typer.Option(metavar="DB", rich_help_panel=DAMAGE_PANEL)] = None
     """Add white noise to a sound, of this signal-to-noise ratio in dB; the same as data.snr."""
-    noise: Annotated[str | None, typer.Option(hidden=True)] = None
-    """The earlier name of `--add-noise`, which did not say that noise is added."""
 
     def __post_init__(self) -> None:
-        """Refuse the earlier name, which reads like the level of the noise in the input."""
-        if self.noise is not None:
-            raise Refusal(
-                "--noise: did you mean --sigma (the level of noise that is there) or --add-noise"
-                " (add noise to a clean input first)?"
-            )
+        """Refuse a level together with counts, whose noise has no single level."""
         if self.counts and self.sigma is not None:
             raise Refusal(
                 "--counts, --sigma: the noise of counts has no single level; one of them expected"

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,8 +14,7 @@ from distvae.data.windows import masked_by, read_mask
 from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import Plain
 from distvae.numerics.arrays import Doubles, plain_array
-from distvae.system import available_cores
-from distvae.tasks.by_groups import Model, is_by_groups, restore_array
+from distvae.tasks.by_groups import Model, Wanted, is_by_groups, restore_array
 from distvae.tasks.presets import (
     Preset,
     preset_config,
@@ -27,10 +25,8 @@ from distvae.tasks.presets import (
 )
 from distvae.tasks.restoration import Restoration, Stage
 
-if TYPE_CHECKING:
-    from distvae.tasks.groups import Restored
-    from distvae.tasks.sound_groups import RestoredSound
-
+OF_TRAINING = ("preset", "recipe", "settings", "watch")
+"""Options that require a trained model."""
 Watch = Callable[[Stage], object]
 """A function that is called after each epoch. The restoration ends if it returns False."""
 
@@ -47,6 +43,7 @@ class _Options:
     watch: Watch | None = None
     sigma: float | None = None
     counts: bool = False
+    across: int = 0
     std: bool = False
     """Whether to return the standard deviations of the errors as well."""
     rate: int | None = None
@@ -88,8 +85,8 @@ def denoise(
     `settings` sets dotted keys of the recipe, such as {"train.epochs": 40}. `watch` is called after
     each epoch; training ends if it returns False.
     """
-    options = _Options(model, preset, recipe, settings, seed, watch, sigma, bool(counts))
-    return _denoised(image, channel_axis, stack_axis, across, options)[0]
+    options = _Options(model, preset, recipe, settings, seed, watch, sigma, bool(counts), across)
+    return _denoised(image, channel_axis, stack_axis, options)[0]
 
 
 def denoise_with_std(
@@ -104,8 +101,8 @@ def denoise_with_std(
     """Return an image without noise, as `denoise` does, and the standard deviation of the error of
     each value. Similar windows restore the image. This takes twice as long as `denoise`.
     """
-    options = _Options(sigma=sigma, counts=bool(counts), std=True)
-    restored, std = _denoised(image, channel_axis, stack_axis, across, options)
+    options = _Options(sigma=sigma, counts=bool(counts), across=across, std=True)
+    restored, std = _denoised(image, channel_axis, stack_axis, options)
     return restored, std
 
 
@@ -132,7 +129,9 @@ def inpaint(
     other options are the options of `denoise`.
     """
     content = _opened(image)
-    array, channel_axis = _channels_last(content, channel_axis)
+    array, arranged_back = _arranged(content, channel_axis)
+    if isinstance(content, Signal):
+        channel_axis = -1
     if isinstance(mask, str | Path):
         path = Path(mask).expanduser()
         found = masked_by(path)(content) if isinstance(content, Signal) else read_mask(path)
@@ -153,56 +152,61 @@ def inpaint(
     [restored] = _restore(np.where(missing, np.nan, array), True, options)
     if sigma is None:
         restored = np.where(missing, restored, array)
-    return _channels_back(restored, channel_axis)
+    return arranged_back(restored)
 
 
 def _denoised(
     image: ArrayLike | str | Path,
     channel_axis: int | None,
     stack_axis: int | None,
-    across: int,
     options: _Options,
 ) -> list[Doubles]:
-    """Return an image, a stack or a sound without noise, and the deviations if `options.std`."""
+    """Return an image, a stack or a sound without noise, and the deviations if they are wanted."""
     if options.counts and options.sigma is not None:
         raise Refusal(
             "counts, sigma: the noise of counts has no single level; one of them expected"
         )
     content = _opened(image)
-    if stack_axis is not None:
-        return _denoised_stack(content, stack_axis, channel_axis, across, options)
-    array, channel_axis = _channels_last(content, channel_axis)
+    array, arranged_back = _arranged(content, channel_axis, stack_axis)
     if np.isnan(array).any():
-        raise Refusal("image: holds NaN; inpaint(image, mask) fills in missing values")
+        is_stack = array.ndim == 4
+        expected = "images of numbers expected" if is_stack else "inpaint(image, mask) fills it in"
+        raise Refusal(f"image: holds NaN; {expected}")
     if options.counts:
         refuse_negative(array, "image")
     options = replace(options, rate=content.rate if isinstance(content, Signal) else None)
-    return [_channels_back(each, channel_axis) for each in _restore(array, False, options)]
+    return [arranged_back(each) for each in _restore(array, False, options)]
 
 
 def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Doubles]:
-    """Return a restored array, and the deviations of its errors if `options.std`."""
+    """Return a restored array, and the deviations of its errors if they are wanted."""
     sigma = check_value("sigma", Positive | None, python_value(options.sigma))
+    model = check_value("model", Model | None, options.model)
     if options.std and array.ndim < 3:
         raise Refusal("image: a sound; an image expected, whose errors have a known deviation")
+    has_gaps = array.ndim < 3 and inpainting
+    by_groups = is_by_groups(replace(options, model=model), OF_TRAINING, has_gaps)
+    if array.ndim == 4 and not by_groups:
+        raise Refusal("stack_axis: for the model 'groups'; images one by one expected")
     asked = "counts" if options.counts else "sigma" if inpainting and sigma else ""
-    if asked and (array.ndim < 3 or not _is_by_groups(array, options)):
+    if asked and (array.ndim < 3 or not by_groups):
         raise Refusal(f"{asked}: for an image and model 'groups', without options of training")
-    if _is_by_groups(array, options):
+    if by_groups:
         refuse_unfit(array, "image", sigma)
-        found = restore_array(
-            array, sigma, counts=options.counts, deviation=options.std, rate=options.rate
-        )
-        return [np.broadcast_to(each, array.shape).copy() for each in _asked(found)]
+        across = whole_number("across", int, options.across)
+        if across < 0:
+            raise Refusal(f"across: {across}; 0 or more expected")
+        wanted = Wanted(sigma, options.counts, options.std, across)
+        found = restore_array(array, wanted, options.rate)
+        return [each.copy() for each in (found.values, found.deviation) if each is not None]
     settings = {"train.seed": python_value(options.seed), **named_settings(options.settings)}
     settings = with_options(settings, {"sigma": ("train.sigma", sigma)})
     if options.preset and options.recipe:
         raise Refusal("preset, recipe: both are given; one of them expected")
     if not (options.watch is None or callable(options.watch)):
         raise Refusal(f"watch: {shown(options.watch)}; a function of the state expected")
-    preset = options.preset or "fast"
     recipe = None if options.recipe is None else str(options.recipe)
-    config = preset_config(array, preset, recipe, settings, inpainting)
+    config = preset_config(array, options.preset or "fast", recipe, settings, inpainting)
     refuse_changed_sound(config)
     refuse_corruption(config, "noise", "snr", "drop")
     restoration = Restoration(config, array)
@@ -213,53 +217,42 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Double
     return [restoration.restored()]
 
 
-def _asked(found: "Restored | RestoredSound") -> list[Doubles]:
-    """Return the restored values, and the deviations of the errors if there are any."""
-    deviation = getattr(found, "deviation", None)
-    return [found.values] if deviation is None else [found.values, deviation]
+def _opened(image: ArrayLike | str | Path) -> ArrayLike | Signal:
+    """Return an array, or the content of a file if a path was given."""
+    return read_signal(Path(image).expanduser()) if isinstance(image, str | Path) else image
 
 
-def _denoised_stack(
-    image: ArrayLike | Signal,
-    stack_axis: int,
-    channel_axis: int | None,
-    across: int,
-    options: _Options,
-) -> list[Doubles]:
-    """Return the images of a stack without noise, by groups of windows, and the deviations of their
-    errors if `options.std`.
+def _arranged(
+    image: ArrayLike | Signal, channel_axis: int | None, stack_axis: int | None = None
+) -> tuple[Doubles, Callable[[Doubles], Doubles]]:
+    """Return a checked array with the frames of a stack on the first axis and the channels on the
+    last axis. Also return a function that moves the axes back.
     """
-    from distvae.tasks.groups import noise_of, restore_stack
-
     if isinstance(image, Signal):
-        raise Refusal("stack_axis: for arrays, but image is a path; omit it")
-    array = _numbers(image, "image").astype(np.float64)
-    given = {"stack_axis": stack_axis} | (
-        {} if channel_axis is None else {"channel_axis": channel_axis}
-    )
-    axes = [_checked_axis(array, name, axis) for name, axis in given.items()]
-    if array.ndim - len(axes) != 2 or len(set(axes)) < len(axes):
-        raise Refusal(f"image: {array.ndim} axes; two beside {' and '.join(given)} expected")
-    ends = (0, -1)[: len(axes)]
-    frames = np.moveaxis(array, axes, ends)
-    frames = frames if len(axes) == 2 else frames[..., None]
-    if np.isnan(frames).any() or not frames.size:
-        raise Refusal("image: holds NaN or nothing; images of numbers expected")
-    if not _is_by_groups(frames, options):
-        raise Refusal("stack_axis: for the model 'groups'; images one by one expected")
-    sigma = check_value("sigma", Positive | None, python_value(options.sigma))
-    refuse_unfit(frames, "image", sigma)
-    if options.counts:
-        refuse_negative(frames, "image")
-    across = whole_number("across", int, across)
-    if across < 0:
-        raise Refusal(f"across: {across}; 0 or more expected")
-    noise = noise_of(lambda: frames, options.counts) if sigma is None else sigma
-    order, threads = range(len(frames)), available_cores()
-    work = (frames.__getitem__, order, noise, across, threads)
-    found = map(_asked, restore_stack(*work, deviation=options.std))
-    stacks = [np.stack(each) for each in zip(*found, strict=True)]
-    return [np.moveaxis(each if len(axes) == 2 else each[..., 0], ends, axes) for each in stacks]
+        if stack_axis is not None:
+            raise Refusal("stack_axis: for arrays, but image is a path; omit it")
+        is_grey = image.values.shape[-1] == 1
+        return image.values, lambda found: found[..., 0] if is_grey else found
+    array = _numbers(image, "image")
+    given = {"stack_axis": stack_axis, "channel_axis": channel_axis}
+    axes = {name: axis for name, axis in given.items() if axis is not None}
+    is_stack = "stack_axis" in axes
+    kinds = "two beside" if is_stack else "one for a sound, two for a picture, and"
+    known = f"{kinds} {' and '.join(axes) or 'channel_axis'} expected"
+    if array.ndim - len(axes) not in ((2,) if is_stack else (1, 2)):
+        raise Refusal(f"image: {array.ndim} axes; {known}")
+    places = [_checked_axis(array, name, axis) for name, axis in axes.items()]
+    if len(set(places)) < len(places):
+        raise Refusal(f"image: both are axis {places[0]}; {known}")
+    if not array.size:
+        raise Refusal(
+            f"image: shape {array.shape}, without any value; a picture or a sound expected"
+        )
+    ends = [0 if name == "stack_axis" else -1 for name in axes]
+    values = np.moveaxis(array.astype(np.float64), places, ends)
+    if channel_axis is not None:
+        return values, lambda found: np.moveaxis(found, ends, places)
+    return values[..., None], lambda found: np.moveaxis(found[..., 0], ends, places)
 
 
 def _checked_axis(array: NDArray[np.generic], name: str, axis: int) -> int:
@@ -268,43 +261,6 @@ def _checked_axis(array: NDArray[np.generic], name: str, axis: int) -> int:
     if not -array.ndim <= axis < array.ndim:
         raise Refusal(f"{name}: {axis} of an image of {array.ndim} axes; one that it has expected")
     return axis % array.ndim
-
-
-def _is_by_groups(array: Doubles, options: _Options) -> bool:
-    """Return whether groups of windows restore an array, given these options."""
-    model = check_value("model", Model | None, options.model)
-    named = {name: getattr(options, name) for name in ("preset", "recipe", "settings", "watch")}
-    has_gaps = array.ndim < 3 and bool(np.isnan(array).any())
-    return is_by_groups(model, "model", named, (), has_gaps)
-
-
-def _opened(image: ArrayLike | str | Path) -> ArrayLike | Signal:
-    """Return an array, or the content of a file if a path was given."""
-    return read_signal(Path(image).expanduser()) if isinstance(image, str | Path) else image
-
-
-def _channels_last(image: ArrayLike | Signal, axis: int | None) -> tuple[Doubles, int | None]:
-    """Return a checked array with the channels on the last axis. Also return the axis that the
-    channels had before, or None.
-    """
-    if isinstance(image, Signal):
-        return image.values, None if image.values.shape[-1] == 1 else -1
-    array = _numbers(image, "image")
-    if axis is not None:
-        axis = whole_number("channel_axis", int, axis)
-    if array.ndim - (axis is not None) not in (1, 2):
-        raise Refusal(
-            f"image: {array.ndim} axes; one for a sound, two for a picture, and channel_axis"
-            " expected"
-        )
-    if not array.size:
-        raise Refusal(
-            f"image: shape {array.shape}, without any value; a picture or a sound expected"
-        )
-    if axis is not None:
-        _checked_axis(array, "channel_axis", axis)
-    values = array.astype(np.float64)
-    return (values[..., None] if axis is None else np.moveaxis(values, axis, -1)), axis
 
 
 def _numbers(array: ArrayLike, name: str) -> NDArray[np.generic]:
@@ -316,11 +272,6 @@ def _numbers(array: ArrayLike, name: str) -> NDArray[np.generic]:
     if numbers.dtype.kind not in "fiub":
         raise Refusal(f"{name}: holds {numbers.dtype}; real numbers expected")
     return numbers
-
-
-def _channels_back(array: Doubles, axis: int | None) -> Doubles:
-    """Undo `_channels_last`."""
-    return array[..., 0] if axis is None else np.moveaxis(array, -1, axis)
 
 
 def _missing(given: ArrayLike, shape: tuple[int, ...], axis: int | None) -> NDArray[np.bool_]:

@@ -20,15 +20,15 @@ from distvae.data.dataset import Rows
 from distvae.data.signals import Signal
 from distvae.data.speech import recordings_of
 from distvae.data.windows import PatchFamily, distinct_channels, silenced, windows_of
+from distvae.data.windows import HasWindows, windows_of
 from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.arrays import Doubles, Floats
-from distvae.system import available_cores
-from distvae.tasks import groups, sound_groups
+from distvae.tasks.by_groups import Wanted, restore_array
 from distvae.tasks.evaluate import score_recordings
 from distvae.tasks.presets import estimate_noise
 from distvae.tasks.resynthesis import Coded, Coder
-from distvae.tasks.scores import fidelity, fidelity_gains
+from distvae.tasks.scores import restoration_scores
 
 T = TypeVar("T")
 MEANINGLESS = ("live_atoms", "dead_atoms")
@@ -87,10 +87,10 @@ def _restored(name: str, windows: PatchFamily, level: float | None) -> dict[str,
     clean = windows.clean()
     corrupted = windows.corrupt(clean)
     if corrupted.rate is None:
-        restored = np.broadcast_to(restore_picture(name, corrupted, level), clean.values.shape)
-        return fidelity(clean, restored)
-    after = fidelity(clean, restore_sound(name, corrupted, windows.noise_level(clean)))
-    return after | fidelity_gains(fidelity(clean, silenced(corrupted.values)), after)
+        restored = restore_picture(name, corrupted, level)
+    else:
+        restored = restore_sound(name, corrupted, windows.noise_level(clean))
+    return restoration_scores(clean, corrupted.values, restored)
 
 
 def restore_picture(name: str, corrupted: Signal, level: float | None = None) -> Floats:
@@ -100,7 +100,7 @@ def restore_picture(name: str, corrupted: Signal, level: float | None = None) ->
     prediction of held-out pixels (Batson and Royer, 2019; scikit-image's `calibrate_denoiser`).
     """
     if name == "groups":
-        return groups.restore(distinct_channels(corrupted.values), level, available_cores()).values
+        return restore_array(corrupted.values, Wanted(level)).values
     refuse_missing(name, "skimage")
     missing = np.isnan(corrupted.values)
     if missing.all((0, 1)).any():
@@ -204,7 +204,7 @@ def restore_sound(name: str, corrupted: Signal, sigma: float) -> Floats:
         fill = _find_method(name, FILLERS, "a sound without some samples")
         return np.stack([fill(channel, rate) for channel in channels], -1)
     if name == "groups":
-        return sound_groups.restore(corrupted.values, threads=available_cores(), rate=rate).values
+        return restore_array(corrupted.values, Wanted(), rate).values
     denoise = _find_method(name, SOUND_DENOISERS, "a sound under noise")
     return np.stack([denoise(channel, sigma, rate) for channel in channels], -1)
 

@@ -16,7 +16,7 @@ from distvae.data.speech import recordings_of
 from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.files.storage import rows_column
-from distvae.tasks import pictures, spectra
+from distvae.tasks import pictures
 from distvae.tasks.run_pictures import as_images, run_title
 from distvae.train.run import Run
 
@@ -77,7 +77,7 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
     title = f"{run_title(run)}: {count} draws from the prior"
     recordings = recordings_of(run.config.data)
     if recordings is not None:
-        figure = spectra.sampled_frames(decoded, recordings.rate, title)
+        figure = pictures.sampled_frames(decoded, recordings.rate, title)
     else:
         figure = pictures.grid(as_images(decoded, run), title)
     pictures.save(figure, target)

@@ -180,11 +180,21 @@ class Restored(NamedTuple):
     """The standard deviation of the remaining error of each value, if requested."""
 
 
+def refuse_small(height: int, width: int) -> None:
+    """Refuse a picture that is smaller than a window."""
+    if min(height, width) < SMALLEST:
+        raise Refusal(
+            f"a picture of {height} x {width} pixels; at least {SMALLEST} x {SMALLEST} expected, or"
+            " the model tvae"
+        )
+
+
 def noise_of(pictures: Callable[[], Iterable[Floats]], counts: bool = False) -> Noise:
     """Return the noise that pictures (height, width, channels) share.
 
     `counts` says that values are counts of events, or proportional to them.
     """
+    refuse_small(*next(iter(pictures())).shape[:2])
     growth = NoiseGrowth.counts(pictures()) if counts else NoiseGrowth.estimate(pictures())
     if growth is None:
         return Noise(PictureNoise.estimate(map(_planes, pictures())))
@@ -214,12 +224,7 @@ def restore(
     estimated, and a picture with missing pixels is assumed to have no noise. If it has noise, its
     missing pixels are filled in first.
     """
-    height, width = picture.shape[0] // frames.number, picture.shape[1]
-    if min(height, width) < SMALLEST:
-        raise Refusal(
-            f"a picture of {height} x {width} pixels; at least {SMALLEST} x {SMALLEST} expected, or"
-            " the model tvae"
-        )
+    refuse_small(picture.shape[0] // frames.number, picture.shape[1])
     if np.isnan(picture).any():
         part = report if noise is None else part_of(report, 0, 0.5)
         filled = np.moveaxis(fill(np.moveaxis(picture, -1, 0), threads, part, frames), 0, -1)
@@ -268,7 +273,7 @@ def _restore_growing(
 
 
 def restore_stack(
-    read: Callable[[int], Doubles],
+    read: Callable[[int], Floats],
     numbers: Sequence[int],
     noise: float | Noise | None,
     across: int,
@@ -287,7 +292,9 @@ def restore_stack(
     core = max(4 * across, TOGETHER // read(numbers[0]).size - 2 * across) if across else 1
     for start in range(0, count, core):
         first, last = max(0, start - across), min(count, start + core + across)
-        run = Restored(np.concatenate([read(number) for number in numbers[first:last]]))
+        pictures = [read(number) for number in numbers[first:last]]
+        whole = np.concatenate(pictures) if len(pictures) > 1 else pictures[0]
+        run = Restored(np.asarray(whole, np.float64))
         if noise is not None or np.isnan(run.values).any():
             part = part_of(report, start / count, min(core, count - start) / count)
             frames = Frames(last - first, across)

@@ -1,4 +1,5 @@
-"""Pictures of a trained model. Each function returns a matplotlib figure, and `save` writes it.
+"""Pictures of a trained model, and of a restoration beside its input. Each function returns a
+matplotlib figure, and `save` writes it. Librosa draws spectrograms; it is only imported then.
 
 Pictures use the palette of Okabe and Ito and perceptually uniform colour maps, so that readers who
 cannot tell red from green can read them.
@@ -7,11 +8,12 @@ cannot tell red from green can read them.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distvae.config.schema import POWER_FLOOR, FrequencyScale
 from distvae.files.paths import atomic_file
 from distvae.numerics.arrays import Floats
 
@@ -59,6 +61,12 @@ NAMED = 32
 COLUMNS = 8
 WIDTH, HEIGHT = 0.9, 0.72
 """Size of a curve in its cell. The rest of the cell holds the name and the spacing."""
+RANGE_DB = 80.0
+"""The range of a spectrogram below the loudest bin."""
+DIFFERENCE_DB = 30.0
+"""The range of a difference, in both directions."""
+MEL_BANDS = 80
+"""Bands of a spectrogram on the mel scale, where there are four times as many bins."""
 
 
 def save(figure: "Figure", path: Path) -> None:
@@ -160,7 +168,11 @@ def responses(
 
 
 def code_histograms(codes: Floats, live: NDArray[np.bool_], title: str) -> "Figure":
-    """Draw the strength and the distribution of each value of codes (rows, atoms)."""
+    """Draw the strength and the distribution of each value of codes (rows, atoms): the share of
+    rows in each of 81 cells.
+    """
+    from matplotlib.colors import LogNorm
+
     strength = np.sqrt(np.mean(codes**2, axis=0))
     rank = np.argsort(-strength)
     figure = new_figure(9.0, 3.0 + 0.06 * len(rank))
@@ -171,19 +183,28 @@ def code_histograms(codes: Floats, live: NDArray[np.bool_], title: str) -> "Figu
     shown = np.arange(0, len(rank), math.ceil(len(rank) / NAMED))
     left.set_yticks(shown, [str(latent) for latent in rank[shown]], fontsize=7)
     left.set_title(f"{int(live.sum())} live, {int((~live).sum())} dead")
-    _distribution(right, codes[:, rank])
+    edge = float(np.quantile(np.abs(codes), 0.999)) or 1.0
+    *_, mesh = right.hist2d(
+        codes[:, rank].ravel(),
+        np.tile(np.arange(len(rank)), len(codes)),
+        (np.linspace(-edge, edge, 82), np.arange(len(rank) + 1) - 0.5),
+        weights=np.full(codes.size, 1 / len(codes)),
+        norm=LogNorm(1e-3, 1),
+        cmap="cividis",
+    )
+    colour_bar(right, mesh, "share of data points")
+    right.set(xlabel="value", title="distribution", ylim=(len(rank) - 0.5, -0.5))
+    right.set_facecolor(mesh.get_cmap()(0.0))
     entitle(figure, title)
     return figure
 
 
 def encodings(images: Floats, codes: Floats, title: str) -> "Figure":
     """Draw pictures (count, height, width, channels) beside their codes (count, values)."""
-    low, high = limits(images)
-    figure = new_figure(8.0, 1.1 * len(images) + 0.8)
+    figure, span = new_figure(8.0, 1.1 * len(images) + 0.8), limits(images)
     drawn = figure.subplots(len(images), 2, squeeze=False, width_ratios=(1, 8), sharey="col")
     for (left, right), image, code in zip(drawn, images, codes, strict=True):
-        shown = ((image - low) / (high - low or 1)).clip(0, 1)
-        left.imshow(shown if shown.shape[-1] == 3 else shown.mean(-1), cmap="gray", vmin=0, vmax=1)
+        _show_picture(left, image, span)
         left.set_axis_off()
         right.bar(np.arange(len(code)), code, width=0.9, color=PALETTE[0])
         right.axhline(0, color=GREY, linewidth=0.5)
@@ -192,30 +213,6 @@ def encodings(images: Floats, codes: Floats, title: str) -> "Figure":
     drawn[-1, 1].set(xlabel="latent")
     entitle(figure, title)
     return figure
-
-
-def _distribution(axes: "Axes", codes: Floats) -> None:
-    """Draw a row of shades for each column of the codes: the share of rows in each of 81 cells.
-
-    The shades are logarithmic.
-    """
-    edge = float(np.quantile(np.abs(codes), 0.999)) or 1.0
-    cells = np.linspace(-edge, edge, 82)
-    share = np.stack([np.histogram(column, cells)[0] for column in codes.T]) / len(codes)
-    shown = np.log10(np.maximum(share, 1e-4))
-    extent = (-edge, edge, codes.shape[1] - 0.5, -0.5)
-    mesh = axes.imshow(
-        shown,
-        aspect="auto",
-        extent=extent,
-        cmap="cividis",
-        vmin=-3,
-        vmax=0,
-        interpolation="nearest",
-    )
-    bar = colour_bar(axes, mesh, "share of data points")
-    bar.set_ticks([-3, -2, -1, 0], labels=["0.1 %", "1 %", "10 %", "100 %"])
-    axes.set(xlabel="value", title="distribution")
 
 
 def active_latents(codes: Floats, pi: Floats, title: str) -> "Figure":
@@ -397,7 +394,8 @@ def _cell_curves(
     """
     from matplotlib.collections import LineCollection
 
-    low, high = _value_range(layers)
+    seen = np.concatenate([layer[~np.isnan(layer)] for layer in layers])
+    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
     scale = HEIGHT / (high - low or 1.0)
     left, below = corners(len(layers[0]), columns)
     for layer, shades in zip(layers, colours, strict=True):
@@ -409,38 +407,16 @@ def _cell_curves(
         axes.hlines(below - scale * low, left, left + WIDTH, color=GREY, linewidth=0.5, zorder=1)
     for x, y, name in zip(left, below, names, strict=False):
         axes.text(x, y + HEIGHT + 0.02, name, fontsize=8, va="bottom")
-    _ticks(axes, left, below, scale, (low, high), ends)
-
-
-def _value_range(layers: Sequence[Floats]) -> tuple[float, float]:
-    """Return the smallest and the largest value that is not missing, or 0 and 1 without values."""
-    seen = np.concatenate([layer[~np.isnan(layer)] for layer in layers])
-    return (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
-
-
-def _ticks(
-    axes: "Axes",
-    left: Floats,
-    below: Floats,
-    scale: float,
-    span: tuple[float, float],
-    ends: tuple[float, float],
-) -> None:
-    """Label the ends of both scales, at the first column and below the last row."""
-    columns, rows = np.unique(left), np.unique(below)
-    low, high = span
-    axes.set(xlim=(-0.05, columns.max() + 1), ylim=(rows.min() - 0.1, 1.0))
-    last_labels = [f"{ends[1]:g}"] * len(columns)
-    axes.set_xticks([0.0, *columns + WIDTH], [f"{ends[0]:g}", *last_labels], fontsize=7)
+    # both ends of the horizontal scale are named in the first column, its end in every column
+    rights, rows = np.unique(left) + WIDTH, np.unique(below)
+    axes.set(xlim=(-0.05, left.max() + 1), ylim=(below.min() - 0.1, 1.0))
+    last_labels = [f"{ends[1]:g}"] * len(rights)
+    axes.set_xticks([0.0, *rights], [f"{ends[0]:g}", *last_labels], fontsize=7)
     values = [value for value in (low, 0.0, high) if low <= value <= high]
     if len(values) == 3:
-        values.remove(min(span, key=abs))  # its label would cover the label of zero
-    places, labels = [], []
-    for row in rows:
-        for value in dict.fromkeys(values):
-            places.append(row + scale * (value - low))
-            labels.append(f"{value:.2g}")
-    axes.set_yticks(places, labels, fontsize=7)
+        values.remove(min(low, high, key=abs))  # its label would cover the label of zero
+    named = [(row + scale * (each - low), each) for row in rows for each in dict.fromkeys(values)]
+    axes.set_yticks([y for y, _ in named], [f"{each:.2g}" for _, each in named], fontsize=7)
     axes.tick_params(length=2)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -487,4 +463,133 @@ def tradeoff(rows: Sequence[Mapping[str, float | str]], x: str, y: str, label: s
     legend = figure.legend(loc="outside right upper", title=label, frameon=False)
     for text in (*legend.get_texts(), legend.get_title()):
         text.set_parse_math(False)
+    return figure
+
+
+class Spectrum(NamedTuple):
+    """Axes of a spectrogram: sampling rate, samples between frames, frequencies."""
+
+    rate: int
+    hop: int
+    scale: FrequencyScale = "linear"
+
+
+def decibel(power: Floats) -> Floats:
+    """Return power in dB, with the floor that models use."""
+    return 10 * np.log10(np.maximum(power, POWER_FLOOR))
+
+
+def levels(power: Floats, spectrum: Spectrum) -> Floats:
+    """Return the levels in dB of power (frames, bins), in librosa's layout (bins, frames)."""
+    if spectrum.scale != "mel":
+        return decibel(power).T
+    from librosa.feature import melspectrogram
+
+    bands = max(1, min(MEL_BANDS, power.shape[1] // 4))
+    return decibel(melspectrogram(S=power.T, sr=spectrum.rate, n_mels=bands))
+
+
+def spectrograms(
+    original: Floats, reconstruction: Floats, spectrum: Spectrum, title: str
+) -> "Figure":
+    """Draw power (frames, bins) of a recording, of its reconstruction, and their difference."""
+    figure = new_figure(9.0, 8.0)
+    rows = figure.subplots(3, 1, sharex=True, sharey=True)
+    above, below = levels(original, spectrum), levels(reconstruction, spectrum)
+    high = float(above.max())
+    above, below = (np.clip(level, high - RANGE_DB, high) for level in (above, below))
+    show_levels(rows[0], above, spectrum, high)
+    show_levels(rows[1], below, spectrum, high)
+    _show_spectrum(rows[2], below - above, spectrum, "RdBu_r", (-DIFFERENCE_DB, DIFFERENCE_DB))
+    names = ("original", "reconstruction", "reconstruction less original")
+    for axes, name in zip(rows, names, strict=True):
+        axes.set_title(name)
+        axes.label_outer()
+    entitle(figure, title)
+    return figure
+
+
+def sampled_frames(power: Floats, rate: int, title: str) -> "Figure":
+    """Draw decoded frames (count, bins) side by side; they have no order in time."""
+    figure = new_figure(8.0, 4.0)
+    axes = figure.subplots()
+    level = decibel(power).T
+    show_levels(axes, level, Spectrum(rate, hop=0), float(level.max()))
+    axes.set(xlabel="sample")
+    entitle(figure, title)
+    return figure
+
+
+def show_levels(axes: "Axes", level: Floats, spectrum: Spectrum, high: float) -> None:
+    """Draw levels (bins or bands, frames) up to the highest, with a colour bar in dB."""
+    _show_spectrum(axes, level, spectrum, "magma", (high - RANGE_DB, high))
+
+
+def _show_spectrum(
+    axes: "Axes", shown: Floats, spectrum: Spectrum, colours: str, limits: tuple[float, float]
+) -> None:
+    """Draw values over frequency, and over time if the frames are consecutive."""
+    from librosa.display import specshow
+
+    mesh = specshow(
+        shown,
+        sr=spectrum.rate,
+        hop_length=spectrum.hop,
+        x_axis="time" if spectrum.hop else None,
+        y_axis=spectrum.scale,
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        ax=axes,
+    )
+    if spectrum.hop:
+        axes.set_xlabel("time (s)")
+    colour_bar(axes, mesh, "dB")
+
+
+def compare_pictures(panels: Mapping[str, Floats], spectrum: Floats | None = None) -> "Figure":
+    """Draw pictures (height, width, channels) of values from 0 to 1 under their titles.
+
+    Missing pixels are red. The power of the noise by frequency comes last, if it is given.
+    """
+    height, width = next(iter(panels.values())).shape[:2]
+    widths = [5.0] * len(panels) + [2.5] * (spectrum is not None)
+    figure = new_figure(sum(widths), 5 * height / width + 0.4)
+    row = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+    for axes, (title, values) in zip(row, panels.items(), strict=False):
+        colours = np.broadcast_to(values, (*values.shape[:2], 3))
+        missing = np.isnan(colours).all(-1, keepdims=True)
+        shown = np.where(missing, (0.84, 0.37, 0.0), np.nan_to_num(colours).clip(0, 1))
+        axes.imshow(shown, interpolation="nearest")
+        axes.set_title(title)
+        axes.set_axis_off()
+    if spectrum is not None:
+        row[-1].imshow(spectrum, vmin=0, extent=(-0.5, 0.5, 0.5, -0.5))
+        row[-1].set_anchor("N")
+        row[-1].set(title="power of the noise", xlabel="cycles per pixel")
+    return figure
+
+
+def compare_sounds(panels: Mapping[str, Floats], rate: int) -> "Figure":
+    """Draw spectrograms of sounds (samples, channels) below each other, on one scale.
+
+    Channels are averaged.
+    """
+    from librosa import stft
+
+    figure = new_figure(9, 2.6 * len(panels))
+    window = min(512, min(map(len, panels.values())))
+    spectrum = Spectrum(rate, hop=max(1, window // 4))
+    power = {
+        title: np.square(
+            np.abs(stft(values.mean(-1), n_fft=window, hop_length=spectrum.hop, center=False))
+        )
+        for title, values in panels.items()
+    }
+    high = max(float(decibel(each).max()) for each in power.values())
+    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, each) in zip(column, power.items(), strict=True):
+        show_levels(axes, decibel(each), spectrum, high)
+        axes.set_title(title)
+        axes.label_outer()
     return figure

@@ -21,7 +21,6 @@ from distvae.data.windows import (
     PatchFamily,
     distinct_channels,
     keep_observed,
-    silenced,
 )
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
@@ -31,7 +30,7 @@ from distvae.numerics.arrays import Doubles, Floats
 from distvae.numerics.noise import RESTORATION, Noise
 from distvae.numerics.rows import RowNumbers
 from distvae.tasks.presets import RESTORING, corrupted_windows, refuse_unfit, restored_windows
-from distvae.tasks.scores import fidelity, fidelity_gains
+from distvae.tasks.scores import restoration_scores
 from distvae.train.loop import Epoch
 from distvae.train.run import Run
 from distvae.train.run_folder import check_run_folder
@@ -237,10 +236,7 @@ def score_restored_run(run: Run) -> tuple[dict[str, float], list[str]]:
     last = Run.left(run.path)
     decode = WindowDecoder.of(run.config, patches.grid)
     restored = keep_observed(corrupted, restore_array(patches, last.model, last.estep, decode))
-    after = fidelity(clean, restored)
-    if clean.rate is None:
-        return after, []
-    return after | fidelity_gains(fidelity(clean, silenced(corrupted)), after), []
+    return restoration_scores(clean, corrupted, restored), []
 
 
 def check_restorable(config: Config, array: Floats, name: str) -> PatchFamily:

@@ -28,7 +28,7 @@ from distvae.models.sdm import SDM
 from distvae.models.tvae import TVAE
 from distvae.numerics.metrics import live_atoms
 from distvae.numerics.noise import EVALUATION, Noise, order
-from distvae.tasks import pictures, spectra
+from distvae.tasks import pictures
 from distvae.tasks.resynthesis import recordings_of_split, resynthesise, run_coder
 from distvae.train.run import Run
 
@@ -88,16 +88,11 @@ def _draw_recordings(run: Run, data: SpeechFamily, split: str, title: str) -> It
     results = [resynthesise(code, signal, data) for signal in signals]
     first = slice(0, SECONDS * data.rate // data.hop)
     before, after = results[0].power[first], results[0].coded.power[first].numpy()
-    yield (
-        "spectrogram",
-        spectra.spectrograms(
-            before,
-            after,
-            spectra.Spectrum(data.rate, data.hop, run.config.eval.frequencies),
-            f"{title}: {chosen[0].file}",
-        ),
-    )
-    yield from _draw_codes(run, np.concatenate([run.encode(each.power) for each in results]), title)
+    spectrum = pictures.Spectrum(data.rate, data.hop, run.config.eval.frequencies)
+    name = f"{title}: {chosen[0].file}"
+    yield "spectrogram", pictures.spectrograms(before, after, spectrum, name)
+    codes = [each.coded.code for each in results if each.coded.code is not None]
+    yield from _draw_codes(run, torch.cat(codes).numpy(), title)
 
 
 def _draw_rows(run: Run, split: str, title: str) -> Iterator[Picture]:
@@ -127,7 +122,7 @@ def _draw_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
     name = f"{title}: each atom alone at its root mean square, strongest first, under its number"
     recordings = recordings_of(run.config.data)
     if recordings is not None:
-        change = spectra.decibel(alone) - spectra.decibel(nothing)
+        change = pictures.decibel(alone) - pictures.decibel(nothing)
         rate, names = recordings.rate, [str(atom) for atom in strongest]
         yield "atoms", pictures.responses(change, names, live[strongest], rate, name)
     else:

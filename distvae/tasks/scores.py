@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,8 +33,11 @@ An utterance and its pause take at least 0.4 s, and with more than 50 utterances
 overruns its tables.
 """
 PESQ_MARGIN = 1.0
-"""The largest plausible excess of wide-band PESQ over narrow-band PESQ. For a recording compared
-with itself, both scores are near their maximum and differ by 0.1.
+"""The largest plausible excess of wide-band PESQ over narrow-band PESQ.
+
+For a recording compared with itself, both scores are near their maximum and differ by 0.1. In rare
+cases the alignment of P.862 fails on a bad resynthesis. Wide-band PESQ is then as high as that of a
+very good resynthesis, and means nothing.
 """
 
 
@@ -50,21 +54,6 @@ class Scores(NamedTuple):
     """The measures that refused, with their reasons."""
 
 
-def pesq_wb(reference: Array, estimate: Array, rate: int) -> float:
-    """Return wide-band PESQ, the MOS-LQO of P.862.2. The scored signals are always at 16 kHz."""
-    return _pesq(_resampled(reference, rate, 16000), _resampled(estimate, rate, 16000), 16000, "wb")
-
-
-def pesq_nb(reference: Array, estimate: Array, rate: int) -> float:
-    """Return narrow-band PESQ, the MOS-LQO of P.862.1, at 8 kHz for a rate of 8 kHz, else at 16
-    kHz.
-    """
-    target = 8000 if rate == 8000 else 16000
-    return _pesq(
-        _resampled(reference, rate, target), _resampled(estimate, rate, target), target, "nb"
-    )
-
-
 def raw_p862(mapped: float) -> float:
     """Return the raw P.862 score of a narrow-band MOS-LQO.
 
@@ -72,21 +61,6 @@ def raw_p862(mapped: float) -> float:
     """
     y = min(max(mapped, 1.0), 4.95)
     return (4.6607 - math.log((4.999 - y) / (y - 0.999))) / 1.4945
-
-
-def pesq_nb_raw(reference: Array, estimate: Array, rate: int) -> float:
-    """Return the raw P.862 score of narrow-band PESQ."""
-    return raw_p862(pesq_nb(reference, estimate, rate))
-
-
-def stoi(reference: Array, estimate: Array, rate: int) -> float:
-    """Return the short-time objective intelligibility (STOI)."""
-    return _stoi(reference, estimate, rate, extended=False)
-
-
-def estoi(reference: Array, estimate: Array, rate: int) -> float:
-    """Return the extended short-time objective intelligibility (ESTOI)."""
-    return _stoi(reference, estimate, rate, extended=True)
 
 
 def si_sdr(reference: Array, estimate: Array, rate: int) -> float:
@@ -106,12 +80,78 @@ def isd(power: Array, estimate: Array) -> float:
     return float((ratio - np.log(ratio) - 1).mean())
 
 
+def _pesq(reference: Array, estimate: Array, rate: int, band: str) -> float:
+    """Return PESQ: the MOS-LQO of P.862.2 for the band "wb", and of P.862.1 for the band "nb".
+
+    Narrow-band PESQ of a rate of 8 kHz is computed at 8 kHz, otherwise both are at 16 kHz. For a
+    long recording, return the mean over its equal pieces that contain an utterance (see
+    `PESQ_SECONDS`).
+    """
+    target = 8000 if (band, rate) == ("nb", 8000) else 16000
+    if rate != target:
+        import soxr
+
+        reference, estimate = (
+            np.asarray(soxr.resample(each, rate, target, quality="VHQ"))
+            for each in (reference, estimate)
+        )
+    pieces = math.ceil(len(reference) / (PESQ_SECONDS * target)) or 1
+    pairs = zip(np.array_split(reference, pieces), np.array_split(estimate, pieces), strict=True)
+    scores = [_pesq_piece(*pair, target, band) for pair in pairs]
+    heard = [score for score in scores if score is not None]
+    if not heard:
+        raise Unscorable("no utterance found in the original")
+    return float(np.mean(heard))
+
+
+def _pesq_piece(reference: Array, estimate: Array, rate: int, band: str) -> float | None:
+    """Return PESQ, or None if the original has no utterance."""
+    import pesq
+
+    if not reference.any():
+        return None
+    try:
+        return float(pesq.pesq(rate, reference, estimate, band))
+    except pesq.BufferTooShortError:
+        raise Unscorable("shorter than a quarter of a second") from None
+    except pesq.NoUtterancesError:
+        return None
+    except ValueError as error:  # a silent resynthesis: "cannot convert float NaN to integer"
+        raise Unscorable(f"PESQ failed: {error}") from None
+
+
+def _stoi(reference: Array, estimate: Array, rate: int, extended: bool) -> float:
+    """Return the short-time objective intelligibility: STOI, or the extended ESTOI."""
+    from pystoi import stoi as intelligibility
+
+    with warnings.catch_warnings(), _seeded():
+        warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
+        try:
+            return float(intelligibility(reference, estimate, rate, extended=extended))
+        # pystoi returns 1e-5 with this warning, and raises this error if it finds no frame at all
+        except (RuntimeWarning, ValueError):
+            raise Unscorable("less than about 0.4 s of it is not silent") from None
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed NumPy's global generator, from which pystoi draws noise of 1e-16 for ESTOI."""
+    before = mtrand.get_bit_generator()
+    mtrand.set_bit_generator(np.random.MT19937(0))
+    try:
+        yield
+    finally:
+        mtrand.set_bit_generator(before)
+
+
 WAVEFORM: dict[str, Measure] = {
-    "pesq_wb": pesq_wb,
-    "pesq_nb": pesq_nb,
-    "pesq_nb_raw": pesq_nb_raw,
-    "stoi": stoi,
-    "estoi": estoi,
+    "pesq_wb": partial(_pesq, band="wb"),
+    "pesq_nb": partial(_pesq, band="nb"),
+    "pesq_nb_raw": lambda reference, estimate, rate: raw_p862(
+        _pesq(reference, estimate, rate, "nb")
+    ),
+    "stoi": partial(_stoi, extended=False),
+    "estoi": partial(_stoi, extended=True),
     "si_sdr": si_sdr,
 }
 """The measures of waveforms; `isd` compares spectra."""
@@ -132,23 +172,13 @@ def score_recording(reference: Array, estimate: Array, rate: int, metrics: Seque
             values[name] = _finite_score(name, reference, estimate, rate, values)
         except Unscorable as reason:
             values[name], refused[name] = math.nan, str(reason)
-    if is_misaligned(values.get("pesq_wb", math.nan), values.get("pesq_nb", math.nan)):
+    if values.get("pesq_wb", math.nan) > values.get("pesq_nb", math.nan) + PESQ_MARGIN:
         refused["pesq_wb"] = (
             f"{values['pesq_wb']:.2f} beside {values['pesq_nb']:.2f} of narrow-band PESQ: P.862 has"
             " aligned the recordings wrongly"
         )
         values["pesq_wb"] = math.nan
     return Scores(values, refused)
-
-
-def is_misaligned(wide: float, narrow: float) -> bool:
-    """Return whether wide-band PESQ is meaningless, judged by narrow-band PESQ.
-
-    In rare cases the alignment of P.862 fails on a bad resynthesis, and wide-band PESQ is then as
-    high as for a very good resynthesis. Otherwise wide-band PESQ is lower than narrow-band PESQ, or
-    hardly higher.
-    """
-    return wide > narrow + PESQ_MARGIN
 
 
 def available_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -188,66 +218,6 @@ def _finite_score(
     return value
 
 
-def _pesq(reference: Array, estimate: Array, rate: int, band: str) -> float:
-    """Return PESQ. For a long recording, return the mean over its equal pieces that contain an
-    utterance (see `PESQ_SECONDS`).
-    """
-    pieces = math.ceil(len(reference) / (PESQ_SECONDS * rate)) or 1
-    pairs = zip(np.array_split(reference, pieces), np.array_split(estimate, pieces), strict=True)
-    scores = [_pesq_piece(*pair, rate, band) for pair in pairs]
-    heard = [score for score in scores if score is not None]
-    if not heard:
-        raise Unscorable("no utterance found in the original")
-    return float(np.mean(heard))
-
-
-def _pesq_piece(reference: Array, estimate: Array, rate: int, band: str) -> float | None:
-    """Return PESQ, or None if the original has no utterance."""
-    import pesq
-
-    if not reference.any():
-        return None
-    try:
-        return float(pesq.pesq(rate, reference, estimate, band))
-    except pesq.BufferTooShortError:
-        raise Unscorable("shorter than a quarter of a second") from None
-    except pesq.NoUtterancesError:
-        return None
-    except ValueError as error:  # a silent resynthesis: "cannot convert float NaN to integer"
-        raise Unscorable(f"PESQ failed: {error}") from None
-
-
-def _stoi(reference: Array, estimate: Array, rate: int, extended: bool) -> float:
-    from pystoi import stoi as intelligibility
-
-    with warnings.catch_warnings(), _seeded():
-        warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
-        try:
-            return float(intelligibility(reference, estimate, rate, extended=extended))
-        # pystoi returns 1e-5 with this warning, and raises this error if it finds no frame at all
-        except (RuntimeWarning, ValueError):
-            raise Unscorable("less than about 0.4 s of it is not silent") from None
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Seed NumPy's global generator, from which pystoi draws noise of 1e-16 for ESTOI."""
-    before = mtrand.get_bit_generator()
-    mtrand.set_bit_generator(np.random.MT19937(0))
-    try:
-        yield
-    finally:
-        mtrand.set_bit_generator(before)
-
-
-def _resampled(signal: Array, rate: int, target: int) -> Array:
-    if rate == target:
-        return signal
-    import soxr
-
-    return np.asarray(soxr.resample(signal, rate, target, quality="VHQ"))
-
-
 def psnr(clean: Floats, estimate: Floats, peak: float) -> float:
     """Return the peak signal-to-noise ratio in dB of an estimate, neither rounded nor clipped."""
     error = float(np.mean(np.square(clean - estimate)))
@@ -281,6 +251,16 @@ def fidelity(clean: "Signal", estimate: Floats) -> dict[str, float]:
             if not scores.refused:
                 found |= scores.values
     return found
+
+
+def restoration_scores(clean: "Signal", damaged: Floats, restored: Floats) -> dict[str, float]:
+    """Return the scores of what was restored, and of a sound also the gains over what was damaged,
+    in which missing samples are silent.
+    """
+    after = fidelity(clean, restored)
+    if clean.rate is None:
+        return after
+    return after | fidelity_gains(fidelity(clean, np.nan_to_num(damaged)), after)
 
 
 def fidelity_figures(picture: bool) -> tuple[str, ...]:

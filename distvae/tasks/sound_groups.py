@@ -61,6 +61,8 @@ class RestoredSound(NamedTuple):
     """(samples, channels)"""
     noise: str
     """Describes the removed noise."""
+    deviation: None = None
+    """Unknown: the errors that are left in a sound are not estimated."""
 
 
 def restore(

@@ -1,4 +1,4 @@
-"""Inputs and outputs of `denoise` and `inpaint`."""
+"""Inputs and outputs of `denoise` and `inpaint` by groups of windows."""
 
 import os
 import signal
@@ -41,29 +41,20 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(pixels(number)).save(f"in/{number}.png")
 
 
-def test_without_a_name_the_result_is_beside_the_input(call: Called) -> None:
+def test_a_result_has_a_name_and_a_kind_where_none_is_given(call: Called) -> None:
     assert call("denoise", "in/0.png", "--sigma", "15")[0] == 0
     assert values("in/0-denoised.png").shape == (24, 24)
+    code, _, err = call("denoise", "in/0.png", "--sigma", "15")
+    assert (code, "in/0-denoised.png: exists; another name or --force" in err) == (2, True)
+    code, _, err = call("denoise", "in/1.png", "train.sigma=15")
+    assert code == 0, err
+    assert "in/1-denoised.png: written, white noise of 15 removed" in err
     assert call("inpaint", "in/0.png", "--missing-value", "255", "--drop", "0")[0] == 2
     assert call("inpaint", "in/0.png", "--drop", "0.2")[0] == 0
     assert Path("in/0-filled.png").is_file()
-    code, _, err = call("denoise", "in/0.png", "--sigma", "15")
-    assert (code, "in/0-denoised.png: exists; another name or --force" in err) == (2, True)
-
-
-def test_a_setting_may_stand_in_the_place_of_the_result(call: Called) -> None:
-    code, _, err = call("denoise", "in/0.png", "train.sigma=15")
-    assert code == 0, err
-    assert "in/0-denoised.png: written, white noise of 15 removed" in err
-
-
-def test_where_the_kind_is_not_written_the_result_is_a_png(call: Called) -> None:
     Image.fromarray(pixels()).save("grey.ppm")
     assert call("denoise", "grey.ppm", "--sigma", "15")[0] == 0
     assert Path("grey-denoised.png").is_file()
-
-
-def test_transparency_that_is_left_out_is_told(call: Called) -> None:
     Image.fromarray(np.dstack([pixels(n) for n in range(4)])).save("clear.png")
     code, _, err = call("denoise", "clear.png", "out.jpg", "--sigma", "15")
     assert code == 0
@@ -90,10 +81,6 @@ def test_a_folder_equals_its_files_alone_and_goes_on_where_it_was_stopped(call: 
     assert "in-denoised: 2 of 3 results are there already; --force replaces them" in err
     assert Path("alone.png").read_bytes() == Path("in-denoised/1.png").read_bytes()
     assert Path("in-denoised/0.png").stat().st_mtime_ns == before
-
-
-@pytest.mark.slow
-def test_a_folder_is_filled_in_by_one_mask_into_another(call: Called) -> None:
     Image.fromarray((np.arange(24) % 5 == 0) * np.full((24, 1), 255, np.uint8)).save("mask.png")
     assert call("inpaint", "in", "new/out", "--mask", "mask.png", "--quiet")[0] == 0
     kept = np.arange(24) % 5 != 0
@@ -102,31 +89,27 @@ def test_a_folder_is_filled_in_by_one_mask_into_another(call: Called) -> None:
         assert np.array_equal(found[:, kept], pixels(number)[:, kept])
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("denoise in in", "in: this folder is read; another name expected"),
-        ("denoise none", "none: holds no pictures; .png, .tif"),
-        ("denoise in --clean in/0.png", "--clean: for one picture, but in is a folder; omit it"),
-        ("denoise broken", "a.png: not a picture"),
-        ("denoise stack.tif --preset fast", "holds 2 pictures; one expected"),
-        (
-            "denoise stack.tif --clean in/0.png",
-            "--clean: for one picture, but stack.tif is a stack",
-        ),
-        ("denoise stack.tif --add-noise 5", "data.noise: for one picture, but stack.tif is a"),
-        ("denoise stack.tif stack.tif --force", "stack.tif: this file is read"),
-        ("denoise stack.tif out.png", "'.png' is no kind of file for this result; .tif or .tiff"),
-        ("inpaint stack.tif --missing-value 300", "nothing is missing"),
-        ("denoise in --std std.tif", "--std: for a picture or a stack, but in is a folder; omit"),
-        ("denoise stack.tif out.tif --std out.tif", "out.tif: this file is read"),
-        ("denoise stack.tif --std stack.tif --force", "stack.tif: this file is read"),
-        ("denoise stack.tif --std std.png", "'.png' is no kind of file for this result; .tif or"),
-        ("denoise dark.tif --counts", "dark.tif: holds -1; counts, 0 or more, expected"),
-        ("denoise holed.tif", "holed.tif: holds missing values (NaN); 'distvae inpaint' fills"),
-    ],
-)
-def test_what_cannot_be_restored_is_refused(call: Called, words: str, said: str) -> None:
+REFUSED = """
+denoise in in | in: this folder is read; another name expected
+denoise none | none: holds no pictures; .png, .tif
+denoise in --clean in/0.png | --clean: for one picture, but in is a folder; omit it
+denoise broken | a.png: not a picture
+denoise stack.tif --preset fast | holds 2 pictures; one expected
+denoise stack.tif --clean in/0.png | --clean: for one picture, but stack.tif is a stack
+denoise stack.tif --add-noise 5 | data.noise: for one picture, but stack.tif is a
+denoise stack.tif stack.tif --force | stack.tif: this file is read
+denoise stack.tif out.png | '.png' is no kind of file for this result; .tif or .tiff
+inpaint stack.tif --missing-value 300 | nothing is missing
+denoise in --std std.tif | --std: for a picture or a stack, but in is a folder; omit
+denoise stack.tif out.tif --std out.tif | out.tif: this file is read
+denoise stack.tif --std stack.tif --force | stack.tif: this file is read
+denoise stack.tif --std std.png | '.png' is no kind of file for this result; .tif or
+denoise dark.tif --counts | dark.tif: holds -1; counts, 0 or more, expected
+denoise holed.tif | holed.tif: holds missing values (NaN); 'distvae inpaint' fills
+"""
+
+
+def test_what_cannot_be_restored_is_refused(call: Called) -> None:
     Path("none").mkdir()
     Path("broken").mkdir()
     Path("broken/a.png").write_bytes(b"no picture")
@@ -134,43 +117,38 @@ def test_what_cannot_be_restored_is_refused(call: Called, words: str, said: str)
     floats = pixels().astype(np.float32)
     for name, value in {"dark.tif": -1, "holed.tif": np.nan}.items():
         save_stack(name, [floats, np.where(np.eye(24) > 0, np.float32(value), floats)])
-    code, _, err = call(*words.split())
-    assert (code, said in err) == (2, True), err
+    for line in REFUSED.strip().splitlines():
+        words, _, said = line.partition(" | ")
+        code, _, err = call(*words.split())
+        assert (code, said in err) == (2, True), f"{words}: {err}"
 
 
 @pytest.mark.slow
-def test_a_stack_is_restored_into_a_stack(call: Called) -> None:
-    save_stack("stack.tif", [pixels(number) for number in range(3)])
-    code, _, err = call("denoise", "stack.tif", "--sigma", "15", "--across", "0")
-    assert code == 0, err
-    assert "stack-denoised.tif: 3 pictures written, white noise of 15 removed" in err
-    for number in range(3):
-        assert call("denoise", f"in/{number}.png", f"{number}.png", "--sigma", "15")[0] == 0
-        assert np.array_equal(values("stack-denoised.tif", number), values(f"{number}.png"))
-    assert call("denoise", "stack.tif", "across.tif")[0] == 0
-    assert call("inpaint", "stack.tif", "filled.tif", "--missing-value", "60")[0] == 0
-    filled, given = values("filled.tif"), pixels(0)
-    assert np.array_equal(filled[given != 60], given[given != 60])
-
-
-@pytest.mark.slow
-def test_deviations_of_a_stack_are_those_of_its_pictures(call: Called) -> None:
+def test_a_stack_and_its_deviations_are_those_of_its_pictures(call: Called) -> None:
     colours = [np.dstack([pixels(3 * n + c) for c in range(3)]) for n in range(2)]
     save_stack("stack.tif", colours)
     options = ["--sigma", "15", "--across", "0"]
     code, _, err = call("denoise", "stack.tif", "--std", "std.tif", *options)
     assert code == 0, err
+    assert "stack-denoised.tif: 2 pictures written, white noise of 15 removed" in err
     expected = []
     for number, picture in enumerate(colours):
         Image.fromarray(picture).save("one.png")
         restored, std = distvae.denoise_with_std("one.png", sigma=15)
         assert np.abs(values("stack-denoised.tif", number) - restored.clip(0, 255)).max() <= 0.5
         assert call("denoise", "one.png", "--force", "--std", "one.tif", *options)[0] == 0
+        assert np.array_equal(values("stack-denoised.tif", number), values("one-denoised.png"))
         assert np.array_equal(values("std.tif", number), values("one.tif"))
         assert np.allclose(values("one.tif"), np.sqrt(np.square(std).mean(-1)))
         expected.append(np.square(std).mean())
     psnr = 10 * np.log10(255**2 / np.mean(expected))
     assert f"PSNR of {psnr:.1f} dB expected" in err
+    save_stack("grey.tif", [pixels(number) for number in range(3)])
+    assert call("denoise", "grey.tif")[0] == 0
+    assert call("inpaint", "grey.tif", "filled.tif", "--missing-value", "60")[0] == 0
+    for number in range(3):
+        filled, given = values("filled.tif", number), pixels(number)
+        assert np.array_equal(filled[given != 60], given[given != 60])
 
 
 HEARING = """

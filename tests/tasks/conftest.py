@@ -1,15 +1,12 @@
-"""Two tiny trained runs, and nothing of the user's own data or cache."""
+"""Tiny trained runs, and nothing of the user's own data or cache."""
 
 import gzip
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from numpy.typing import NDArray
-from PIL import Image
 
 from distvae.config import Config, from_dict
 from distvae.data import open_dataset
@@ -54,7 +51,7 @@ def speech_config(speech: Path) -> Config:
 
 @pytest.fixture(scope="session")
 def speech_run(speech_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return _trained(speech_config, tmp_path_factory.mktemp("runs") / "speech")
+    return trained(speech_config, tmp_path_factory.mktemp("runs") / "speech")
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +59,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small random images and their labels in idx files."""
     root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name, count in {"train": 96, "t10k": 40}.items():
-        _write_idx(root / f"{name}-images-idx3-ubyte.gz", random.integers(0, 256, (count, 6, 6)))
-        _write_idx(root / f"{name}-labels-idx1-ubyte.gz", random.integers(0, 10, count))
+        pixels, labels = random.integers(0, 256, (count, 6, 6)), random.integers(0, 10, count)
+        for file, values in {"images-idx3": pixels, "labels-idx1": labels}.items():
+            header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes()
+            content = header + values.astype(np.uint8).tobytes()
+            (root / f"{name}-{file}-ubyte.gz").write_bytes(gzip.compress(content))
     return root
 
 
@@ -75,7 +75,7 @@ def image_run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         "estep": {"hidden": [12], "input": "raw"},
         "train": {"epochs": 2, "batch": 16, "device": "cpu"},
     }
-    return _trained(from_dict(tree), tmp_path_factory.mktemp("runs") / "images")
+    return trained(from_dict(tree), tmp_path_factory.mktemp("runs") / "images")
 
 
 @pytest.fixture(scope="session")
@@ -86,33 +86,10 @@ def bars_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "estep": {"states": 8, "parents": 3, "children": 2, "block": 16},
         "train": {"epochs": 2, "batch": 8, "device": "cpu"},
     }
-    return _trained(from_dict(tree), tmp_path_factory.mktemp("runs") / "bars")
+    return trained(from_dict(tree), tmp_path_factory.mktemp("runs") / "bars")
 
 
-@pytest.fixture(scope="session", params=["colour.png", "stereo.wav"])
-def window_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run on windows of a picture in colour, and of a sound in stereo."""
-    folder, random = tmp_path_factory.mktemp("windows"), np.random.default_rng(0)
-    if request.param == "colour.png":
-        Image.fromarray(random.integers(0, 256, (9, 8, 3), np.uint8)).save(folder / request.param)
-    else:
-        soundfile.write(folder / request.param, random.uniform(-1, 1, (60, 2)), 8000)
-    window = [4, 3] if request.param == "colour.png" else [12]
-    tree = {
-        "data": {"kind": "patches", "path": str(folder / request.param), "window": window},
-        "model": {"kind": "tvae", "latent": 5, "hidden": []},
-        "estep": {"states": 8, "parents": 3, "children": 2},
-        "train": {"epochs": 1, "batch": 8, "device": "cpu"},
-    }
-    return _trained(from_dict(tree), folder / "run")
-
-
-def _trained(config: Config, folder: Path) -> Run:
-    for _ in fit(config, open_dataset(config.data, quiet=True), folder, recipe="tiny"):
-        pass
+def trained(config: Config, folder: Path) -> Run:
+    """Train a model and return its run."""
+    list(fit(config, open_dataset(config.data, quiet=True), folder, recipe="tiny"))
     return Run.open(folder)
-
-
-def _write_idx(path: Path, values: NDArray[np.int64]) -> None:
-    header = bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape)
-    path.write_bytes(gzip.compress(header + values.astype(np.uint8).tobytes()))

@@ -1,3 +1,5 @@
+"""Codes of recordings and pictures in Parquet files, and draws from the prior."""
+
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +19,17 @@ from tests.called import Called
 
 def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path: Path) -> None:
     target = tmp_path / "codes.parquet"
-    rows = encode(speech_run, speech_run.config.data, target)
-    dataset = open_dataset(speech_run.config.data)
+    count = encode(speech_run, speech_run.config.data, target)
+    dataset = open_dataset(speech_run.config.data, quiet=True)
     table = pq.read_table(target)
-    assert rows == len(table) == sum(map(len, dataset.splits.values()))
+    assert count == len(table) == sum(map(len, dataset.splits.values()))
     assert table.column_names == ["file", "speaker", "split", "frame", "code"]
     frame = table.to_pandas()
     dan = frame[frame["file"] == "test/dan/0.wav"]
-    (rows_of_dan,) = [
-        rows for recording, rows in dataset.rows("test") if recording.speaker == "dan"
-    ]
+    (rows,) = [rows for recording, rows in dataset.rows("test") if recording.speaker == "dan"]
     np.testing.assert_array_equal(dan["frame"], np.arange(len(dan)))
-    np.testing.assert_array_equal(
-        np.stack(dan["code"]), speech_run.encode(dataset.splits["test"][rows_of_dan])
-    )
+    expected = speech_run.encode(dataset.splits["test"][rows])
+    np.testing.assert_array_equal(np.stack(dan["code"]), expected)
 
 
 def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> None:
@@ -39,77 +38,81 @@ def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> N
     labels = labels_of(image_run.config.data)
     assert labels is not None
     np.testing.assert_array_equal(frame["label"], labels["test"])
-    images = open_dataset(image_run.config.data).splits["test"][:]
+    images = open_dataset(image_run.config.data, quiet=True).splits["test"][:]
     np.testing.assert_array_equal(np.stack(frame["code"]), image_run.encode(images))
 
 
-@pytest.fixture
-def of_pictures(tmp_path: Path) -> Run:
-    """Train a run on eight pictures: five to train on, two to test on."""
-    random = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with eight pictures in `trained`, and a run on them by a recipe in `private`: five
+    to train on, two to test on.
+    """
+    root, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for name in "abcdefgh":
-        _save_noise(tmp_path / "trained" / f"{name}.png", random)
-    data = {"kind": "images", "path": str(tmp_path / "trained"), "sizes": [5, 2], "holdout": 2}
+        _save_noise(root / "trained" / f"{name}.png", random)
+    data = {"kind": "images", "path": str(root / "trained"), "sizes": [5, 2], "holdout": 2}
     config = tiny.config(data=data, model={"likelihood": "bernoulli"})
-    list(fit(config, open_dataset(config.data, quiet=True), tmp_path / "run"))
-    return Run.open(tmp_path / "run")
+    recipe = str(root / "private" / "mine.yaml")
+    list(fit(config, open_dataset(config.data, quiet=True), root / "run", recipe=recipe))
+    return root
 
 
-@pytest.mark.parametrize("splits", [[""], ["test"], ["train", "val"]])
+@pytest.mark.parametrize("splits", [[""], ["train", "val"]])
 def test_a_folder_of_pictures_needs_no_split_to_be_coded(
-    of_pictures: Run, splits: list[str], tmp_path: Path
+    folder: Path, splits: list[str], tmp_path: Path
 ) -> None:
     """Neither held out nor drawn as in training: even one picture is enough."""
-    run, other, target = of_pictures, tmp_path / "other", tmp_path / "codes.parquet"
+    run, other, target = Run.open(folder / "run"), tmp_path / "other", tmp_path / "codes.parquet"
     for split in splits:
         _save_noise(other / split / "new.png", np.random.default_rng(1))
     assert encode(run, with_data(run.config, str(other), run.info).data, target) == len(splits)
     table = pq.read_table(target)
     assert table["split"].to_pylist() == [split or "test" for split in splits]
     assert table["file"].to_pylist() == [f"{split}/new.png".lstrip("/") for split in splits]
-    trained = with_data(run.config, str(tmp_path / "trained"), run.info).data
-    assert encode(run, trained, target, force=True) == 7
 
 
-def test_each_code_is_that_of_the_picture_beside_it(of_pictures: Run, tmp_path: Path) -> None:
+def test_each_code_is_that_of_the_picture_beside_it_and_names_no_folder_of_the_recipe(
+    folder: Path, tmp_path: Path
+) -> None:
     """The pictures are drawn into three splits, so they are not in the order of their names."""
-    encode(of_pictures, of_pictures.config.data, tmp_path / "codes.parquet")
+    run = Run.open(folder / "run")
+    encode(run, run.config.data, tmp_path / "codes.parquet")
     table = pq.read_table(tmp_path / "codes.parquet")
+    assert table.schema.metadata[b"distvae.recipe"] == b"mine"
     assert table.column_names == ["file", "split", "row", "code"]
     files = table["file"].to_pylist()
     assert len(set(files)) == 7
     assert files != sorted(files)
     for file, code in zip(files, table["code"].to_pylist(), strict=True):
-        alone = of_pictures.encode(tmp_path / "trained" / file)
+        alone = run.encode(folder / "trained" / file)
         np.testing.assert_allclose([code], alone, rtol=1e-5)
 
 
-def test_one_picture_is_coded_by_itself(of_pictures: Run, tmp_path: Path, call: Called) -> None:
-    picture, target = tmp_path / "trained" / "c.png", tmp_path / "codes.parquet"
-    words = ["encode", str(of_pictures.path), str(picture), "-o", str(target)]
+def test_one_picture_is_coded_by_itself_and_bad_words_are_refused(
+    folder: Path, speech_run: Run, tmp_path: Path, call: Called
+) -> None:
+    picture, target = folder / "trained" / "c.png", tmp_path / "codes.parquet"
+    run = str(folder / "run")
+    code, _, error = call("encode", run, "absent.png", "-o", str(target))
+    assert (code, error) == (2, "distvae: absent.png: no such file or folder\n")
+    assert not target.exists()
+    words = ["encode", run, str(picture), "-o", str(target)]
     assert call(*words)[0] == 0
     table = pq.read_table(target)
     assert table["file"].to_pylist() == ["c.png"]
-    np.testing.assert_array_equal(table["code"].to_pylist(), of_pictures.encode(picture))
+    codes = Run.open(folder / "run").encode(picture)
+    np.testing.assert_array_equal(table["code"].to_pylist(), codes)
     status, _, error = call(*words, "--split", "test", "--force")
     assert (status, "--split: 'test', but" in error) == (2, True)
-
-
-def test_a_file_that_does_not_exist_is_not_taken_for_a_folder(
-    of_pictures: Run, tmp_path: Path, call: Called
-) -> None:
-    target = tmp_path / "codes.parquet"
-    code, _, error = call("encode", str(of_pictures.path), "absent.png", "-o", str(target))
-    assert (code, error) == (2, "distvae: absent.png: no such file or folder\n")
-    assert not target.exists()
-
-
-def test_codes_name_a_recipe_without_its_folders(of_pictures: Run, tmp_path: Path) -> None:
-    config, recipe = of_pictures.config, tmp_path / "private" / "mine.yaml"
-    list(fit(config, open_dataset(config.data), tmp_path / "named", recipe=str(recipe)))
-    encode(Run.open(tmp_path / "named"), config.data, tmp_path / "codes.parquet")
-    metadata = pq.read_schema(tmp_path / "codes.parquet").metadata
-    assert metadata[b"distvae.recipe"] == b"mine"
+    bad = [
+        ("codes.parquet", "all", "--force"),
+        ("a.csv", "all", "parquet"),
+        ("a.parquet", "x", "'x'"),
+    ]
+    for name, split, reason in bad:
+        with pytest.raises(Refusal, match=reason):
+            encode(speech_run, speech_run.config.data, tmp_path / name, split)
+    assert [path.name for path in tmp_path.iterdir()] == ["codes.parquet"]
 
 
 def _save_noise(path: Path, random: np.random.Generator) -> None:
@@ -117,31 +120,18 @@ def _save_noise(path: Path, random: np.random.Generator) -> None:
     Image.fromarray(random.integers(0, 256, (4, 5), np.uint8)).save(path)
 
 
-def test_an_existing_file_a_wrong_suffix_and_an_unknown_split_are_refused(
-    speech_run: Run, tmp_path: Path
-) -> None:
-    (tmp_path / "there.parquet").touch()
-    for name, split, reason in (
-        ("there.parquet", "all", "--force"),
-        ("a.csv", "all", "parquet"),
-        ("a.parquet", "x", "'x'"),
-    ):
-        with pytest.raises(Refusal, match=reason):
-            encode(speech_run, speech_run.config.data, tmp_path / name, split)
-    assert [path.name for path in tmp_path.iterdir()] == ["there.parquet"]
-
-
 @pytest.mark.slow
 def test_draws_from_the_prior_are_a_function_of_the_seed(
     speech_run: Run, image_run: Run, tmp_path: Path
 ) -> None:
-    for run in (speech_run, image_run):
-        for name, seed in {"a": 0, "b": 0, "c": 1}.items():
-            sample(run, tmp_path / f"{name}.png", count=4, seed=seed, force=True)
-        a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
-        assert a.shape == (4, run.dims)
-        np.testing.assert_array_equal(a, b)
-        assert not np.array_equal(a, c)
-        assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+        sample(image_run, tmp_path / f"{name}.png", count=4, seed=seed)
+    a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
     with pytest.raises(Refusal, match="--force"):
         sample(image_run, tmp_path / "a.png")
+    for run in (image_run, speech_run):
+        sample(run, tmp_path / "a.png", count=4, force=True)
+        assert np.load(tmp_path / "a.npy").shape == (4, run.dims)
+        assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -1,7 +1,6 @@
 """Evaluations: their files, pictures, scores of rows and recordings, and progress."""
 
 import json
-import re
 import shutil
 import time
 from dataclasses import replace
@@ -15,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.config import Config, PatchData, SpeechData
+from distvae.config import Config, PatchData, SpeechData, from_dict
 from distvae.data import audio, open_dataset, signals
 from distvae.data.synthesiser import RATE, utterance
 from distvae.data.windows import Grid
@@ -37,13 +36,12 @@ from distvae.tasks.evaluate import (
 from distvae.tasks.resynthesis import run_coder
 from distvae.tasks.run_pictures import added, as_images
 from distvae.train.run import Run
-from distvae.train.session import fit
 from tests import tiny
+from tests.tasks.conftest import trained
 
 TABLES = {
-    f"{name}.{suffix}" for name in ("files", "speakers", "refused") for suffix in ("csv", "parquet")
+    f"{name}.{kind}" for name in ("files", "speakers", "refused") for kind in ("csv", "parquet")
 }
-
 DRAWN = {"images.png", "codes.png", "atoms.png", "learning.png", "summary.json"}
 
 
@@ -62,8 +60,7 @@ def test_an_error_is_the_mean_of_the_rows_that_have_values(tmp_path: Path) -> No
     data = {"kind": "rows", "path": str(kept_rows(table))}
     config = tiny.config(data=data, model={"likelihood": "gaussian"}, estep={"input": "raw"})
     dataset = open_dataset(config.data, quiet=True)
-    list(fit(config, dataset, tmp_path / "run"))
-    run = Run.open(tmp_path / "run")
+    run = trained(config, tmp_path / "run")
     rows = dataset.splits["test"][:]
     seen = ~np.isnan(rows).all(1)
     assert 0 < (~np.isnan(rows)).all(1).sum() < seen.sum() < len(rows)
@@ -71,76 +68,70 @@ def test_an_error_is_the_mean_of_the_rows_that_have_values(tmp_path: Path) -> No
     assert score_rows(run, "test").summary["squared_error"] == pytest.approx(errors.mean())
 
 
-def test_everything_of_a_speech_run_lands_in_its_own_folder(speech_run: Run) -> None:
-    evaluate(speech_run, split="test")
-    folder = speech_run.path / "evaluation" / "test"
+@pytest.mark.slow
+def test_an_evaluation_writes_its_files_and_leaves_nothing_of_the_one_that_it_replaces(
+    speech_run: Run, bars_run: Run, tmp_path: Path
+) -> None:
+    evaluate(bars_run, progress=False)
+    assert names(bars_run.path / "evaluation" / "test") == DRAWN
+    with pytest.raises(Refusal, match="not empty"):
+        evaluate(bars_run)
+    for name in ("mine.txt", "dictionary.png"):
+        (tmp_path / name).touch()
+    evaluate(bars_run, tmp_path, force=True, progress=False)
+    own = {"mine.txt", "dictionary.png"}
+    assert names(tmp_path) == DRAWN | own, "it was not an evaluation's"
+    evaluate(speech_run, tmp_path, force=True, progress=False)
     drawn = {"spectrogram.png", "codes.png", "atoms.png", "dictionary.png", "learning.png"}
     sounds = {"original.wav", "reconstruction.wav"}
-    assert {path.name for path in folder.iterdir()} == TABLES | drawn | sounds | {"summary.json"}
+    assert names(tmp_path) == TABLES | drawn | sounds | {"summary.json", "mine.txt"}
     data = speech_run.config.data
     assert isinstance(data, SpeechData)
     first = audio.load_recording(Path(data.path) / "test" / "cat" / "0.wav", data)
-    assert {soundfile.info(folder / name).frames for name in sounds} == {len(first)}
-    with pytest.raises(Refusal, match="not empty"):
-        evaluate(speech_run, split="test")
+    assert {soundfile.info(tmp_path / name).frames for name in sounds} == {len(first)}
+    evaluate(bars_run, tmp_path, force=True, progress=False)
+    assert names(tmp_path) == DRAWN | {"mine.txt"}
 
 
-@pytest.mark.slow
-def test_everything_of_a_run_on_images_lands_where_it_is_wanted(
-    image_run: Run, tmp_path: Path
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["colour.png", "stereo.wav"])
+def test_windows_are_seen_as_they_were_cut_and_judged_by_their_error(
+    name: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "there").touch()
-    judgement = evaluate(image_run, tmp_path, force=True)
-    drawn = {f"{name}.png" for name in ("traversal", "interpolation", "conditional", "encodings")}
-    assert {path.name for path in tmp_path.iterdir()} == DRAWN | drawn | {"there"}
-    assert judgement.summary["images"] == 40
-
-
-@pytest.mark.slow
-def test_an_evaluation_leaves_nothing_of_the_one_that_it_replaces(
-    speech_run: Run, image_run: Run, bars_run: Run, tmp_path: Path
-) -> None:
-    def names(run: Run, folder: Path) -> set[str]:
-        evaluate(run, folder, force=True, progress=False)
-        return {path.name for path in folder.iterdir()}
-
-    (tmp_path / "shared").mkdir()
-    for name in ("mine.txt", "dictionary.png"):
-        (tmp_path / "shared" / name).touch()
-    assert "dictionary.png" in names(bars_run, tmp_path / "shared"), "it was not an evaluation's"
-    for run in (speech_run, image_run, bars_run):
-        alone = names(run, tmp_path / run.path.name)
-        assert names(run, tmp_path / "shared") == alone | {"mine.txt"}
-
-
-@pytest.mark.slow
-def test_windows_of_pictures_and_sounds_are_judged_by_their_error(
-    window_run: Run, tmp_path: Path
-) -> None:
-    judgement = evaluate(window_run, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == DRAWN
-    rows = open_dataset(window_run.config.data).splits["train"]
-    with torch.no_grad():
-        q = window_run.posterior(torch.from_numpy(rows), torch.arange(len(rows)))
-        states, weight = q.points(0, None)
-        decoded = np.einsum("bs,bsd->bd", weight.numpy(), window_run.model.decode(states).numpy())
-    assert judgement.summary["windows"] == len(rows)
-    assert judgement.summary["squared_error"] == pytest.approx(
-        float(np.square(decoded - rows).mean()), rel=1e-4
-    )
-    assert not judgement.summary.keys() & {"pesq_wb", "stoi", "si_sdr", "isd", "images"}
-
-
-def test_windows_are_seen_as_they_were_cut(window_run: Run) -> None:
+    path, random = tmp_path / name, np.random.default_rng(0)
+    if name == "colour.png":
+        signals.write(path, signals.Signal(random.integers(0, 256, (9, 8, 3)).astype(float)))
+    else:
+        signals.write(path, signals.Signal(random.uniform(-1, 1, (60, 2)), rate=8000))
+    window = [4, 3] if name == "colour.png" else [12]
+    tree = {
+        "data": {"kind": "patches", "path": str(path), "window": window},
+        "model": {"kind": "tvae", "latent": 5, "hidden": []},
+        "estep": {"states": 8, "parents": 3, "children": 2},
+        "train": {"epochs": 1, "batch": 8, "device": "cpu"},
+    }
+    window_run = trained(from_dict(tree), tmp_path / "run")
     data = window_run.config.data
     assert isinstance(data, PatchData)
     array = signals.read_signal(Path(data.path)).values
     cut = Grid(array.shape, data.window).cut(array.astype(np.float32))
-    corner = array[np.ix_(*map(np.arange, data.window))]
-    np.testing.assert_array_equal(as_images(cut, window_run)[0], corner.astype(np.float32))
-    window_run.shape, known = (), window_run.shape  # as in a run from before it was written down
-    np.testing.assert_array_equal(as_images(cut, window_run)[0], corner.astype(np.float32))
-    window_run.shape = known
+    corner = array[np.ix_(*map(np.arange, data.window))].astype(np.float32)
+    np.testing.assert_array_equal(as_images(cut, window_run)[0], corner)
+    summary = score_run(window_run).summary
+    window_run.shape = ()  # as in a run from before it was written down
+    np.testing.assert_array_equal(as_images(cut, window_run)[0], corner)
+    rows = open_dataset(data, quiet=True).splits["train"]
+    with torch.no_grad():
+        q = window_run.posterior(torch.from_numpy(rows), torch.arange(len(rows)))
+        states, weight = q.points(0, None)
+        decoded = np.einsum("bs,bsd->bd", weight.numpy(), window_run.model.decode(states).numpy())
+    assert summary["windows"] == len(rows)
+    expected = float(np.square(decoded - rows).mean())
+    assert summary["squared_error"] == pytest.approx(expected, rel=1e-4)
+    assert not summary.keys() & {"pesq_wb", "stoi", "si_sdr", "isd", "images"}
 
 
 @pytest.fixture(scope="module")
@@ -148,24 +139,27 @@ def judgement(speech_run: Run) -> Evaluation:
     return score_run(speech_run, "test")
 
 
-def test_every_recording_of_the_split_has_its_row(judgement: Evaluation) -> None:
-    assert judgement.files is not None
-    assert list(judgement.files["file"]) == ["test/cat/0.wav", "test/cat/1.wav", "test/dan/0.wav"]
-    assert list(judgement.files["speaker"]) == ["cat", "cat", "dan"]
-    columns = ["stoi", "si_sdr", "isd", "hoyer", "hoyer_active", "effective_atoms"]
-    assert list(judgement.files.columns) == ["file", "speaker", "seconds", *columns]
-
-
-def test_the_summary_is_the_mean_over_files_and_its_spread_over_speakers(
-    judgement: Evaluation,
+def test_every_recording_has_its_row_and_tables_come_back_from_disk(
+    judgement: Evaluation, tmp_path: Path
 ) -> None:
-    assert judgement.files is not None
-    scores = judgement.files["si_sdr"].to_numpy()
-    assert judgement.summary["si_sdr"] == pytest.approx(scores.mean())
-    assert judgement.summary["si_sdr_std"] == pytest.approx(
-        np.std([scores[:2].mean(), scores[2]], ddof=1)
-    )
-    assert judgement.summary["live_atoms"] + judgement.summary["dead_atoms"] == 8
+    files, summary = judgement.files, judgement.summary
+    assert files is not None
+    assert list(files["file"]) == ["test/cat/0.wav", "test/cat/1.wav", "test/dan/0.wav"]
+    assert list(files["speaker"]) == ["cat", "cat", "dan"]
+    columns = ["stoi", "si_sdr", "isd", "hoyer", "hoyer_active", "effective_atoms"]
+    assert list(files.columns) == ["file", "speaker", "seconds", *columns]
+    scores = files["si_sdr"].to_numpy()
+    assert summary["si_sdr"] == pytest.approx(scores.mean())
+    spread = np.std([scores[:2].mean(), scores[2]], ddof=1)
+    assert summary["si_sdr_std"] == pytest.approx(spread)
+    assert summary["live_atoms"] + summary["dead_atoms"] == 8
+    replace(judgement, summary=summary | {"stoi": float("nan")}).save(tmp_path)
+    again = pandas.read_parquet(tmp_path / "files.parquet")
+    pandas.testing.assert_frame_equal(again, files)
+    pandas.testing.assert_frame_equal(pandas.read_csv(tmp_path / "files.csv"), files, rtol=1e-5)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary | {"stoi": None}
+    assert len(pandas.read_csv(tmp_path / "speakers.csv")) == 2
+    assert len(pandas.read_csv(tmp_path / "refused.csv")) == 0
 
 
 def test_whole_recordings_are_scored_with_the_ends_that_training_does_not_see(
@@ -178,7 +172,7 @@ def test_whole_recordings_are_scored_with_the_ends_that_training_does_not_see(
     config = speech_run.config.with_("data", path=str(tmp_path), split="loose")
     seconds = {}
     for recordings in ("trimmed", "whole"):
-        asked = config.with_("eval", recordings=recordings)
+        asked = config.with_("eval", recordings=recordings, metrics=["isd"])
         files = score_recordings(run_coder(speech_run, "mean"), asked, "test").files
         assert files is not None
         seconds[recordings] = float(files["seconds"][0])
@@ -186,20 +180,19 @@ def test_whole_recordings_are_scored_with_the_ends_that_training_does_not_see(
     assert seconds["trimmed"] < len(speech) / RATE + 0.2
 
 
-def test_a_sample_has_as_many_recordings_as_asked_spread_evenly(speech_run: Run) -> None:
+def test_a_sample_has_as_many_recordings_as_asked_spread_evenly(
+    speech_run: Run, image_run: Run
+) -> None:
     config, code = speech_run.config.with_("eval", metrics=["isd"]), run_coder(speech_run, "mean")
     whole = score_recordings(code, config, "all").files
     assert whole is not None
-    for count in range(1, 7):
+    for count in (1, 3, 6):
         files = score_recordings(code, config, "all", sample=count).files
         assert files is not None
         assert len(files) == min(count, len(whole))
         places = [list(whole["file"]).index(file) for file in files["file"]]
         steps = np.diff([*places, len(whole)])
         assert steps.max() - steps.min() <= 1
-
-
-def test_an_unknown_split_is_refused(speech_run: Run, image_run: Run) -> None:
     for run in (speech_run, image_run):
         with pytest.raises(Refusal, match=r"split 'tets'.*test"):
             score_run(run, "tets")
@@ -218,7 +211,7 @@ def test_a_file_that_a_measure_refuses_is_named_and_left_out_of_the_mean(
     root = tmp_path / "speech"
     shutil.copytree(speech, root)
     soundfile.write(root / "test" / "dan" / "short.wav", utterance(3, 0)[8000:12000], RATE)
-    config = speech_config.with_("data", path=str(root))
+    config = speech_config.with_("data", path=str(root)).with_("eval", metrics=["stoi"])
     judged = score_recordings(baselines.baseline_coder("pca-8", config.data), config, "test")
     assert judged.files is not None
     assert [(r.file, r.metric) for r in judged.refused] == [("test/dan/short.wav", "stoi")]
@@ -226,32 +219,17 @@ def test_a_file_that_a_measure_refuses_is_named_and_left_out_of_the_mean(
     assert judged.summary["stoi"] == pytest.approx(np.mean(judged.files["stoi"].dropna()))
 
 
-def test_tables_and_summary_come_back_from_disk(judgement: Evaluation, tmp_path: Path) -> None:
-    broken = replace(judgement, summary=judgement.summary | {"stoi": float("nan")})
-    broken.save(tmp_path)
-    files = pandas.read_parquet(tmp_path / "files.parquet")
-    assert judgement.files is not None
-    pandas.testing.assert_frame_equal(files, judgement.files)
-    pandas.testing.assert_frame_equal(pandas.read_csv(tmp_path / "files.csv"), files, rtol=1e-5)
-    assert json.loads((tmp_path / "summary.json").read_text()) == judgement.summary | {"stoi": None}
-    assert len(pandas.read_csv(tmp_path / "speakers.csv")) == 2
-    assert len(pandas.read_csv(tmp_path / "refused.csv")) == 0
-
-
 def test_images_are_judged_by_the_bound_that_training_reported(image_run: Run) -> None:
     best = max(image_run.epochs(), key=lambda epoch: epoch["val_objective"])
     summary = score_run(image_run, "test").summary
-    reported = [best["val_bound"], best["val_objective"], best["val_kl"], best["val_hoyer"]]
-    assert [summary[name] for name in ("bound", "objective", "kl", "hoyer")] == pytest.approx(
-        reported, rel=1e-6
-    )
+    for name in ("bound", "objective", "kl", "hoyer"):
+        assert summary[name] == pytest.approx(best[f"val_{name}"], rel=1e-6)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 49))
 def test_strength_does_not_depend_on_where_the_data_is_cut(seed: int, cut: int) -> None:
-    code = torch.randn(
-        50, 6, generator=torch.Generator().manual_seed(seed)
-    ) * 10.0 ** -torch.arange(6)
+    generator = torch.Generator().manual_seed(seed)
+    code = torch.randn(50, 6, generator=generator) * 10.0 ** -torch.arange(6)
     strength = CodeStrength()
     strength.add(code[:cut])
     strength.add(code[cut:])
@@ -259,14 +237,14 @@ def test_strength_does_not_depend_on_where_the_data_is_cut(seed: int, cut: int) 
     assert strength.count_atoms() == {"live_atoms": live, "dead_atoms": 6 - live}
 
 
-@pytest.mark.parametrize("loudest", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("loudest", [1e-4, 1e4])
 def test_quiet_frames_do_not_count_as_active(loudest: float) -> None:
     code = torch.tensor([[1.0, 0, 0, 0], [1.0, 1, 1, 1], [0, 0, 0, 0]])
     means = frame_means(code, loudest * torch.tensor([1.0, 0.9e-3, 1.0]))
     assert means == {"hoyer": 0.5, "hoyer_active": 1.0, "effective_atoms": 2.5}
 
 
-def test_lines_tell_how_much_is_done_and_how_long_the_rest_takes(
+def test_lines_tell_how_much_is_done_and_how_long_the_rest_takes_if_they_are_wanted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each item takes four seconds by this clock, and a line comes every ten."""
@@ -275,14 +253,6 @@ def test_lines_tell_how_much_is_done_and_how_long_the_rest_takes(
     assert list(with_news("abcdefgh", 8, "scoring", wanted=True)) == list("abcdefgh")
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["scoring: 3 of 8, 0:20 left", "scoring: 6 of 8, 0:08 left"]
-
-
-def test_nothing_is_printed_unless_wanted(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("distvae.tasks.evaluate.LINE_SECONDS", 0.0)
-    assert list(with_news(range(9), 9, "scoring", wanted=False)) == list(range(9))
+    assert list(with_news("abcdefgh", 8, "scoring", wanted=False)) == list("abcdefgh")
     announce("drawing", wanted=False)
     assert capsys.readouterr() == ("", "")
-    list(with_news(range(9), 9, "scoring", wanted=True))
-    assert re.fullmatch(r"(scoring: \d of 9, 0:00 left\n){8}", capsys.readouterr().err)

@@ -25,64 +25,56 @@ POWERS = np.random.default_rng(0).exponential(size=(3, 257)).astype(np.float32)
 PIXELS = np.random.default_rng(0).random((3, 36), np.float32)
 
 
-def spoilt(x: np.ndarray, value: float) -> np.ndarray:
-    return np.where(np.arange(x.size).reshape(x.shape) == 5, value, x)
+def spoilt(value: float) -> np.ndarray:
+    return np.where(np.arange(POWERS.size).reshape(POWERS.shape) == 5, value, POWERS)
 
 
-SPEECH: dict[str, tuple[Any, str]] = {
-    "missing": (spoilt(POWERS, np.nan), "x: holds NaN; finite values expected"),
-    "infinite": (spoilt(POWERS, np.inf), "x: holds an infinite value"),
-    "negative": (
-        spoilt(POWERS, -0.5),
-        "x: holds -0.5; at least 0 and at most 1e+16 expected, as in training",
-    ),
-    "a short signal": (
-        np.ones(500),
-        "x: 500 values in a row, as of a signal; an array (power spectra, 257) expected",
-    ),
-    "a silent signal": (np.zeros(4096), "signal: silent; a sound expected"),
-    "too wide": (
-        np.zeros((2, 513)),
-        "x: rows of 513 values; an array (power spectra, 257) expected",
-    ),
-    "empty": (
-        np.zeros((0, 257)),
-        "x: no rows; an array (power spectra, 257) with one or more expected",
-    ),
-    "ragged": ([[1.0], [1.0, 2.0]], "x: rows of different lengths"),
-    "complex": (POWERS.astype(complex), "x: holds complex128; real numbers expected"),
-    "text": (np.full((2, 257), "a"), "x: holds <U1; real numbers expected"),
-}
-IMAGES: dict[str, tuple[Any, str]] = {
-    "whole numbers": (
-        (255 * PIXELS).astype(np.uint8),
-        "x: holds 25.; at least 0 and at most 1 expected",
-    ),
-    "as higher images": (
+ARRAY = "an array (power spectra, 257)"
+SPEECH: list[tuple[Any, str]] = [
+    (spoilt(np.nan), "x: holds NaN; finite values expected"),
+    (spoilt(np.inf), "x: holds an infinite value"),
+    (spoilt(-0.5), "x: holds -0.5; at least 0 and at most 1e+16 expected, as in training"),
+    (np.ones(500), f"x: 500 values in a row, as of a signal; {ARRAY} expected"),
+    (np.zeros(4096), "signal: silent; a sound expected"),
+    (np.zeros((2, 513)), f"x: rows of 513 values; {ARRAY} expected"),
+    (np.zeros((0, 257)), f"x: no rows; {ARRAY} with one or more expected"),
+    ([[1.0], [1.0, 2.0]], "x: rows of different lengths"),
+    (POWERS.astype(complex), "x: holds complex128; real numbers expected"),
+    (np.full((2, 257), "a"), "x: holds <U1; real numbers expected"),
+]
+IMAGES: list[tuple[Any, str]] = [
+    (np.full((3, 36), 255, np.uint8), "x: holds 255; at least 0 and at most 1 expected"),
+    (
         PIXELS.reshape(3, 9, 4),
-        "x: an array of (3, 9, 4); images of (6, 6), as the run was trained on, or a path,",
+        "x: an array of (3, 9, 4); images of (6, 6), as the run was trained on",
     ),
-    "one image": (
-        PIXELS[0],
-        "x: 36 values in a row; an array (images, 36) expected, such as x.reshape(1, -1)",
-    ),
-}
+    (PIXELS[0], "x: 36 values in a row; an array (images, 36) expected, such as x.reshape(1, -1)"),
+]
+CODES: list[tuple[Any, str]] = [
+    (np.zeros((2, 4)), "z: rows of 4 values; an array (codes, 5) expected"),
+    (np.zeros(5), "z: 5 values in a row; an array (codes, 5) expected, such as z.reshape(1, -1)"),
+    (np.full((2, 5), np.nan), "z: holds NaN"),
+]
 
 
 def refused(call: Callable[[Any], object], given: Any, words: str) -> None:
-    with pytest.raises(Refusal, match=re.escape(words).replace(r"25\.", r"25\d")) as refusal:
+    with pytest.raises(Refusal, match=re.escape(words)) as refusal:
         call(given)
     assert len(str(refusal.value)) < 300
 
 
-@pytest.mark.parametrize("name", SPEECH)
-def test_what_is_no_power_spectrum_is_refused(speech_run: Run, name: str) -> None:
-    refused(speech_run.encode, *SPEECH[name])
-
-
-@pytest.mark.parametrize("name", IMAGES)
-def test_what_is_no_image_is_refused(image_run: Run, name: str) -> None:
-    refused(image_run.encode, *IMAGES[name])
+def test_what_is_no_power_spectrum_no_image_and_no_code_is_refused(
+    speech_run: Run, image_run: Run, bars_run: Run, tmp_path: Path
+) -> None:
+    calls = ((speech_run.encode, SPEECH), (image_run.encode, IMAGES), (image_run.decode, CODES))
+    for call, cases in calls:
+        for given, words in cases:
+            refused(call, given, words)
+    with pytest.raises(Refusal, match="there: holds 7; at least 0"):
+        image_run.encode(7 + 0 * PIXELS, "there")
+    (tmp_path / "x.csv").write_text("1,2\n")
+    for path in (tmp_path / "x.csv", tmp_path, tmp_path / "missing.png"):
+        refused(bars_run.encode, path, "a path, but data of kind 'bars' is made, not read")
 
 
 def test_values_in_other_units_than_those_of_training_are_refused(
@@ -93,75 +85,25 @@ def test_values_in_other_units_than_those_of_training_are_refused(
         assert least < most
         loudest = np.full((1, run.dims), 99 * most, np.float32)
         assert np.isfinite(run.encode(loudest)).all()
-        refused(
-            run.encode,
-            300 * loudest / 99,
-            "300 times the largest value of training; values in the same units",
-        )
-
-
-def test_a_run_from_before_knows_no_range(bars_run: Run) -> None:
+        words = "300 times the largest value of training; values in the same units"
+        refused(run.encode, 300 * loudest / 99, words)
     info = bars_run.info.copy()
-    del info["range"]
+    del info["range"]  # as in a run from before it was recorded
     assert InputFormat.of_run(bars_run.config, bars_run.dims, info).largest == np.inf
     assert InputFormat.of_run(bars_run.config, bars_run.dims, bars_run.info).largest < 10
 
 
-def test_codes_of_another_width_and_no_codes_are_refused(image_run: Run) -> None:
-    refused(image_run.decode, np.zeros((2, 4)), "z: rows of 4 values; an array (codes, 5) expected")
-    refused(
-        image_run.decode,
-        np.zeros((0, 5)),
-        "z: no rows; an array (codes, 5) with one or more expected",
-    )
-    refused(
-        image_run.decode,
-        np.zeros(5),
-        "z: 5 values in a row; an array (codes, 5) expected, such as z.reshape(1, -1)",
-    )
-    refused(image_run.decode, np.full((2, 5), np.nan), "z: holds NaN")
-
-
-def test_arrays_tensors_and_lists_are_the_same_data(image_run: Run) -> None:
+def test_images_are_coded_as_rows_of_any_type_and_come_back_as_images(
+    image_run: Run, tmp_path: Path
+) -> None:
     codes = image_run.encode(PIXELS)
-    for given in (
-        torch.from_numpy(PIXELS),
-        PIXELS.tolist(),
-        PIXELS.astype(np.float64),
-        np.asfortranarray(PIXELS),
-    ):
+    as_tensor, as_list = torch.from_numpy(PIXELS), PIXELS.tolist()
+    given: Any
+    for given in (as_tensor, as_list, PIXELS.astype(np.float64), np.asfortranarray(PIXELS)):
         np.testing.assert_array_equal(image_run.encode(given), codes)
     binary = (PIXELS > 0.5).astype(np.uint8)
-    np.testing.assert_array_equal(
-        image_run.encode(binary), image_run.encode(binary.astype(np.float32))
-    )
-
-
-def test_a_recording_is_coded_as_its_frames_and_heard_again(
-    speech_run: Run, speech: Path, tmp_path: Path
-) -> None:
-    file = speech / "test/dan/0.wav"
-    signal = soundfile.read(file, dtype="float32")[0]
-    frames = signal / np.abs(signal).max()
-    codes = speech_run.encode(power(Stft(512, 128).spectrum(torch.from_numpy(frames))))
-    for given in (file, str(file), signal, torch.from_numpy(signal), signal / 8):
-        np.testing.assert_allclose(speech_run.encode(given), codes, rtol=1e-3, atol=1e-4)
-    resynthesize_file(speech_run, file, tmp_path / "heard.wav")
-    heard, _ = soundfile.read(tmp_path / "heard.wav")
-    for given in (file, signal):
-        np.testing.assert_allclose(speech_run.reconstruct(given), heard, atol=2e-4)
-    np.testing.assert_allclose(speech_run.reconstruct(signal / 8) * 8, heard, atol=2e-4)
-
-
-def test_a_folder_is_coded_as_all_its_rows(speech_run: Run, image_run: Run, speech: Path) -> None:
-    for run, path in ((speech_run, speech), (image_run, Path(image_run.config.data.path))):
-        dataset = open_dataset(run.config.data, quiet=True)
-        rows = np.concatenate([dataset.splits[name][:] for name in dataset.split_names("all")])
-        assert len(run.encode(path)) == len(rows)
-        np.testing.assert_array_equal(np.sort(run.encode(path), 0), np.sort(run.encode(rows), 0))
-
-
-def test_images_are_coded_as_rows_and_come_back_as_images(image_run: Run, tmp_path: Path) -> None:
+    expected = image_run.encode(binary.astype(np.float32))
+    np.testing.assert_array_equal(image_run.encode(binary), expected)
     bytes_ = np.random.default_rng(0).integers(0, 256, (3, 6, 6), np.uint8)
     rows = bytes_.reshape(3, 36) / np.float32(255)
     codes, decoded = image_run.encode(rows), image_run.reconstruct(rows)
@@ -176,22 +118,36 @@ def test_images_are_coded_as_rows_and_come_back_as_images(image_run: Run, tmp_pa
         assert image_run.reconstruct(one).shape == (6, 6)
 
 
-def test_a_path_is_refused_where_data_is_made(bars_run: Run, tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("1,2\n")
-    for path in (tmp_path / "x.csv", tmp_path, tmp_path / "missing.png"):
-        refused(bars_run.encode, path, "a path, but data of kind 'bars' is made, not read")
+def test_a_recording_is_coded_as_its_frames_and_heard_again(
+    speech_run: Run, speech: Path, tmp_path: Path
+) -> None:
+    file = speech / "test/dan/0.wav"
+    signal = soundfile.read(file, dtype="float32")[0]
+    frames = signal / np.abs(signal).max()
+    codes = speech_run.encode(power(Stft(512, 128).spectrum(torch.from_numpy(frames))))
+    given: Any
+    for given in (file, str(file), signal, torch.from_numpy(signal), signal / 8):
+        np.testing.assert_allclose(speech_run.encode(given), codes, rtol=1e-3, atol=1e-4)
+    resynthesize_file(speech_run, file, tmp_path / "heard.wav")
+    heard, _ = soundfile.read(tmp_path / "heard.wav")
+    for given, scale in ((file, 1), (signal, 1), (signal / 8, 8)):
+        np.testing.assert_allclose(speech_run.reconstruct(given) * scale, heard, atol=2e-4)
+
+
+def test_a_folder_is_coded_as_all_its_rows(speech_run: Run, image_run: Run, speech: Path) -> None:
+    for run, path in ((speech_run, speech), (image_run, Path(image_run.config.data.path))):
+        dataset = open_dataset(run.config.data, quiet=True)
+        rows = np.concatenate([dataset.splits[name][:] for name in dataset.split_names("all")])
+        assert len(run.encode(path)) == len(rows)
+        np.testing.assert_array_equal(np.sort(run.encode(path), 0), np.sort(run.encode(rows), 0))
 
 
 def test_data_of_another_width_is_refused_by_its_name_and_leaves_no_file(
     image_run: Run, bars_run: Run, tmp_path: Path
 ) -> None:
+    target = tmp_path / "codes.parquet"
     with pytest.raises(Refusal, match="bars: data points of 4 values; 36 expected by "):
-        encode(image_run, bars_run.config.data, tmp_path / "codes.parquet")
+        encode(image_run, bars_run.config.data, target)
+    assert not list(tmp_path.iterdir())
     np.savez(tmp_path / "other.npz", x=np.zeros((20, 6, 6), np.uint8))
-    assert (
-        encode(image_run, ImageData(path=str(tmp_path / "other.npz")), tmp_path / "codes.parquet")
-        == 20
-    )
-    with pytest.raises(Refusal, match="there: holds 7; at least 0"):
-        image_run.encode(7 + 0 * PIXELS, "there")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["codes.parquet", "other.npz"]
+    assert encode(image_run, ImageData(path=str(tmp_path / "other.npz")), target) == 20

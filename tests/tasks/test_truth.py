@@ -10,6 +10,8 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 from distvae.config import BarsData, TVAEModel
 from distvae.data import open_dataset
 from distvae.data.generated import BarsFamily, all_bars, causes_of
+from distvae.data import BarsFamily, open_dataset
+from distvae.data.generated import all_bars
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
 from distvae.models.nets import FromBits
@@ -23,8 +25,6 @@ from distvae.tasks.truth import (
 )
 from distvae.train.run import Run
 
-CORRELATED = BarsData(correlated=True, rows=50)
-
 
 def restraint(correlated: bool) -> torch.Tensor:
     """Return weights below rectified hidden units, with a unit for each bar. The causes of other
@@ -36,19 +36,19 @@ def restraint(correlated: bool) -> torch.Tensor:
     return weights
 
 
-@pytest.mark.parametrize("data", [CORRELATED, BarsData(rows=50)])
-def test_the_likelihood_is_that_of_a_network_with_the_weights_of_the_truth(data: BarsData) -> None:
-    x = open_dataset(data).splits["train"][:]
+@pytest.mark.parametrize("correlated", [True, False])
+def test_the_likelihood_is_that_of_a_network_with_the_weights_of_the_truth(
+    correlated: bool,
+) -> None:
+    data = BarsData(correlated=correlated, rows=50)
+    x = open_dataset(data, quiet=True).splits["train"][:]
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8)))
-    means = (states @ restraint(data.correlated)).relu() @ torch.from_numpy(all_bars(4))
+    means = (states @ restraint(correlated)).relu() @ torch.from_numpy(all_bars(4))
     prior = Categorical(logits=Independent(Bernoulli(torch.full((8,), 0.25)), 1).log_prob(states))
     truth = MixtureSameFamily(prior, Independent(Normal(means, data.variance**0.5), 1))
-    torch.testing.assert_close(
-        log_likelihood(BarsFamily(data), x),
-        truth.log_prob(torch.from_numpy(x)).double(),
-        rtol=1e-4,
-        atol=1e-3,
-    )
+    expected = truth.log_prob(torch.from_numpy(x)).double()
+    found = log_likelihood(BarsFamily(data), x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_a_model_that_is_the_truth_gives_combinations_their_likelihood() -> None:
@@ -61,26 +61,21 @@ def test_a_model_that_is_the_truth_gives_combinations_their_likelihood() -> None
         model.pi.fill_(0.25)
         assert isinstance(model.likelihood, Gaussian)
         model.likelihood.variance.fill_(0.01)
-    comparison = compare_combinations(model, BarsFamily(CORRELATED))
+    comparison = compare_combinations(model, BarsFamily(BarsData(correlated=True, rows=50)))
     assert comparison["combinations_apart"] < 1e-3
-    assert comparison["never_together"] == pytest.approx(
-        comparison["true_never_together"], rel=1e-5
-    )
-    assert comparison["true_never_together"] < -150
+    expected = comparison["true_never_together"]
+    assert comparison["never_together"] == pytest.approx(expected, rel=1e-5)
+    assert expected < -150
     assert share_recovered(model, all_bars(4)) == 1
 
 
 def test_reliability_is_of_the_states_that_training_kept(bars_run: Run) -> None:
-    left = Run.left(bars_run.path)
-    x = torch.from_numpy(open_dataset(bars_run.config.data).splits["train"][:])
+    left, data = Run.left(bars_run.path), bars_run.config.data
+    assert isinstance(data, BarsData)
+    x = open_dataset(data, quiet=True).splits["train"][:]
     row = torch.arange(len(x))
-    bound = left.model.bound(
-        Batch.of(x, row), left.estep.infer(left.model, Batch.of(x, row), 0), Noise(0, 0, row)
-    )
-    data = causes_of(bars_run.config.data)
-    assert data is not None
-    truth = float(log_likelihood(data, x.numpy()).mean())
-    comparison = compare_with_truth(left, x.numpy())
-    assert comparison["reliability"] == pytest.approx(
-        (float(bound.mean()) - truth) / abs(truth), rel=1e-5
-    )
+    batch = Batch.of(torch.from_numpy(x), row)
+    bound = left.model.bound(batch, left.estep.infer(left.model, batch, 0), Noise(0, 0, row))
+    truth = float(log_likelihood(BarsFamily(data), x).mean())
+    expected = (float(bound.mean()) - truth) / abs(truth)
+    assert compare_with_truth(left, x)["reliability"] == pytest.approx(expected, rel=1e-5)
