@@ -149,21 +149,6 @@ def test_wheel_and_sdist_install_the_same(installed: Path, archives: Archives) -
             assert (package.parent / name).read_bytes() == wheel.read(name)
 
 
-def test_the_package_is_imported_from_where_it_was_installed(
-    installed: Path, tmp_path: Path
-) -> None:
-    code = "import distvae; print(distvae.__file__)"
-    imported = run_outside(installed / "python", "-c", code, cwd=tmp_path)
-    assert Path(imported).is_relative_to(installed.parent)
-
-
-def test_spaces_travel(installed: Path, tmp_path: Path) -> None:
-    listed = run_outside(installed / "distvae", "spaces", cwd=tmp_path).splitlines()
-    assert {line.split()[0] for line in listed} == {
-        path.stem for path in (ROOT / "tune_spaces").glob("*.yaml")
-    }
-
-
 def test_the_folder_of_a_cluster_is_a_checkout(
     installed: Path, archives: Archives, tmp_path: Path
 ) -> None:
@@ -178,22 +163,16 @@ def test_the_folder_of_a_cluster_is_a_checkout(
     assert members(wheel) == members(archives.wheel)
 
 
-def test_the_demo_is_swept(installed: Path, tmp_path: Path) -> None:
+def test_the_demo_is_swept_and_a_picture_is_restored(installed: Path, tmp_path: Path) -> None:
+    code = "import distvae; print(distvae.__file__)"
+    imported = run_outside(installed / "python", "-c", code, cwd=tmp_path)
+    assert Path(imported).is_relative_to(installed.parent)
     demo = ("tune", "demo", "--trials", "2", "train.epochs=1")
     run_outside(installed / "distvae", *demo, cwd=tmp_path)
     assert "Sweep demo" in (tmp_path / "runs" / "demo" / "report.html").read_text()
-
-
-def test_a_picture_is_restored(installed: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noisy.png")
     restore = ("denoise", "noisy.png", "clean.png", "train.epochs=1")
     run_outside(installed / "distvae", *restore, cwd=tmp_path)
     with Image.open(tmp_path / "clean.png") as restored:
         assert restored.size == (24, 24)
-
-
-def test_a_model_keeps_the_laws(installed: Path, tmp_path: Path) -> None:
-    shutil.copy(ROOT / "tests" / "laws" / "model_laws.py", tmp_path)
-    code = "import model_laws as m; [law(m.Case.of({'model': {'kind': 'vsc'}})) for law in m.LAWS]"
-    run_outside(installed / "python", "-c", code, cwd=tmp_path)
