@@ -21,7 +21,6 @@ from distvae.cli.options import (
     TrialOptions,
     command,
     complete_run,
-    complete_setting,
     complete_space,
     complete_table,
     progress_style,
@@ -284,14 +283,7 @@ def peer(
         ),
     ],
     recipe: Recipe,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Settings to change, such as data.noise=25.",
-            autocompletion=complete_setting,
-        ),
-    ] = None,
+    assignments: Assignments = None,
     *,
     data: Data = None,
     json: AsJson = False,

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import typer
 
-from distvae.cli.options import RUNS, AsJson, command, complete_metric
+from distvae.cli.options import RUNS, AsJson, command
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import finite
 from distvae.system import HOST, is_free
@@ -52,13 +52,11 @@ class RunsOptions:
     """A filter of MLflow; for trials, for instance: --kind trial --where "metrics.hoyer > 0.4 and
     params.model.kind = 'sdm'".
     """
-    sort: Annotated[str | None, typer.Option(metavar="METRIC", autocompletion=complete_metric)] = (
-        None
-    )
+    sort: Annotated[str | None, typer.Option(metavar="METRIC")] = None
     """Sort by a metric: largest first, or best first if --of SWEEP ranks by it."""
     ascending: Annotated[bool | None, typer.Option("--ascending/--descending")] = None
     """With --sort: smallest or largest first."""
-    metric: Annotated[list[str] | None, typer.Option(autocompletion=complete_metric)] = None
+    metric: list[str] | None = None
     """Show this metric; may be repeated."""
     limit: Annotated[int, typer.Option(min=1)] = 30
     """Number of lines."""

@@ -21,13 +21,18 @@ from distvae.config.data import (
     SpeechData,
     SpritesData,
 )
-from distvae.config.estep import Amortised, EStepConfig, Evolution, Exact, RandomSearch, Truncation
 from distvae.config.model import (
+    Amortised,
     Decoder,
+    EStepConfig,
+    Evolution,
+    Exact,
     GumbelModel,
     ModelConfig,
     Net,
+    RandomSearch,
     SDMModel,
+    Truncation,
     TVAEModel,
     VAEModel,
     VSCModel,

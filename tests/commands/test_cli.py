@@ -127,7 +127,7 @@ REFUSED = {
         "odd.yaml: model.latnt: no such field of model.kind 'vae'; did you mean 'latent'?"
     ),
     "train odd.yaml model.kind=gumbel train.rate=-1": "distvae: train.rate: -1.0 is out of range",
-    "train bars data.kind=rows --data huge --quiet": "'gaussian' with a value of 2e+37 in split 'train'",
+    "train bars data.kind=rows --data huge --quiet": "'gaussian' with a value of 2e+37",
     "show sweep": "sweep: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP, e",
     "show empty": "empty: not a run folder",
     "evaluate empty": "empty: not a run folder",
@@ -267,7 +267,7 @@ def test_a_larger_batch_is_suggested_where_it_was_measured_and_needed(recipe: st
     assert config.train.batch < train.batch <= stretch.times * config.train.batch
     assert (train.scale_rate, train.base_batch) == (stretch.scaling, config.train.batch)
     assert f"8 workers have {config.train.batch // 8} rows each" in advice
-    largest = {"train.batch": stretch.times * train.base_batch, "train.scale_rate": "root"}
+    largest = {"train.batch": stretch.times * config.train.batch, "train.scale_rate": "root"}
     assert suggest_batch(load(recipe, largest), 256) == ""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -245,6 +245,7 @@ def test_users_and_passwords_of_uris_are_never_said() -> None:
         assert "secret" not in str(Refusal(f"{uri}: wrong"))
 
 
+@settings(max_examples=20)
 @given(st.text(max_size=600))
 def test_a_refusal_is_one_short_line(text: str) -> None:
     said = str(Refusal(text))
