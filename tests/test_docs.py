@@ -36,19 +36,16 @@ def programs_of(page: str) -> dict[str, str]:
 
 
 def run_in(folder: Path, *words: str) -> str:
+    """Run Python in a folder with the programs of the guide and the laws that they import."""
     settings = {"DISTVAE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     environment = {k: v for k, v in os.environ.items() if k != "DISTVAE_DATA"} | settings
     for name, code in programs_of("extending.md").items():
         (folder / name).write_text(code)
     for laws in (ROOT / "tests" / "laws").glob("*_laws.py"):
         shutil.copy(laws, folder)
+    command = [sys.executable, *words]
     done = subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

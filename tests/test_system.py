@@ -131,16 +131,17 @@ def test_an_interface_has_several_addresses_and_a_route_chooses_one() -> None:
 
 
 def test_an_interface_that_the_environment_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "named")
-    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
-    listen_on_interface_of("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "named"
-    assert os.environ["NCCL_SOCKET_IFNAME"] == "=named"
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "other")
-    listen_on_interface_of("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == interface_of("127.0.0.1")
-    assert os.environ["NCCL_SOCKET_IFNAME"] == "other"
+    names, loopback = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface_of("127.0.0.1")
+    for given, expected in (
+        (("named", ""), ("named", "=named")),
+        (("", "other"), (loopback, "other")),
+    ):
+        for name, value in zip(names, given, strict=True):
+            monkeypatch.setenv(name, value)
+            if not value:
+                monkeypatch.delenv(name)
+        listen_on_interface_of("127.0.0.1")
+        assert tuple(os.environ[name] for name in names) == expected
 
 
 WITHOUT_LINUX = """

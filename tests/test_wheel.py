@@ -56,14 +56,6 @@ class Archives(NamedTuple):
     sdist: Path
 
 
-def copy_part(source: Path, target: Path) -> None:
-    """Copy a file or a folder, without what Python keeps there."""
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    else:
-        shutil.copy(source, target)
-
-
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
     """Build the wheel and the sdist from a copy of the sources."""
@@ -71,10 +63,13 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
     commands = new_environment(folder / "environment")
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     run_outside(commands / "pip", "install", *QUICK, *needed, cwd=folder)
-    for name in ("distvae", *PARTS, "MANIFEST.in"):
-        copy_part(ROOT / name, folder / "sources" / name)
-    (folder / "sources" / "tests").mkdir()
-    copy_part(Path(__file__), folder / "sources" / "tests" / "test_wheel.py")
+    (folder / "sources" / "tests").mkdir(parents=True)
+    for name in ("distvae", *PARTS, "MANIFEST.in", "tests/test_wheel.py"):
+        if (ROOT / name).is_dir():
+            kept = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / "sources" / name, ignore=kept)
+        else:
+            shutil.copy(ROOT / name, folder / "sources" / name)
     return Archives(*(build(commands, folder / "sources", kind) for kind in ("wheel", "sdist")))
 
 
@@ -120,13 +115,10 @@ def test_the_wheel_has_every_file_of_the_package_and_what_a_checkout_has_beside_
     }
     wanted = {name if name.startswith("distvae/") else f"distvae/checkout/{name}" for name in files}
     assert members(archives.wheel) == wanted
-
-
-def test_the_sdist_has_no_tests_because_it_has_not_what_they_need(archives: Archives) -> None:
     with tarfile.open(archives.sdist) as sdist:
         places = [name.partition("/")[2] for name in sdist.getnames()]
     assert "distvae/__init__.py" in places
-    assert not [place for place in places if place.startswith("tests")]
+    assert not [place for place in places if place.startswith("tests")], "they need a checkout"
 
 
 def metadata(wheel: Path) -> Message:

@@ -16,12 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import typer
 from PIL import Image
-from typer.core import TyperGroup
 
 import distvae
-from distvae.cli import app
 from distvae.cli.train import MEASURED, describe_rows, follow, suggest_batch
 from distvae.cli.use import print_scores
 from distvae.config.recipes import load, parse_assignments, recipe_names
@@ -80,16 +77,6 @@ def test_the_version_is_that_of_the_installed_package(
     assert distvae.__version__ == "0+unknown"
 
 
-def test_help_lists_every_command_in_a_panel_and_breaks_no_sentence() -> None:
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
-    assert len(group.commands) > 20
-    for name, command in group.commands.items():
-        assert isinstance(getattr(command, "rich_help_panel", None), str), name
-        assert command.help, name
-        assert "\n" not in command.help, name
-
-
 def test_recipes_are_listed_and_shown(call: Called) -> None:
     code, out, _ = call("recipes")
     assert (code, [line.split()[0] for line in out.splitlines()]) == (0, recipe_names())
@@ -98,20 +85,17 @@ def test_recipes_are_listed_and_shown(call: Called) -> None:
 
 
 REFUSED = {
-    "recipes missing.yaml": "missing.yaml",
     "recipes latin.yaml": "latin.yaml",
     "train speech-vea": "did you mean 'speech-vae'",
     "train speech-vae train.epocs=3": (
         "train.epocs: no such field of train.kind 'adam'; did you mean 'epochs'?"
     ),
-    "train speech-vae train.epochs=0": "train.epochs: 0 is out of range; at least 1 expected",
     "train speech-vae train.epochs": "KEY=VALUE expected",
     "train speech-vae --data absent": "absent does not exist",
     "train mnist-vae --data one data.size=[8,8]": (
         "; for what is in one: distvae train speech-sdm --data"
     ),
     "train mnist-vae --data one data.kind=idx data.size=[8,8]": "known: holdout, path, split\n",
-    "train mnist-vae --data one model.latent=a": "model.latent: 'a' is not a whole number\n",
     "train mnist-vae --data hf://datasets/x data.siz=3": "data.siz: no such field",
     "train speech-vae --data empty": "no recordings",
     "train speech-vae --data one": "speaker",
@@ -130,13 +114,11 @@ REFUSED = {
     "train bars data.kind=rows --data huge --quiet": "'gaussian' with a value of 2e+37",
     "show sweep": "sweep: a sweep; one of the runs in its folder trials, or best:METRIC@SWEEP, e",
     "show empty": "empty: not a run folder",
-    "evaluate empty": "empty: not a run folder",
     "sample empty PICTURE.png": "empty: not a run folder",
     "evaluate run train.epochs=3": "train.epochs",
     "encode run empty -o codes.parquet": "codes.parquet: exists",
     "train bars -o file": "file: cannot write into file; a writable folder",
     "tune demo -o file/sweep": "file/sweep: cannot write into",
-    "reproduce bars -o file/bars": "file/bars: cannot write into",
     "reproduce bars -o bars --rows file/rows": "file/rows: cannot write into",
     "encode run run -o file/codes.parquet": "file/codes.parquet: cannot write into file",
     "resynthesize speech a.wav file/b.wav": "file/b.wav: cannot write into file",
@@ -271,19 +253,13 @@ def test_a_larger_batch_is_suggested_where_it_was_measured_and_needed(recipe: st
     assert suggest_batch(load(recipe, largest), 256) == ""
 
 
-def archive(name: str, side: int, seed: int) -> None:
-    """Write random images, a third of them for testing."""
-    images = np.random.default_rng(seed).integers(0, 255, (30, side, side), np.uint8)
-    np.savez(name, x_train=images[:20], x_test=images[20:])
-
-
 @pytest.mark.slow
 def test_other_data_is_judged_beside_the_runs_own_and_other_widths_are_refused(
     call: Called, tmp_path: Path
 ) -> None:
-    archive("own.npz", 4, 0)
-    archive("my other.npz", 4, 1)
-    archive("wide.npz", 5, 2)
+    for seed, (name, side) in enumerate({"own": 4, "my other": 4, "wide": 5}.items()):
+        images = np.random.default_rng(seed).integers(0, 255, (30, side, side), np.uint8)
+        np.savez(f"{name}.npz", x_train=images[:20], x_test=images[20:])
     data = {"kind": "images", "path": str(tmp_path / "own.npz")}
     config = tiny.config(data=data, model={"likelihood": "bernoulli"})
     list(fit(config, open_dataset(config.data), tmp_path / "run"))
@@ -383,29 +359,20 @@ def test_a_stopped_training_goes_on_to_the_same_end(
     assert final[0] == final[1]
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (
-            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
-            "CUDA out of memory. Tried to allocate 2.00 GiB",
-        ),
-        (MemoryError(), "MemoryError"),
-    ],
-)
+@pytest.mark.parametrize("reason", ["CUDA out of memory. Tried to allocate 2.00 GiB", ""])
 def test_a_training_that_runs_out_of_memory_says_what_to_lower(
-    call: Called, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+    call: Called, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     def objective(*_: object) -> None:
-        raise error
+        raise torch.OutOfMemoryError(f"{reason}. GPU 0 has") if reason else MemoryError
 
     monkeypatch.setattr(VAE, "objective", objective)
     words = ["train", "sprites-vae", "data.rows=100", "--out", "run", "--quiet"]
     code, _, err = call(*words, *SMALL, *LIGHT)
     assert code == 2
     assert err == (
-        f"distvae: sprites-vae: training a vae ran out of memory ({reason}); less of"
-        " train.batch=64, model.latent=4, model.hidden=[8], estep.hidden=[8] expected\n"
+        f"distvae: sprites-vae: training a vae ran out of memory ({reason or 'MemoryError'}); less"
+        " of train.batch=64, model.latent=4, model.hidden=[8], estep.hidden=[8] expected\n"
     )
 
 

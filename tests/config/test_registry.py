@@ -69,7 +69,7 @@ def test_an_estep_of_another_package_is_found_built_and_explained(
         config.from_dict({"model": {"kind": "vae"}, "estep": {"kind": "foreign"}})
 
 
-def test_a_configuration_without_an_implementation_is_refused() -> None:
+def test_families_without_a_part_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass(frozen=True)
     class Lonely:
         kind: ClassVar[str] = "lonely"
@@ -77,9 +77,8 @@ def test_a_configuration_without_an_implementation_is_refused() -> None:
     implementations: Registry[type] = Registry("data")
     with pytest.raises(Refusal, match=r"data\.kind: 'lonely' has a configuration"):
         implementations.implementation(Lonely())
-
-
-def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Refusal, match=r"family\('models'\): no such section; one of data, model,"):
+        schema.family("models")
     point = EntryPoint("mine", "there_is_no_such_module", "distvae.models")
     monkeypatch.setattr(schema, "entry_points", lambda group: [point])
     message = (
@@ -87,8 +86,3 @@ def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.Mon
     )
     with pytest.raises(Refusal, match=message):
         config.from_dict({"model": {"kind": "mine"}})
-
-
-def test_a_family_of_an_unknown_section_is_refused() -> None:
-    with pytest.raises(Refusal, match=r"family\('models'\): no such section; one of data, model,"):
-        schema.family("models")

@@ -68,12 +68,11 @@ def test_rows_that_no_model_can_be_trained_on_are_refused() -> None:
             kept_rows(given)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int64])
-def test_masked_values_are_missing_ones(dtype: type[np.generic]) -> None:
-    x = np.arange(30).reshape(10, 3).astype(dtype)
-    missing = x.astype(np.float64)
-    missing[2] = np.nan
-    assert kept_rows(np.ma.masked_where(np.isnan(missing), x)) == kept_rows(missing)
+def test_masked_values_are_missing_ones() -> None:
+    for x in (np.arange(30).reshape(10, 3), np.arange(30.0, dtype=np.float32).reshape(10, 3)):
+        missing = x.astype(np.float64)
+        missing[2] = np.nan
+        assert kept_rows(np.ma.masked_where(np.isnan(missing), x)) == kept_rows(missing)
 
 
 def findings(folder: Path, *results: Result) -> Findings:
