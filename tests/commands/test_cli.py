@@ -264,8 +264,8 @@ def test_other_data_is_judged_beside_the_runs_own_and_other_widths_are_refused(
     config = tiny.config(data=data, model={"likelihood": "bernoulli"})
     list(fit(config, open_dataset(config.data), tmp_path / "run"))
     Path("own.npz").rename("moved.npz")
-    for name in ("my other.npz", "moved.npz"):
-        assert call("evaluate", "run", "--data", name, "--quiet") == (0, "", "")
+    assert call("evaluate", "run", "--data", "my other.npz", "--quiet") == (0, "", "")
+    assert call("evaluate", "run", "data.path=moved.npz", "--quiet") == (0, "", "")
     judged = {
         path.name: (path / "summary.json").read_text() for path in Path("run/evaluation").iterdir()
     }
