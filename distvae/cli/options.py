@@ -1,6 +1,7 @@
 """How functions become commands, the options that several commands share, and their completion.
 
-The shell starts the program at each press of Tab, so nothing heavy is imported.
+The shell starts the program at each press of Tab, so nothing heavy is imported. Typer leaves out
+the names that do not begin with the incomplete word.
 """
 
 import inspect
@@ -54,7 +55,8 @@ def complete_run() -> list[str]:
 
 def complete_space() -> list[str]:
     """Return the search spaces."""
-    return [path.stem for folder in (Path(SPACES.name), SPACES) for path in folder.glob("*.yaml")]
+    folders = (Path(SPACES.name), SPACES)
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
 
 
 def complete_table() -> list[str]:
