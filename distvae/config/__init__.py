@@ -163,10 +163,10 @@ IGNORED = ("follows",)
 
 EARLIER: list[tuple[str, dict[str, Plain], dict[str, Plain]]] = [
     ("data", {"kind": "crops"}, {"contrast": "common"}),
-    *(
-        ("model", {"kind": kind, "likelihood": "gaussian"}, {"variance": 1.0})
-        for kind in ("vae", "sdm", "vsc", "gumbel")
-    ),
+    ("model", {"kind": "vae", "likelihood": "gaussian"}, {"variance": 1.0}),
+    ("model", {"kind": "sdm", "likelihood": "gaussian"}, {"variance": 1.0}),
+    ("model", {"kind": "vsc", "likelihood": "gaussian"}, {"variance": 1.0}),
+    ("model", {"kind": "gumbel", "likelihood": "gaussian"}, {"variance": 1.0}),
 ]
 """Settings newer than some runs, whose present defaults differ from the behaviour of these runs: a
 section, its settings that identify these runs, and their behaviour as settings.

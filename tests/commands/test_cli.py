@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from distvae.train.run_folder import TakenOver, read_epochs
 from distvae.train.session import fit
 from tests import tiny
 from tests.called import Called
+from tests.processes import started
 from tests.track.records import RECORD, tracker
 
 SMALL = [
@@ -164,8 +166,8 @@ def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
     """The sound library cannot read a file of such a name."""
     soundfile.write(tmp_path / "plain.wav", np.zeros(400), 16000)
     (tmp_path / "plain.wav").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
-    process = start_process("data", "check", os.fsdecode(b"caf\xe9.wav"))
-    out, err = process.communicate()
+    with start_process("data", "check", os.fsdecode(b"caf\xe9.wav")) as process:
+        out, err = process.communicate()
     assert (process.returncode, "Traceback" in err) == (2, False)
     assert r"caf\udce9.wav: " in out + err
 
@@ -302,7 +304,7 @@ def test_a_run_on_made_data_is_judged_on_images(call: Called, tmp_path: Path) ->
     assert judged[0] == judged[1]
 
 
-def start_process(*words: str) -> "subprocess.Popen[str]":
+def start_process(*words: str) -> "AbstractContextManager[subprocess.Popen[str]]":
     """Start a command in a new process that Ctrl-C and a hang-up signal end, also where these tests
     ignore them, as background jobs of a shell do.
     """
@@ -315,16 +317,16 @@ main()
 """
     command = [sys.executable, "-c", program, *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return started(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
 
 
 def wait_for_epochs(file: Path, count: int) -> None:
     """Wait until a number of epochs has been recorded."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not file.exists() or len(file.read_text().splitlines()) < count:
-        assert time.monotonic() < deadline, "no epoch in a minute"
+        assert time.monotonic() < deadline, "no epoch in three minutes"
         time.sleep(0.02)
 
 
@@ -344,10 +346,10 @@ def test_a_stopped_training_goes_on_to_the_same_end(
     assert call("train", "speech-sdm", "--out", "whole", "--quiet", *words)[0] == 0
     for resume, number in enumerate(numbers):
         options = ["--resume"] * resume
-        part = start_process("train", "speech-sdm", "--out", "part", *options, *words)
-        wait_for_epochs(tmp_path / "part" / "epochs.jsonl", 3 + 5 * resume)
-        part.send_signal(number)
-        _, err = part.communicate()
+        with start_process("train", "speech-sdm", "--out", "part", *options, *words) as part:
+            wait_for_epochs(tmp_path / "part" / "epochs.jsonl", 3 + 5 * resume)
+            part.send_signal(number)
+            _, err = part.communicate()
         assert part.returncode == (-number if number == signal.SIGKILL else 128 + number)
         assert "Traceback" not in err
         assert len((tmp_path / "part" / "epochs.jsonl").read_text().splitlines()) < 20
