@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -34,6 +34,7 @@ from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import Plain
 from distvae.numerics.arrays import plain_array
 from distvae.numerics.metrics import SPREAD, without_spreads
+from distvae.numerics.numbers import with_spread
 from distvae.report import write_and_log
 from distvae.report.page import picture, sound
 from distvae.train.run import Run
@@ -70,7 +71,9 @@ class Training:
         return f"<Training {self.folder}: {figures}>"
 
     def _repr_html_(self) -> str:
-        table = figures_table(self.figures)
+        figures = self.figures
+        spreads = {name: figures.get(name + SPREAD) for name in without_spreads(figures)}
+        table = rows_table((name, with_spread(figures[name], s)) for name, s in spreads.items())
         shown = exhibits(evaluation_folder(self.folder))
         return f"<p>{escape(str(self.folder))}</p>{table}{shown}"
 
@@ -161,13 +164,8 @@ class Sweep:
         if self.trials:
             table = html_table(ranking_table(self.trials, list(self.findings.metrics)))
         else:
-            rows = [
-                f"<tr><td>{result.number}</td><td>{result.state}</td>"
-                f"<td>{escape(result.cause)}</td></tr>"
-                for result in self.findings.results
-            ]
-            head = "<tr><th>trial</th><th>state</th><th>cause</th></tr>"
-            table = f"<table>{head}{''.join(rows)}</table>"
+            ends = [(each.number, each.state, each.cause) for each in self.findings.results]
+            table = rows_table([("trial", "state", "cause"), *ends])
         front = self.folder / "tradeoff.png"
         shown = f'<img src="{picture(front)}" alt="the front">' if front.is_file() else ""
         return f"<p>{escape(str(self.folder / 'report.html'))}</p>{table}{shown}"
@@ -251,14 +249,10 @@ def kept_rows(data: ArrayLike | Tensor) -> Path:
     return folder / "array"
 
 
-def figures_table(figures: Mapping[str, float]) -> str:
-    """Return a table of metrics, with their standard deviations if these are known."""
-    rows = []
-    for name in without_spreads(figures):
-        spread = figures.get(name + SPREAD)
-        deviation = "" if spread is None else f" &plusmn; {spread:.2g}"
-        rows.append(f"<tr><td>{escape(name)}</td><td>{figures[name]:.4g}{deviation}</td></tr>")
-    return f"<table>{''.join(rows)}</table>"
+def rows_table(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows of cells as a table."""
+    lines = ("".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows)
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def exhibits(folder: Path) -> str:

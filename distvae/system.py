@@ -60,7 +60,8 @@ def available_memory() -> int:
     Return the total memory of the machine if the system does not report its free memory.
     """
     found = [_free_on_machine(), *(_free_in_container(*files) for files in CGROUPS)]
-    return min((value for value in found if value is not None), default=_whole_memory())
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min((value for value in found if value is not None), default=whole)
 
 
 def peak_memory() -> int:
@@ -69,10 +70,6 @@ def peak_memory() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _whole_memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _free_on_machine() -> int | None:

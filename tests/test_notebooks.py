@@ -24,7 +24,7 @@ def test_a_committed_notebook_is_small_and_names_no_folder_of_a_machine(file: Pa
 @pytest.mark.parametrize(
     "file",
     [
-        pytest.param(file, id=file.stem, marks=[pytest.mark.long] if file.stem == "sweep" else [])
+        pytest.param(file, id=file.stem, marks=[pytest.mark.long] * (file.stem != "picture"))
         for file in NOTEBOOKS
     ],
 )

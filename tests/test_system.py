@@ -34,22 +34,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def machine(folder: Path, free_kb: int) -> None:
-    (folder / "meminfo").write_text(f"MemTotal:       16000000 kB\nMemAvailable:   {free_kb} kB\n")
-
-
-def test_the_machine_says_what_is_free(told: Path) -> None:
-    machine(told, 4000)
-    assert available_memory() == 4_096_000
-
-
-def test_a_container_may_leave_less_than_its_machine(told: Path) -> None:
-    machine(told, 4000)
-    (told / "memory.max").write_text("3000000\n")
-    (told / "memory.current").write_text("1000000\n")
-    assert available_memory() == 2_000_000
-    (told / "memory.max").write_text("max\n")
-    assert available_memory() == 4_096_000
+MACHINE = "MemTotal:       16000000 kB\nMemAvailable:   4000 kB\n"
 
 
 @pytest.mark.parametrize(
@@ -59,40 +44,31 @@ def test_a_container_may_leave_less_than_its_machine(told: Path) -> None:
         ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ],
 )
-def test_cached_files_of_a_container_are_free(
+def test_a_container_may_leave_less_than_its_machine(
     told: Path, below: str, limit: str, used: str, prefix: str
 ) -> None:
-    machine(told, 4000)
+    """Its cached files are free."""
+    assert available_memory() > 2**28, "what is built in, where the system does not tell"
+    (told / "meminfo").write_text(MACHINE)
+    assert available_memory() == 4_096_000
     (told / below).mkdir(exist_ok=True)
     (told / below / limit).write_text("3000000\n")
     (told / below / used).write_text("2500000\n")
+    assert available_memory() == 500_000
     parts = f"anon 900000\n{prefix}inactive_file 1000000\n{prefix}active_file 500000\n"
     (told / below / "memory.stat").write_text(parts)
     assert available_memory() == 2_000_000
-
-
-def test_the_first_version_of_control_groups_counts_too(told: Path) -> None:
-    machine(told, 4000)
-    (told / "memory").mkdir()
-    (told / "memory" / "memory.limit_in_bytes").write_text("500\n")
-    (told / "memory" / "memory.usage_in_bytes").write_text("700\n")
+    (told / below / used).write_text("7000000\n")
     assert available_memory() == 0
-
-
-@pytest.mark.usefixtures("told")
-def test_a_system_that_does_not_tell_has_what_is_built_in() -> None:
-    assert available_memory() > 2**28
+    (told / below / limit).write_text("max\n")
+    assert available_memory() == 4_096_000
 
 
 def test_an_arm_processor_is_known_by_its_numbers(told: Path) -> None:
+    assert processor_kind() == (platform.processor() or platform.machine())
     core = "processor\t: {}\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"
     (told / "cpuinfo").write_text(core.format(0) + "\n" + core.format(1))
     assert processor_kind() == "0x41 0xd0c"
-
-
-@pytest.mark.usefixtures("told")
-def test_a_system_that_does_not_tell_names_its_processor() -> None:
-    assert processor_kind() == (platform.processor() or platform.machine())
 
 
 def test_more_than_the_disk_has_is_refused_and_fills_nothing(tmp_path: Path) -> None:
@@ -141,6 +117,7 @@ def test_loopback_is_the_interface_of_its_address() -> None:
     assert interface_of("127.0.0.1") in names
     assert interface_of("203.0.113.1") is None
     assert interface_of("::1") is None
+    assert own_address_towards("no-such-host.invalid") is None
 
 
 @pytest.mark.skipif(not shutil.which("ip"), reason="iproute2 is not installed")
@@ -154,20 +131,17 @@ def test_an_interface_has_several_addresses_and_a_route_chooses_one() -> None:
 
 
 def test_an_interface_that_the_environment_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "named")
-    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
-    listen_on_interface_of("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "named"
-    assert os.environ["NCCL_SOCKET_IFNAME"] == "=named"
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "other")
-    listen_on_interface_of("127.0.0.1")
-    assert os.environ["GLOO_SOCKET_IFNAME"] == interface_of("127.0.0.1")
-    assert os.environ["NCCL_SOCKET_IFNAME"] == "other"
-
-
-def test_a_host_that_does_not_exist_is_reached_from_nowhere() -> None:
-    assert own_address_towards("no-such-host.invalid") is None
+    names, loopback = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface_of("127.0.0.1")
+    for given, expected in (
+        (("named", ""), ("named", "=named")),
+        (("", "other"), (loopback, "other")),
+    ):
+        for name, value in zip(names, given, strict=True):
+            monkeypatch.setenv(name, value)
+            if not value:
+                monkeypatch.delenv(name)
+        listen_on_interface_of("127.0.0.1")
+        assert tuple(os.environ[name] for name in names) == expected
 
 
 WITHOUT_LINUX = """
@@ -211,19 +185,15 @@ def succeed(words: list[str], environment: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_what_the_system_does_not_tell_has_a_fallback(without_linux: dict[str, str]) -> None:
-    succeed([sys.executable, "-c", ASK], without_linux)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "start", [PLAIN, pytest.param(TORCHRUN, marks=pytest.mark.long)], ids=["one", "two"]
 )
-def test_training_ends_with_the_same_bits(
+def test_a_system_that_tells_nothing_has_fallbacks_and_ends_with_the_same_bits(
     start: list[str], without_linux: dict[str, str], tmp_path: Path
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     recipe = [*RECIPE, f"estep.mapped={tmp_path}"]
+    succeed([sys.executable, "-c", ASK], without_linux)
     succeed(command(start, recipe, here), {})
     succeed(command(start, [*recipe, "train.epochs=2"], there), without_linux)
     succeed(command(start, recipe, there, "--resume"), without_linux)

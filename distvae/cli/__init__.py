@@ -4,14 +4,13 @@ import io
 import sys
 from typing import Annotated
 
-from distvae.cli.errors import errors_reported
+from distvae.files.program import errors_reported, program_version
 
 with errors_reported():  # of Ctrl-C during these imports, which take a third of a second
     import typer
 
     from distvae.cli import cluster, compare, data, records, reference, restoration, train, use
     from distvae.cli.options import join_words
-    from distvae.files.program import program_version
 
 app = typer.Typer(
     no_args_is_help=True,

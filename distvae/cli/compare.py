@@ -21,7 +21,6 @@ from distvae.cli.options import (
     TrialOptions,
     command,
     complete_run,
-    complete_setting,
     complete_space,
     complete_table,
     progress_style,
@@ -205,7 +204,7 @@ def reproduce(
     if findings is not None:
         record_comparison(out, comparison, options.quiet)
     if not options.quiet:
-        print_comparison(lines, selected.source, last_words(findings, selected))
+        print_comparison(lines, selected, findings)
     raise SystemExit(0 if findings is None else findings.exit_code)
 
 
@@ -248,30 +247,22 @@ def record_comparison(out: Path, comparison: Path, quiet: bool) -> None:
     write_and_log(out, RUNS, quiet)
 
 
-def last_words(findings: "Findings | None", table: "Table") -> str:
-    """Return the last words of a command that was stopped. Baselines are evaluated last, so they
-    may be missing too.
+def print_comparison(lines: "list[Line]", table: "Table", findings: "Findings | None") -> None:
+    """Print the comparison, the source of the published figures, and what is left to do after a
+    command that was stopped. Baselines are evaluated last, so they may be missing too.
     """
-    from distvae.tune.results import LAST_WORDS
-
-    if findings is None or not findings.interrupted:
-        return ""
-    return LAST_WORDS["trials" if table.peers else findings.left]
-
-
-def print_comparison(lines: "list[Line]", source: str, last: str) -> None:
-    """Print the comparison as a table, the source of the published figures, and last words."""
     from rich.console import Console
 
     from distvae.reproduce.table import comparison_table, notes_on
+    from distvae.tune.results import LAST_WORDS
 
     if lines:
         Console(width=WIDTH, markup=False, emoji=False).print(comparison_table(lines))
     for note in notes_on(lines):
         print(note)
-    print(f"published: {source}")
-    if last:
-        print(last)
+    print(f"published: {table.source}")
+    if findings is not None and findings.interrupted:
+        print(LAST_WORDS["trials" if table.peers else findings.left])
 
 
 @command(app)
@@ -287,14 +278,7 @@ def peer(
         ),
     ],
     recipe: Recipe,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Settings to change, such as data.noise=25.",
-            autocompletion=complete_setting,
-        ),
-    ] = None,
+    assignments: Assignments = None,
     *,
     data: Data = None,
     json: AsJson = False,

@@ -1,13 +1,14 @@
 """How functions become commands, the options that several commands share, and their completion.
 
-The shell starts the program at each press of Tab, so nothing heavy is imported.
+The shell starts the program at each press of Tab, so nothing heavy is imported. Typer leaves out
+the names that do not begin with the incomplete word.
 """
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import (
@@ -22,13 +23,11 @@ from typing import (
 
 import typer
 
-from distvae.cli.errors import errors_reported
 from distvae.config.recipes import recipe_names
 from distvae.config.schema import FAMILIES, default_of, field_types, meanings_of
 from distvae.files.paths import given_path, refusing_bad_paths
-from distvae.files.program import PACKAGE, SPACES, refuse_missing
+from distvae.files.program import PACKAGE, SPACES, errors_reported, refuse_missing
 from distvae.files.refusal import Refusal
-from distvae.files.untrusted import Tree, read_json
 from distvae.train.progress import Style
 
 if TYPE_CHECKING:
@@ -40,116 +39,70 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 """The folder of runs and sweeps, and of MLflow's database."""
-BREAKS = ("=", ":", "@")
-"""Characters at which bash ends a word."""
 LEFT = "_DISTVAE_LEFT"
 """The environment variable with the first part of the last word, which bash does not replace."""
-PATH = "data.path"
-"""The setting whose values are offered with its name alone. After the sign, bash itself completes
-paths, and adds no space after a folder.
-"""
-TABLES = PACKAGE / "reproduce" / "tables"
 
 
-def complete_recipe(incomplete: str) -> list[str]:
-    """Return the recipes, and the folders of runs here, that begin with the incomplete word."""
-    return _beginning(incomplete, [*recipe_names(), *_runs()])
+def complete_recipe() -> list[str]:
+    """Return the recipes, and the folders of runs here."""
+    return [*recipe_names(), *(str(file.parent) for file in RUNS.glob("*/run.json"))]
 
 
-def complete_space(incomplete: str) -> list[str]:
-    """Return the search spaces that begin with the incomplete word."""
-    return _beginning(incomplete, [*_stems(Path(SPACES.name)), *_stems(SPACES)])
+def complete_run() -> list[str]:
+    """Return the folders of runs and sweeps here."""
+    return [str(file.parent) for kind in ("run", "sweep") for file in RUNS.glob(f"*/{kind}.json")]
 
 
-def complete_table(incomplete: str) -> list[str]:
-    """Return the published tables that begin with the incomplete word."""
-    return _beginning(incomplete, _stems(TABLES))
+def complete_space() -> list[str]:
+    """Return the search spaces."""
+    folders = (Path(SPACES.name), SPACES)
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
 
 
-def complete_citable(incomplete: str) -> list[str]:
-    """Return the models and recipes that begin with the incomplete word."""
-    return _beginning(incomplete, [*FAMILIES["model"], *recipe_names()])
+def complete_table() -> list[str]:
+    """Return the published tables."""
+    return [path.stem for path in (PACKAGE / "reproduce" / "tables").glob("*.yaml")]
+
+
+def complete_key() -> list[str]:
+    """Return the sections and the settings."""
+    return [*FAMILIES, *_values()]
 
 
 def complete_setting(incomplete: str) -> list[str]:
     """Return the settings that begin with the incomplete word, each with the sign `=`.
 
-    If a single setting is left, return its known values too, so that no shell adds a space.
+    If a single setting is left, return its known values too, so that no shell adds a space. After
+    the sign, bash itself completes paths.
     """
-    name, sign, _ = _whole(incomplete).partition("=")
+    left = os.environ.get(LEFT, "")
+    name, sign, _ = f"{left}{incomplete}".partition("=")
     values = _values()
-    if not sign:
-        named = [each for each in values if each.startswith(name)]
-        if len(named) != 1:
-            return _beginning(incomplete, (f"{each}=" for each in named))
-        (name,) = named
-        values[PATH] = {path.name for path in Path().iterdir()}
-    words = (f"{name}={value}" for value in values.get(name, ()))
-    return _beginning(incomplete, [*words, *([] if sign else [f"{name}="])])
-
-
-def complete_key(incomplete: str) -> list[str]:
-    """Return the sections and the settings that begin with the incomplete word."""
-    return _beginning(incomplete, [*FAMILIES, *_values()])
-
-
-def complete_run(incomplete: str) -> list[str]:
-    """Return the folders of runs and sweeps here, and the best runs of sweeps, that begin with the
-    incomplete word.
-    """
-    best = []
-    for folder, metrics in _sweeps().items():
-        best += [f"best:{metric}@{folder.name}" for metric in metrics]
-    return _beginning(incomplete, [*_runs(), *map(str, _sweeps()), *best])
-
-
-def complete_metric(incomplete: str) -> list[str]:
-    """Return the metrics of sweeps and runs here that begin with the incomplete word."""
-    ranked = (metric for metrics in _sweeps().values() for metric in metrics)
-    scores = (name for file in RUNS.glob("*/evaluation/*/summary.json") for name in _read(file))
-    return _beginning(incomplete, [*ranked, *scores])
+    named = [key for key in values if key == name or (not sign and key.startswith(name))]
+    words = [] if sign else [f"{key}=" for key in named]
+    if len(named) == 1:
+        known = values[named[0]] or {path.name for path in Path().iterdir() if not sign}
+        words += [f"{named[0]}={value}" for value in sorted(known)]
+    return [word.removeprefix(left) for word in words]
 
 
 def join_words() -> None:
-    """Join the words that bash divides at the signs within them, if bash asks for a completion.
+    """Join the words that bash divides at the sign `=`, if bash asks for a completion.
 
-    Bash replaces only the end of the last word: the characters after the last = or :, or from the
-    last @ on. The begin of the last word is left to bash.
+    Bash replaces only what follows the last sign of the last word.
     """
     if os.environ.get("_DISTVAE_COMPLETE") != "complete_bash":
         return
     words = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
-    joined = words[:1]
-    for word in words[1:]:
-        end = joined[-1]
-        # Typer itself divides --option=value.
-        is_option = len(joined) == 1 or end.startswith("-")
-        if word and not is_option and (end[-1:] in BREAKS or word[0] in BREAKS):
-            joined[-1] += word
-        else:
-            joined.append(word)
-    *before, last = joined
-    signs = {last.rfind("=") + 1, last.rfind(":") + 1, last.rfind("@")}
-    left = max(signs) if last != words[-1] else 0
+    joined = re.sub(r"\n=(\n(?=.))?", "=", "\n".join(words))
+    before, _, last = joined.rpartition("\n")
+    is_whole = last == words[-1] or last.startswith("-")  # typer divides --option=value
+    left = "" if is_whole else last[: last.rfind("=") + 1]
     os.environ |= {
-        "COMP_WORDS": "\n".join([*before, last[left:]]),
-        "COMP_CWORD": str(len(before)),
-        LEFT: last[:left],
+        "COMP_WORDS": f"{before}\n{last.removeprefix(left)}",
+        "COMP_CWORD": str(joined.count("\n")),
+        LEFT: left,
     }
-
-
-def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
-    """Return the names that begin with a word, without the part that the shell keeps."""
-    found = {name for name in names if name.startswith(_whole(incomplete))}
-    return sorted(name.removeprefix(_whole("")) for name in found)
-
-
-def _whole(incomplete: str) -> str:
-    return os.environ.get(LEFT, "") + incomplete
-
-
-def _stems(folder: Path) -> Iterator[str]:
-    return (path.stem for path in folder.glob("*.yaml"))
 
 
 def _values() -> dict[str, set[str]]:
@@ -161,37 +114,12 @@ def _values() -> dict[str, set[str]]:
         for config in families.values():
             hints = field_types(config)
             for field in fields(config):
-                values = found.setdefault(f"{section}.{field.name}", set())
-                values |= _choices(hints[field.name], field)
+                hint, default = hints[field.name], default_of(field).replace(" ", "")
+                known = {"false", "true"} if hint is bool else {default} - {""}
+                if get_origin(hint) is Literal:
+                    known = {*map(str, get_args(hint))}
+                found.setdefault(f"{section}.{field.name}", set()).update(known)
     return found
-
-
-def _choices(hint: object, field: "Field[object]") -> set[str]:
-    """Return the values of a type that has few, or else the default as one word of a shell."""
-    if get_origin(hint) is Literal:
-        return {*map(str, get_args(hint))}
-    if hint is bool:
-        return {"false", "true"}
-    if get_origin(hint) is tuple and get_origin(element := get_args(hint)[0]) is Literal:
-        return {f"[{each}]" for each in get_args(element)}
-    default = default_of(field).replace(" ", "")
-    return {default} if default else set()
-
-
-def _runs() -> Iterator[str]:
-    return (str(file.parent) for file in RUNS.glob("*/run.json"))
-
-
-def _sweeps() -> dict[Path, list[str]]:
-    """Return the metrics of each sweep here, by the folder of the sweep."""
-    return {file.parent: list(_read(file).get("metrics", {})) for file in RUNS.glob("*/sweep.json")}
-
-
-def _read(file: Path) -> Tree:
-    """Return the mapping in a JSON file, or nothing if the file is invalid or being written."""
-    with suppress(OSError, Refusal):
-        return read_json(file)
-    return {}
 
 
 Function = Callable[..., None]

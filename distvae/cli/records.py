@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 import typer
 
-from distvae.cli.options import RUNS, AsJson, command, complete_metric
+from distvae.cli.options import RUNS, AsJson, command
 from distvae.files.refusal import Refusal, nearest
-from distvae.files.untrusted import finite
+from distvae.files.untrusted import finite, one_line
 from distvae.system import HOST, is_free
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_help_panel="Records in MLflow")
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")]
 
-FOLDED = 100
-"""Characters after which a name is folded."""
+LONGEST = 100
+"""Characters of a name; a longer name loses its middle."""
 PORTS = 100
 """Number of ports searched for a free one."""
 COMPARED = 8
@@ -52,13 +52,11 @@ class RunsOptions:
     """A filter of MLflow; for trials, for instance: --kind trial --where "metrics.hoyer > 0.4 and
     params.model.kind = 'sdm'".
     """
-    sort: Annotated[str | None, typer.Option(metavar="METRIC", autocompletion=complete_metric)] = (
-        None
-    )
+    sort: Annotated[str | None, typer.Option(metavar="METRIC")] = None
     """Sort by a metric: largest first, or best first if --of SWEEP ranks by it."""
     ascending: Annotated[bool | None, typer.Option("--ascending/--descending")] = None
     """With --sort: smallest or largest first."""
-    metric: Annotated[list[str] | None, typer.Option(autocompletion=complete_metric)] = None
+    metric: list[str] | None = None
     """Show this metric; may be repeated."""
     limit: Annotated[int, typer.Option(min=1)] = 30
     """Number of lines."""
@@ -148,26 +146,20 @@ def _refuse_unknown_metrics(options: RunsOptions, found: "Sequence[Record]") -> 
 def _print_table(
     found: "Sequence[Record]", sweeps: Mapping[str, str], metrics: Sequence[str]
 ) -> None:
-    """Print a line for each record; `sweeps` holds the names of sweeps by id."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", padding=(0, 1))
-    for name in ("id", "kind", "name", "of", "started", "time", "state", *metrics):
-        is_number = name in metrics or name == "time"
-        folds = name in ("name", "of")
-        table.add_column(
-            name,
-            justify="right" if is_number else "left",
-            no_wrap=not folds,
-            overflow="fold",
-            max_width=FOLDED if folds else None,
+    """Print a line for each record, however wide the terminal is; `sweeps` holds the names of
+    sweeps by id.
+    """
+    names = ["id", "kind", "name", "of", "started", "time", "state", *metrics]
+    rows = [names, *(_cells(record, sweeps, metrics) for record in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(names, row, widths, strict=True)
+        print(
+            "  ".join(
+                cell.rjust(width) if name == "time" or name in metrics else cell.ljust(width)
+                for name, cell, width in cells
+            ).rstrip()
         )
-    for record in found:
-        table.add_row(*_cells(record, sweeps, metrics))
-    console = Console(width=sys.maxsize, markup=False, emoji=False)
-    console.width = console.measure(table).maximum  # wider than the terminal: nothing is cut off
-    console.print(table)
 
 
 def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:
@@ -178,7 +170,8 @@ def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) 
     parent = sweeps.get(record.parent or "", record.experiment)  # a trial belongs to its sweep
     begun = datetime.fromtimestamp(record.began).strftime("%Y-%m-%d %H:%M")
     duration = "" if record.seconds is None else format_duration(record.seconds)
-    cells = [record.id[:SHORT], record.kind, record.name, parent, begun, duration, record.status]
+    name, of = (one_line(text, LONGEST) for text in (record.name, parent))
+    cells = [record.id[:SHORT], record.kind, name, of, begun, duration, record.status]
     values = record.metrics
     figures = [in_column(values[name]) if name in values else "" for name in metrics]
     return [*cells, *figures]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from distvae.cli.options import command, complete_citable, complete_key, complete_recipe
+from distvae.cli.options import command, complete_key, complete_recipe
 from distvae.config import to_dict
 from distvae.config.recipes import load, read_tree, recipe_names, recipe_path
 from distvae.config.schema import FAMILIES
@@ -100,7 +100,6 @@ def cite(
         typer.Argument(
             metavar="MODEL|RECIPE",
             help="Model or recipe whose papers to cite; default: this package.",
-            autocompletion=complete_citable,
         ),
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="BibTeX, or a line of text.")] = "bibtex",

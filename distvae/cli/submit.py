@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from distvae.files.program import errors_reported
 from distvae.files.refusal import Refusal
 from distvae.machines.cluster import mark_running
 
@@ -40,7 +41,6 @@ def run_on_cluster(command: Command, words: Sequence[str]) -> None:
     The same words resume what an earlier submission has started.
     """
     from distvae.cli import app
-    from distvae.cli.errors import errors_reported
 
     try:
         with errors_reported():
@@ -49,36 +49,13 @@ def run_on_cluster(command: Command, words: Sequence[str]) -> None:
             _refuse_missing_files(words, folder)
             with mark_running(" ".join(sys.argv)):
                 if command == "tune" and not _has_option(words, "--concurrent", "--help"):
-                    _wait_for_machines(_expected_machines())
+                    _wait_for_machines()
                 app()
     except SystemExit as end:
         # Ray Jobs, which does not split arguments, sets this variable
         if end.code == 2 and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             print(SPACE_HINT, file=sys.stderr)
         raise
-
-
-def _expected_machines() -> int:
-    """Return the minimum number of machines, head included, by the cluster file of `ray up`."""
-    import yaml
-
-    file = CLUSTER.expanduser()
-    if not file.is_file():
-        return 1
-    return 1 + int(yaml.safe_load(file.read_text()).get("min_workers") or 0)
-
-
-def _wait_for_machines(count: int) -> None:
-    """Wait until `count` machines have joined, as a sweep uses only the machines it finds."""
-    from distvae.machines.cluster import live_machines
-    from distvae.machines.session import ray_session
-    from distvae.system import available_cores
-
-    deadline = time.monotonic() + WAIT
-    with ray_session("auto", available_cores()) as ray:
-        while (joined := len(live_machines(ray))) < count and time.monotonic() < deadline:
-            print(f"{joined} of {count} machines have joined; waiting for the others", flush=True)
-            time.sleep(POLL)
 
 
 def _enter_checkout() -> Path:
@@ -94,52 +71,45 @@ def _enter_checkout() -> Path:
 
 
 def complete_words(command: Command, words: list[str]) -> list[str]:
-    """Return a command line with the options of a cluster, where the user gives none."""
-    if "--help" in words:
-        return [command, *words]
+    """Return a command line with the options of a cluster, where the user gives none. Results are
+    kept on the shared storage.
+    """
     completed = [command, *words]
+    if "--help" in words:
+        return completed
     if not _has_option(words, "--address"):
         completed += ["--address", "auto"]
     if not _has_option(words, "--wait"):
         completed += ["--wait", f"{WAIT:.0f}"]
     if not _has_option(words, "--resume", "--force"):
         completed += ["--resume"]
-    return completed + _storage_options(command, words)
-
-
-def _storage_options(command: Command, words: Sequence[str]) -> list[str]:
-    """Return the options that keep results on the shared storage."""
-    names = ("--out", "-o") if command == "tune" else ("--storage", "--out", "-o")
-    if _has_option(words, *names):
-        return []
+    option = "--out" if command == "tune" else "--storage"
+    if _has_option(words, option, "--out", "-o"):
+        return completed
     storage = os.environ.get(STORAGE)
     if not storage:
         raise Refusal(
-            f"{STORAGE}: not set on the head; {names[0]} expected, with a place that all machines"
+            f"{STORAGE}: not set on the head; {option} expected, with a place that all machines"
             " can read and write"
         )
     runs = f"{storage.rstrip('/')}/runs"
-    if "://" in storage:
-        if command == "train":
-            return ["--storage", runs]
+    if "://" not in storage:
+        return [*completed, "--out", f"{runs}/{_name_of(command, words)}"]
+    if command == "tune":
         raise Refusal(
             f"{STORAGE}: {storage}; a sweep needs a folder on a disk that all machines see: --out"
             " expected"
         )
-    return ["--out", f"{runs}/{_name_of(command, words)}"]
+    return [*completed, "--storage", runs]
 
 
 def _name_of(command: Command, words: Sequence[str]) -> str:
     """Return the name of the first space or recipe among words that may be values of options."""
-    from distvae.config.recipes import RECIPES
-    from distvae.tune.space import FOLDERS
+    from distvae.cli.options import complete_recipe, complete_space
 
-    folders, otherwise = (FOLDERS, "sweep") if command == "tune" else ((RECIPES,), "training")
-    known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
-    for word in words:
-        if word in known or word.endswith(SPACE_FILES):
-            return Path(word).stem
-    return otherwise
+    known = complete_space() if command == "tune" else complete_recipe()
+    found = (Path(word).stem for word in words if word in known or word.endswith(SPACE_FILES))
+    return next(found, "sweep" if command == "tune" else "training")
 
 
 def _has_option(words: Sequence[str], *options: str) -> bool:
@@ -158,3 +128,23 @@ def _refuse_missing_files(words: Sequence[str], folder: Path) -> None:
                 f"{word}: not on the head, in {folder}; copy everything with 'ray job submit"
                 f" --working-dir .', or this file with: {copy}"
             )
+
+
+def _wait_for_machines() -> None:
+    """Wait until all machines of the cluster file have joined, as a sweep uses only the machines
+    that it finds.
+    """
+    import yaml
+
+    from distvae.machines.cluster import live_machines
+    from distvae.machines.session import ray_session
+    from distvae.system import available_cores
+
+    file, count = CLUSTER.expanduser(), 1
+    if file.is_file():
+        count += int(yaml.safe_load(file.read_text()).get("min_workers") or 0)
+    deadline = time.monotonic() + WAIT
+    with ray_session("auto", available_cores()) as ray:
+        while (joined := len(live_machines(ray))) < count and time.monotonic() < deadline:
+            print(f"{joined} of {count} machines have joined; waiting for the others", flush=True)
+            time.sleep(POLL)

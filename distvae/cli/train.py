@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
     from distvae.files.storage import Folder
     from distvae.machines.cluster import WorkerGroup
-    from distvae.tasks.evaluate import Evaluation
     from distvae.track import Tracker
     from distvae.train.loop import Epoch
     from distvae.train.team import Team
@@ -107,7 +106,6 @@ def train_configured(
     """Train into a run folder, record the run and evaluate it."""
     from distvae.machines.cluster import refuse_hidden_gpus
     from distvae.tasks.measures import refuse_impossible_measures
-    from distvae.track import Tracker
     from distvae.train.checkpoint import restore_previous
     from distvae.train.cost import memory_refused
     from distvae.train.loop import Diverged, Interrupted
@@ -145,6 +143,8 @@ def train_configured(
 
     tracker = None
     if options.track and is_chief:
+        from distvae.track import Tracker
+
         tracker = Tracker.open(config, name, local, name)
         tracker.state = folder
     with memory_refused(config, name), stop_signals() as stop:
@@ -159,8 +159,7 @@ def train_configured(
                 update_local_copy(folder, local)
             team.close()
     if is_chief:
-        evaluation = partial(evaluate_trained, local, options.style != "line")
-        finish(tracker, progress, options.style, evaluation if options.evaluate else None)
+        finish(local, options, tracker, progress)
 
 
 def epochs_of(
@@ -285,10 +284,11 @@ def check_feasible(
 ) -> None:
     """Refuse a training for which packages, labels or memory are missing."""
     from distvae.tasks.measures import refuse_missing_labels
-    from distvae.track import refuse_missing_packages
     from distvae.train.cost import COPIES_OF_A_WORKER, DataSize, check_fits_in_memory
 
     if options.track:
+        from distvae.track import refuse_missing_packages
+
         refuse_missing_packages(config.train.sinks)
     if options.evaluate:
         refuse_missing_labels(config)
@@ -408,18 +408,18 @@ def exit_early(error: Exception, signal: int, folder: Path) -> None:
 
 
 def finish(
-    tracker: "Tracker | None",
-    progress: Progress,
-    style: Style,
-    evaluate: "Callable[[], Evaluation] | None",
+    folder: Path, options: TrainOptions, tracker: "Tracker | None", progress: Progress
 ) -> None:
-    """Evaluate a trained run if `evaluate` is given, and complete the record of the run."""
+    """Evaluate a trained run, unless the options forbid it, and complete the record of the run."""
     from distvae.cli.use import print_evaluation
+    from distvae.tasks.evaluate import evaluate
+    from distvae.train.run import Run
 
     evaluation = None
     with closed_on_failure(tracker, progress):
-        if evaluate:
-            evaluation = evaluate()
+        if options.evaluate:
+            target, is_shown = evaluation_folder(folder), options.style == "line"
+            evaluation = evaluate(Run.open(folder), target, force=True, progress=is_shown)
         if tracker and evaluation:
             tracker.figures(evaluation.summary)
     if tracker:
@@ -427,15 +427,7 @@ def finish(
         if tracker.complete:
             progress.say(f"recorded in MLflow; to view it: {tracker.viewer}")
     if evaluation:
-        print_evaluation(evaluation, style)
-
-
-def evaluate_trained(folder: Path, quiet: bool) -> "Evaluation":
-    """Evaluate a run that was just trained."""
-    from distvae.tasks.evaluate import evaluate
-    from distvae.train.run import Run
-
-    return evaluate(Run.open(folder), evaluation_folder(folder), force=True, progress=not quiet)
+        print_evaluation(evaluation, options.style)
 
 
 def evaluation_folder(folder: Path) -> Path:

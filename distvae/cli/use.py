@@ -14,7 +14,8 @@ import typer
 
 from distvae.cli.options import Force, Quiet, RunFolder, WhichSplit, command, complete_setting
 from distvae.config import Config, changed_settings, from_dict, to_dict
-from distvae.config.recipes import override, parse_assignments, refuse_place
+from distvae.config.recipes import override, parse_assignments, refuse_place, with_options
+from distvae.config.schema import check_value
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import finite, one_line, printable, read_figures
 from distvae.numerics.metrics import counted
@@ -66,20 +67,18 @@ def evaluate(
     from distvae.train.run import Run
     from distvae.train.run_folder import read_config, read_info
 
-    overrides = parse_assignments(assignments or [])
+    options = {"--data": ("data.path", data)}
+    overrides = with_options(parse_assignments(assignments or []), options)
     for key in overrides:
         if not key.startswith(("eval.", "data.")):
             raise Refusal(f"{key}: the run is trained; only eval. and data. keys can be set here")
     info = read_info(run)
     trained_on = read_config(run, info)
-    names_place, place = "data.path" in overrides, overrides.pop("data.path", None)
+    place = overrides.pop("data.path", None)
     config = from_dict(override(to_dict(trained_on), overrides))
-    if data is not None:
+    if place is not None:
         assigned = [key.removeprefix("data.") for key in overrides]
-        config = with_data(config, data, info, assigned)
-    elif names_place:
-        refuse_place(config, place)
-        config = from_dict(override(to_dict(config), {"data.path": place}))
+        config = with_data(config, check_value("data.path", str, place), info, assigned)
     folder: str = split
     if config.data != trained_on.data:
         other = foreign_dataset_name(trained_on, config, info)

@@ -7,7 +7,7 @@ A section (`data`, `model`, `estep`, `train`, `eval`) has one dataclass per fami
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from distvae.config.data import (
     BarsData,
@@ -21,13 +21,18 @@ from distvae.config.data import (
     SpeechData,
     SpritesData,
 )
-from distvae.config.estep import Amortised, EStepConfig, Evolution, Exact, RandomSearch, Truncation
 from distvae.config.model import (
+    Amortised,
     Decoder,
+    EStepConfig,
+    Evolution,
+    Exact,
     GumbelModel,
     ModelConfig,
     Net,
+    RandomSearch,
     SDMModel,
+    Truncation,
     TVAEModel,
     VAEModel,
     VSCModel,
@@ -156,25 +161,16 @@ IGNORED = ("follows",)
 """Settings of earlier versions without effect. They are ignored in files that contain them."""
 
 
-class Earlier(NamedTuple):
-    """Settings newer than some runs, whose present defaults differ from the behaviour of these
-    runs.
-    """
-
-    section: str
-    where: dict[str, Plain]
-    """The settings of the section that identify these runs."""
-    were: dict[str, Plain]
-    """The behaviour of these runs as settings."""
-
-
-EARLIER = (
-    Earlier("data", {"kind": "crops"}, {"contrast": "common"}),
-    *(
-        Earlier("model", {"kind": kind, "likelihood": "gaussian"}, {"variance": 1.0})
-        for kind in ("vae", "sdm", "vsc", "gumbel")
-    ),
-)
+EARLIER: list[tuple[str, dict[str, Plain], dict[str, Plain]]] = [
+    ("data", {"kind": "crops"}, {"contrast": "common"}),
+    ("model", {"kind": "vae", "likelihood": "gaussian"}, {"variance": 1.0}),
+    ("model", {"kind": "sdm", "likelihood": "gaussian"}, {"variance": 1.0}),
+    ("model", {"kind": "vsc", "likelihood": "gaussian"}, {"variance": 1.0}),
+    ("model", {"kind": "gumbel", "likelihood": "gaussian"}, {"variance": 1.0}),
+]
+"""Settings newer than some runs, whose present defaults differ from the behaviour of these runs: a
+section, its settings that identify these runs, and their behaviour as settings.
+"""
 
 
 def from_stored(tree: Mapping[str, object]) -> Config:

@@ -257,12 +257,8 @@ class PatchData:
             raise Refusal(
                 f"data.{second}: {other:g} with data.{first} = {one:g}; one of the two expected"
             )
-        if len(self.window) == 2:
-            self._refuse_fields_of_sounds()
-
-    def _refuse_fields_of_sounds(self) -> None:
         for name in ("snr", "rate", "excerpt"):
-            if (value := getattr(self, name)) is not None:
+            if len(self.window) == 2 and (value := getattr(self, name)) is not None:
                 raise Refusal(
                     f"data.{name}: {value} for a picture, but it is for sounds; null, or a"
                     " data.window of [samples] expected"

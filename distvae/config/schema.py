@@ -18,7 +18,8 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
+from itertools import pairwise
 from typing import (
     Annotated,
     Any,
@@ -70,24 +71,19 @@ def family(section: str) -> Callable[[F], F]:
 
 
 def load_extensions(section: str) -> None:
-    """Import the modules that other packages list as entry points for a section."""
-    if section in ENTRY_POINTS:
-        for point in entry_points(group=ENTRY_POINTS[section]):
-            _load(point)
-
-
-def _load(point: EntryPoint) -> None:
-    """Import the module of an entry point. Refuse an entry point that cannot be imported by its
-    name.
+    """Import the modules that other packages list as entry points for a section. Refuse an entry
+    point that cannot be imported by its name.
     """
-    try:
-        point.load()
-    except Exception as error:
-        package = f" of the package {point.dist.name}" if point.dist else ""
-        raise Refusal(
-            f"entry point '{point.name} = {point.value}' in [{point.group}]{package}:"
-            f" {type(error).__name__}: {error}; a module that can be imported expected"
-        ) from error
+    group = ENTRY_POINTS.get(section)
+    for point in entry_points(group=group) if group else ():
+        try:
+            point.load()
+        except Exception as error:
+            package = f" of the package {point.dist.name}" if point.dist else ""
+            raise Refusal(
+                f"entry point '{point.name} = {point.value}' in [{point.group}]{package}:"
+                f" {type(error).__name__}: {error}; a module that can be imported expected"
+            ) from error
 
 
 def find_family(section: str, kind: str) -> type | None:
@@ -168,22 +164,6 @@ DEFAULT_KINDS = {
 """The default kinds of sections. A model without an encoder has another default E-step."""
 
 
-def kind_of(section: str, tree: Mapping[str, object]) -> str:
-    """Return the kind in a section, or the default kind."""
-    kind = tree.get("kind", DEFAULT_KINDS[section])
-    if not isinstance(kind, str):
-        raise Refusal(
-            f"{section}.kind: {shown(kind)}; one of {', '.join(FAMILIES[section])} expected"
-        )
-    if kind not in FAMILIES[section]:
-        load_extensions(section)
-    if kind not in FAMILIES[section]:
-        raise Refusal(
-            f"{section}.kind: no family {shown(kind)}; {nearest(kind, FAMILIES[section])}"
-        )
-    return kind
-
-
 def fields_of(section: str, tree: object) -> Tree:
     """Return a copy of the fields of a section; null stands for no fields."""
     if tree is None:
@@ -195,10 +175,14 @@ def fields_of(section: str, tree: object) -> Tree:
 
 def read_section(name: str, tree: Mapping[str, object]) -> Any:
     """Return the validated dataclass of one section."""
-    kind = kind_of(name, tree)
-    cls = FAMILIES[name][kind]
+    fields = dict(tree)
+    kind = fields.pop("kind", DEFAULT_KINDS[name])
+    if not isinstance(kind, str):
+        raise Refusal(f"{name}.kind: {shown(kind)}; one of {', '.join(FAMILIES[name])} expected")
+    cls = find_family(name, kind)
+    if cls is None:
+        raise Refusal(f"{name}.kind: no family {shown(kind)}; {nearest(kind, FAMILIES[name])}")
     hints = field_types(cls)
-    fields = {key: value for key, value in tree.items() if key != "kind"}
     for key in fields:
         if key not in hints:
             raise Refusal(
@@ -221,7 +205,7 @@ def check_value(path: str, hint: object, value: object) -> Any:
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _ranged(path, arguments[0], arguments[1], value)
+        return _sane(path, _typed(path, arguments[0], value), arguments[1])
     if origin is Literal:
         return _one_of(path, arguments, value)
     if origin in (types.UnionType, typing.Union):
@@ -238,15 +222,6 @@ def whole_number(name: str, hint: object, value: object) -> int:
             value = operator.index(value)
     number: int = check_value(name, hint, value)
     return number
-
-
-def _ranged(path: str, hint: type[float], bounds: Range, value: object) -> float:
-    number = _typed(path, hint, value)
-    if isinstance(number, float) and not math.isfinite(number):
-        raise Refusal(f"{path}: {shown(number)} is not finite; {bounds} expected")
-    if not bounds.holds(number):
-        raise Refusal(f"{path}: {shown(number)} is out of range; {bounds} expected")
-    return _sane(path, number, bounds)
 
 
 def _one_of(path: str, choices: tuple[str, ...], value: object) -> str:
@@ -289,18 +264,20 @@ def _as_float(value: int | str) -> float:
 
 
 def _sane(path: str, value: V, own: Range | None = None) -> V:
-    """Return the value if it suits any field: a number of usual size, or text without NUL.
-
-    A refusal names the bounds of the field, or the usual bounds if the field has none.
-    """
+    """Return the value if it is text without NUL, or a number of usual size within its bounds."""
     if isinstance(value, str) and "\0" in value:
         raise Refusal(f"{path}: {shown(value)} holds a NUL; text without one expected")
-    bounds = {int: WHOLE, float: FINITE}.get(type(value))
-    if bounds and isinstance(value, int | float) and not bounds.holds(value):
-        wanted = own._replace(high=min(own.high, bounds.high)) if own else bounds
+    usual = {int: WHOLE, float: FINITE}.get(type(value))
+    if usual is None or not isinstance(value, int | float):
+        return value
+    bounds = own or usual
+    if not bounds.holds(value):
+        raise Refusal(f"{path}: {shown(value)} is out of range; {bounds} expected")
+    if not usual.holds(value):
+        wanted = bounds._replace(high=usual.high)
         raise Refusal(f"{path}: {shown(value)} is out of range; {wanted} expected")
     if isinstance(value, float) and 0 < abs(value) < TINY:
-        zero = "0, or " if own is None or own.holds(0) else ""
+        zero = "0, or " if bounds.holds(0) else ""
         raise Refusal(
             f"{path}: {shown(value)} is out of range; {zero}a size of at least {TINY:g} expected"
         )
@@ -386,27 +363,13 @@ def meanings_of(config: type) -> Mapping[str, str]:
     """Return the text below each field of a class and of its base classes."""
     found: dict[str, str] = {}
     for each in reversed(config.__mro__):
-        if dataclasses.is_dataclass(each):
-            found |= _texts(inspect.getsource(each))
-    return found
-
-
-def _texts(source: str) -> dict[str, str]:
-    (definition,) = ast.parse(inspect.cleandoc(source)).body
-    assert isinstance(definition, ast.ClassDef)
-    found, before = {}, ""
-    for node in definition.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            before = node.target.id
-        elif (
-            before
-            and isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        ):
-            found[before], before = " ".join(node.value.value.split()), ""
-        else:
-            before = ""
+        if not dataclasses.is_dataclass(each):
+            continue
+        (definition,) = ast.parse(inspect.cleandoc(inspect.getsource(each))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                found[ast.unparse(field.target)] = " ".join(ast.literal_eval(text.value).split())
     return found
 
 

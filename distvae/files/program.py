@@ -1,17 +1,20 @@
-"""The program: its files outside the package, its version, and the optional packages that
-work needs.
+"""The program: its files outside the package, its version, the optional packages that work needs,
+and the errors that it reports.
 """
 
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypedDict
 
-from distvae.files.refusal import Refusal
+from distvae.files.paths import PATH_ERRORS
+from distvae.files.refusal import DISK_FAILED, Refusal, refusing_full_disk
 from distvae.files.untrusted import Plain
 
 PACKAGE = Path(__file__).parents[1]
@@ -74,6 +77,39 @@ def missing_package(module: str, work: str = "this") -> str:
     """Return the sentence about a missing module: the work that needs it, and how to install it."""
     wanted = BROUGHT_BY.get(module, module)
     return f"{work} needs the package {module}; pip install '{wanted}' expected"
+
+
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Report errors of the user or of a disk in one line, and exit.
+
+    The exit code is 2 for unusable input or a failed disk, and 130 for Ctrl-C. Other errors are
+    raised.
+    """
+    code = 2
+    try:
+        with refusing_full_disk():
+            yield
+        return
+    except Refusal as error:
+        text = str(error)
+    except OSError as error:
+        if error.errno in DISK_FAILED:
+            wanted = "what was finished before is kept, and --resume continues from it"
+        elif error.errno in PATH_ERRORS:
+            wanted = "another name or place expected"
+        else:
+            raise
+        reason = os.strerror(error.errno)
+        text = str(Refusal(f"{error.filename or 'a file'}: {reason}; {wanted}"))
+    except ModuleNotFoundError as error:
+        if error.name not in BROUGHT_BY:
+            raise
+        text = missing_package(error.name)
+    except KeyboardInterrupt:
+        text, code = "interrupted", 130
+    print(f"distvae: {text}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 def program_version() -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from distvae.cli import app
 from distvae.cli.options import complete_setting, join_words
 from distvae.config import flatten
-from distvae.config.recipes import RECIPES, load, recipe_names
+from distvae.config.recipes import load, recipe_names
 
 ROOT = Path(__file__).parents[2]
 LOADED = """
@@ -29,15 +28,9 @@ main()
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a run and a sweep."""
-    (tmp_path / "runs" / "one" / "evaluation" / "test").mkdir(parents=True)
-    (tmp_path / "runs" / "one" / "run.json").write_text("{}")
-    scores = {"stoi": 0.9, "hoyer": 0.4}
-    (tmp_path / "runs" / "one" / "evaluation" / "test" / "summary.json").write_text(
-        json.dumps(scores)
-    )
-    (tmp_path / "runs" / "demo").mkdir()
-    metrics = {"metrics": {"pesq_wb": "max", "hoyer": "max"}}
-    (tmp_path / "runs" / "demo" / "sweep.json").write_text(json.dumps(metrics))
+    for kind, name in ("run", "one"), ("sweep", "demo"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / f"{kind}.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,42 +52,32 @@ def completed(*words: str) -> list[str]:
         join_words()
         with pytest.raises(SystemExit):
             app(prog_name="distvae")
-    return out.getvalue().split()
+    return sorted(out.getvalue().split())
 
 
 def stems(folder: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / folder).glob("*.yaml"))
 
 
-def test_names_of_files_are_completed(here: Path) -> None:
-    recipes = [path.stem for path in RECIPES.glob("*.yaml")]
-    assert completed("train", "") == sorted([*recipes, "runs/one"])
+def test_names_of_files_and_runs_are_completed(here: Path) -> None:
+    assert completed("train", "") == sorted([*recipe_names(), "runs/one"])
     assert completed("train", "sprites-v") == ["sprites-vae", "sprites-vsc"]
     assert completed("tune", "") == stems("tune_spaces")
     assert completed("reproduce", "") == stems("distvae/reproduce/tables")
+    assert completed("show", "runs/") == ["runs/demo", "runs/one"]
+    assert completed("settings", "model.dict") == ["model.dictionary"]
 
 
-def test_the_settings_of_every_recipe_are_completed(here: Path) -> None:
-    offered = set(completed("train", "bars", ""))
-    wanted = {f"{key}=" for name in recipe_names() for key in flatten(load(name))}
-    assert wanted - {"train.kind=", "eval.kind="} <= offered  # of these there is one kind each
-
-
-def test_the_values_of_one_setting_are_completed_after_it(here: Path) -> None:
+def test_settings_and_their_values_are_completed(here: Path) -> None:
     """With a value at hand, the shell leaves no space after the sign."""
+    offered = set(completed("train", "bars", ""))
+    wanted = {f"{key}=" for name in ("speech-sdm", "house-50") for key in flatten(load(name))}
+    assert wanted - {"train.kind=", "eval.kind="} <= offered  # of these there is one kind each
     name, *values = completed("denoise", "in.png", "out.png", "model.dictionar")
     assert name == "model.dictionary="
     assert values == [f"{name}{value}" for value in ("dct", "identity", "learned")]
-    assert completed("train", "bars", "model.latent")[0] == "model.latent="
-    assert completed("train", "bars", "train.graphs") == [
-        "train.graphs=",
-        "train.graphs=false",
-        "train.graphs=true",
-    ]
-
-
-def test_no_shell_adds_a_space_after_the_sign_of_any_setting(here: Path) -> None:
-    """It adds one to the only word that is offered."""
+    graphs = [f"train.graphs={value}" for value in ("", "false", "true")]
+    assert completed("train", "bars", "train.graphs") == graphs
     for name in complete_setting(""):
         assert len(complete_setting(name.removesuffix("="))) > 1, name
 
@@ -103,21 +86,8 @@ def test_bash_takes_a_setting_and_its_value_for_three_words(here: Path) -> None:
     assert completed("train", "bars", "model.dictionary", "=", "d") == ["dct"]
     assert completed("train", "bars", "model.dictionary", "=") == ["dct", "identity", "learned"]
     assert "train.epochs=" in completed("train", "bars", "model.dictionary", "=", "")
-
-
-def test_runs_and_metrics_of_this_folder_are_completed(here: Path) -> None:
-    assert completed("show", "runs/") == ["runs/demo", "runs/one"]
-    assert completed("show", "be") == ["best:hoyer@demo", "best:pesq_wb@demo"]
-    assert completed("runs", "--sort", "") == ["hoyer", "pesq_wb", "stoi"]
-
-
-def test_bash_takes_the_best_of_a_sweep_for_five_words(here: Path) -> None:
-    assert completed("show", "best", ":") == ["hoyer@demo", "pesq_wb@demo"]
-    assert completed("show", "best", ":", "h") == ["hoyer@demo"]
-    assert completed("show", "best", ":", "hoyer", "@") == ["@demo"]
-    assert completed("show", "best", ":", "hoyer", "@", "d") == ["@demo"]
-    words = "best", ":", "hoyer", "@", "demo", "train.ep"
-    assert completed("evaluate", *words)[0] == "train.epochs="
+    assert completed("evaluate", "runs/one", "--split", "=", "t") == ["test", "train"]
+    assert completed("evaluate", "runs/one", "train.ep")[0] == "train.epochs="
 
 
 def test_nothing_heavy_is_loaded_for_it(here: Path) -> None:

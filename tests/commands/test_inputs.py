@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -49,17 +49,21 @@ def refused(call: Called, *words: str) -> str:
     return err
 
 
+def picture(file: Path) -> str:
+    """Write a small picture and return its name."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+    Image.fromarray(pixels).save(file)
+    return str(file)
+
+
 VALUES_OF_NO_FIELD = {
     f"train.batch={HUGE}": "train.batch",
     "train.rate=.inf": "train.rate",
-    "model.variance=1e-320": "model.variance",
     "model.variance=.nan": "model.variance",
     f"model.hidden=[8,{HUGE}]": "model.hidden",
     "train.threads=100000": "train.threads",
-    "data.correlated=yes please": "data.correlated",
     "data.correlated={a: 1}": "data.correlated",
     "estep=5": "estep",
-    "train=[]": "train",
     'data.path="a\\0b"': "data.path",
     "train.epochs=" + "x" * 100_000: "train.epochs",
     "train." + "x" * 100_000 + "=1": "train.xxx",
@@ -69,7 +73,6 @@ VALUES_OF_NO_FIELD = {
 """One of each kind; any other value is refused as a property of all fields below."""
 SIZES = {
     "model.latent=100000000": "model.latent",
-    "model.hidden=[1000000000]": "model.hidden",
     "model.hidden=[100000,100000]": "model.hidden",
     "data.rows=1000000000000": "data.rows",
     "estep.states=1000000000 model.latent=64 model.hidden=[64]": "estep.states",
@@ -80,104 +83,63 @@ SIZES = {
 }
 
 
+ENCODED = {
+    "estep.hidden=[1000000000]": "estep.hidden",
+    "model.net=conv model.channels=[100000,100000]": "model.channels",
+    "model.kind=vsc model.prior=pseudo model.pseudo_inputs=10000000000": "model.pseudo_inputs",
+    "model.kind=sdm model.dictionary=learned model.atoms=10000000000": "model.atoms",
+    "data.size=[100000,100000] data.colour=grey": "data.size",
+}
+"""The same of models with an encoder."""
+
+
 @pytest.mark.parametrize("words", VALUES_OF_NO_FIELD)
 def test_a_value_that_no_field_can_have_is_refused(words: str, call: Called) -> None:
     assert VALUES_OF_NO_FIELD[words] in refused(call, *TRAIN, words)
 
 
-@pytest.mark.parametrize("words", SIZES)
-def test_more_than_memory_holds_is_refused_with_what_it_needs(words: str, call: Called) -> None:
-    said = refused(call, *TRAIN, *words.split())
-    assert said.startswith(f"distvae: {SIZES[words]}")
-    assert "GB" in said
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        ("model.latent=100000000", "model.latent"),
-        ("estep.hidden=[1000000000]", "estep.hidden"),
-        ("model.net=conv model.channels=[100000,100000]", "model.channels"),
-        (
-            "model.kind=vsc model.prior=pseudo model.pseudo_inputs=10000000000",
-            "model.pseudo_inputs",
-        ),
-        ("model.kind=sdm model.dictionary=learned model.atoms=10000000000", "model.atoms"),
-        ("data.size=[100000,100000] data.colour=grey", "data.size"),
-    ],
-)
-def test_the_same_of_models_with_an_encoder(
-    words: str, named: str, call: Called, tmp_path: Path
+@pytest.mark.parametrize("words", [*SIZES, *ENCODED])
+def test_more_than_memory_holds_is_refused_with_what_it_needs(
+    words: str, call: Called, tmp_path: Path
 ) -> None:
-    for number in range(4):
-        pixels = np.random.default_rng(number).integers(0, 256, (16, 16), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    images = ("data.kind=images", f"data.path={tmp_path}", "data.test=0.5")
-    said = refused(call, "train", "mnist-vae", *images, *words.split(), "--no-track", "--quiet")
-    assert named in said
+    train = list(TRAIN)
+    if words in ENCODED:
+        for number in range(4):
+            picture(tmp_path / f"{number}.png")
+        train[1:2] = "mnist-vae", "data.kind=images", f"data.path={tmp_path}", "data.test=0.5"
+    said = refused(call, *train, *words.split())
+    assert (SIZES | ENCODED)[words] in said
     assert "GB" in said
 
 
-@pytest.mark.slow
-def test_frames_that_hardly_move_on_are_refused(call: Called) -> None:
-    said = refused(
-        call, "train", "speech-vae", "--data", "built-in speech", "data.hop=1", "--quiet"
-    )
-    assert "data.hop: 1 with data.window = 1024; at least 16 expected" in said
+def axis(key: object = "train.rate", **fields: Any) -> dict[str, Any]:
+    return {"axes": [{"key": key, **(fields or {"choice": ["a", "b"]})}]}
 
 
+LONG = {
+    "axes": [
+        {"key": "train.cycle", "choice": [*range(1, 201)]},
+        {"key": "data.seed", "choice": [*range(1, 201)]},
+        {"key": "train.rate", "choice": [0.1], "when": {"train.cycle": 1, "data.seed": 1}},
+    ]
+}
 SPACES: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": 2**64}, "seed"),
-    "seeds": ({"seeds": 10**30}, "seeds"),
     "trials": ({"trials": 10**12}, "trials"),
-    "infinite range": ({"axes": [{"key": "train.rate", "float": [0.1, math.inf]}]}, "train.rate"),
-    "huge range": ({"axes": [{"key": "train.epochs", "int": [1, 10**30]}]}, "train.epochs"),
-    "tiny end": (
-        {"axes": [{"key": "train.rate", "float": [5e-324, 1.0], "log": True}]},
-        "train.rate",
-    ),
-    "grid": (
-        {
-            "search": "grid",
-            "axes": [
-                {"key": f"{k}", "choice": [*range(1, 1001)]} for k in ("train.cycle", "data.seed")
-            ],
-        },
-        "grid",
-    ),
-    "conditions": (
-        {
-            "axes": [
-                {"key": "train.cycle", "choice": [*range(1, 201)]},
-                {"key": "data.seed", "choice": [*range(1, 201)]},
-                {
-                    "key": "train.rate",
-                    "choice": [0.1, 0.2],
-                    "when": {"train.cycle": 1, "data.seed": 1},
-                },
-            ]
-        },
-        "combinations",
-    ),
-    "threads": ({"axes": [{"key": "train.threads", "choice": [1, 2]}]}, "train.threads"),
-    "processes": ({"axes": [{"key": "eval.processes", "int": [1, 2]}]}, "eval.processes"),
-    "row": ({"axes": [{"key": "row", "choice": ["a", "b"]}]}, "axes[0].key"),
-    "section": ({"axes": [{"key": "estep", "choice": ["a", "b"]}]}, "axes[0].key"),
-    "no key": ({"axes": [{"key": 5, "choice": ["a", "b"]}]}, "axes[0].key"),
-    "condition": (
-        {"axes": [{"key": "train.rate", "choice": [0.1], "when": {5: 6}}]},
-        "axes[0].when",
-    ),
-    "condition of none": (
-        {"axes": [{"key": "train.rate", "choice": [0.1], "when": {None: 6}}]},
-        "axes[0].when",
-    ),
-    "fixed section": ({"fixed": {"estep": 5}}, "estep"),
-    "fixed NUL": ({"fixed": {"estep.mapped": "a\0b"}}, "estep.mapped"),
-    "long choice": ({"axes": [{"key": "train.rate", "choice": ["x" * 100_000]}]}, "train.rate"),
-    "many choices": ({"axes": [{"key": "data.seed", "choice": [*range(2000)]}]}, "data.seed"),
+    "infinite range": (axis(float=[0.1, math.inf]), "train.rate"),
+    "huge range": (axis("train.epochs", int=[1, 10**30]), "train.epochs"),
+    "tiny end": (axis(float=[5e-324, 1.0], log=True), "train.rate"),
+    "grid": ({"search": "grid", "axes": LONG["axes"][:2]}, "grid"),
+    "conditions": (LONG, "combinations"),
+    "threads": (axis("train.threads", choice=[1, 2]), "train.threads"),
+    "section": (axis("estep"), "axes[0].key"),
+    "no key": (axis(5), "axes[0].key"),
+    "condition": (axis(choice=[0.1], when={5: 6}), "axes[0].when"),
+    "fixed": ({"fixed": {"estep.mapped": "a\0b"}}, "estep.mapped"),
+    "long choice": (axis(choice=["x" * 100_000]), "train.rate"),
+    "many choices": (axis("data.seed", choice=[*range(2000)]), "data.seed"),
     "memory": (
-        {"axes": [{"key": "model.latent", "int": [8, 10**9]}], "fixed": {"model.hidden": []}},
+        axis("model.latent", int=[8, 10**9]) | {"fixed": {"model.hidden": []}},
         "model.latent",
     ),
 }
@@ -196,17 +158,16 @@ def test_a_space_whose_trials_could_not_run_is_refused_before_ray_starts(
     assert named in refused(call, "tune", "space.yaml", "--quiet")
 
 
-def test_seeds_of_any_size_give_samplers_a_seed_and_small_ones_what_they_gave() -> None:
+@pytest.mark.parametrize("search", ["tpe", "nsga2", "random"])
+def test_seeds_of_any_size_give_samplers_a_seed_and_small_ones_what_they_gave(search: str) -> None:
     from distvae.tune.space import read_space
     from distvae.tune.study import make_sampler
 
-    for search in ("tpe", "nsga2", "random"):
-        for seed in (4294, 4295, 2**40, 2**64 - 1):
-            space = read_space("space", SPACE | {"search": search, "seed": seed})
-            assert make_sampler(space, 3) is not None
-    space = read_space("space", SPACE | {"search": "random", "seed": 4294})
-    drawn = make_sampler(space, 3)._rng.rng.random()
-    assert drawn == np.random.RandomState(1_000_003 * 4294 + 3).random()
+    for seed in (2**64 - 1, 4294):
+        sampler = make_sampler(read_space("s", SPACE | {"search": search, "seed": seed}), 3)
+    if search == "random":
+        drawn = sampler._rng.rng.random()
+        assert drawn == np.random.RandomState(1_000_003 * 4294 + 3).random()
 
 
 PLACES = [
@@ -214,7 +175,6 @@ PLACES = [
     "x" * 300,
     "a/" + "x" * 250 + "/b",
     "x/" * 3000,
-    "s3://bucket/run",
     "~nobody/run",
     "\udcff",
 ]
@@ -224,54 +184,35 @@ PLACES = [
 def test_a_place_that_cannot_be_is_refused_before_anything_is_made(
     place: str, call: Called, tmp_path: Path
 ) -> None:
-    picture, table = tmp_path / "picture.png", tmp_path / "table.npy"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)).save(picture)
+    table, noisy = tmp_path / "table.npy", picture(tmp_path / "picture.png")
     np.save(table, np.zeros((20, 4), np.float32))
     Path("space.yaml").write_text(yaml.safe_dump(SPACE))
     refused(call, *TRAIN, "-o", place)
     refused(call, "tune", "space.yaml", "--quiet", "-o", place)
     refused(call, "ingest", str(table), place)
-    refused(call, "denoise", str(picture), f"{place}.png", "--quiet")
-    refused(call, "denoise", str(picture), "out.png", "--figure", f"{place}.png", "--quiet")
-    refused(call, "denoise", str(picture), "out.png", "--run", place, "--quiet")
+    refused(call, "denoise", noisy, f"{place}.png", "--quiet")
+    refused(call, "denoise", noisy, "out.png", "--figure", f"{place}.png", "--quiet")
+    refused(call, "denoise", noisy, "out.png", "--run", place, "--quiet")
 
 
 @pytest.mark.parametrize(
-    "place", ["~nobody", "x" * 300, "x" * 5000, "hdfs://host/x", "gs://", "ftp://u:secret@h/x"]
+    "place", ["~nobody", "x" * 5000, "hdfs://host/x", "gs://", "ftp://u:secret@h/x"]
 )
-@pytest.mark.parametrize("recipe", ["mnist-vae", "natural-linear", "picture-fast"])
-def test_data_that_cannot_be_anywhere_is_refused(recipe: str, place: str, call: Called) -> None:
-    said = refused(call, "train", recipe, "--data", place, "--no-track", "--quiet")
-    assert "secret" not in said
+def test_data_that_cannot_be_anywhere_is_refused(place: str, call: Called) -> None:
+    for recipe in ("mnist-vae", "natural-linear", "picture-fast"):
+        said = refused(call, "train", recipe, "--data", place, "--no-track", "--quiet")
+        assert "secret" not in said
     refused(call, "data", "check", place)
 
 
-@pytest.mark.parametrize(
-    "option",
-    ["--add-noise=inf", "--add-noise=1e308", "--sigma=inf", f"--seed={2**64}", f"--stride={HUGE}"],
-)
-def test_an_option_is_held_to_what_its_field_can_be(
-    option: str, call: Called, tmp_path: Path
-) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)).save(
-        tmp_path / "picture.png"
-    )
-    refused(call, "denoise", str(tmp_path / "picture.png"), "out.png", option, "--quiet")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        "--workers 2 --wait inf",
-        "--workers 2 --gpus-per-worker inf",
-        "--workers \u00b2",
-        f"--workers {'9' * 5000}",
-    ],
-)
-def test_so_are_those_that_say_who_trains(options: str, call: Called) -> None:
-    refused(call, *TRAIN, *options.split())
+def test_an_option_is_held_to_what_its_field_can_be(call: Called, tmp_path: Path) -> None:
+    noisy = picture(tmp_path / "picture.png")
+    for option in ("--add-noise=1e308", "--sigma=inf", f"--seed={2**64}", f"--stride={HUGE}"):
+        refused(call, "denoise", noisy, "out.png", option, "--quiet")
     Path("space.yaml").write_text(yaml.safe_dump(SPACE))
-    refused(call, "tune", "space.yaml", "--quiet", *options.split())
+    for workers in ("2 --wait inf", "2 --gpus-per-worker inf", "\u00b2", "9" * 5000):
+        refused(call, *TRAIN, "--workers", *workers.split())
+        refused(call, "tune", "space.yaml", "--quiet", "--workers", *workers.split())
 
 
 def test_users_and_passwords_of_uris_are_never_said() -> None:
@@ -284,6 +225,7 @@ def test_users_and_passwords_of_uris_are_never_said() -> None:
         assert "secret" not in str(Refusal(f"{uri}: wrong"))
 
 
+@settings(max_examples=20)
 @given(st.text(max_size=600))
 def test_a_refusal_is_one_short_line(text: str) -> None:
     said = str(Refusal(text))
@@ -296,16 +238,7 @@ def test_a_value_is_shown_short_however_it_is_nested() -> None:
     bomb: list[Any] = ["lol"]
     for _ in range(100):
         bomb = [bomb] * 9
-    for value in (
-        bomb,
-        "x" * 10**6,
-        2**20_000,
-        -(2**20_000),
-        {"a" * 10**5: bomb},
-        b"x" * 10**6,
-        {1, 2},
-        None,
-    ):
+    for value in (bomb, "x" * 10**6, -(2**20_000), {"a" * 10**5: bomb}, b"x" * 10**6, {1, 2}):
         assert len(shown(value)) <= 60
 
 
@@ -343,37 +276,24 @@ def test_any_value_of_any_field_makes_a_configuration_or_is_refused(
     section, kind, name = place
     with suppress(Refusal):
         config = from_dict({section: {"kind": kind, name: value}})
-        _is_usable(
-            field_types(FAMILIES[section][kind])[name], getattr(getattr(config, section), name)
-        )
-
-
-def _is_usable(hint: Any, value: Any) -> None:
-    """Check that numbers have a reasonable size and exactly the type of the field."""
-    for part in value if isinstance(value, tuple) else [value]:
-        assert not isinstance(part, bool) or hint is bool
-        if isinstance(part, float):
-            assert part == 0 or 1e-30 <= abs(part) <= 1e30
-        if isinstance(part, int):
-            assert -(2**63) <= part < 2**64
-        if isinstance(part, str):
-            assert "\0" not in part
+        hint = field_types(FAMILIES[section][kind])[name]
+        found = getattr(getattr(config, section), name)
+        for part in found if isinstance(found, tuple) else [found]:
+            assert not isinstance(part, bool) or hint is bool
+            if isinstance(part, float):
+                assert part == 0 or 1e-30 <= abs(part) <= 1e30
+            if isinstance(part, int):
+                assert -(2**63) <= part < 2**64
+            if isinstance(part, str):
+                assert "\0" not in part
 
 
 @given(VALUES)
 def test_any_value_in_place_of_an_axis_is_read_or_refused(value: Any) -> None:
-    for tree in (
-        value,
-        [value],
-        [{"key": value, "choice": [1]}],
-        [{"key": "train.rate", "choice": value}],
-    ):
-        _read(tree)
+    axes = [{"key": "train.rate", "choice": value}, {"key": value, "choice": [1]}]
     for field in ("int", "float", "log", "when"):
-        _read([{"key": "train.rate", "choice": [1], field: value}])
-        _read([{"key": "train.rate", field: value}])
-
-
-def _read(tree: Any) -> None:
-    with suppress(Refusal):
-        read_axes(tree)
+        axes += [{"key": "train.rate", "choice": [1], field: value}]
+        axes += [{"key": "train.rate", field: value}]
+    for tree in (value, [value], *([axis] for axis in axes)):
+        with suppress(Refusal):
+            read_axes(tree)

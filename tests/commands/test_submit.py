@@ -1,22 +1,20 @@
-"""The options that a cluster adds to a command line, and refused command lines."""
+"""The folder that a cluster is started from, and the command lines that it completes or refuses."""
 
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from distvae.cli.cluster import init
 from distvae.cli.submit import STORAGE, Command, complete_words
 from distvae.files.refusal import Refusal
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-
-
-def values(words: list[str], option: str) -> list[str]:
-    return [words[place + 1] for place, word in enumerate(words) if word == option]
 
 
 ADDED = "--address auto --wait 600"
@@ -27,19 +25,15 @@ LONG = f"model.hidden=[{'128,' * 99}128]"
     ("typed", "added"),
     [
         ("tune --trials 200 speech", "--resume --out /mnt/distvae/runs/speech"),
-        ("tune speech --trials 200", "--resume --out /mnt/distvae/runs/speech"),
         (
             "tune --data /x tune_spaces/mine.yaml b.yaml",
             "--resume --out /mnt/distvae/runs/mine",
         ),
         ("tune --trials 200", "--resume --out /mnt/distvae/runs/sweep"),
         (f"tune {LONG} speech", "--resume --out /mnt/distvae/runs/speech"),
-        ("tune speech --out /x", "--resume"),
         ("tune speech --out=/x", "--resume"),
-        ("tune speech -o /x", "--resume"),
         ("tune speech -o/x", "--resume"),
         ("tune tune_spaces/speech.yaml --force", "--out /mnt/distvae/runs/speech"),
-        ("train --workers 2 bars", "--resume --out /mnt/distvae/runs/bars"),
         ("train --workers 2 own/bars.yaml", "--resume --out /mnt/distvae/runs/bars"),
     ],
 )
@@ -59,21 +53,40 @@ def test_a_training_is_kept_on_any_storage_and_a_sweep_in_a_folder(
 ) -> None:
     monkeypatch.setenv(STORAGE, "s3://bucket/distvae")
     words = complete_words("train", ["bars", "--workers", "2"])
-    assert values(words, "--storage") == ["s3://bucket/distvae/runs"]
+    assert words[words.index("--storage") + 1] == "s3://bucket/distvae/runs"
     refused = "s3://bucket/distvae; a sweep needs a folder on a disk that all machines see"
     with pytest.raises(Refusal, match=refused):
         complete_words("tune", ["speech"])
+    monkeypatch.delenv(STORAGE)
+    missing = r"DISTVAE_STORAGE: not set on the head; --(out|storage) expected"
+    for command in get_args(Command):
+        with pytest.raises(Refusal, match=missing):
+            complete_words(command, ["bars"])
 
 
-@pytest.mark.parametrize("command", ["tune", "train"])
-def test_without_a_storage_the_option_that_names_one_is_asked_for(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_of_a_cluster_has_the_files_of_the_checkout_and_keeps_what_is_there(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.delenv(STORAGE, raising=False)
-    with pytest.raises(
-        Refusal, match=r"DISTVAE_STORAGE: not set on the head; --(out|storage) expected"
-    ):
-        complete_words(command, ["bars"])
+    for _ in "ab":  # the same again
+        init(tmp_path / "mine", force=False)
+    files = [path for path in (tmp_path / "mine").rglob("*") if path.is_file()]
+    written = {path.relative_to(tmp_path / "mine"): path.read_bytes() for path in files}
+    assert written == {path: (ROOT / path).read_bytes() for path in written}
+    assert {Path("requirements.lock"), Path("distvae/cli/submit.py")} < set(written)
+    beside = {path.relative_to(ROOT) for path in (ROOT / "cluster").iterdir() if path.is_file()}
+    assert {path for path in written if path.parts[0] == "cluster"} == beside
+    own = tmp_path / "mine" / "cluster" / "aws.yaml"
+    own.write_text("mine")
+    with pytest.raises(Refusal, match=r"cluster/aws\.yaml"):
+        init(tmp_path / "mine", force=False)
+    assert own.read_text() == "mine"
+    init(tmp_path / "mine", force=True)
+    assert own.read_bytes() == (ROOT / "cluster" / "aws.yaml").read_bytes()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(Refusal, match=r"notes\.txt"):
+        init(tmp_path / "other", force=False)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
 
 
 def submitted(

@@ -1,6 +1,5 @@
 """A valid configuration survives a round trip. An invalid setting is refused by its dotted path."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.config import Config, VAEModel, VSCModel, flatten, from_dict, from_stored, to_dict
+from distvae.config import flatten, from_dict, from_stored, to_dict
 from distvae.config.recipes import (
     load,
     override,
@@ -29,27 +28,17 @@ KNOWN = [
 ]
 
 
-def test_the_defaults_are_valid() -> None:
-    assert from_dict(to_dict(Config())) == Config()
-
-
 @pytest.mark.parametrize("recipe", recipe_names())
-def test_a_resolved_recipe_means_the_same_when_read_again(recipe: str) -> None:
+def test_a_recipe_is_read_again_and_lists_only_what_differs_from_the_defaults(recipe: str) -> None:
     config = load(recipe)
     assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
-
-
-@pytest.mark.parametrize("recipe", recipe_names())
-def test_a_recipe_lists_only_what_differs_from_the_defaults(recipe: str) -> None:
+    assert from_dict(override({}, flatten(config))) == config
     for section, fields in read_tree(recipe_path(recipe)).items():
         if section in SECTIONS:
-            default = _plain(type(getattr(load(recipe), section))())
+            default = vars(type(getattr(config, section))())
             for name, value in fields.items():
-                assert name == "kind" or value != default[name], f"{section}.{name}"
-
-
-def _plain(part: Any) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(part).items()}
+                plain = tuple(value) if isinstance(value, list) else value
+                assert name == "kind" or plain != default[name], f"{section}.{name}"
 
 
 @given(st.sampled_from(KNOWN), st.data())
@@ -73,20 +62,16 @@ def test_every_typo_is_refused_with_its_path_and_the_nearest_name(
         ({"train": {"epochs": 2.5}}, "train.epochs"),
         ({"train": {"epochs": True}}, "train.epochs"),
         ({"train": {"rate": float("nan")}}, "train.rate"),
-        ({"train": {"rate": -1e-3}}, "train.rate"),
         ({"train": {"patience": 0}}, "train.patience"),
         ({"train": {"schedule": "cosin"}}, "train.schedule"),
+        ({"train": {"batch": 512, "scale_rate": "root"}}, "train.base_batch: null with train.sc"),
         ({"train": [1]}, "train"),
         ({"model": {"kind": "vea"}}, "model.kind"),
-        ({"model": {"kind": ["vae"]}}, "model.kind"),
         ({"model": {"kind": {"vae": 1}}}, "model.kind"),
-        ({"model": {"latent": 0}}, "model.latent"),
         ({"model": {"hidden": [128, 0]}}, "model.hidden[1]"),
         ({"model": {"hidden": 128}}, "model.hidden"),
         ({"model": {"kind": "vsc", "alpha": 1.0}}, "model.alpha"),
-        ({"model": {"kind": "vsc", "alpha": 0}}, "model.alpha"),
         ({"model": {"kind": "vsc", "slab_warmup": [5, 1]}}, "model.slab_warmup"),
-        ({"model": {"kind": "sdm", "atoms": 0}}, "model.atoms"),
         ({"model": {"kind": "sdm", "atoms": 64}}, "model.atoms"),
         ({"model": {"kind": "sdm", "coherence": 1.0}}, "model.coherence"),
         (
@@ -101,12 +86,12 @@ def test_every_typo_is_refused_with_its_path_and_the_nearest_name(
             "estep.crossover",
         ),
         ({"data": {"hop": 300}}, "data.hop"),
+        ({"data": {"hop": 1}}, "data.hop: 1 with data.window = 1024; at least 16 expected"),
         (
             {"data": {"kind": "sprites", "rows": 10, "val": 0.89, "test": 0.01}},
             "data.val + data.test: 9 + 1 of 10",
         ),
         ({"data": {"val": 0.6, "test": 0.6}}, "data.val"),
-        ({"data": {"rate": 0}}, "data.rate"),
         ({"eval": {"metrics": ["pesq"]}}, "eval.metrics[0]"),
         ({"followed": "paper"}, "followed"),
     ],
@@ -117,67 +102,35 @@ def test_what_is_out_of_range_is_refused_by_its_path(tree: dict[str, Any], path:
     assert str(refused.value).startswith(path)
 
 
-def test_a_changed_kind_drops_what_the_new_family_lacks() -> None:
+def test_assignments_are_read_as_yaml_whatever_their_order() -> None:
+    """A changed kind drops what the new family lacks."""
     tree = override({"model": {"kind": "vsc", "alpha": 0.3, "latent": 8}}, {"model.kind": "vae"})
     assert tree["model"] == {"kind": "vae", "latent": 8}
-
-
-def test_a_field_assigned_with_its_kind_is_kept_whatever_the_order() -> None:
-    tree = override({}, {"model.alpha": 0.3, "model.kind": "vsc"})
-    model = from_dict(tree).model
-    assert isinstance(model, VSCModel)
-    assert model.alpha == 0.3
-
-
-def test_assignments_are_read_as_yaml() -> None:
     words = ["train.epochs=3", "train.rate=1e-4", "model.hidden=[64, 32]", "train.patience=null"]
-    config = from_dict(override({}, parse_assignments(words)))
-    assert isinstance(config.model, VAEModel)
-    assert (config.train.epochs, config.train.rate, config.model.hidden, config.train.patience) == (
-        3,
-        1e-4,
-        (64, 32),
-        None,
+    found = from_dict(
+        override({}, parse_assignments([*words, "model.alpha=0.3", "model.kind=vsc"]))
     )
+    model, train = {"kind": "vsc", "alpha": 0.3, "hidden": [64, 32]}, {"epochs": 3, "rate": 1e-4}
+    assert found == from_dict({"model": model, "train": train})
 
 
 @pytest.mark.parametrize(
-    "word",
-    [
-        "train.epochs",
-        "=3",
-        " =3",
-        ".epochs=3",
-        "train.=3",
-        "train.epochs==3",
-        "train.epochs=[1",
-        "a.b=2020-99-99",
-    ],
+    "word", ["train.epochs", " =3", ".epochs=3", "train.=3", "train.epochs==3", "train.epochs=[1"]
 )
 def test_what_is_not_an_assignment_is_refused(word: str) -> None:
     with pytest.raises(Refusal):
         parse_assignments([word])
 
 
-def test_flat_keys_are_what_the_command_line_takes() -> None:
-    config = load("mnist-vsc")
-    assert from_dict(override({}, flatten(config))) == config
-
-
-@pytest.mark.parametrize("read", [from_dict, from_stored])
-def test_a_setting_that_decided_nothing_is_read_over(
-    read: Callable[[dict[str, Any]], Config],
-) -> None:
-    assert read({"follows": "paper", "train": {"seed": 3}}) == from_dict({"train": {"seed": 3}})
-
-
 @pytest.mark.parametrize("kind", ["vae", "sdm", "vsc", "gumbel"])
 def test_what_older_runs_did_is_read_where_their_configuration_says_nothing(kind: str) -> None:
-    tree = {"model": {"kind": kind, "likelihood": "gaussian"}, "estep": {"kind": "amortised"}}
+    tree: dict[str, Any] = {"model": {"kind": kind, "likelihood": "gaussian"}}
     assert flatten(from_stored(tree))["model.variance"] == 1.0
     assert flatten(from_dict(tree))["model.variance"] is None
     other = {"model": {"kind": kind, "likelihood": "bernoulli"}}
     assert flatten(from_stored(other))["model.variance"] is None
+    for read in (from_dict, from_stored):  # a setting that decided nothing
+        assert read({"follows": "paper", "train": {"seed": 3}}) == from_dict({"train": {"seed": 3}})
 
 
 @pytest.mark.parametrize("scale", ["root", "linear"])
@@ -190,8 +143,3 @@ def test_scaled_rates_are_meant_for_the_batch_of_the_recipe(scale: str) -> None:
     again = to_dict(load("mnist-vae", own))
     assert vary(from_dict(again), {"train.batch": 1024}).train.base_batch == 32
     assert load("mnist-vae", {"train.batch": 512}).train.base_batch is None
-
-
-def test_rates_that_are_scaled_from_no_batch_are_refused() -> None:
-    with pytest.raises(Refusal, match=r"train\.base_batch: null with train\.scale_rate = 'root'"):
-        from_dict({"train": {"batch": 512, "scale_rate": "root"}})

@@ -41,7 +41,9 @@ def foreign_search() -> None:
         """A search of another package."""
 
 
-def test_an_estep_of_another_package_is_found_and_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_estep_of_another_package_is_found_built_and_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     groups: list[str] = []
 
     class Point(EntryPoint):
@@ -50,53 +52,33 @@ def test_an_estep_of_another_package_is_found_and_built(monkeypatch: pytest.Monk
 
     def entry_points(group: str) -> list[EntryPoint]:
         groups.append(group)
-        return [Point("foreign", "foreign", group)]
+        return [Point("foreign", "foreign", group)] if group == "distvae.esteps" else []
 
     monkeypatch.setattr(schema, "entry_points", entry_points)
     tree = {"model": {"kind": "tvae", "latent": 6}, "estep": {"kind": "foreign", "states": 3}}
     found = config.from_dict(tree)
     assert groups == ["distvae.esteps"]
-    _, search = estep.assemble(found, 5)
-    assert type(search).__name__ == "Foreign"
+    assert type(estep.assemble(found, 5)[1]).__name__ == "Foreign"
     assert config.to_dict(found)["estep"]["states"] == 3
-
-
-def test_the_kinds_of_other_packages_are_among_the_settings(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Point(EntryPoint):
-        def load(self) -> None:
-            foreign_search()
-
-    def entry_points(group: str) -> list[EntryPoint]:
-        return [Point("foreign", "foreign", group)] if group == "distvae.esteps" else []
-
-    monkeypatch.setattr(schema, "entry_points", entry_points)
-    found = list(settings())
-    kinds = {each.key: each.values for each in found if each.key.endswith(".kind")}
+    explained = list(settings())
+    kinds = {each.key: each.values for each in explained if each.key.endswith(".kind")}
     assert kinds["estep.kind"].endswith(" or foreign")
     assert "foreign" not in kinds["model.kind"]
-    assert "estep.states" in {each.key for each in found if "foreign" in each.kinds}
-
-
-def test_an_estep_goes_with_the_models_that_it_names() -> None:
-    foreign_search()
+    assert "estep.states" in {each.key for each in explained if "foreign" in each.kinds}
     with pytest.raises(Refusal, match=r"estep\.kind: 'foreign' with model\.kind 'vae'"):
         config.from_dict({"model": {"kind": "vae"}, "estep": {"kind": "foreign"}})
 
 
-@pytest.mark.parametrize("section", ["model", "estep", "data"])
-def test_a_configuration_without_an_implementation_is_refused(section: str) -> None:
+def test_families_without_a_part_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass(frozen=True)
     class Lonely:
         kind: ClassVar[str] = "lonely"
 
-    implementations: Registry[type] = Registry(section)
-    with pytest.raises(Refusal, match=f"{section}.kind: 'lonely' has a configuration"):
+    implementations: Registry[type] = Registry("data")
+    with pytest.raises(Refusal, match=r"data\.kind: 'lonely' has a configuration"):
         implementations.implementation(Lonely())
-
-
-def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Refusal, match=r"family\('models'\): no such section; one of data, model,"):
+        schema.family("models")
     point = EntryPoint("mine", "there_is_no_such_module", "distvae.models")
     monkeypatch.setattr(schema, "entry_points", lambda group: [point])
     message = (
@@ -104,8 +86,3 @@ def test_an_entry_point_that_cannot_be_imported_is_named(monkeypatch: pytest.Mon
     )
     with pytest.raises(Refusal, match=message):
         config.from_dict({"model": {"kind": "mine"}})
-
-
-def test_a_family_of_an_unknown_section_is_refused() -> None:
-    with pytest.raises(Refusal, match=r"family\('models'\): no such section; one of data, model,"):
-        schema.family("models")
