@@ -33,8 +33,7 @@ from distvae.files.paths import check_writable_folder, given_path
 from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import Plain
 from distvae.numerics.arrays import plain_array
-from distvae.numerics.metrics import SPREAD, without_spreads
-from distvae.numerics.numbers import with_spread
+from distvae.numerics.metrics import SPREAD, with_spread, without_spreads
 from distvae.report import write_and_log
 from distvae.report.page import picture, sound
 from distvae.train.run import Run

@@ -48,8 +48,6 @@ from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain
 from distvae.numerics.arrays import Doubles, Floats
 from distvae.numerics.metrics import counted
-from distvae.system import available_cores, available_memory
-from distvae.numerics.numbers import counted
 from distvae.system import available_memory
 from distvae.tasks.by_groups import Wanted
 from distvae.tasks.presets import (

@@ -24,7 +24,7 @@ from distvae.files.paths import MemoryShortage, resolve_path
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder, without_password
 from distvae.files.untrusted import read_json
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from distvae.system import available_cores
 
 if TYPE_CHECKING:

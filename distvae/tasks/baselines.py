@@ -19,8 +19,7 @@ from distvae.data import open_dataset
 from distvae.data.dataset import Rows
 from distvae.data.signals import Signal
 from distvae.data.speech import recordings_of
-from distvae.data.windows import PatchFamily, distinct_channels, silenced, windows_of
-from distvae.data.windows import HasWindows, windows_of
+from distvae.data.windows import PatchFamily, windows_of
 from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.arrays import Doubles, Floats

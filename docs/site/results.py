@@ -18,8 +18,6 @@ import yaml
 from distvae.files.paths import atomic_file
 from distvae.files.untrusted import markdown_table
 from distvae.numerics.metrics import counted
-from distvae.reproduce.compare import half_range
-from distvae.numerics.numbers import counted
 from distvae.reproduce.rows import RowGroup, add_run, group_seeds, read_rows
 from distvae.reproduce.table import half_range
 

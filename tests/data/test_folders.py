@@ -25,7 +25,7 @@ from distvae.data.folders import find_broken, some_names
 from distvae.data.speech import recordings_of
 from distvae.files.paths import MemoryShortage
 from distvae.files.refusal import Refusal
-from distvae.numerics.numbers import counted
+from distvae.numerics.metrics import counted
 from tests.called import Called
 
 NOBODY = 65534

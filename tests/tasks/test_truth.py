@@ -9,9 +9,7 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 
 from distvae.config import BarsData, TVAEModel
 from distvae.data import open_dataset
-from distvae.data.generated import BarsFamily, all_bars, causes_of
-from distvae.data import BarsFamily, open_dataset
-from distvae.data.generated import all_bars
+from distvae.data.generated import BarsFamily, all_bars
 from distvae.interface import Batch
 from distvae.models.likelihoods import Gaussian
 from distvae.models.nets import FromBits
