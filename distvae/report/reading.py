@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from distvae.config import Config
 from distvae.config.schema import check_value, field_types
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, shown
 from distvae.files.untrusted import (
     Tree,
     path_inside,
@@ -19,7 +19,7 @@ from distvae.files.untrusted import (
 from distvae.tasks.restoration import STAGES
 from distvae.train.run_folder import RunInfo, read_config, read_epochs, read_info, read_records
 from distvae.tune.folder import SWEEP_FILE
-from distvae.tune.results import Result, rank
+from distvae.tune.results import DIRECTIONS, Result, rank
 from distvae.tune.space import Directions
 from distvae.tune.study import FILE, read_trials
 from distvae.tune.trial import FAILURE
@@ -134,6 +134,11 @@ def read_sweep(folder: Path) -> Sweep:
         if key not in facts:
             raise Refusal(
                 f"{folder / SWEEP_FILE}: '{key}' is missing; a file written by distvae is expected"
+            )
+    for name, direction in facts["metrics"].items():
+        if direction not in [*DIRECTIONS]:
+            raise Refusal(
+                f"{folder / SWEEP_FILE}: metrics.{name}: {shown(direction)}; max or min expected"
             )
     sampled = read_trials(folder)
     results = [_stored_result(trial, folder / FILE) for trial in sampled]

@@ -223,7 +223,7 @@ DATA: dict[str, Callable[[Path], object]] = {
     "a.parquet": write_table,
     "spk0_a b.wav": write_recordings,
 }
-LONG = ("large", "a.npz", "spk0_a b.wav")
+LONG = ("large", "a.npz", "a.parquet", "spk0_a b.wav")
 """Cases whose commands are like the commands of another case."""
 
 

@@ -258,6 +258,17 @@ def test_no_text_of_a_document_reaches_the_user(
 # --- each hole as it was found
 
 
+def test_a_direction_that_is_none_is_refused(call: Called, tmp_path: Path, outside: Path) -> None:
+    folders.sweep(tmp_path / "sweep")
+    file = tmp_path / "sweep" / SWEEP_FILE
+    facts = json.loads(file.read_text())
+    facts["metrics"] = dict.fromkeys(facts["metrics"], str(outside))
+    file.write_text(json.dumps(facts))
+    code, out, err = call("report", str(tmp_path / "sweep"))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "max or min expected" in err
+
+
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
