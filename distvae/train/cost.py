@@ -3,9 +3,10 @@
 The estimate is a lower bound, so that a training that might fit is never refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -18,13 +19,25 @@ from distvae.files.refusal import Refusal, cause, shown
 from distvae.models.population import words_of
 from distvae.system import available_memory
 
-NUMBER = 4
-"""Bytes of a float32."""
+NUMBER, WORD = 4, 8
+"""Bytes of a float32, and of a 64-bit word of a state."""
+NUMBERS_A_PARAMETER = 4
+"""Numbers in memory per parameter: the parameter, its gradient, and two moments."""
 COPIES_OF_A_WORKER = 3
 """Copies of the populations of a worker under Ray: the worker's own, and two snapshots."""
-SIZES = ("model.latent", "model.hidden", "model.atoms", "model.pseudo_inputs", "estep.hidden")
+DRAWS_A_STATE = 3
+"""First states that are drawn for each first state that is kept."""
+MODEL_SETTINGS = (
+    *("model.latent", "model.hidden", "model.channels", "model.atoms", "model.pseudo_inputs"),
+    *("estep.hidden", "estep.channels"),
+)
 """Settings that decide the size of a model."""
-LOWERED = ("train.batch", "estep.block", "estep.states", *SIZES[:2], "estep.hidden")
+SEARCH_SETTINGS = tuple(f"estep.{name}" for name in ("draws", "parents", "children", "generations"))
+"""Settings that decide the number of new states of a search."""
+LOWERED = (
+    *("train.batch", "estep.block", "estep.states"),
+    *("model.latent", "model.hidden", "estep.hidden"),
+)
 """Settings to lower if a training runs out of memory, settings of its steps first."""
 
 
@@ -42,6 +55,14 @@ class DataSize:
         return cls(len(dataset.splits["train"]), dataset.dims, dataset.shape)
 
 
+class MemoryCost(NamedTuple):
+    """Bytes of memory for one purpose, and the settings that decide the size."""
+
+    what: str
+    size: int
+    settings: Mapping[str, object]
+
+
 def check_fits_in_memory(
     config: Config, data: DataSize, workers: int = 1, copies: int = 1, free: int | None = None
 ) -> None:
@@ -49,55 +70,22 @@ def check_fits_in_memory(
 
     The machine holds `copies` copies of the populations of each of its workers.
     """
-    free = available_memory() if free is None else free
-    costs = estimate_costs(config, data, workers)
-    if sum(costs.values()) > free:
-        name = max(costs, key=lambda each: costs[each])
+    if free is None:
+        free = available_memory()
+    costs = list(estimate_cost(config, data, workers))
+    needed = sum(cost.size for cost in costs)
+    if needed > free:
+        largest = max(costs, key=lambda cost: cost.size)
+        name = max(largest.settings, key=lambda key: _largest(largest.settings[key]))
         raise Refusal(
-            f"{name}: {shown(flatten(config)[name])}: needs {gigabytes(costs[name])} of memory, all"
-            f" that is needed is {gigabytes(sum(costs.values()))}, and {gigabytes(free)} are free;"
-            " less expected"
+            f"{name}: {shown(largest.settings[name])}: {largest.what} need"
+            f" {gigabytes(largest.size)} of memory, all that is needed is {gigabytes(needed)}, and"
+            f" {gigabytes(free)} are free; less expected"
         )
     estep = config.estep
     if isinstance(estep, Truncation) and estep.mapped is None:
-        words = words_of(config.model.latent)
-        check_populations_fit(free, copies * data.rows // workers, estep.states, words)
-
-
-def estimate_costs(config: Config, data: DataSize, workers: int = 1) -> dict[str, int]:
-    """Return the bytes that one of `workers` workers needs, by the setting that decides most.
-
-    A parameter has a gradient and two moments. For training on a GPU, only the parameters count,
-    which are created on the CPU.
-    """
-    values = flatten(config)
-    sizes = {name: _largest(values[name]) for name in SIZES if values.get(name)}
-    widest = max(sizes, key=lambda name: sizes[name])
-    parameters = NUMBER * count_parameters(config, data)
-    if config.train.device != "cpu" and torch.cuda.is_available():
-        return {widest: parameters}
-    model, estep = config.model, config.estep
-    batch, draws = min(config.train.batch, data.rows) // workers, getattr(model, "draws", 1)
-    encoder, decoder = (sum(getattr(part, "hidden", ())) for part in (estep, model))
-    outputs = data.dims + encoder + draws * (model.latent + decoder + data.dims)
-    costs = {widest: 4 * parameters, "train.batch": NUMBER * batch * outputs}
-    if isinstance(estep, Truncation):
-        block, states = min(estep.block, data.rows) // workers, estep.states + estep.new_states
-        costs["estep.block"] = block * states * (8 * words_of(model.latent) + NUMBER)
-    return costs
-
-
-def count_parameters(config: Config, data: DataSize) -> int:
-    """Return the number of parameters of the model and its E-step, without allocating them.
-
-    Return 0 for a model of an extension that cannot be built on torch's meta device.
-    """
-    try:
-        with torch.device("meta"):
-            parts = assemble(config, data.dims, data.shape)
-    except RuntimeError:
-        return 0
-    return sum(values.numel() for part in parts for values in part.parameters())
+        rows, words = copies * data.rows // workers, words_of(config.model.latent)
+        check_populations_fit(free, rows, estep.states, words)
 
 
 @contextmanager
@@ -117,5 +105,55 @@ def memory_refused(config: Config, name: str) -> Iterator[None]:
         ) from error
 
 
+def estimate_cost(config: Config, data: DataSize, workers: int = 1) -> Iterator[MemoryCost]:
+    """Yield the memory that one of `workers` workers needs, by purpose.
+
+    For training on a GPU, only tensors that are created on the CPU first are counted.
+    """
+    values = flatten(config)
+
+    def chosen(*keys: str) -> dict[str, object]:
+        return {key: values[key] for key in keys if values.get(key)}
+
+    on_cpu = config.train.device == "cpu" or not torch.cuda.is_available()
+    parameters = count_parameters(config, data)
+    numbers = parameters * (NUMBERS_A_PARAMETER if on_cpu else 1)
+    sizes = chosen(*MODEL_SETTINGS) | {"data (values of a data point)": data.dims}
+    yield MemoryCost(f"{parameters:,} parameters", numbers * NUMBER, sizes)
+    if not on_cpu:
+        return
+    model, estep = config.model, config.estep
+    batch, draws = min(config.train.batch, data.rows) // workers, getattr(model, "draws", 1)
+    encoder, decoder = (sum(getattr(part, "hidden", ())) for part in (estep, model))
+    outputs = data.dims + encoder + draws * (model.latent + decoder + data.dims)
+    settings = {"train.batch": batch, "model.draws": draws, **sizes}
+    yield MemoryCost(f"batches of {batch:,} rows", batch * outputs * NUMBER, settings)
+    if not isinstance(estep, Truncation):
+        return
+    block, new = min(estep.block, data.rows) // workers, estep.new_states
+    population = chosen("estep.states", "model.latent")
+    yield MemoryCost(
+        f"{block:,} rows with {estep.states:,} states kept and {new:,} new ones each",
+        block * (estep.states + new) * (words_of(model.latent) * WORD + NUMBER),
+        {"estep.block": block, **population, **chosen(*SEARCH_SETTINGS)},
+    )
+    first = DRAWS_A_STATE * estep.states * model.latent * WORD
+    yield MemoryCost("the first states", first, population)
+
+
+def count_parameters(config: Config, data: DataSize) -> int:
+    """Return the number of parameters of the model and its E-step, without allocating them.
+
+    Return 0 for a model of an extension that cannot be built on torch's meta device.
+    """
+    try:
+        with torch.device("meta"):
+            parts = assemble(config, data.dims, data.shape)
+    except RuntimeError:
+        return 0
+    return sum(values.numel() for part in parts for values in part.parameters())
+
+
 def _largest(value: object) -> int:
-    return max(value) if isinstance(value, tuple | list) else int(str(value))
+    numbers = value if isinstance(value, Sequence) else [value]
+    return max(number for number in numbers if isinstance(number, int))
