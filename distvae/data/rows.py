@@ -168,11 +168,7 @@ def _open_columns(path: Path, schema: "pa.Schema", rows: int, batches: Batches) 
     """Open columns of numbers, or one column of lists of numbers."""
     from pyarrow import types
 
-    if index := next(filter(INDEX.fullmatch, schema.names), None):
-        raise Refusal(
-            f"{path}: column '{index}' is an index that pandas wrote, and no value; a file without"
-            " it expected, such as df.to_parquet(..., index=False) writes"
-        )
+    _refuse_index(path, schema)
     kinds = [field.type for field in schema]
     lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
     has_lists = len(kinds) == 1 and any(matches(kinds[0]) for matches in lists)
@@ -197,6 +193,22 @@ def _open_columns(path: Path, schema: "pa.Schema", rows: int, batches: Batches) 
     if twice is not None:
         raise Refusal(f"{path}: two columns are called {shown(twice)}; a name for each expected")
     return rows, len(kinds), partial(_read_columns, batches), tuple(schema.names)
+
+
+def _refuse_index(path: Path, schema: "pa.Schema") -> None:
+    """Refuse the column of a data frame's index. An index that is a range is no column."""
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    except ValueError:
+        noted = {}
+    named = noted.get("index_columns") if isinstance(noted, dict) else None
+    known = named if isinstance(named, list) else []
+    index = next((name for name in schema.names if INDEX.fullmatch(name) or name in known), None)
+    if index is not None:
+        raise Refusal(
+            f"{path}: column '{index}' is an index that pandas wrote, and no value; a file without"
+            " it expected, such as df.to_parquet(..., index=False) writes"
+        )
 
 
 def _read_columns(batches: Batches, max_rows: int) -> Iterator[Array]:

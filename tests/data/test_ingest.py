@@ -275,6 +275,12 @@ def test_an_index_that_pandas_wrote_is_refused(tmp_path: Path) -> None:
         Table.open(path)
     frame[frame["a"] != 2.5].to_parquet(path, index=False)
     assert Table.open(path).values == 1
+    named = frame.assign(customer=[7, 3, 9, 10]).set_index("customer")
+    named.to_parquet(path)
+    with pytest.raises(Refusal, match=r"a\.parquet: column 'customer' is an index"):
+        Table.open(path)
+    named.reset_index().to_parquet(path)
+    assert Table.open(path).values == 2
 
 
 def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
