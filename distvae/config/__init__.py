@@ -22,6 +22,7 @@ from distvae.config.data import (
     SpritesData,
 )
 from distvae.config.model import (
+    AllSupports,
     Amortised,
     Decoder,
     EStepConfig,
@@ -32,6 +33,8 @@ from distvae.config.model import (
     Net,
     RandomSearch,
     SDMModel,
+    Selection,
+    SpikeSlabModel,
     Truncation,
     TVAEModel,
     VAEModel,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 __all__ = [
+    "AllSupports",
     "Amortised",
     "BarsData",
     "Config",
@@ -66,7 +70,9 @@ __all__ = [
     "RandomSearch",
     "RowsData",
     "SDMModel",
+    "Selection",
     "SpeechData",
+    "SpikeSlabModel",
     "SpritesData",
     "TVAEModel",
     "Train",
@@ -100,7 +106,7 @@ class Config:
                 f"estep.kind: '{self.estep.kind}' with model.kind '{self.model.kind}'; {wanted}"
                 " expected"
             )
-        if isinstance(self.estep, Truncation | Exact):
+        if isinstance(self.estep, Truncation | Exact | AllSupports):
             self.estep.check_code_size(self.model.latent)
         finds_noise = (self.model.kind, self.model.likelihood) == ("tvae", "gaussian")
         sigma, stops = self.train.sigma, self.train.stop_at_noise

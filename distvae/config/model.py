@@ -302,6 +302,8 @@ class TVAEModel:
 
 MAX_EXACT_BITS = 16
 """The largest number of bits whose states can be enumerated."""
+MAX_SUPPORTED = 12
+"""The largest number of latents whose supports can be enumerated."""
 
 
 class EStepConfig(Family, Protocol):
@@ -457,3 +459,59 @@ class Amortised(Net):
     def standardises(self) -> bool:
         """True if inputs are standardised."""
         return self.input in ("standard", "log_standard")
+
+
+@family("model")
+@dataclass(frozen=True)
+class SpikeSlabModel:
+    """Spike-and-slab sparse coding: codes with few values, on supports that a search finds."""
+
+    kind: ClassVar[str] = "ssc"
+    estep: ClassVar[tuple[str, ...]] = ("selection", "all_supports")
+    codes: ClassVar[tuple[str, ...]] = ("mean",)
+    likelihood: ClassVar[str] = "gaussian"
+    latent: Count = 256
+    """Number of latents, and of atoms of the dictionary."""
+    active: Annotated[int, Range(0, 256)] = 16
+    """The largest number of active latents of a row."""
+    dictionary: Literal["learned", "identity", "dct"] = "learned"
+    """The atoms: learned, the identity, or cosines (DCT)."""
+    latents: Literal["positive", "signed"] = "positive"
+    """`positive`: an active latent has a learned mean, and joins a support only if the row pulls it
+    upwards. `signed`: its mean is zero.
+    """
+    bias: bool = True
+    """Whether the mean of the rows is taken from each row."""
+    cycles: Whole = 12
+    """Cycles in which atoms that are not well formed are replaced. Later epochs are plain EM. A
+    dictionary that is not learned has none.
+    """
+
+    @property
+    def code_size(self) -> int:
+        """The number of latents."""
+        return self.latent
+
+
+@family("estep")
+@dataclass(frozen=True)
+class Selection:
+    """Supports found by the gain in evidence of each latent, one latent at a time."""
+
+    kind: ClassVar[str] = "selection"
+
+
+@family("estep")
+@dataclass(frozen=True)
+class AllSupports:
+    """The exact posterior of spike-and-slab codes over all 2^H supports, for small H."""
+
+    kind: ClassVar[str] = "all_supports"
+
+    def check_code_size(self, bits: int) -> None:
+        """Refuse a model with too many supports to enumerate."""
+        if bits > MAX_SUPPORTED:
+            raise Refusal(
+                f"model.latent: {bits} with estep.kind 'all_supports'; at most {MAX_SUPPORTED}"
+                " expected"
+            )

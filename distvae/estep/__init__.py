@@ -8,6 +8,7 @@ import torch
 from distvae import config
 from distvae.config.schema import Registry
 from distvae.estep.amortised import Amortised
+from distvae.estep.supports import AllSupports, Selection
 from distvae.estep.truncated import Evolution, Exact, RandomSearch
 from distvae.interface import AnyEStep, AnyModel
 from distvae.models import MODELS
@@ -32,6 +33,8 @@ ESTEPS.update(
         config.Evolution: Evolution,
         config.RandomSearch: RandomSearch,
         config.Exact: Exact,
+        config.Selection: Selection,
+        config.AllSupports: AllSupports,
     }
 )
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from distvae.config import GumbelModel, SDMModel, TVAEModel, VAEModel, VSCModel
+from distvae.config import GumbelModel, SDMModel, SpikeSlabModel, TVAEModel, VAEModel, VSCModel
 from distvae.config.schema import Registry
 from distvae.interface import AnyModel
 from distvae.models.gumbel import Gumbel
 from distvae.models.sdm import SDM
+from distvae.models.spike_slab import SpikeSlab
 from distvae.models.tvae import TVAE
 from distvae.models.vae import VAE
 from distvae.models.vsc import VSC
@@ -27,4 +28,13 @@ def register(config: type) -> Callable[[M], M]:
     return MODELS.register(config)
 
 
-MODELS.update({VAEModel: VAE, SDMModel: SDM, VSCModel: VSC, GumbelModel: Gumbel, TVAEModel: TVAE})
+MODELS.update(
+    {
+        VAEModel: VAE,
+        SDMModel: SDM,
+        VSCModel: VSC,
+        GumbelModel: Gumbel,
+        TVAEModel: TVAE,
+        SpikeSlabModel: SpikeSlab,
+    }
+)

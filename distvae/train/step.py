@@ -54,7 +54,8 @@ class Adam:
         self.rate: float | Tensor = 0.0
         """The learning rate: a number, or a scalar tensor on the device of the parameters."""
         on_device = any(parameter.device.type != "cpu" for parameter in self.parameters)
-        self.adam = torch.optim.Adam(self.parameters, fused=True, capturable=on_device)
+        groups = [{"params": self.parameters}]  # a list of parameters must not be empty
+        self.adam = torch.optim.Adam(groups, fused=True, capturable=on_device)
         for parameter in self.parameters:  # so that checkpoints always have the same tensors
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             step = torch.zeros((), dtype=torch.float32, device=parameter.device)

@@ -1,0 +1,507 @@
+"""Spike-and-slab sparse coding by search (Sheikh, Shelton and Luecke, JMLR 2014; Drefs, Guiraud and
+Luecke, JMLR 2022).
+
+    s_h ~ Bern(pi_h),    z_h ~ N(mu_h, psi_h),    x | s, z ~ N(b + W (s * z), sigma^2 I)
+
+The atoms, which are the columns of W, have norm 1. There is no encoder. A search finds the support
+of each row, the set A of its active latents. Given a support, everything is Gaussian. With the
+precision M = diag(1 / psi_A) + W_A^T W_A / sigma^2,
+
+    z_A | x ~ N(kappa, M^-1),    kappa = M^-1 u,    u = W_A^T (x - b) / sigma^2 + mu_A / psi_A,
+    log p(x, A) = log p(x, {}) + sum_A worth - log|M| / 2 + u^T M^-1 u / 2,
+    worth = log pi / (1 - pi) - log(psi) / 2 - mu^2 / (2 psi).
+
+q is the exact posterior on the supports that were found, so the bound log sum p(x, A) is never
+above log p(x). All parameters have closed-form updates, once an epoch, from sums over rows:
+sum E[s z] x^T, sum E[(s z)(s z)^T], sum E[s] and sum E[s z]. A missing value is one more Gaussian
+latent, with its mean and variance under the posterior.
+
+Dictionaries are learned in cycles. At first a row may have two active latents; the limit grows
+while rows use most of it. At the end of a cycle, atoms that are not well formed give way to
+residuals of badly explained rows, and the next cycle begins from the best atoms so far. After the
+last cycle the updates are plain EM, which never lowers the bound of given supports.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distvae.config import SpikeSlabModel
+from distvae.interface import AnyEStep, Batch, Sums
+from distvae.models.sdm import dct
+from distvae.numerics.metrics import declare
+from distvae.numerics.noise import Noise, mix
+from distvae.numerics.rows import HeldRows
+
+declare("sparsity", "active", "dead")
+LOG_TWO_PI = math.log(2 * math.pi)
+AT_FIRST = 3.0
+"""The number of active latents of a row that the first parameters assume."""
+LEAST_NOISE = 1e-4
+"""The least sigma^2, in units of the variance of the data."""
+LEAST_SLAB = 1e-3
+"""The least psi, in units of the variance of the data."""
+RIDGE = 1e-4
+"""The strength with which an update keeps the old atoms, relative to the mean of E[z^2]."""
+MOSTLY = 0.8
+"""The limit of active latents grows while rows use more than this share of it."""
+GROWTH = 5, 2
+"""The number of epochs at each limit while it grows, in the first cycle and later."""
+HOLD = 6
+"""The number of epochs at the last limit of a cycle."""
+LIMIT = 2, 6
+"""The limit at the beginning of the first cycle, and of later cycles."""
+FORMED = 0.7
+"""An atom is well formed if mu / sqrt(psi) is above this share of the median of the better half."""
+UNFORMED = 0.25
+"""The largest share of the atoms that one cycle replaces because they are not well formed."""
+TWINS = 0.85
+"""The cosine above which the rarer of two atoms is replaced."""
+
+
+class Found(NamedTuple):
+    """The supports of some rows, and the posteriors on them."""
+
+    active: Tensor
+    """(B, S, K) the active latents of each support, then -1."""
+    mean: Tensor
+    """(B, S, K) kappa, then 0."""
+    root: Tensor
+    """(B, S, K, K) L^-1 with M = L L^T, then 0."""
+    gain: Tensor
+    """(B, S) log p(x, A) - log p(x, {})."""
+
+
+@dataclass(frozen=True)
+class Supports:
+    """The exact posterior on the supports that were found for each row."""
+
+    found: Found
+    log_joint: Tensor
+    """(B, S) log p(x, A)."""
+    mu: Tensor
+    psi: Tensor
+    odds: Tensor
+    """(H,) log pi / (1 - pi)."""
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """(B, S) the probability of each support."""
+        return self.log_joint.softmax(1)
+
+    @property
+    def code(self) -> Tensor:
+        """(B, H) E[s z], with exact zeros beside the supports."""
+        return self._scattered(self.found.mean * self.weight[:, :, None])
+
+    def _scattered(self, values: Tensor) -> Tensor:
+        """Return values (B, S, K) of the supports summed into codes (B, H)."""
+        latent = len(self.mu)
+        place = self.found.active.where(self.found.active >= 0, latent)
+        codes = values.new_zeros(len(values), latent + 1)
+        return codes.scatter_add_(1, place.flatten(1), values.flatten(1))[:, :latent]
+
+    def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """Return the mean, or draws of a support and of the values on it, with equal weights."""
+        if draws == 0 or noise is None:
+            z = self.code[:, None]
+            return z, z.new_ones(z.shape[:2])
+        ladder = self.weight.cumsum(1)
+        drawn = torch.searchsorted(ladder, noise.uniform("state", draws) * ladder[:, -1:])
+        drawn = drawn.clamp_max(ladder.shape[1] - 1)
+        epsilon = noise.normal("slab", draws, self.found.mean.shape[2]).to(self.mu.dtype)
+        rows = torch.arange(len(drawn), device=drawn.device)[:, None]
+        index, mean, root, _ = self.found
+        values = mean[rows, drawn] + (epsilon[:, :, None] @ root[rows, drawn])[:, :, 0]
+        latent = len(self.mu)
+        place = index.where(index >= 0, latent)[rows, drawn]
+        z = values.new_zeros(*drawn.shape, latent + 1).scatter_(2, place, values)[:, :, :latent]
+        return z, z.new_full(z.shape[:2], 1 / draws)
+
+    def log_ratio(self, z: Tensor) -> Tensor:
+        """Return log p(z) - log q(z), (B, P), at points whose support was found; at other points
+        minus infinity.
+        """
+        index, mean, root, _ = self.found
+        used = index >= 0
+        points, atoms = z.shape[1], index.clamp_min(0)
+        values = z[:, :, None].expand(-1, -1, index.shape[1], -1)
+        values = values.gather(3, atoms[:, None].expand(-1, points, -1, -1))
+        same = (values != 0).where(used[:, None], True).all(3)
+        same &= (z != 0).sum(2, keepdim=True) == used.sum(2)[:, None]
+        psi, mu = self.psi[atoms][:, None], self.mu[atoms][:, None]
+        prior = -0.5 * ((values - mu).square() / psi + psi.log()) + self.odds[atoms][:, None]
+        apart = (values - mean[:, None]).masked_fill(~used[:, None], 0.0)
+        whole = root + torch.diag_embed((~used).to(z.dtype))
+        white = torch.linalg.solve_triangular(whole.mT[:, None], apart[..., None], upper=True)
+        log_root = whole.diagonal(dim1=2, dim2=3).log()[:, None]
+        ratio = prior + 0.5 * white[..., 0].square() + log_root
+        ratio = ratio.masked_fill(~used[:, None], 0.0).sum(3) - self.weight.log()[:, None]
+        none: Tensor = functional.softplus(self.odds).sum()
+        return ratio.masked_fill(~same, -torch.inf).amax(2) - none
+
+
+class SpikeSlab(nn.Module):
+    """A linear model whose latents are zero or Gaussian."""
+
+    bias: Tensor
+    pi: Tensor
+    mu: Tensor
+    psi: Tensor
+    variance: Tensor
+    scale: Tensor
+    """The variance of the data, to which floors are relative."""
+    rows: Tensor
+    """The number of rows of the data."""
+    limit: Tensor
+    """The largest number of active latents of a row at present."""
+    waited: Tensor
+    """The number of epochs at this limit."""
+    cycle: Tensor
+    """The number of finished cycles."""
+    best: Tensor
+    """The best objective at the end of a cycle."""
+
+    def __init__(self, config: SpikeSlabModel, dims: int) -> None:
+        super().__init__()
+        self.config, self.dims = config, dims
+        latent = config.latent
+        self.dictionary = nn.Parameter(first_atoms(config, dims), requires_grad=False)
+        self.register_buffer("bias", torch.zeros(dims))
+        self.register_buffer("pi", torch.full((latent,), min(0.5, AT_FIRST / latent)))
+        self.register_buffer("mu", torch.zeros(latent))
+        self.register_buffer("psi", torch.ones(latent))
+        self.register_buffer("variance", torch.ones(()))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("rows", torch.tensor(0))
+        start = LIMIT[0] if self.cycles else config.active
+        self.register_buffer("limit", torch.tensor(min(start, config.active)))
+        self.register_buffer("waited", torch.tensor(0))
+        self.register_buffer("cycle", torch.tensor(0))
+        self.register_buffer("best", torch.tensor(-math.inf, dtype=torch.float64))
+        for name in KEPT if self.cycles else ():
+            self.register_buffer(f"best_{name}", getattr(self, name).detach().clone())
+        self._gram: Tensor | None = None
+
+    @property
+    def cycles(self) -> int:
+        """The number of cycles, 0 for a dictionary that is not learned."""
+        return self.config.cycles if self.config.dictionary == "learned" else 0
+
+    @property
+    def code_size(self) -> int:
+        """The number of latents."""
+        return self.config.latent
+
+    def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
+        """Begin with random rows as atoms, equal latents, and half of the variance as noise."""
+        rows, square = 0, 0.0
+        total, seen = torch.zeros(2, self.dims, dtype=torch.float64)
+        keys, kept = torch.empty(0, dtype=torch.int64), torch.empty(0, self.dims)
+        for block in blocks:
+            known = ~block.isnan()
+            filled = block.where(known, 0.0).double()
+            total += filled.sum(0)
+            seen += known.sum(0)
+            square += float(filled.square().sum())
+            keys = torch.cat([keys, mix(torch.arange(rows, rows + len(block)) + seed)])
+            kept = torch.cat([kept, block])
+            chosen = keys.argsort()[: self.code_size]
+            keys, kept = keys[chosen], kept[chosen]
+            rows += len(block)
+        self.rows.fill_(rows)
+        mean = total / seen.clamp_min(1)
+        if self.config.bias:
+            self.bias.copy_(mean)
+            square -= float((mean * total).sum())
+        variance = max(square / max(float(seen.sum()), 1), torch.finfo(torch.float32).tiny)
+        self.scale.fill_(variance)
+        self.variance.fill_(0.5 * variance)
+        energy = variance * self.dims / AT_FIRST
+        self.psi.fill_(0.5 * energy)
+        if self.config.latents == "positive":
+            self.mu.fill_(0.7 * math.sqrt(energy))
+        if self.config.dictionary == "learned":
+            generator = torch.Generator().manual_seed(seed)
+            atoms = torch.randn(self.code_size, self.dims, generator=generator) * variance**0.5
+            atoms[: len(kept)] *= 1e-3
+            atoms[: len(kept)] += (kept - self.bias).nan_to_num(0.0)
+            self._set_dictionary(functional.normalize(atoms, dim=1))
+
+    def _set_dictionary(self, atoms: Tensor) -> None:
+        self.dictionary.copy_(atoms)
+        self._gram = None
+
+    def gram(self) -> Tensor:
+        """Return the products of all pairs of atoms, (H, H)."""
+        if self._gram is None:
+            self._gram = self.dictionary @ self.dictionary.T
+        return self._gram
+
+    def odds(self) -> Tensor:
+        """Return log pi / (1 - pi), (H,)."""
+        return self.pi.log() - torch.log1p(-self.pi)
+
+    def worth(self) -> Tensor:
+        """Return what a latent adds to log p(x, A) apart from precision and drive, (H,)."""
+        return self.odds() - 0.5 * self.psi.log() - 0.5 * self.mu.square() / self.psi
+
+    def centred(self, batch: Batch) -> Tensor:
+        """Return the rows without the bias, (B, D), and zero for missing values."""
+        x = batch.x - self.bias
+        return x if batch.mask is None else x.where(batch.mask, 0.0)
+
+    def on_supports(self, batch: Batch, index: Tensor) -> Found:
+        """Return the posteriors on given supports, (B, S, K) or (1, S, K)."""
+        used, atoms = index >= 0, index.clamp_min(0)
+        pairs = (used[..., None] & used[..., None, :]).to(self.dictionary.dtype)
+        chosen = self.dictionary[atoms]
+        seen = chosen if batch.mask is None else chosen * batch.mask[:, None, None]
+        inverse = self.psi[atoms].reciprocal().where(used, 1.0)
+        precision = (seen @ chosen.mT) * pairs / self.variance + torch.diag_embed(inverse)
+        factor = torch.linalg.cholesky(precision)
+        drive = (chosen @ self.centred(batch)[:, None, :, None])[..., 0] / self.variance
+        drive = (drive + self.mu[atoms] * inverse).where(used, 0.0)
+        identity = torch.eye(index.shape[2], dtype=drive.dtype, device=drive.device)
+        root = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+        white = (root @ drive[..., None])[..., 0]
+        mean = (root.mT @ white[..., None])[..., 0]
+        logs = factor.diagonal(dim1=2, dim2=3).log()
+        gain = (self.worth()[atoms] - logs).where(used, 0.0) + 0.5 * white.square()
+        shape = (len(batch.x), *index.shape[1:])
+        root = (root * pairs).expand(*shape, -1)
+        return Found(index.expand(shape), mean.expand(shape), root, gain.sum(2).expand(shape[:2]))
+
+    def posterior(self, batch: Batch, found: Found) -> Supports:
+        """Return the posteriors on the supports that were found."""
+        count = self.dims if batch.mask is None else batch.mask.sum(1)
+        none = self.centred(batch).square().sum(1) / self.variance
+        none = none + count * (self.variance.log() + LOG_TWO_PI)
+        absent = torch.log1p(-self.pi).sum()
+        joint = found.gain.to(none.dtype) + (absent - 0.5 * none)[:, None]
+        return Supports(found, joint, self.mu, self.psi, self.odds())
+
+    def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
+        """Return codes (B, 1, H) drawn from the prior."""
+        is_active = noise.uniform("spike", 1, self.code_size) < self.pi
+        slab = torch.addcmul(self.mu, noise.normal("slab", 1, self.code_size), self.psi.sqrt())
+        return slab * is_active
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return E[x | z]."""
+        return z @ self.dictionary + self.bias
+
+    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+        """Return log p(x | z), (B, S), over the observed values."""
+        error = (batch.x[:, None] - self.decode(z)).square()
+        density = -0.5 * (error / self.variance + self.variance.log() + LOG_TWO_PI)
+        return density.sum(2) if batch.mask is None else (density * batch.mask[:, None]).sum(2)
+
+    def bound(self, batch: Batch, q: Supports, noise: Noise) -> Tensor:
+        """Return log sum p(x, A) over the supports that were found, (B,)."""
+        return q.log_joint.logsumexp(1)
+
+    def objective(self, batch: Batch, q: Supports, noise: Noise) -> Tensor:
+        """Return the bound, (B,)."""
+        return self.bound(batch, q, noise)
+
+    @torch.no_grad()
+    def statistics(self, batch: Batch, q: Supports, noise: Noise) -> Sums:
+        """Return the sums that the updates need, and the residuals of a sample of the rows."""
+        sums = moments(self, batch, q)
+        if int(self.cycle) < self.cycles:
+            sums["residuals"] = self._residuals(batch, q, noise.epoch)
+        return sums
+
+    def _residuals(self, batch: Batch, q: Supports, epoch: int) -> Tensor:
+        """Return (2 H, D) residuals: every n-th row has a place of its own in an epoch."""
+        places = 2 * self.code_size
+        every = -(-int(self.rows) // places)
+        sampled = batch.row % every == epoch % every
+        rows = torch.nonzero(sampled)[:, 0].to(batch.x.device)
+        x = self.centred(batch)[rows]
+        residual = x - q.code[rows] @ self.dictionary
+        if batch.mask is not None:
+            residual = residual * batch.mask[rows]
+        found = residual.new_zeros(places, self.dims)
+        return found.index_copy_(0, (batch.row // every).to(rows.device)[rows], residual)
+
+    @torch.no_grad()
+    def maximise(self, total: Sums) -> None:
+        """Set the parameters to their best values, given the posteriors of an epoch."""
+        is_forming = int(self.cycle) < self.cycles
+        self._update(total)
+        if not is_forming:
+            rows = float(total["rows"])
+            self.pi.copy_((total["active"] / rows).clamp(0.3 / rows, 0.5))
+            return
+        residuals = total["residuals"]
+        active = total["active"]
+        dead = active < (0.1 * active.mean()).clamp_min(2)
+        residuals = self._replace(dead, residuals)
+        self.waited += 1
+        grows = (
+            active.sum() > MOSTLY * self.limit * total["rows"] and self.limit < self.config.active
+        )
+        if grows:
+            if self.waited >= GROWTH[min(int(self.cycle), 1)]:
+                self.limit += 1
+                self.waited.zero_()
+        elif self.waited >= HOLD:
+            self._end_cycle(total, residuals)
+        self.pi.fill_(min(0.5, int(self.limit) / self.code_size))
+
+    def _update(self, total: Sums) -> None:
+        """Set the atoms, the latents and the noise to their best values.
+
+        The atoms move towards the solution of least squares, as far as the ridge lets them, so that
+        atoms without rows stay.
+        """
+        rows, products, second = total["rows"], total["products"], total["second"]
+        atoms, square = self.dictionary.double(), second.diagonal().clone()
+        used = total["active"] > 0.5
+        if self.config.dictionary == "learned" and bool(used.any()):
+            ridge = RIDGE * square[used].mean()
+            system = second + ridge * torch.eye(
+                len(second), dtype=second.dtype, device=second.device
+            )
+            atoms = atoms + torch.linalg.solve(system, products - second @ atoms)
+        fit = (atoms * products).sum() * 2 - ((second @ atoms) * atoms).sum()
+        noise = (total["energy"] - fit) / (rows * self.dims)
+        self.variance.copy_(noise.clamp_min(LEAST_NOISE * float(self.scale)))
+        norm = atoms.norm(dim=1).where(used, 1.0)
+        self._set_dictionary((atoms / norm[:, None]).where(used[:, None], self.dictionary))
+        count = total["active"].clamp_min(0.5)
+        mu = total["first"] / count * norm
+        if self.config.latents == "signed":
+            mu = torch.zeros_like(mu)
+        psi = (square / count * norm.square() - mu.square()).clamp_min(
+            LEAST_SLAB * float(self.scale)
+        )
+        self.mu.copy_(mu.where(used, self.mu))
+        self.psi.copy_(psi.where(used, self.psi))
+
+    def _replace(self, chosen: Tensor, residuals: Tensor) -> Tensor:
+        """Replace atoms by the residuals of badly explained rows. Return the residuals left."""
+        place = torch.nonzero(chosen)[:, 0]
+        worst = residuals.square().sum(1).argsort(descending=True)[: 3 * len(place) : 3]
+        worst = worst[residuals[worst].square().sum(1) > 0]
+        place = place[: len(worst)]
+        atoms = self.dictionary.clone()
+        atoms[place] = functional.normalize(residuals[worst], dim=1).to(atoms.dtype)
+        self._set_dictionary(atoms)
+        self.mu[place], self.psi[place] = self.mu.median(), self.psi.median()
+        return residuals.index_fill(0, worst, 0.0)
+
+    def _end_cycle(self, total: Sums, residuals: Tensor) -> None:
+        """Go on from the best atoms so far, without those that are not well formed."""
+        objective = total["objective"] / total["rows"]
+        better = bool(objective > self.best)
+        for name in KEPT:
+            kept, now = getattr(self, f"best_{name}"), getattr(self, name)
+            source, target = (now, kept) if better else (kept, now)
+            target.copy_(source)
+        self.best.copy_(torch.maximum(objective, self.best))
+        self._gram = None
+        self.cycle += 1
+        self.waited.zero_()
+        if int(self.cycle) == self.cycles:
+            self.limit.fill_(self.config.active)
+            return
+        self.limit.fill_(min(LIMIT[1], self.config.active))
+        self._replace(self._unformed() | self._twins(total["active"]), residuals)
+
+    def _unformed(self) -> Tensor:
+        """Return which atoms are not well formed, (H,)."""
+        ratio = self.mu / self.psi.sqrt()
+        order = ratio.argsort()
+        good = ratio[order[len(order) // 2 :]].median()
+        unformed = torch.zeros_like(ratio, dtype=torch.bool)
+        unformed[order[: int(UNFORMED * len(order))]] = True
+        return unformed & (ratio < FORMED * good)
+
+    def _twins(self, active: Tensor) -> Tensor:
+        """Return which atoms have a more frequent twin, (H,)."""
+        place = torch.arange(len(active), device=active.device)
+        first = (active[:, None] < active) | (
+            (active[:, None] == active) & (place[:, None] > place)
+        )
+        return ((self.gram().abs() > TWINS) & first).any(1)
+
+    def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
+        """Return the mean number of active latents, the number of dead latents, and sigma."""
+        return {
+            "active": float(total["active"].sum()) / rows,
+            "dead": float((total["active"] < 1).sum()),
+            "sigma": float(self.variance.sqrt()),
+        }
+
+
+KEPT = "dictionary", "mu", "psi", "variance"
+"""The parameters that a cycle may restore."""
+
+
+def first_atoms(config: SpikeSlabModel, dims: int) -> Tensor:
+    """Return the atoms (H, D) before the data are read."""
+    if config.dictionary == "identity":
+        return torch.eye(config.latent, dims)
+    if config.dictionary == "dct":
+        return dct(dims, config.latent).T.contiguous()
+    return torch.zeros(config.latent, dims)
+
+
+def moments(model: SpikeSlab, batch: Batch, q: Supports) -> Sums:
+    """Return the sums over rows of E[s z] x^T, E[(s z)(s z)^T], E[s], E[s z] and x^2.
+
+    x has the expectations of missing values.
+    """
+    latent, (index, mean, root, _) = model.code_size, q.found
+    x, weight = model.centred(batch).double(), q.weight.double()
+    mean, root = mean.double(), root.double()
+    used, atoms = index >= 0, index.clamp_min(0)
+    square = root.mT @ root + mean[..., None] * mean[..., None, :]
+    square = square * weight[..., None, None]
+    codes = q.code.double()
+    second = x.new_zeros(latent * latent)
+    pair = atoms[..., None] * latent + atoms[..., None, :]
+    second.scatter_add_(0, pair.flatten(), square.flatten())
+    sums = {
+        "products": _products(codes, index, mean * weight[..., None], x),
+        "second": second.view(latent, latent),
+        "active": x.new_zeros(latent).scatter_add_(
+            0, atoms.flatten(), (weight[..., None] * used).flatten()
+        ),
+        "first": codes.sum(0),
+        "energy": x.square().sum(),
+        "rows": x.new_full((), len(x)),
+    }
+    if batch.mask is not None:
+        _add_missing(sums, model, batch, atoms, square)
+    return sums
+
+
+def _products(codes: Tensor, index: Tensor, values: Tensor, x: Tensor) -> Tensor:
+    """Return the sum (H, D) of E[s z] x^T."""
+    if x.device.type != "cpu":
+        return codes.T @ x
+    from distvae.estep import support_loops
+
+    products = x.new_zeros(codes.shape[1], x.shape[1])
+    support_loops.add_products(index.numpy(), values.numpy(), x.numpy(), products.numpy())
+    return products
+
+
+def _add_missing(sums: Sums, model: SpikeSlab, batch: Batch, atoms: Tensor, square: Tensor) -> None:
+    """Add the expectations of missing values to the sums."""
+    assert batch.mask is not None
+    missing = ~batch.mask
+    chosen = model.dictionary.double()[atoms] * missing[:, None, None]
+    values = square @ chosen
+    sums["products"].index_add_(0, atoms.flatten(), values.flatten(0, 2))
+    sums["energy"] += (values * chosen).sum() + missing.sum() * model.variance.double()
