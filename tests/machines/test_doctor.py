@@ -13,9 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distvae.files.refusal import Refusal
-from distvae.files.storage import Folder
-from distvae.machines.cluster import check_cluster, program_versions
+from distvae.machines.cluster import program_versions
 from distvae.machines.doctor import (
     Facts,
     Finding,
@@ -26,10 +24,8 @@ from distvae.machines.doctor import (
     examine_cluster,
     gather_facts,
 )
-from distvae.machines.session import ray_session
 from tests.called import Called
 from tests.ports import free_port
-from tests.processes import started
 from tests.ray_cluster import HERE, cluster_in_two_folders
 
 FACTS = Facts(program_versions(), 0, "")
@@ -44,34 +40,54 @@ machines.shutdown()
 ROOT = Path(__file__).parents[2]
 
 
+def doctor(folder: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "distvae", "doctor", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.slow
-def test_this_machine_alone(tmp_path: Path, call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_are_what_python_and_torch_say() -> None:
     facts = gather_facts()
     assert facts.versions["python"] == sys.version.split()[0]
     for name in ("torch", "ray", "distvae"):
         assert facts.versions[name] == version(name)
     assert (facts.gpus, facts.error) == (torch.cuda.device_count(), "")
-    monkeypatch.setattr("distvae.machines.doctor.CHILD_SECONDS", 0.01)
+
+
+@pytest.mark.slow
+def test_this_machine_alone(tmp_path: Path, call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = call("doctor", "--json")
-    findings = {line["what"]: Finding(**line) for line in map(json.loads, out.splitlines())}
-    assert findings.keys() == {"versions", "GPUs", "port"}
-    assert all(len(str(finding).splitlines()) == 1 for finding in findings.values())
-    torch_fails = findings["GPUs"]
-    assert (torch_fails.state, torch_fails.found) == ("bad", "torch fails: no answer within 0.01 s")
-    assert (code, err, list(tmp_path.iterdir())) == (1, "", [])
+    findings = [Finding(**json.loads(line)) for line in out.splitlines()]
+    assert {finding.what for finding in findings} == {"versions", "GPUs", "port"}
+    assert all(len(str(finding).splitlines()) == 1 for finding in findings)
+    assert code == any(finding.state == "bad" for finding in findings)
+    assert (err, list(tmp_path.iterdir())) == ("", [])
 
 
-@pytest.mark.parametrize("other", ["0.1", "1.0+other"])
-def test_a_version_that_differs_is_told_with_both(other: str) -> None:
+def test_a_torch_that_does_not_answer_in_time_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distvae.machines.doctor.CHILD_SECONDS", 0.01)
+    finding = check_gpus("there", gather_facts(), 0, "Ray")
+    assert (finding.state, finding.found) == ("bad", "torch fails: no answer within 0.01 s")
+
+
+@given(st.sampled_from(sorted(FACTS.versions)), st.sampled_from(["0.1", "1.0+other"]))
+def test_a_version_that_differs_is_told_with_both(name: str, other: str) -> None:
     assert check_versions("there", FACTS).state == "ok"
-    for name, here in FACTS.versions.items():
-        finding = check_versions("there", FACTS._replace(versions={**FACTS.versions, name: other}))
-        assert (finding.state, finding.found) == ("bad", f"{name} {other}, but {here} here")
+    finding = check_versions("there", FACTS._replace(versions={**FACTS.versions, name: other}))
+    assert (finding.state, finding.found) == (
+        "bad",
+        f"{name} {other}, but {FACTS.versions[name]} here",
+    )
 
 
-@pytest.mark.parametrize("seen", [0, 1, 4])
-@pytest.mark.parametrize("counted", [0, 1, 4])
+@given(st.integers(0, 8), st.integers(0, 8))
 def test_gpus_that_torch_does_not_see_are_wrong(seen: int, counted: int) -> None:
     finding = check_gpus("there", Facts({}, seen, ""), counted, "Ray")
     assert (finding.state == "bad") == (seen < counted)
@@ -127,18 +143,10 @@ def test_bad_input_is_refused(arguments: tuple[str, ...], named: str, call: Call
 
 
 @pytest.mark.slow
-def test_a_folder_that_machines_do_not_share_is_told_of_each_and_refused_to_a_training(
-    tmp_path: Path,
-) -> None:
+def test_a_folder_that_machines_do_not_share_is_told_of_each(tmp_path: Path) -> None:
     with cluster_in_two_folders(tmp_path, cpus=3) as machines:
         together = list(examine_cluster(machines.address, str(tmp_path / "store")))
         apart = list(examine_cluster(machines.address, str(HERE / "store")))
-        with ray_session(machines.address, 0) as ray:
-            check_cluster(ray, Folder(tmp_path / "store"))
-            with pytest.raises(
-                Refusal, match=r"/store: what \S+ writes there is not seen by \S+; a place that all"
-            ):
-                check_cluster(ray, Folder(HERE / "store"))
     states = {finding.what: finding.state for finding in together}
     expected = dict.fromkeys(("token", "versions", "GPUs", "storage"), "ok")
     assert states == expected | {"copies": "note"}, "the head has no processors"
@@ -152,18 +160,16 @@ def test_a_folder_that_machines_do_not_share_is_told_of_each_and_refused_to_a_tr
 @pytest.mark.slow
 def test_a_ray_that_lets_in_a_process_without_a_token_is_wrong(tmp_path: Path) -> None:
     variables = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with started([sys.executable, "-c", WITHOUT_TOKEN], env=variables, **pipes) as program:
+    with subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_TOKEN],
+        env=variables,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
         assert program.stdout is not None
-        words = ["doctor", "--address", program.stdout.readline().strip(), "--json"]
-        done = subprocess.run(
-            [sys.executable, "-m", "distvae", *words],
-            cwd=tmp_path,
-            env=variables,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        address = program.stdout.readline().strip()
+        done = doctor(tmp_path, "--address", address, "--json", RAY_AUTH_MODE="disabled")
         program.communicate()
     findings = [json.loads(line) for line in done.stdout.splitlines()]
     bad = [finding["what"] for finding in findings if finding["state"] == "bad"]
