@@ -143,8 +143,8 @@ class Supports:
         log_root = whole.diagonal(dim1=2, dim2=3).log()[:, None]
         ratio = prior + 0.5 * white[..., 0].square() + log_root
         ratio = ratio.masked_fill(~used[:, None], 0.0).sum(3) - self.weight.log()[:, None]
-        none: Tensor = functional.softplus(self.odds).sum()
-        return ratio.masked_fill(~same, -torch.inf).amax(2) - none
+        best: Tensor = ratio.masked_fill(~same, -torch.inf).amax(2)
+        return best - functional.softplus(self.odds).sum()
 
 
 class SpikeSlab(nn.Module):
