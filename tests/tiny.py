@@ -15,8 +15,9 @@ SHAPE = (1, 3, 4)
 def config(**sections: dict[str, Any]) -> Config:
     """A model small enough to train in milliseconds; sections are laid over it."""
     amortised = "kind" not in sections.get("estep", {})
+    has_net = sections.get("model", {}).get("kind") != "ssc"
     tree: dict[str, dict[str, Any]] = {
-        "model": {"latent": 4, "hidden": [8]},
+        "model": {"latent": 4} | ({"hidden": [8]} if has_net else {}),
         "estep": {"hidden": [8]} if amortised else {},
         "train": {"epochs": 4, "batch": 16, "warmup": 5, "device": "cpu"},
     }

@@ -469,7 +469,8 @@ class SpikeSlabModel:
     kind: ClassVar[str] = "ssc"
     estep: ClassVar[tuple[str, ...]] = ("selection", "all_supports")
     codes: ClassVar[tuple[str, ...]] = ("mean",)
-    likelihood: ClassVar[str] = "gaussian"
+    likelihood: Literal["gaussian", "log_normal"] = "gaussian"
+    """The density of a value: with one variance for all values, or for all their logarithms."""
     latent: Count = 256
     """Number of latents, and of atoms of the dictionary."""
     active: Annotated[int, Range(0, 256)] = 16

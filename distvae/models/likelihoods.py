@@ -255,6 +255,8 @@ def support_of(model: object) -> tuple[float, float]:
 
     A configuration without a field `likelihood` sets no limits.
     """
+    if getattr(model, "likelihood", None) == "log_normal":
+        return ItakuraSaito.support
     likelihood = getattr(model, "likelihood", None)
     return LIKELIHOODS[likelihood].support if likelihood in LIKELIHOODS else Likelihood.support
 

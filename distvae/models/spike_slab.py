@@ -35,6 +35,7 @@ from torch.nn import functional
 from distvae.config import SpikeSlabModel
 from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.sdm import dct
+from distvae.numerics.arrays import FLOOR
 from distvae.numerics.metrics import declare
 from distvae.numerics.noise import Noise, mix
 from distvae.numerics.rows import HeldRows
@@ -204,7 +205,7 @@ class SpikeSlab(nn.Module):
         rows, square = 0, 0.0
         total, seen = torch.zeros(2, self.dims, dtype=torch.float64)
         keys, kept = torch.empty(0, dtype=torch.int64), torch.empty(0, self.dims)
-        for block in blocks:
+        for block in map(self.scaled, blocks):
             known = ~block.isnan()
             filled = block.where(known, 0.0).double()
             total += filled.sum(0)
@@ -252,10 +253,26 @@ class SpikeSlab(nn.Module):
         """Return what a latent adds to log p(x, A) apart from precision and drive, (H,)."""
         return self.odds() - 0.5 * self.psi.log() - 0.5 * self.mu.square() / self.psi
 
+    @property
+    def is_of_logarithms(self) -> bool:
+        """True if x stands for the logarithm of a row."""
+        return self.config.likelihood == "log_normal"
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Return rows, or their logarithms."""
+        return (x + FLOOR).log() if self.is_of_logarithms else x
+
     def centred(self, batch: Batch) -> Tensor:
         """Return the rows without the bias, (B, D), and zero for missing values."""
-        x = batch.x - self.bias
+        x = self.scaled(batch.x) - self.bias
         return x if batch.mask is None else x.where(batch.mask, 0.0)
+
+    def stretch(self, batch: Batch) -> Tensor | float:
+        """Return the log of the volume by which logarithms shrink a row, (B,); else 0."""
+        if not self.is_of_logarithms:
+            return 0.0
+        logarithms = self.scaled(batch.x)
+        return (logarithms if batch.mask is None else logarithms.where(batch.mask, 0.0)).sum(1)
 
     def on_supports(self, batch: Batch, index: Tensor) -> Found:
         """Return the posteriors on given supports, (B, S, K) or (1, S, K)."""
@@ -284,7 +301,7 @@ class SpikeSlab(nn.Module):
         none = self.centred(batch).square().sum(1) / self.variance
         none = none + count * (self.variance.log() + LOG_TWO_PI)
         absent = torch.log1p(-self.pi).sum()
-        joint = found.gain.to(none.dtype) + (absent - 0.5 * none)[:, None]
+        joint = found.gain.to(none.dtype) + (absent - 0.5 * none - self.stretch(batch))[:, None]
         return Supports(found, joint, self.mu, self.psi, self.odds())
 
     def prior(self, noise: Noise, estep: AnyEStep) -> Tensor:
@@ -295,13 +312,17 @@ class SpikeSlab(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return E[x | z]."""
-        return z @ self.dictionary + self.bias
+        output = z @ self.dictionary + self.bias
+        return (output + 0.5 * self.variance).exp() if self.is_of_logarithms else output
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
         """Return log p(x | z), (B, S), over the observed values."""
-        error = (batch.x[:, None] - self.decode(z)).square()
+        error = (self.centred(batch)[:, None] - z @ self.dictionary).square()
         density = -0.5 * (error / self.variance + self.variance.log() + LOG_TWO_PI)
-        return density.sum(2) if batch.mask is None else (density * batch.mask[:, None]).sum(2)
+        if batch.mask is not None:
+            density = density * batch.mask[:, None]
+        stretch = self.stretch(batch)
+        return density.sum(2) - (stretch[:, None] if isinstance(stretch, Tensor) else stretch)
 
     def bound(self, batch: Batch, q: Supports, noise: Noise) -> Tensor:
         """Return log sum p(x, A) over the supports that were found, (B,)."""
