@@ -23,7 +23,7 @@ last cycle the updates are plain EM, which never lowers the bound of given suppo
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -241,9 +241,16 @@ class SpikeSlab(nn.Module):
 
     def gram(self) -> Tensor:
         """Return the products of all pairs of atoms, (H, H)."""
-        if self._gram is None:
+        if self._gram is None or self._gram.device != self.dictionary.device:
             self._gram = self.dictionary @ self.dictionary.T
         return self._gram
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> object:
+        """Set parameters and buffers, and forget the products of earlier atoms."""
+        self._gram = None
+        return super().load_state_dict(state_dict, strict, assign)
 
     def odds(self) -> Tensor:
         """Return log pi / (1 - pi), (H,)."""
