@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from distvae.config import DataConfig
 from distvae.files.paths import MemoryShortage, resolve_path
@@ -26,9 +26,6 @@ from distvae.files.storage import Folder, without_password
 from distvae.files.untrusted import read_json
 from distvae.numerics.metrics import counted
 from distvae.system import available_cores
-
-if TYPE_CHECKING:
-    pass
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

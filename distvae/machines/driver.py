@@ -279,7 +279,8 @@ class RunFolderNews:
         """Yield the epochs, events and lines that were written since the last call."""
         told = self.sizes.get(self.messages, 0)
         if self._has_changed(self.messages):
-            yield from self.folder.read(self.messages)[told:].decode().splitlines()
+            new = self.folder.read(self.messages)[told : self.sizes[self.messages]]
+            yield from new.decode().splitlines()
         epochs_changed = self._has_changed(EPOCHS)
         if self._has_changed(EVENTS):
             self.events = read_events(self.folder)

@@ -141,7 +141,8 @@ def read_sweep(folder: Path) -> Sweep:
                 f"{folder / SWEEP_FILE}: metrics.{name}: {shown(direction)}; max or min expected"
             )
     sampled = read_trials(folder)
-    results = [_stored_result(trial, folder / FILE) for trial in sampled]
+    begun = [trial for trial in sampled if trial.state.name != "WAITING"]  # as 0.2.0 stored grids
+    results = [_stored_result(trial, folder / FILE) for trial in begun]
     trials = []
     for result in rank(results, facts["metrics"]):
         trials.append(_read_trial(path_inside(folder, f"trials/{result.number}"), result))

@@ -170,7 +170,11 @@ def _denoised(
     array, arranged_back = _arranged(content, channel_axis, stack_axis)
     if np.isnan(array).any():
         is_stack = array.ndim == 4
-        expected = "images of numbers expected" if is_stack else "inpaint(image, mask) fills it in"
+        expected = (
+            "images of numbers expected"
+            if is_stack
+            else "inpaint(image, mask) fills in missing values"
+        )
         raise Refusal(f"image: holds NaN; {expected}")
     if options.counts:
         refuse_negative(array, "image")

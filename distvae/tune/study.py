@@ -85,6 +85,12 @@ class OptunaStudy:
             pruner=make_pruner(space),
             load_if_exists=True,
         )
+        running = self.stored("RUNNING")
+        if self.stored("WAITING") or any("values" not in trial.user_attrs for trial in running):
+            raise Refusal(
+                f"{folder}: version 0.2.0 stored trials here before it drew their values; --force,"
+                " which begins the sweep anew, or another -o expected"
+            )
         self.presets = list(space.presets())
         self.interrupted = self.unended
 

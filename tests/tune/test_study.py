@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 from sqlalchemy import Connection, Engine, event
 
+from distvae.files.refusal import Refusal
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Space, read_space
 from distvae.tune.study import FAILURES_TO_GIVE_UP, FILE, OptunaStudy, read_trials
@@ -55,6 +56,18 @@ def tried(study: OptunaStudy) -> Iterator[tuple[int, dict[str, Any]]]:
     while setting := study.next_trial():
         yield setting.number, setting.values
         end(study, setting.number)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_trials_that_an_earlier_version_stored_before_their_values_are_refused(
+    begun: bool, tmp_path: Path
+) -> None:
+    stored = OptunaStudy(space(), tmp_path).study
+    stored.enqueue_trial({"model.kind": "vae", "model.latent": 2})
+    if begun:
+        stored.ask()
+    with pytest.raises(Refusal, match=r"version 0\.2\.0 stored trials .*; --force, .* expected"):
+        OptunaStudy(space(), tmp_path)
 
 
 @pytest.mark.parametrize("search", ["tpe", *slow("nsga2", "grid", "random")])
