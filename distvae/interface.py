@@ -210,6 +210,23 @@ class Completes(Protocol):
 
 
 @runtime_checkable
+class Ranks(Protocol):
+    """A model that tells whether its objective ranks epochs."""
+
+    @property
+    def ranks(self) -> bool:
+        """True if a larger objective means a better epoch."""
+
+
+@runtime_checkable
+class Diverges(Protocol):
+    """A posterior with a divergence from its prior."""
+
+    def kl(self) -> Tensor:
+        """Return KL(q(z) || p(z)), (B,)."""
+
+
+@runtime_checkable
 class Projects(Protocol):
     """A model whose parameters are constrained, such as to columns of unit norm."""
 
@@ -219,13 +236,26 @@ class Projects(Protocol):
 
 @runtime_checkable
 class ClosedForm(Protocol[Q]):
-    """A model with parameters that are updated in closed form, once per epoch."""
+    """A model with parameters that are updated in closed form, at the end of an epoch."""
 
     def statistics(self, batch: Batch, q: Q, noise: Noise) -> Sums:
         """Return the sums over a batch that the closed-form updates need."""
 
     def maximise(self, total: Sums) -> None:
         """Update the parameters from an epoch's sums."""
+
+
+@runtime_checkable
+class Updates(Protocol):
+    """A `ClosedForm` model that may also be updated several times in an epoch."""
+
+    @property
+    def rows_of_update(self) -> int:
+        """The number of rows after which an update is due, 0 for those of an epoch."""
+
+    @property
+    def since_update(self) -> tuple[str, ...]:
+        """The names of the sums that begin anew after an update."""
 
 
 class Engine(Protocol):

@@ -471,9 +471,16 @@ class SpikeSlabModel:
     codes: ClassVar[tuple[str, ...]] = ("mean",)
     likelihood: Literal["gaussian", "log_normal"] = "gaussian"
     """The density of a value: with one variance for all values, or for all their logarithms."""
+    floor: Annotated[float, Range(0, above=True)] = 1e-10
+    """log_normal: what is added to a value before its logarithm. Values far below it count little.
+    """
     latent: Count = 256
     """Number of latents, and of atoms of the dictionary."""
-    active: Annotated[int, Range(0, 256)] = 16
+    active: Annotated[float, Range(0, above=True)] | None = None
+    """The mean number of active latents of a row of training. null: as many as the evidence asks
+    for.
+    """
+    limit: Annotated[int, Range(0, 256)] = 32
     """The largest number of active latents of a row."""
     dictionary: Literal["learned", "identity", "dct"] = "learned"
     """The atoms: learned, the identity, or cosines (DCT)."""

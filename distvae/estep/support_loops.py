@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from distvae.models.kernels import Slots, compiled
+from distvae.models.kernels import Integers, Slots, compiled
 from distvae.numerics.arrays import Floats
 
 LEAST = 1e-6
@@ -18,6 +18,7 @@ def select(
     inverse: Floats,
     shift: Floats,
     worth: Floats,
+    price: float,
     precision: float,
     is_positive: bool,
     index: Slots,
@@ -65,7 +66,7 @@ def select(
                     best, place = value, j
             room, pulled = np.float64(left[place]), np.float64(pull[place])
             value = worth[place] - 0.5 * np.log(room) + 0.5 * pulled * pulled / room
-            if best == lowest or value <= 0:
+            if best == lowest or value <= price:
                 break
             total += value
             taken[place] = lowest
@@ -110,13 +111,34 @@ def select(
 
 
 @compiled
-def add_products(index: Slots, values: Floats, x: Floats, products: Floats) -> None:
-    """Add E[s z] x^T to the sums (H, D), for values (B, S, K) of supports and rows x (B, D)."""
+def add_moments(
+    index: Integers,
+    mean: Floats,
+    root: Floats,
+    weight: Floats,
+    x: Floats,
+    products: Floats,
+    second: Floats,
+    active: Floats,
+    first: Floats,
+) -> None:
+    """Add the moments of rows to sums: E[s z] x^T, E[(s z)(s z)^T], E[s] and E[s z]."""
     for n in range(len(x)):
         for s in range(index.shape[1]):
-            for k in range(index.shape[2]):
-                atom = index[n, s, k]
-                if atom >= 0:
-                    value = values[n, s, k]
-                    for d in range(x.shape[1]):
-                        products[atom, d] += value * x[n, d]
+            share, count = np.float64(weight[n, s]), 0
+            while count < index.shape[2] and index[n, s, count] >= 0:
+                count += 1
+            for k in range(count):
+                atom, value = index[n, s, k], np.float64(mean[n, s, k])
+                active[atom] += share
+                first[atom] += share * value
+                for d in range(x.shape[1]):
+                    products[atom, d] += share * value * x[n, d]
+                for j in range(k + 1):
+                    product = value * np.float64(mean[n, s, j])
+                    for m in range(k, count):
+                        product += np.float64(root[n, s, m, k]) * np.float64(root[n, s, m, j])
+                    other = index[n, s, j]
+                    second[atom, other] += share * product
+                    if j < k:
+                        second[other, atom] += share * product

@@ -81,6 +81,7 @@ def compiled_select(model: SpikeSlab, batch: Batch) -> Found:
         model.psi.reciprocal().numpy(),
         (model.mu / model.psi).numpy(),
         model.worth().numpy(),
+        float(model.price),
         float(1 / model.variance),
         model.config.latents == "positive",
         index[:, 0].numpy(),
@@ -111,7 +112,7 @@ def select(model: SpikeSlab, batch: Batch) -> Found:
         atom = (0.5 * drive.square() / left + first).masked_fill(taken, -torch.inf).argmax(1)
         room, pulled = left[every, atom], pull[every, atom]
         gain = worth[atom] - 0.5 * room.log() + 0.5 * pulled.square() / room
-        going = going & (gain > 0) & ~taken[every, atom]
+        going = going & (gain > model.price) & ~taken[every, atom]
         index[:, k] = atom.where(going, -1)
         taken = taken.index_put((every, atom), torch.ones_like(going))
         row = dictionary[atom] if observed is None else dictionary[atom] * observed

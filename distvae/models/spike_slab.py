@@ -16,10 +16,15 @@ above log p(x). All parameters have closed-form updates, once an epoch, from sum
 sum E[s z] x^T, sum E[(s z)(s z)^T], sum E[s] and sum E[s z]. A missing value is one more Gaussian
 latent, with its mean and variance under the posterior.
 
-Dictionaries are learned in cycles. At first a row may have two active latents; the limit grows
+Dictionaries are learned in cycles, with an update each time that rows outnumber atoms 16 times, or
+at the end of each epoch of fewer rows. At first a row may have two active latents; the limit grows
 while rows use most of it. At the end of a cycle, atoms that are not well formed give way to
 residuals of badly explained rows, and the next cycle begins from the best atoms so far. After the
 last cycle the updates are plain EM, which never lowers the bound of given supports.
+
+With `model.active`, latents have a price in nats: a latent joins a support only if log p(x, A)
+gains more. Updates after the last cycle set the price so that rows have the wanted number of active
+latents on average.
 """
 
 import math
@@ -35,7 +40,6 @@ from torch.nn import functional
 from distvae.config import SpikeSlabModel
 from distvae.interface import AnyEStep, Batch, Sums
 from distvae.models.sdm import dct
-from distvae.numerics.arrays import FLOOR
 from distvae.numerics.metrics import declare
 from distvae.numerics.noise import Noise, mix
 from distvae.numerics.rows import HeldRows
@@ -64,6 +68,12 @@ UNFORMED = 0.25
 """The largest share of the atoms that one cycle replaces because they are not well formed."""
 TWINS = 0.85
 """The cosine above which the rarer of two atoms is replaced."""
+ROWS_OF_UPDATE = 16
+"""The number of rows for each atom that an update in a cycle needs."""
+EDGES = 2.0 ** torch.arange(-6.0, 12.0)
+"""Distances from the price, in nats, below which active latents are counted."""
+NEAR = 0.1
+"""The share of active latents near the price from which their density there is estimated."""
 
 
 class Found(NamedTuple):
@@ -168,6 +178,8 @@ class SpikeSlab(nn.Module):
     """The number of finished cycles."""
     best: Tensor
     """The best objective at the end of a cycle."""
+    price: Tensor
+    """What an active latent must add to log p(x, A), in nats."""
 
     def __init__(self, config: SpikeSlabModel, dims: int) -> None:
         super().__init__()
@@ -181,8 +193,9 @@ class SpikeSlab(nn.Module):
         self.register_buffer("variance", torch.ones(()))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("rows", torch.tensor(0))
-        start = LIMIT[0] if self.cycles else config.active
-        self.register_buffer("limit", torch.tensor(min(start, config.active)))
+        start = LIMIT[0] if self.cycles else config.limit
+        self.register_buffer("limit", torch.tensor(min(start, config.limit)))
+        self.register_buffer("price", torch.zeros(()))
         self.register_buffer("waited", torch.tensor(0))
         self.register_buffer("cycle", torch.tensor(0))
         self.register_buffer("best", torch.tensor(-math.inf, dtype=torch.float64))
@@ -194,6 +207,26 @@ class SpikeSlab(nn.Module):
     def cycles(self) -> int:
         """The number of cycles, 0 for a dictionary that is not learned."""
         return self.config.cycles if self.config.dictionary == "learned" else 0
+
+    @property
+    def is_forming(self) -> bool:
+        """True in the cycles that form the dictionary."""
+        return int(self.cycle) < self.cycles
+
+    @property
+    def ranks(self) -> bool:
+        """True if a larger objective means a better epoch."""
+        return not self.is_forming and self.config.active is None
+
+    @property
+    def rows_of_update(self) -> int:
+        """The number of rows after which an update is due, 0 for those of an epoch."""
+        return ROWS_OF_UPDATE * self.code_size if self.is_forming else 0
+
+    @property
+    def since_update(self) -> tuple[str, ...]:
+        """The names of the sums that begin anew after an update."""
+        return SUMS
 
     @property
     def code_size(self) -> int:
@@ -267,7 +300,7 @@ class SpikeSlab(nn.Module):
 
     def scaled(self, x: Tensor) -> Tensor:
         """Return rows, or their logarithms."""
-        return (x + FLOOR).log() if self.is_of_logarithms else x
+        return (x + self.config.floor).log() if self.is_of_logarithms else x
 
     def centred(self, batch: Batch) -> Tensor:
         """Return the rows without the bias, (B, D), and zero for missing values."""
@@ -318,9 +351,9 @@ class SpikeSlab(nn.Module):
         return slab * is_active
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return E[x | z]."""
+        """Return E[x | z]; of logarithms, the median, whose values between tones are not lifted."""
         output = z @ self.dictionary + self.bias
-        return (output + 0.5 * self.variance).exp() if self.is_of_logarithms else output
+        return (output.exp() - self.config.floor).clamp_min(0) if self.is_of_logarithms else output
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
         """Return log p(x | z), (B, S), over the observed values."""
@@ -341,42 +374,53 @@ class SpikeSlab(nn.Module):
 
     @torch.no_grad()
     def statistics(self, batch: Batch, q: Supports, noise: Noise) -> Sums:
-        """Return the sums that the updates need, and the residuals of a sample of the rows."""
+        """Return the sums that the updates need, and residuals of some rows."""
         sums = moments(self, batch, q)
-        if int(self.cycle) < self.cycles:
-            sums["residuals"] = self._residuals(batch, q, noise.epoch)
+        if self.is_forming:
+            sums["evidence"] = self.bound(batch, q, noise).sum()
+            sums["residuals"] = self._residuals(batch, q, noise)
+        elif self.config.active is not None:
+            sums["near"] = self._near(q)
         return sums
 
-    def _residuals(self, batch: Batch, q: Supports, epoch: int) -> Tensor:
-        """Return (2 H, D) residuals: every n-th row has a place of its own in an epoch."""
+    def _residuals(self, batch: Batch, q: Supports, noise: Noise) -> Tensor:
+        """Return (2 H, D + 1) residuals of random rows in random places, and their number."""
         places = 2 * self.code_size
-        every = -(-int(self.rows) // places)
-        sampled = batch.row % every == epoch % every
-        rows = torch.nonzero(sampled)[:, 0].to(batch.x.device)
-        x = self.centred(batch)[rows]
-        residual = x - q.code[rows] @ self.dictionary
+        rows = min(self.rows_of_update, int(self.rows))
+        drawn = noise.uniform("state", 2)
+        sampled = torch.nonzero(drawn[:, 0] * rows < places)[:, 0]
+        place = (drawn[sampled, 1] * places).long()
+        residual = self.centred(batch)[sampled] - q.code[sampled] @ self.dictionary
         if batch.mask is not None:
-            residual = residual * batch.mask[rows]
-        found = residual.new_zeros(places, self.dims)
-        return found.index_copy_(0, (batch.row // every).to(rows.device)[rows], residual)
+            residual = residual * batch.mask[sampled]
+        counted = functional.pad(residual, (0, 1), value=1.0)
+        return counted.new_zeros(places, self.dims + 1).index_add_(0, place, counted)
+
+    def _near(self, q: Supports) -> Tensor:
+        """Return how many active latents add less to log p(x, A) than the price and each edge."""
+        index, mean, root, _ = q.found
+        spread = root.square().sum(2).where(index >= 0, 1.0)
+        adds = self.worth()[index.clamp_min(0)] + 0.5 * (spread.log() + mean.square() / spread)
+        above = adds - self.price
+        edges = EDGES.to(above)
+        return (above[index >= 0] < edges[:, None]).sum(1)
 
     @torch.no_grad()
     def maximise(self, total: Sums) -> None:
-        """Set the parameters to their best values, given the posteriors of an epoch."""
-        is_forming = int(self.cycle) < self.cycles
+        """Set the parameters to their best values, given the posteriors of some rows."""
+        is_forming = self.is_forming
         self._update(total)
+        rows, active = total["rows"], total["active"]
         if not is_forming:
-            rows = float(total["rows"])
-            self.pi.copy_((total["active"] / rows).clamp(0.3 / rows, 0.5))
+            self.pi.copy_((active / rows).clamp(min(0.3 / float(rows), 0.5), 0.5))
+            if self.config.active is not None:
+                self._set_price(float(active.sum() / rows), self.config.active, total["near"])
             return
-        residuals = total["residuals"]
-        active = total["active"]
+        residuals = total["residuals"][:, :-1] * (total["residuals"][:, -1:] == 1)
         dead = active < (0.1 * active.mean()).clamp_min(2)
         residuals = self._replace(dead, residuals)
         self.waited += 1
-        grows = (
-            active.sum() > MOSTLY * self.limit * total["rows"] and self.limit < self.config.active
-        )
+        grows = active.sum() > MOSTLY * self.limit * rows and self.limit < self.config.limit
         if grows:
             if self.waited >= GROWTH[min(int(self.cycle), 1)]:
                 self.limit += 1
@@ -384,6 +428,13 @@ class SpikeSlab(nn.Module):
         elif self.waited >= HOLD:
             self._end_cycle(total, residuals)
         self.pi.fill_(min(0.5, int(self.limit) / self.code_size))
+
+    def _set_price(self, active: float, wanted: float, near: Tensor) -> None:
+        """Change the price by the difference in log numbers, divided by their slope."""
+        count = near[-1].clamp_min(1)
+        edge = int((near >= NEAR * count).byte().argmax())
+        slope = float(near[edge] / count) / float(EDGES[edge])
+        self.price += math.log(max(active, 1e-3) / wanted) / slope
 
     def _update(self, total: Sums) -> None:
         """Set the atoms, the latents and the noise to their best values.
@@ -429,7 +480,7 @@ class SpikeSlab(nn.Module):
 
     def _end_cycle(self, total: Sums, residuals: Tensor) -> None:
         """Go on from the best atoms so far, without those that are not well formed."""
-        objective = total["objective"] / total["rows"]
+        objective = total["evidence"] / total["rows"]
         better = bool(objective > self.best)
         for name in KEPT:
             kept, now = getattr(self, f"best_{name}"), getattr(self, name)
@@ -440,9 +491,9 @@ class SpikeSlab(nn.Module):
         self.cycle += 1
         self.waited.zero_()
         if int(self.cycle) == self.cycles:
-            self.limit.fill_(self.config.active)
+            self.limit.fill_(self.config.limit)
             return
-        self.limit.fill_(min(LIMIT[1], self.config.active))
+        self.limit.fill_(min(LIMIT[1], self.config.limit))
         self._replace(self._unformed() | self._twins(total["active"]), residuals)
 
     def _unformed(self) -> Tensor:
@@ -465,12 +516,14 @@ class SpikeSlab(nn.Module):
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
         """Return the mean number of active latents, the number of dead latents, and sigma."""
         return {
-            "active": float(total["active"].sum()) / rows,
+            "active": float(total["active"].sum() / total["rows"]),
             "dead": float((total["active"] < 1).sum()),
             "sigma": float(self.variance.sqrt()),
         }
 
 
+SUMS = "products", "second", "active", "first", "energy", "rows", "evidence", "residuals"
+"""The sums that begin anew after an update."""
 KEPT = "dictionary", "mu", "psi", "variance"
 """The parameters that a cycle may restore."""
 
@@ -489,47 +542,52 @@ def moments(model: SpikeSlab, batch: Batch, q: Supports) -> Sums:
 
     x has the expectations of missing values.
     """
-    latent, (index, mean, root, _) = model.code_size, q.found
-    x, weight = model.centred(batch).double(), q.weight.double()
-    mean, root = mean.double(), root.double()
-    used, atoms = index >= 0, index.clamp_min(0)
-    square = root.mT @ root + mean[..., None] * mean[..., None, :]
-    square = square * weight[..., None, None]
-    codes = q.code.double()
-    second = x.new_zeros(latent * latent)
-    pair = atoms[..., None] * latent + atoms[..., None, :]
-    second.scatter_add_(0, pair.flatten(), square.flatten())
+    x, latent = model.centred(batch).double(), model.code_size
     sums = {
-        "products": _products(codes, index, mean * weight[..., None], x),
-        "second": second.view(latent, latent),
-        "active": x.new_zeros(latent).scatter_add_(
-            0, atoms.flatten(), (weight[..., None] * used).flatten()
-        ),
-        "first": codes.sum(0),
+        "products": x.new_zeros(latent, x.shape[1]),
+        "second": x.new_zeros(latent, latent),
+        "active": x.new_zeros(latent),
+        "first": x.new_zeros(latent),
         "energy": x.square().sum(),
         "rows": x.new_full((), len(x)),
     }
+    if x.device.type == "cpu":
+        from distvae.estep import support_loops
+
+        found = [q.found.active, q.found.mean, q.found.root, q.weight, x]
+        added = [sums[name] for name in ("products", "second", "active", "first")]
+        support_loops.add_moments(*(tensor.numpy() for tensor in found + added))
+    else:
+        _add_moments(sums, q, x)
     if batch.mask is not None:
-        _add_missing(sums, model, batch, atoms, square)
+        _add_missing(sums, model, batch, q)
     return sums
 
 
-def _products(codes: Tensor, index: Tensor, values: Tensor, x: Tensor) -> Tensor:
-    """Return the sum (H, D) of E[s z] x^T."""
-    if x.device.type != "cpu":
-        return codes.T @ x
-    from distvae.estep import support_loops
+def _add_moments(sums: Sums, q: Supports, x: Tensor) -> None:
+    """Add the moments of rows, as `support_loops.add_moments` does on the CPU."""
+    latent, codes = len(q.mu), q.code.double()
+    used, atoms = q.found.active >= 0, q.found.active.clamp_min(0)
+    pair = atoms[..., None] * latent + atoms[..., None, :]
+    sums["products"] += codes.T @ x
+    sums["second"].view(-1).scatter_add_(0, pair.flatten(), _second(q).flatten())
+    weight = (q.weight.double()[..., None] * used).flatten()
+    sums["active"].scatter_add_(0, atoms.flatten(), weight)
+    sums["first"] += codes.sum(0)
 
-    products = x.new_zeros(codes.shape[1], x.shape[1])
-    support_loops.add_products(index.numpy(), values.numpy(), x.numpy(), products.numpy())
-    return products
+
+def _second(q: Supports) -> Tensor:
+    """Return E[z z^T] of each support, times its weight: (B, S, K, K)."""
+    mean, root = q.found.mean.double(), q.found.root.double()
+    second = root.mT @ root + mean[..., None] * mean[..., None, :]
+    return second * q.weight.double()[..., None, None]
 
 
-def _add_missing(sums: Sums, model: SpikeSlab, batch: Batch, atoms: Tensor, square: Tensor) -> None:
+def _add_missing(sums: Sums, model: SpikeSlab, batch: Batch, q: Supports) -> None:
     """Add the expectations of missing values to the sums."""
     assert batch.mask is not None
-    missing = ~batch.mask
+    missing, atoms = ~batch.mask, q.found.active.clamp_min(0)
     chosen = model.dictionary.double()[atoms] * missing[:, None, None]
-    values = square @ chosen
+    values = _second(q) @ chosen
     sums["products"].index_add_(0, atoms.flatten(), values.flatten(0, 2))
     sums["energy"] += (values * chosen).sum() + missing.sum() * model.variance.double()

@@ -25,10 +25,12 @@ from distvae.interface import (
     Completes,
     Engine,
     Posterior,
+    Ranks,
     Reports,
     Scheduled,
     Searches,
     Sums,
+    Updates,
 )
 from distvae.models.truncated import KeepsStates
 from distvae.models.tvae import TVAE
@@ -256,12 +258,14 @@ class Trainer:
         self.model, self.estep = model.to(self.device), estep.to(self.device)
         self.searches = self.estep if isinstance(self.estep, Searches) else None
         self.scheduled = self.model if isinstance(self.model, Scheduled) else None
+        self.ranked = self.model if isinstance(self.model, Ranks) else None
+        self.updates = self.model if isinstance(self.model, Updates) else None
         self.train, self.val = train, val
         may_be_missing = has_missing(train) or has_missing(val)
         imputes = may_be_missing and isinstance(self.model, Completes) and self.model.completes
-        self.ranks = not imputes
-        """Whether a larger validation objective means a better epoch. It does not if missing values
-        are imputed.
+        self.imputes = imputes
+        """Whether missing values are imputed, so that a larger validation objective does not mean a
+        better epoch.
         """
         self.ending = Ending.of(config, train, may_be_missing, team, scale)
         lanes = divide(len(train), config.batch)
@@ -315,10 +319,31 @@ class Trainer:
             self._step(rows, batches.count(position.batch), steps)
             position.batch += steps
             last = position.batch == self.batches
+            if self.updates and not last and self._is_update_due(self.updates, steps):
+                self._update()
+                for name in self.updates.since_update:
+                    self.total[name].zero_()
             if self.local_steps and (last or position.batch % self.local_steps == 0):
                 self.eager.average(self.team)
             if last or position.batch % FINITE_EVERY == 0:
                 self._refuse_to_diverge()
+
+    def _is_update_due(self, updates: Updates, steps: int) -> bool:
+        """Return whether the last steps have ended one of the equal parts of an epoch after which
+        updates are due.
+        """
+        if not updates.rows_of_update:
+            return False
+        parts = max(1, len(self.train) // updates.rows_of_update)
+        ended = self.position.batch * parts // self.batches
+        return ended > (self.position.batch - steps) * parts // self.batches
+
+    def _update(self) -> Sums:
+        """Update in closed form with the sums of all workers; return them."""
+        total = sum_over(self.team, self.total)
+        if isinstance(self.model, ClosedForm):
+            self.model.maximise(total)
+        return total
 
     def _batches_together(self, otherwise: int) -> int:
         """Return the number of batches in a block of a search, or in `otherwise` rows without a
@@ -420,16 +445,15 @@ class Trainer:
     def _record(self, start: float, rows: int) -> Epoch:
         """Finish an epoch: update in closed form, validate, and return its record."""
         position = self.position
-        total = sum_over(self.team, self.total)
-        if isinstance(self.model, ClosedForm):
-            self.model.maximise(total)
+        total = self._update()
         trained = time.perf_counter() - start
         details = self._details(total, trained)
         val = self.validate()
         if not math.isfinite(val["objective"]):
             where = f"epoch {position.epoch + 1}"
             raise diverged(f"of the validation rows is no longer finite after {where}")
-        best = val["objective"] > position.best or not self.ranks
+        ranks = not self.imputes and (self.ranked is None or self.ranked.ranks)
+        best = val["objective"] > position.best or not ranks
         position.epoch, position.batch = position.epoch + 1, 0
         position.sigma = details.get("sigma", math.inf)
         self.total, self.search_seconds, self.data_seconds = {}, 0.0, 0.0

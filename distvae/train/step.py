@@ -13,6 +13,7 @@ from distvae.interface import (
     AnyModel,
     Batch,
     ClosedForm,
+    Diverges,
     Engine,
     Posterior,
     Projects,
@@ -243,10 +244,8 @@ def assess(model: AnyModel, q: Posterior, batch: Batch, noise: Noise) -> Sums:
         "hoyer": sparsity.nansum(),
         "sparse_rows": sparsity.isfinite().sum(),
     }
-    if isinstance(model, ClosedForm):
-        statistics = model.statistics(batch, q, noise)
-        if "kl" in statistics:
-            sums["kl"] = statistics["kl"]
+    if isinstance(q, Diverges):
+        sums["kl"] = q.kl().sum()
     return sums
 
 

@@ -47,6 +47,8 @@ VARIANTS: list[dict[str, dict[str, Any]]] = [
         "estep": {"kind": "exact"},
     },
     {"model": {"kind": "tvae", "output": "sigmoid", "variance": None}, "estep": {"kind": "exact"}},
+    {"model": {"kind": "ssc", "cycles": 2}, "estep": {"kind": "selection"}},
+    {"model": {"kind": "ssc", "likelihood": "log_normal"}, "estep": {"kind": "all_supports"}},
 ]
 
 

@@ -40,7 +40,7 @@ def batch_of(x: Tensor) -> Batch:
 
 def model_of(x: Tensor, **settings: object) -> SpikeSlab:
     """Return a model of some rows with latents that differ from each other."""
-    fields: dict[str, object] = {"latent": LATENT, "active": LATENT, "cycles": 0} | settings
+    fields: dict[str, object] = {"latent": LATENT, "limit": LATENT, "cycles": 0} | settings
     model = SpikeSlab(SpikeSlabModel(**fields), x.shape[1])  # type: ignore[arg-type]
     model.prepare([x], Lanes(len(x), 1).held(), 0)
     generator = torch.Generator().manual_seed(1)
@@ -108,7 +108,7 @@ def test_compiled_loops_and_fixed_shapes_find_the_same_supports(
     missing: float, latents: str
 ) -> None:
     x = rows(missing, count=64)
-    model, batch = model_of(x, latents=latents, active=5), batch_of(x)
+    model, batch = model_of(x, latents=latents, limit=5), batch_of(x)
     one, other = compiled_select(model, batch), select(model, batch)
     for first, second in zip(one, other, strict=True):
         torch.testing.assert_close(first, second)
@@ -144,7 +144,7 @@ def sums_of(model: SpikeSlab, batch: Batch, q: Supports, noise: Noise) -> Sums:
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_parts_of_the_rows_have_the_sums_of_the_whole(missing: float) -> None:
     x = rows(missing, count=40)
-    model, batch = model_of(x, cycles=3, active=4), batch_of(x)
+    model, batch = model_of(x, cycles=3, limit=4), batch_of(x)
     noise = Noise(0, 5, batch.row)
     whole = sums_of(model, batch, found(model, batch), noise)
     parts = []
@@ -159,7 +159,7 @@ def test_parts_of_the_rows_have_the_sums_of_the_whole(missing: float) -> None:
 
 def test_the_fixed_point_of_an_update_has_no_gradient() -> None:
     x = rows(seed=2, count=60)
-    model, batch = model_of(x, latent=3, active=3), batch_of(x)
+    model, batch = model_of(x, latent=3, limit=3), batch_of(x)
     noise = Noise(0, 0, batch.row)
     for _ in range(800):
         q = all_supports(model, batch)
@@ -198,7 +198,7 @@ def test_with_all_latents_active_it_is_probabilistic_pca() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"latent": 1, "active": 1}, {"active": 0}, {"dictionary": "dct"}], ids=str
+    "settings", [{"latent": 1, "limit": 1}, {"limit": 0}, {"dictionary": "dct"}], ids=str
 )
 def test_small_and_odd_cases_have_finite_bounds(settings: dict[str, object]) -> None:
     x = rows()
