@@ -64,7 +64,7 @@ class AllSupports(nn.Module):
 
 def compiled_select(model: SpikeSlab, batch: Batch) -> Found:
     """Return the supports of rows, by compiled loops."""
-    from distvae.estep import support_loops
+    from distvae.models import support_loops
 
     x, dictionary = model.centred(batch), model.dictionary
     shape = len(x), 1, int(model.limit)

@@ -552,7 +552,7 @@ def moments(model: SpikeSlab, batch: Batch, q: Supports) -> Sums:
         "rows": x.new_full((), len(x)),
     }
     if x.device.type == "cpu":
-        from distvae.estep import support_loops
+        from distvae.models import support_loops
 
         found = [q.found.active, q.found.mean, q.found.root, q.weight, x]
         added = [sums[name] for name in ("products", "second", "active", "first")]

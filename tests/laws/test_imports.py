@@ -144,7 +144,7 @@ MISSING = """yaml typer rich safetensors pyarrow pandas librosa soundfile soxr p
 matplotlib optuna ray mlflow scipy sklearn numba PIL jinja2"""
 LIGHT = "system interface numerics files config data models engines estep train"
 COMPILED = {"engines/tvae_cpu.py", "estep/kernels.py", "models/kernels.py"}
-COMPILED |= {"models/table_decoder.py"}
+COMPILED |= {"models/table_decoder.py", "models/support_loops.py"}
 """Need Numba, and are imported inside functions where there is Numba."""
 
 
