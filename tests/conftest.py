@@ -27,13 +27,15 @@ settings.load_profile("distvae")
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Collect no garbage while modules are imported, and leave what they hold out of all later
-    collections: libraries have half a million objects, and each collection looks at all of them.
+    collections, which are rarer than usual: libraries have half a million objects, and each
+    collection looks at all of them.
     """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
         gc.enable()
 
 
