@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BinarySparseCoding,
         GumbelVAE,
         SpeechCoder,
+        SpikeSlab,
     )
     from distvae.interactive import train, tune
     from distvae.tasks.arrays import denoise, denoise_with_std, inpaint
@@ -35,6 +36,7 @@ __all__ = [
     "BinarySparseCoding",
     "GumbelVAE",
     "SpeechCoder",
+    "SpikeSlab",
     "__version__",
     "denoise",
     "denoise_with_std",

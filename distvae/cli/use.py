@@ -180,7 +180,8 @@ def encode(
 ) -> None:
     """Write the codes of data into a Parquet file. Columns say where each code comes from: the
     file, speaker, split and frame of recordings, the split and row of other data, the file of
-    pictures, and labels where there are any.
+    pictures, and labels where there are any. A code is a list in the column `code`; of a model
+    with sparse codes, `code_indices` and `code_values` list the values that are not zero.
     """
     from distvae.data import is_single_file
     from distvae.tasks.codes import encode as encode_data

@@ -469,6 +469,8 @@ class SpikeSlabModel:
     kind: ClassVar[str] = "ssc"
     estep: ClassVar[tuple[str, ...]] = ("selection", "all_supports")
     codes: ClassVar[tuple[str, ...]] = ("mean",)
+    sparse: ClassVar[bool] = True
+    """Files of codes list the values that are not zero."""
     likelihood: Literal["gaussian", "log_normal"] = "gaussian"
     """The density of a value: with one variance for all values, or for all their logarithms."""
     floor: Annotated[float, Range(0, above=True)] = 1e-10

@@ -314,9 +314,10 @@ KINDS = {
     " of one picture or sound (`patches`) or of many pictures (`crops`), tables (`rows`), or"
     " generated images.",
     "model": "A VAE; with a dictionary (`sdm`), spike and slab (`vsc`) or discrete latents"
-    " (`gumbel`); or a `tvae`, with binary latents and no encoder.",
-    "estep": "How posteriors are found: by an encoder (`amortised`), or for a `tvae` by a search or"
-    " exactly. The default of a `tvae` is `evolution`.",
+    " (`gumbel`); or a model without an encoder: a `tvae`, with binary latents, or `ssc`, a linear"
+    " model with sparse continuous latents.",
+    "estep": "How posteriors are found: by an encoder (`amortised`), by a search, or exactly. The"
+    " default of a `tvae` is `evolution`, and of `ssc` is `selection`.",
 }
 """Explanations of the kinds of a section."""
 

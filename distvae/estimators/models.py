@@ -86,18 +86,12 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     latent: int = 32
     """Number of latents."""
-    hidden: tuple[int, ...] = (128,)
-    """Widths of the hidden layers."""
-    activation: str = "tanh"
-    """Nonlinearity of the hidden layers: tanh, relu, leaky_relu or silu."""
     likelihood: str = "gaussian"
     """Likelihood of a value."""
     epochs: int = 30
     """Passes over the rows."""
     batch: int = 128
     """Rows per training step."""
-    rate: float = 3e-3
-    """Peak learning rate."""
     patience: int | None = None
     """Stop after this many epochs without a better validation objective; None never does."""
     validation_fraction: float = 0.1
@@ -194,7 +188,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
-        tags.input_tags.positive_only = self.likelihood == "itakura_saito"
+        tags.input_tags.positive_only = self.likelihood in ("itakura_saito", "log_normal")
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
@@ -299,7 +293,19 @@ def warn_of_lost_digits(table: NDArray[np.generic], names: Sequence[str] | None)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Encoded(Estimator):
+class Layered(Estimator):
+    """A model with hidden layers, which is trained by gradients."""
+
+    hidden: tuple[int, ...] = (128,)
+    """Widths of the hidden layers."""
+    activation: str = "tanh"
+    """Nonlinearity of the hidden layers: tanh, relu, leaky_relu or silu."""
+    rate: float = 3e-3
+    """Peak learning rate."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Encoded(Layered):
     """A model whose codes come from an encoder."""
 
     estep: ClassVar[str] = "amortised"
@@ -400,7 +406,7 @@ class GumbelVAE(Encoded):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TVAE(Estimator):
+class TVAE(Layered):
     """Binary latents without an encoder, found by evolutionary search (Drefs et al., 2022)."""
 
     kind: ClassVar[str] = "tvae"
@@ -436,3 +442,34 @@ class BinarySparseCoding(TVAE):
 
     hidden: tuple[int, ...] = ()
     """Widths of the hidden layers."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SpikeSlab(Estimator):
+    """Sparse coding by search (Drefs et al., 2022): codes have few values that are not zero."""
+
+    kind: ClassVar[str] = "ssc"
+    estep: ClassVar[str] = "selection"
+
+    latent: int = 64
+    """Number of latents, and of atoms of the dictionary."""
+    likelihood: str = "gaussian"
+    """gaussian, or log_normal for powers, whose logarithms are coded."""
+    floor: float = 1e-10
+    """Added to a value before its logarithm, with `likelihood="log_normal"`."""
+    active: float | None = None
+    """Mean number of values of a code that are not zero; None takes as many as the data support."""
+    limit: int = 32
+    """Largest number of values of a code that are not zero."""
+    dictionary: str = "learned"
+    """learned, identity or dct."""
+    latents: str = "positive"
+    """positive or signed values of codes."""
+    cycles: int = 3
+    """Cycles in which atoms that are not well formed are replaced."""
+    epochs: int = 100
+    """Passes over the rows, of which the cycles take the first."""
+    batch: int = 4096
+    """Rows that are searched together."""
+    validation_fraction: float = 0.0
+    """Share of the rows that are held out to select the best epoch."""

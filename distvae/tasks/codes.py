@@ -1,4 +1,8 @@
-"""Codes of data written to Parquet, and samples from the prior."""
+"""Codes of data written to Parquet, and samples from the prior.
+
+A code is a list in the column `code`. If most values of codes are zero, the columns `code_indices`
+and `code_values` have its other values instead, and the metadata of the schema its size.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -132,7 +136,9 @@ def _tables(run: Run, blocks: Iterator[Block]) -> Iterator["pa.Table"]:
         "distvae.recipe": recipe_name(run.recipe),
         "distvae.run": run.info["config_sha256"],
         "distvae.trained_on": run.info["data_digest"],
+        "distvae.code_size": str(run.model.code_size),
     }
+    is_sparse = getattr(run.config.model, "sparse", False)
     waiting: list[pa.Table] = []
     for columns, codes in blocks:
         schema = {name: kinds.get(name, pa.int32()) for name in columns}
@@ -140,11 +146,24 @@ def _tables(run: Run, blocks: Iterator[Block]) -> Iterator["pa.Table"]:
         for name, values in columns.items():
             column = [values] * len(codes) if isinstance(values, str) else values
             arrays.append(pa.array(column).cast(schema[name]))
-        schema["code"] = pa.list_(pa.float32(), run.model.code_size)
-        arrays.append(rows_column(codes, codes.shape[1]))
+        code = sparse_columns(codes) if is_sparse else {"code": rows_column(codes, codes.shape[1])}
+        schema |= {name: column.type for name, column in code.items()}
+        arrays += code.values()
         waiting.append(pa.table(arrays, schema=pa.schema(schema, metadata=metadata)))
         if sum(map(len, waiting)) >= GROUP:
             yield pa.concat_tables(waiting)
             waiting = []
     if waiting:
         yield pa.concat_tables(waiting)
+
+
+def sparse_columns(codes: Array) -> dict[str, "pa.ListArray"]:
+    """Return the values of codes that are not zero, and their indices, as lists for each code."""
+    import pyarrow as pa
+
+    row, index = np.nonzero(codes)
+    ends = np.searchsorted(row, np.arange(len(codes) + 1)).astype(np.int32)
+    return {
+        "code_indices": pa.ListArray.from_arrays(ends, index.astype(np.int32)),
+        "code_values": pa.ListArray.from_arrays(ends, codes[row, index]),
+    }

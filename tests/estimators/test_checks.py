@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from distvae.estimators import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, GumbelVAE
+from distvae.estimators import (
+    SDMVAE,
+    TVAE,
+    VAE,
+    VSC,
+    BinarySparseCoding,
+    GumbelVAE,
+    SpikeSlab,
+)
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch": 16, "device": "cpu"}
 ENCODED: dict[str, Any] = SMALL | {"latent": 3, "hidden": (4,)}
@@ -34,6 +42,7 @@ def test_scikit_learn_checks_pass(estimator: object, check: Callable[[object], N
         *(model(**ENCODED) for model in (SDMVAE, VSC, GumbelVAE)),
         TVAE(**SEARCHED, hidden=(4,)),
         BinarySparseCoding(**SEARCHED),
+        SpikeSlab(**SMALL, latent=6),
     ],
     expected_failed_checks=may_fail,
 )

@@ -29,13 +29,21 @@ from sklearn.utils.validation import check_is_fitted
 import distvae
 from distvae.config import Evolution
 from distvae.data.dataset import Stacked
-from distvae.estimators import SDMVAE, TVAE, VAE, VSC, BinarySparseCoding, GumbelVAE
+from distvae.estimators import (
+    SDMVAE,
+    TVAE,
+    VAE,
+    VSC,
+    BinarySparseCoding,
+    GumbelVAE,
+    SpikeSlab,
+)
 from distvae.estimators.models import Estimator
 from distvae.files.refusal import Refusal
 from distvae.models.vae import VAE as Module
 
 CPU: dict[str, Any] = {"device": "cpu"}
-MODELS = (VAE, SDMVAE, VSC, GumbelVAE, TVAE, BinarySparseCoding)
+MODELS = (VAE, SDMVAE, VSC, GumbelVAE, TVAE, BinarySparseCoding, SpikeSlab)
 WARNING = "float32, in which models compute, has steps of about"
 
 
@@ -93,6 +101,18 @@ def test_a_row_keeps_at_most_all_states(latent: int) -> None:
     assert isinstance(estep, Evolution)
     assert estep.states == min(64, 2**latent)
     assert model.transform(rows(20)).shape[1] == latent
+
+
+def test_codes_of_positive_rows_have_zeros_and_decode_to_their_logarithms() -> None:
+    x = np.exp(rows(60, 5))
+    model = SpikeSlab(likelihood="log_normal", floor=0.1, latent=6, limit=2, epochs=5, **CPU)
+    codes = model.fit_transform(x)
+    assert (codes == 0).mean() > 0.5
+    tensors = {k: v.numpy() for k, v in model.trained_.run.model.state_dict().items()}
+    expected = np.exp(codes @ tensors["dictionary"] + tensors["bias"]) - 0.1
+    np.testing.assert_allclose(model.inverse_transform(codes), expected.clip(0), rtol=1e-4)
+    with pytest.raises(Refusal, match="at least 0"):
+        model.transform(-x)
 
 
 @pytest.mark.parametrize("model", [GumbelVAE, TVAE])

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy.sparse import csr_array
 
 from distvae.cli.use import with_data
 from distvae.data import labels_of, open_dataset
@@ -40,6 +41,24 @@ def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> N
     np.testing.assert_array_equal(frame["label"], labels["test"])
     images = open_dataset(image_run.config.data, quiet=True).splits["test"][:]
     np.testing.assert_array_equal(np.stack(frame["code"]), image_run.encode(images))
+
+
+def test_codes_with_zeros_are_written_without_them(tmp_path: Path) -> None:
+    sections = {"data": {"kind": "bars"}, "model": {"kind": "ssc"}, "estep": {"kind": "selection"}}
+    config = tiny.config(**sections)
+    dataset = open_dataset(config.data, quiet=True)
+    list(fit(config, dataset, tmp_path / "run"))
+    run = Run.open(tmp_path / "run")
+    encode(run, config.data, tmp_path / "codes.parquet", split="train")
+    table = pq.read_table(tmp_path / "codes.parquet")
+    assert table.column_names == ["split", "row", "code_indices", "code_values"]
+    index, value = (table[name].combine_chunks() for name in ("code_indices", "code_values"))
+    shape = len(table), int(table.schema.metadata[b"distvae.code_size"])
+    parts = value.values.to_numpy(), index.values.to_numpy(), index.offsets.to_numpy()
+    found = csr_array(parts, shape=shape)
+    dense = run.encode(dataset.splits["train"])
+    np.testing.assert_array_equal(found.todense(), dense)
+    assert 0 < len(value.values) == np.count_nonzero(dense) < dense.size
 
 
 @pytest.fixture(scope="module")
