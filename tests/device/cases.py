@@ -64,7 +64,14 @@ SEARCHED: dict[str, Sections] = {
     "no horizon": searched(horizon=None),
     "bernoulli": searched(likelihood="bernoulli"),
 }
-CASES = ENCODED | SEARCHED
+SUPPORTED: dict[str, Sections] = {
+    "selection": {"model": {"kind": "ssc", "cycles": 1}, "estep": {"kind": "selection"}},
+    "supports": {
+        "model": {"kind": "ssc", "likelihood": "log_normal", "cycles": 0, "active": 1.5},
+        "estep": {"kind": "all_supports"},
+    },
+}
+CASES = ENCODED | SEARCHED | SUPPORTED
 
 
 def config_of(name: str, device: str = "auto", **sections: dict[str, Any]) -> Config:

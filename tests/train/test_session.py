@@ -41,6 +41,10 @@ KINDS: list[dict[str, Any]] = [
     },
 ]
 VAE, TVAE = KINDS[0], KINDS[-1]
+SSC: dict[str, Any] = {
+    "model": {"kind": "ssc", "likelihood": "log_normal", "cycles": 1, "active": 1},
+    "estep": {"kind": "selection"},
+}
 
 
 def after(batches: int) -> Callable[[], bool]:
@@ -55,7 +59,7 @@ def reproducible_metrics(record: Epoch) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["few rows", "many rows"])
-@pytest.mark.parametrize("sections", [VAE, *slow(*KINDS[1:-1]), TVAE])
+@pytest.mark.parametrize("sections", [VAE, *slow(*KINDS[1:-1]), TVAE, SSC])
 @pytest.mark.parametrize("batches", [*long(1, 8, 11), 6])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path,

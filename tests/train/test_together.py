@@ -30,6 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "model": {"kind": "tvae"},
         "estep": {"kind": "evolution", "states": 6, "parents": 2, "children": 2, "block": 48},
     },
+    "ssc": {"model": {"kind": "ssc", "cycles": 1}, "estep": {"kind": "selection"}},
 }
 MANY = bands.LISTED
 Found = dict[str, NDArray[np.float64]]
@@ -55,7 +56,8 @@ def train(team: Team, config: Config, together: bool, listed: int = MANY) -> Fou
     finally:
         torch.set_default_dtype(torch.float32)
         bands.LISTED = MANY
-    found = {f"{i}": p.detach().numpy().copy() for i, p in enumerate(trainer.parameters)}
+    state = trainer.model.state_dict() | trainer.estep.state_dict()
+    found = {name: value.numpy().copy() for name, value in state.items()}
     return {**found, "bound": np.array(epoch.val_bound), "rows": np.array(trainer.val_rows)}
 
 
