@@ -1,8 +1,9 @@
 """Shared settings of all tests: the folder of real data, and the time limit of hypothesis."""
 
+import gc
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +22,21 @@ os.environ.setdefault(
 
 settings.register_profile("distvae", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("distvae")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while modules are imported, and leave what they hold out of all later
+    collections, which are rarer than usual: libraries have half a million objects, and each
+    collection looks at all of them.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -131,9 +131,8 @@ class Task:
     @property
     def config(self) -> Config:
         """Return the configuration of the named recipe, or else of the preset."""
-        preset, recipe = self.options.preset or "fast", self.options.recipe
-        inpainting = bool(self.missing.any())
-        config = preset_config(self.observed.values, preset, recipe, self.overrides, inpainting)
+        inpainting, values = bool(self.missing.any()), self.observed.values
+        config = restoring_config(values, self.options, self.overrides, inpainting)
         if inpainting and corrupted_windows(config) is None:
             return config  # the model is trained on the file and the mask, not on the file alone
         return config.with_("data", path=str(self.place.source.absolute()))
@@ -161,6 +160,14 @@ class Task:
         return fidelity(self.reference, silenced(self.observed.values))
 
 
+def restoring_config(
+    values: Floats, options: RestoreOptions, overrides: Mapping[str, Plain], inpainting: bool
+) -> Config:
+    """Return the configuration that restores values under the options."""
+    chosen = options.model, options.preset, options.recipe
+    return preset_config(values, *chosen, overrides, inpainting)
+
+
 def denoise_file(
     place: Place, assignments: list[str], options: RestoreOptions, noise: NoiseOptions
 ) -> None:
@@ -176,7 +183,7 @@ def denoise_file(
     if stack:
         restore_pages(place, stack, options, overrides, None, noise.counts, noise.std)
         return
-    config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=False)
+    config = restoring_config(signal.values, options, overrides, inpainting=False)
     config = refuse_corruption(config, "drop").with_("data", path=str(source))
 
     def read(path: Path) -> Signal:
@@ -206,7 +213,7 @@ def inpaint_file(
     overrides = options.overrides(assignments, missing_options.sigma, drop=missing_options.drop)
     source, stack = place.source, read_stack(place.source)
     signal = picture_of(stack.pages[0]) if stack else read_signal(source)
-    config = preset_config(signal.values, "fast", options.recipe, overrides, inpainting=True)
+    config = restoring_config(signal.values, options, overrides, inpainting=True)
     config = refuse_corruption(config, "noise", "snr").with_("data", path=str(source))
     pages = stack.pages if stack else [signal.values]
     find = missing_options.finder(config, any(bool(np.isnan(page).any()) for page in pages))

@@ -32,11 +32,11 @@ class RestoreOptions:
     """The options of `distvae denoise` and `distvae inpaint`."""
 
     model: Model | None = None
-    """groups (default) compares windows and takes seconds; tvae (default for gaps of sounds) is
-    trained, as --preset, --recipe or a setting also ask.
+    """groups (default) compares windows and takes seconds; tvae (default for gaps of sounds) and
+    ssc are trained, as --preset, --recipe or a setting also ask.
     """
     preset: Literal["fast", "balanced", "paper"] | None = None
-    """How much time to spend; default fast. 'paper' uses the published settings."""
+    """How much time to spend on tvae; default fast. 'paper' uses the published settings."""
     recipe: str | None = None
     """Use this recipe or FILE.yaml instead of a preset."""
     stride: Annotated[int | None, typer.Option(min=1)] = None

@@ -193,6 +193,7 @@ def read_section(name: str, tree: Mapping[str, object]) -> Any:
     )
 
 
+@cache
 def field_types(cls: type) -> dict[str, object]:
     """Return the annotation of each field of a family, ranges included."""
     hints = typing.get_type_hints(cls, include_extras=True)

@@ -147,6 +147,10 @@ class Eval:
         "isd",
     )
     """Measures besides bound, error and sparsity. Other data has no recording measures."""
+    values: Count | None = None
+    """Resynthesise from this number of the values of each frame's code, the largest; null: from all
+    values.
+    """
     importance: Annotated[int, Range(1, 100_000)] = 100
     """Draws for each row in the importance-weighted bound."""
     codes: Literal["mean", "gated", "binary"] = "mean"

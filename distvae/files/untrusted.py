@@ -169,8 +169,9 @@ def parse_yaml(content: bytes | str, name: str) -> object:
 
     try:
         text = content.decode() if isinstance(content, bytes) else content
-        _refuse_large(yaml.compose(text, Loader=yaml.SafeLoader), name)
-        tree = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        _refuse_large(root := loader.get_single_node(), name)
+        tree = None if root is None else loader.construct_document(root)
     except Refusal:
         raise
     except RecursionError as error:

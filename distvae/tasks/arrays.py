@@ -79,11 +79,11 @@ def denoise(
     in `across` images before and behind each image; 0 restores each image alone.
 
     The model 'groups' compares windows and is not trained. It is the default, and assumes that an
-    array of a sound has 16,000 samples a second. The model 'tvae' is trained. It is the default for
-    gaps of sounds, and if any of the following options is given. `preset` is 'fast' unless another
-    preset or a recipe is named; the recipes of preset 'paper' expect values from 0 to 255.
-    `settings` sets dotted keys of the recipe, such as {"train.epochs": 40}. `watch` is called after
-    each epoch; training ends if it returns False.
+    array of a sound has 16,000 samples a second. The models 'tvae' and 'ssc' are trained. 'tvae' is
+    the default for gaps of sounds, and if any of the following options is given. `preset` of 'tvae'
+    is 'fast' unless another preset or a recipe is named; the recipes of preset 'paper' expect
+    values from 0 to 255. `settings` sets dotted keys of the recipe, such as {"train.epochs": 40}.
+    `watch` is called after each epoch; training ends if it returns False.
     """
     options = _Options(model, preset, recipe, settings, seed, watch, sigma, bool(counts), across)
     return _denoised(image, channel_axis, stack_axis, options)[0]
@@ -210,7 +210,7 @@ def _restore(array: Doubles, inpainting: bool, options: _Options) -> list[Double
     if not (options.watch is None or callable(options.watch)):
         raise Refusal(f"watch: {shown(options.watch)}; a function of the state expected")
     recipe = None if options.recipe is None else str(options.recipe)
-    config = preset_config(array, options.preset or "fast", recipe, settings, inpainting)
+    config = preset_config(array, model, options.preset, recipe, settings, inpainting)
     refuse_changed_sound(config)
     refuse_corruption(config, "noise", "snr", "drop")
     restoration = Restoration(config, array)

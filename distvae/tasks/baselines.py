@@ -28,6 +28,7 @@ from distvae.tasks.evaluate import score_recordings
 from distvae.tasks.presets import estimate_noise
 from distvae.tasks.resynthesis import Coded, Coder
 from distvae.tasks.scores import restoration_scores
+from distvae.tasks.topk import TopK, largest
 
 T = TypeVar("T")
 MEANINGLESS = ("live_atoms", "dead_atoms")
@@ -57,6 +58,8 @@ RIDGE = 1e-9
 BLOCK = 8192
 FRAMES = 32768
 """The most training frames that are factorised."""
+QUIET = 0.003
+"""The power under the logarithm of sparse baselines, as in the recipe `speech-ssc`."""
 UPDATES = 200
 """Updates of the factors, and of the activations of frames to be coded."""
 
@@ -353,30 +356,51 @@ def _least_errors(values: Doubles, missing: NDArray[np.bool_], predictor: Double
 def baseline_coder(name: str, data: DataConfig) -> Coder:
     """Return the coder of a baseline, fitted to the training frames.
 
-    It is `identity`, or `pca-N` or `nmf-N` with N components.
+    It is `identity`, or `pca-N` or `nmf-N` with N components. `pca-K-of-N` and `topk-K-of-N` keep
+    K of N values for each frame, and code log(power + `QUIET`).
     """
     if name == "identity":
         return lambda power, first: Coded(power, None)
-    known = re.fullmatch(r"(pca|nmf)-([1-9]\d*)", name)
-    if not known or int(known[2]) > data.dims:
+    known = re.fullmatch(r"(pca|nmf|topk)-([1-9]\d*)(?:-of-([1-9]\d*))?", name)
+    is_sparse = known is not None and known[3] is not None
+    if not known or known[1] == ("nmf" if is_sparse else "topk") or int(known[2]) > data.dims:
         raise Refusal(
-            f"{name}: no method for speech; identity, pca-1 to pca-{data.dims} or nmf-1 to"
-            f" nmf-{data.dims} expected"
+            f"{name}: no method for speech; identity, pca-N, nmf-N, pca-K-of-N or topk-K-of-N"
+            f" expected, with N and K from 1 to {data.dims}"
         )
-    fitted = {"pca": pca, "nmf": nmf}[known[1]]
-    return fitted(open_dataset(data, quiet=True).splits["train"], int(known[2]))
+    power = open_dataset(data, quiet=True).splits["train"]
+    if known[1] == "topk":
+        return topk(power, int(known[3]), int(known[2]))
+    if is_sparse:
+        return pca(power, int(known[3]), int(known[2]), QUIET)
+    return {"pca": pca, "nmf": nmf}[known[1]](power, int(known[2]))
 
 
-def pca(power: Rows, components: int) -> Coder:
-    """Return a coder by the principal components of log power with the largest variance."""
-    mean, covariance = _moments(power)
+def pca(power: Rows, components: int, values: int | None = None, floor: float = 0.0) -> Coder:
+    """Return a coder by the principal components of log power with the largest variance.
+
+    With `values`, each frame keeps this number of its scores, the largest.
+    """
+    mean, covariance = _moments(power, floor)
     _, vectors = np.linalg.eigh(covariance)
     basis = torch.from_numpy(vectors[:, ::-1][:, :components].astype(np.float32))
     centre = torch.from_numpy(mean.astype(np.float32))
 
     def code(power: Tensor, first: int) -> Coded:
-        scores = (power.log() - centre) @ basis
-        return Coded((scores @ basis.T + centre).exp(), scores)
+        scores = ((power + floor).log() - centre) @ basis
+        scores = scores if values is None else largest(scores, values)
+        return Coded(((scores @ basis.T + centre).exp() - floor).clamp_min(0), scores)
+
+    return code
+
+
+def topk(power: Rows, latent: int, values: int) -> Coder:
+    """Return a coder by a top-k autoencoder of log power."""
+    model = TopK.fit((torch.from_numpy(np.array(power)) + QUIET).log_(), latent, values)
+
+    def code(power: Tensor, first: int) -> Coded:
+        values = model.encode((power + QUIET).log())
+        return Coded((model.decode(values).exp() - QUIET).clamp_min(0), values)
 
     return code
 
@@ -414,11 +438,11 @@ def nmf(power: Rows, components: int) -> Coder:
     return code
 
 
-def _moments(power: Rows) -> tuple[np.ndarray, np.ndarray]:
+def _moments(power: Rows, floor: float) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and covariance of log power, computed by blocks in double precision."""
     total, product = np.zeros(power.shape[1]), np.zeros((power.shape[1], power.shape[1]))
     for start in range(0, len(power), BLOCK):
-        block = np.log(power[start : start + BLOCK]).astype(np.float64)
+        block = np.log(power[start : start + BLOCK] + np.float32(floor)).astype(np.float64)
         total, product = total + block.sum(0), product + block.T @ block
     mean = total / len(power)
     return mean, product / len(power) - np.outer(mean, mean)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from distvae.tasks.sound_groups import RestoredSound
 
 
-Model = Literal["groups", "tvae"]
-"""Groups of windows, or a trained model."""
+Model = Literal["groups", "tvae", "ssc"]
+"""Groups of windows, or a kind of model that is trained."""
 WITHOUT_TRAINING = (
     *("train.seed", "train.sigma"),
     *("data.noise", "data.noise_seed", "data.snr", "data.drop", "data.rate", "data.excerpt"),

@@ -357,13 +357,16 @@ def _score_in_order(jobs: Iterable[Job], processes: int) -> Iterator[Scores]:
 
 
 def frame_means(code: Tensor, energy: Tensor) -> dict[str, float]:
-    """Return means over the frames of a file, except frames whose code is zero."""
+    """Return means over the frames of a file: of sparsity, except frames whose code is zero, and of
+    the number of values that are not zero.
+    """
     sparsity = hoyer(code)
     is_active = energy >= ACTIVE * energy.max()
     return {
         "hoyer": float(sparsity.nanmean()),
         "hoyer_active": float(sparsity[is_active].nanmean()),
         "effective_atoms": float(effective_atoms(code).nanmean()),
+        "active": float((code != 0).sum(1).double().mean()),
     }
 
 

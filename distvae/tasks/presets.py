@@ -12,6 +12,7 @@ from distvae.data.windows import PatchFamily, distinct_channels, refuse_constant
 from distvae.files.refusal import Refusal
 from distvae.models.likelihoods import SQUARABLE
 from distvae.numerics.arrays import AnyArray, Floats
+from distvae.tasks.by_groups import Model
 
 Preset = Literal["fast", "balanced", "paper"]
 RESTORING = ("gaussian", "gaussian_learned")
@@ -24,14 +25,21 @@ than its setting for sigma = 25.
 
 def preset_config(
     array: Floats,
-    preset: Preset,
+    model: Model | None,
+    preset: Preset | None,
     recipe: str | None,
     settings: Mapping[str, object],
     inpainting: bool,
 ) -> Config:
-    """Return the configuration that restores an array: the given recipe, or else the preset."""
-    if recipe is None:
-        recipe = preset_recipe(array, preset, inpainting, settings.get("train.sigma"))
+    """Return the configuration that restores an array: the given recipe, or else the recipe of the
+    model and the preset.
+    """
+    if model == "ssc" and preset:
+        raise Refusal(f"preset: '{preset}' with model 'ssc'; model 'tvae' expected")
+    if recipe is None and model == "ssc":
+        recipe = "sound-ssc" if array.ndim < 3 else "picture-ssc"
+    elif recipe is None:
+        recipe = preset_recipe(array, preset or "fast", inpainting, settings.get("train.sigma"))
     return load(recipe, settings)
 
 

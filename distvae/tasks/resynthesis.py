@@ -14,6 +14,7 @@ from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.interface import Posterior, expect
 from distvae.numerics.noise import EVALUATION, Noise
+from distvae.tasks.topk import largest
 from distvae.train.run import Run
 
 Latent = Literal["mean", "sample"]
@@ -62,13 +63,20 @@ def decode_posterior(run: Run, q: Posterior, row: Tensor, latent: Latent) -> Ten
 
 
 def run_coder(run: Run, latent: Latent) -> Coder:
-    """Return the coder of a run, which decodes the posterior's mean or one sample of it."""
+    """Return the coder of a run, which decodes the posterior's mean or one sample of it, or the
+    largest values of the mean.
+    """
+
+    kept = run.config.eval.values
 
     @torch.inference_mode()
     def code(power: Tensor, first: int) -> Coded:
         row = torch.arange(first, first + len(power))
         q = run.posterior(power, row)
-        return Coded(decode_posterior(run, q, row, latent).clamp_min(0), q.code)
+        if kept is None:
+            return Coded(decode_posterior(run, q, row, latent).clamp_min(0), q.code)
+        values = largest(q.code, kept)
+        return Coded(run.model.decode(values[:, None])[:, 0].clamp_min(0), values)
 
     return code
 

@@ -33,6 +33,10 @@ def parsed(file: str) -> ast.Module:
     return ast.parse((PACKAGE / file).read_text())
 
 
+def is_named(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
 Imports = Iterator[ast.Import | ast.ImportFrom]
 
 
@@ -43,7 +47,7 @@ def imports_of(file: str, at_import_only: bool = False) -> Imports:
     waiting: list[ast.AST] = [*parsed(file).body]
     while waiting:
         node = waiting.pop()
-        for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for_types = isinstance(node, ast.If) and is_named(node.test, "TYPE_CHECKING")
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if at_import_only and (for_types or is_function):
             continue
@@ -148,6 +152,7 @@ COMPILED |= {"models/table_decoder.py", "models/support_loops.py"}
 """Need Numba, and are imported inside functions where there is Numba."""
 
 
+@pytest.mark.slow
 def test_the_core_is_imported_and_trains_with_torch_and_numpy_alone() -> None:
     """A bare GPU machine has no more. All further packages are imported where they are used."""
     assert set(FILES) >= COMPILED
