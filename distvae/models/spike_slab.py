@@ -74,6 +74,10 @@ EDGES = 2.0 ** torch.arange(-6.0, 12.0)
 """Distances from the price, in nats, below which active latents are counted."""
 NEAR = 0.1
 """The share of active latents near the price from which their density there is estimated."""
+FARTHEST = 5.0
+"""The largest step of the price downwards, in distances that hold this share."""
+DAMPED = 0.5
+"""The share of a step of the price that is taken, as sigma and psi change with the price."""
 
 
 class Found(NamedTuple):
@@ -412,9 +416,11 @@ class SpikeSlab(nn.Module):
         self._update(total)
         rows, active = total["rows"], total["active"]
         if not is_forming:
-            self.pi.copy_((active / rows).clamp(min(0.3 / float(rows), 0.5), 0.5))
+            pi = active / rows
             if self.config.active is not None:
-                self._set_price(float(active.sum() / rows), self.config.active, total["near"])
+                pi = pi * (self.config.active / pi.sum().clamp_min(0.3 / rows))
+                self._set_price(active.sum(), self.config.active * rows, total["near"])
+            self.pi.copy_(pi.clamp(min(0.3 / float(rows), 0.5), 0.5))
             return
         residuals = total["residuals"][:, :-1] * (total["residuals"][:, -1:] == 1)
         dead = active < (0.1 * active.mean()).clamp_min(2)
@@ -429,12 +435,18 @@ class SpikeSlab(nn.Module):
             self._end_cycle(total, residuals)
         self.pi.fill_(min(0.5, int(self.limit) / self.code_size))
 
-    def _set_price(self, active: float, wanted: float, near: Tensor) -> None:
-        """Change the price by the difference in log numbers, divided by their slope."""
-        count = near[-1].clamp_min(1)
-        edge = int((near >= NEAR * count).byte().argmax())
-        slope = float(near[edge] / count) / float(EDGES[edge])
-        self.price += math.log(max(active, 1e-3) / wanted) / slope
+    def _set_price(self, active: Tensor, wanted: Tensor, near: Tensor) -> None:
+        """Set the price to the surplus of active latents, which add least, or lower it as far as
+        latents are likely to be missing below it.
+        """
+        edges, surplus = [0.0, *EDGES.tolist()], float(active - wanted)
+        below = [0.0, *near.tolist()]
+        aim = surplus if surplus > 0 else NEAR * float(active)
+        last = next((i for i, count in enumerate(below) if count >= aim and i), len(EDGES))
+        share = (aim - below[last - 1]) / max(below[last] - below[last - 1], 1.0)
+        distance = edges[last - 1] + min(share, 1.0) * (edges[last] - edges[last - 1])
+        missing = math.log(float(wanted) / max(float(active), 1.0)) / NEAR
+        self.price += DAMPED * (distance if surplus > 0 else -distance * min(missing, FARTHEST))
 
     def _update(self, total: Sums) -> None:
         """Set the atoms, the latents and the noise to their best values.
