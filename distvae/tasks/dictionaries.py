@@ -69,7 +69,7 @@ def learn_topk(rows: Tensor, config: Config, active: int) -> Learned:
 
 def learn_lasso(rows: Tensor, config: Config, active: int) -> Learned:
     """Learn a dictionary with positive codes by scikit-learn's `MiniBatchDictionaryLearning`."""
-    refuse_missing("dictionary-learning", "sklearn")
+    refuse_missing("lasso", "sklearn")
     from sklearn.decomposition import MiniBatchDictionaryLearning
     from sklearn.exceptions import ConvergenceWarning
 
@@ -90,7 +90,7 @@ def learn_lasso(rows: Tensor, config: Config, active: int) -> Learned:
 
 LEARNERS: dict[str, Callable[[Tensor, Config, int], Learned]] = {
     "topk": learn_topk,
-    "dictionary-learning": learn_lasso,
+    "lasso": learn_lasso,
 }
 
 
