@@ -9,21 +9,21 @@ from pathlib import Path
 import torch
 
 from benchmarks.output import parser_of, show
-from distvae.config import AtomsData, Config
+from distvae.config import AtomsData
 from distvae.data import open_dataset
 from distvae.data.dataset import Array
 from distvae.models.spike_slab import SpikeSlab
-from distvae.tasks.dictionaries import LEARNERS
+from distvae.tasks.dictionaries import learn_topk
 from distvae.tasks.truth import SAME, match_atoms
 from distvae.train.run import Run
 
 
-def topk_atoms(config: Config, seed: int, epochs: int) -> Array:
-    """Return the atoms of a top-k autoencoder."""
+def topk_atoms(run: Run, seed: int, epochs: int) -> Array:
+    """Return the atoms of a top-k autoencoder of the rows of a run."""
+    config = run.config.with_("train", seed=seed, epochs=epochs, batch=250)
     assert isinstance(config.data, AtomsData)
-    config = config.with_("train", seed=seed, epochs=epochs, batch=250)
     rows = torch.from_numpy(open_dataset(config.data, quiet=True).splits["train"][:])
-    return LEARNERS["topk"](rows, config, config.data.active)[0]
+    return learn_topk(rows, config.train, config.data)[0]
 
 
 def atoms_of(run: Run) -> Array:
@@ -41,7 +41,7 @@ def main() -> None:
     runs = [Run.open(path) for path in parsed.runs]
     learned = {
         "ssc": [atoms_of(run) for run in runs],
-        "topk": [topk_atoms(runs[0].config, seed, parsed.epochs) for seed in (0, 1)],
+        "topk": [topk_atoms(runs[0], seed, parsed.epochs) for seed in (0, 1)],
     }
     for name, (first, second) in learned.items():
         share = float((match_atoms(first, second) > SAME).mean())

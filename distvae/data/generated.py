@@ -163,7 +163,8 @@ class AtomsFamily(DataFamily[AtomsData]):
         """Return the atoms (n, D), of norm 1."""
         config = self.config
         drawn = self._chance(0).normal(size=(config.atoms, config.dims))
-        return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+        norms: Doubles = np.linalg.norm(drawn, axis=1, keepdims=True)
+        return (drawn / norms).astype(np.float32)
 
     def codes(self) -> "dict[str, SparseCodes]":
         """Return the coefficients of the rows by split."""

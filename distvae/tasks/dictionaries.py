@@ -1,5 +1,5 @@
 """Baselines that learn a dictionary: a top-k autoencoder, which is told how many atoms a row has,
-and scikit-learn's dictionary learning.
+and scikit-learn's dictionary learning. Both are told the number of atoms.
 """
 
 import warnings
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distvae.config import Config
+from distvae.config import AtomsData, Config, Train
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, Rows
 from distvae.data.generated import AtomsFamily
@@ -19,7 +19,7 @@ from distvae.files.refusal import Refusal
 from distvae.tasks.truth import compare_with_atoms
 
 PENALTY = 0.1
-"""The weight of the L1 norm. On 500 atoms and 2 500 rows, 0.03 and 0.3 recover fewer atoms."""
+"""The weight of the L1 norm."""
 Learned = tuple[Array, Callable[[Rows], Array]]
 """Atoms (H, D), and a function of rows that returns their codes (N, H)."""
 
@@ -44,11 +44,10 @@ class TopK(nn.Module):
         return x.new_zeros(len(x), self.decoder.in_features).scatter(1, place, value)
 
 
-def learn_topk(rows: Tensor, config: Config, active: int) -> Learned:
+def learn_topk(rows: Tensor, train: Train, data: AtomsData) -> Learned:
     """Train a top-k autoencoder by Adam, with atoms of norm 1, for `train.epochs`."""
-    train, latent = config.train, config.model.code_size
     torch.manual_seed(train.seed)
-    model = TopK(rows.shape[1], latent, active)
+    model = TopK(data.dims, data.atoms, data.active)
     adam = torch.optim.Adam(model.parameters(), train.rate)
     for _ in range(train.epochs):
         for batch in rows[torch.randperm(len(rows))].split(train.batch):
@@ -67,7 +66,7 @@ def learn_topk(rows: Tensor, config: Config, active: int) -> Learned:
     return model.decoder.weight.detach().T.numpy(), encode
 
 
-def learn_lasso(rows: Tensor, config: Config, active: int) -> Learned:
+def learn_lasso(rows: Tensor, train: Train, data: AtomsData) -> Learned:
     """Learn a dictionary with positive codes by scikit-learn's `MiniBatchDictionaryLearning`."""
     refuse_missing("lasso", "sklearn")
     from sklearn.decomposition import MiniBatchDictionaryLearning
@@ -76,19 +75,19 @@ def learn_lasso(rows: Tensor, config: Config, active: int) -> Learned:
     # a row of the lasso counts as not converged if its gap is above 1e-4 of its squared norm
     warnings.simplefilter("ignore", ConvergenceWarning)
     learning = MiniBatchDictionaryLearning(
-        config.model.code_size,
+        data.atoms,
         alpha=PENALTY,
-        max_iter=config.train.epochs,
-        batch_size=config.train.batch,
+        max_iter=train.epochs,
+        batch_size=train.batch,
         fit_algorithm="cd",
         transform_algorithm="lasso_cd",
         positive_code=True,
-        random_state=config.train.seed,
+        random_state=train.seed,
     ).fit(rows.double().numpy())
     return learning.components_, lambda rows: learning.transform(rows[:].astype(np.float64))
 
 
-LEARNERS: dict[str, Callable[[Tensor, Config, int], Learned]] = {
+LEARNERS: dict[str, Callable[[Tensor, Train, AtomsData], Learned]] = {
     "topk": learn_topk,
     "lasso": learn_lasso,
 }
@@ -99,5 +98,5 @@ def score_dictionary(name: str, config: Config, data: AtomsFamily) -> dict[str, 
     if name not in LEARNERS:
         raise Refusal(f"{name}: no method for data of known atoms; {', '.join(LEARNERS)} expected")
     rows = torch.from_numpy(open_dataset(config.data, quiet=True).splits["train"][:])
-    atoms, encode = LEARNERS[name](rows, config, data.config.active)
+    atoms, encode = LEARNERS[name](rows, config.train, data.config)
     return compare_with_atoms(atoms, encode, data)

@@ -217,4 +217,6 @@ def _best_matches(values: Array) -> Array:
 def _standardised(columns: Array) -> Array:
     """Return columns with mean 0 and norm 1; columns that do not vary become 0."""
     centred = columns - columns.mean(0)
-    return centred / np.maximum(np.linalg.norm(centred, axis=0), TINY)
+    norms: Array = np.linalg.norm(centred, axis=0)
+    found: Array = centred / np.maximum(norms, TINY)
+    return found
