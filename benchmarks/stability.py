@@ -36,7 +36,7 @@ def main() -> None:
     """Print the share for the runs and for the autoencoders."""
     parser = parser_of("stability", __doc__)
     parser.add_argument("runs", nargs=2, type=Path, help="folders of the runs")
-    parser.add_argument("--epochs", type=int, default=2000, help="epochs of an autoencoder")
+    parser.add_argument("--epochs", type=int, default=500, help="epochs of an autoencoder")
     parsed = parser.parse_args()
     runs = [Run.open(path) for path in parsed.runs]
     learned = {
