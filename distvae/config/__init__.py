@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from distvae.config.data import (
+    AtomsData,
     BarsData,
     CropData,
     DataConfig,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AllSupports",
     "Amortised",
+    "AtomsData",
     "BarsData",
     "Config",
     "CropData",

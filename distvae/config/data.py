@@ -50,6 +50,39 @@ class ImageShaped:
 
 @family("data")
 @dataclass(frozen=True)
+class AtomsData(Generated):
+    """Generated rows: sparse combinations, without noise, of random atoms of norm 1, with positive
+    coefficients. The combinations of test rows are not those of training and validation rows.
+    """
+
+    kind: ClassVar[str] = "atoms"
+    path: str = ""
+    """Must be empty: the rows are generated."""
+    atoms: Annotated[int, Range(2, 65536)] = 500
+    """Number of atoms. The first atom is in half of the training rows and in all test rows."""
+    active: Count = 10
+    """Number of atoms in a row. Their coefficients are uniform between 0 and 1."""
+    rows: Count = 2500
+    """Number of rows for training, and again for validation and for testing."""
+    seed: Whole = 0
+    """Seed of the atoms and of the rows."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields that do not fit each other."""
+        if 2 * self.active > self.atoms:
+            raise Refusal(
+                f"data.active: {self.active} with data.atoms = {self.atoms}; at most half of the"
+                " atoms expected"
+            )
+
+    @property
+    def dims(self) -> int:
+        """Values of a row: 2 active log(atoms / active), which compressed sensing needs."""
+        return math.ceil(2 * self.active * math.log(self.atoms / self.active))
+
+
+@family("data")
+@dataclass(frozen=True)
 class BarsData(ImageShaped, Generated):
     """Generated images of horizontal and vertical bars. Each bar appears independently, and
     crossing bars add up.

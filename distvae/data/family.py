@@ -170,7 +170,7 @@ def register(config: type) -> Callable[[C], C]:
 
 
 MODULES = {
-    **dict.fromkeys(("bars", "sprites"), "generated"),
+    **dict.fromkeys(("atoms", "bars", "sprites"), "generated"),
     **{"rows": "rows", "idx": "images", "images": "images", "speech": "speech"},
     **{"patches": "windows", "crops": "crops"},
 }

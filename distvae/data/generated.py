@@ -1,5 +1,5 @@
-"""Generated pictures: bars under noise, whose hidden causes are known (Foeldiak 1990), and sprites,
-whose factors are known.
+"""Generated data: bars under noise, whose hidden causes are known (Foeldiak 1990), sprites, whose
+factors are known, and sparse combinations of known atoms.
 
 A sprite shows one shape on a dark square, drawn from five factors. A pixel's value is the share of
 the pixel that the shape covers, from the signed distance of its middle to the outline, so that a
@@ -11,12 +11,13 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from distvae.config import BarsData, DataConfig, SpritesData
+from distvae.config import AtomsData, BarsData, DataConfig, SpritesData
 from distvae.data.dataset import Array, Combinations, Dataset, Factors, Labels
 from distvae.data.family import DataFamily, family_of, register
 from distvae.data.folders import key_of
@@ -35,7 +36,8 @@ TURN = math.pi / 2
 DRAWING = -6
 """The epoch of the seed whose order says which combinations of factors are drawn."""
 BLOCK = 1024
-"""Pictures that are drawn together."""
+"""Pictures or rows that are drawn together."""
+SPLITS = "train", "val", "test"
 COMBINATIONS = Combinations(
     impossible=((0, 1), (-1, 0)),
     possible=((1, 2, 3, 5, 6), (2, 3, 4, 5, 6), (2, 3), (3, 5), (4, 6)),
@@ -131,6 +133,79 @@ class SpritesFamily(ReadsImages[SpritesData]):
         val, test = config.held_out
         ends = [config.rows - val - test, config.rows - test]
         return dict(zip(("train", "val", "test"), np.split(levels, ends), strict=True))
+
+
+@register(AtomsData)
+class AtomsFamily(DataFamily[AtomsData]):
+    """Sparse combinations of atoms that are known (Barin Pacela et al., arXiv 2603.28744).
+
+    A row of training or validation has the first atom and atoms of the first half, or any atoms but
+    the first, with equal probability. A test row has the first atom and atoms of the second half.
+    """
+
+    def open(self, quiet: bool = False) -> Dataset:
+        """Return the rows by split."""
+        config = self.config
+        require_memory(
+            f"data.rows: {config.rows}",
+            len(SPLITS) * config.rows * (4 * config.dims + 16 * config.active),
+            "rows and their coefficients",
+            "a smaller number",
+        )
+        atoms, splits = self.atoms(), {}
+        for name, codes in self.codes().items():
+            starts = range(0, config.rows, BLOCK)
+            splits[name] = np.concatenate([codes.dense(k, k + BLOCK) @ atoms for k in starts])
+        digest = key_of([FORMAT, asdict(config) | {"path": ""}])
+        return Dataset("atoms", "row", digest, splits, Path())
+
+    def atoms(self) -> Array:
+        """Return the atoms (n, D), of norm 1."""
+        config = self.config
+        drawn = self._chance(0).normal(size=(config.atoms, config.dims))
+        norms: Doubles = np.linalg.norm(drawn, axis=1, keepdims=True)
+        return (drawn / norms).astype(np.float32)
+
+    def codes(self) -> "dict[str, SparseCodes]":
+        """Return the coefficients of the rows by split."""
+        config, found = self.config, {}
+        half = config.atoms - config.atoms // 2
+        for number, name in enumerate(SPLITS, 1):
+            chance = self._chance(number)
+            place = np.empty((config.rows, config.active), np.int64)
+            for start in range(0, config.rows, BLOCK):
+                part = place[start : start + BLOCK]
+                key = chance.random((len(part), config.atoms), np.float32)
+                has_first = chance.random(len(part)) < (1.0 if name == "test" else 0.5)
+                key[:, 0] = np.where(has_first, -1, 2)
+                left_out = slice(1, half) if name == "test" else slice(half, None)
+                key[has_first, left_out] = 2
+                part[:] = np.argpartition(key, config.active - 1)[:, : config.active]
+            value = chance.random(place.shape, np.float32)
+            found[name] = SparseCodes(place, value, config.atoms)
+        return found
+
+    def _chance(self, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.config.seed, number])
+
+
+@dataclass(frozen=True)
+class SparseCodes:
+    """Codes with the same number of values in each row."""
+
+    place: NDArray[np.int64]
+    """(N, k) the places of the values."""
+    value: Array
+    """(N, k) the values."""
+    size: int
+    """The number of places."""
+
+    def dense(self, start: int, stop: int) -> Array:
+        """Return some rows with their zeros."""
+        place, value = self.place[start:stop], self.value[start:stop]
+        rows = np.zeros((len(place), self.size), np.float32)
+        np.put_along_axis(rows, place, value, 1)
+        return rows
 
 
 def causes_of(config: DataConfig) -> BarsFamily | None:

@@ -131,6 +131,16 @@ GLOSSARY = {
     "true_log_likelihood": (
         "log p(x) under the parameters that made the data, nats per data point"
     ),
+    "cosine": (
+        "mean absolute cosine of the true atoms with the learned atoms that are matched to them; "
+        "larger is better"
+    ),
+    "matched": "share of true atoms whose cosine is above 0.9; larger is better",
+    "mcc": (
+        "mean absolute correlation of the true coefficients with the matched values of the code, "
+        "on validation rows; larger is better"
+    ),
+    "mcc_ood": "mcc on test rows, whose combinations of atoms are new; larger is better",
     "iw_bound": "importance-weighted bound of log p(x), nats per data point; larger is better",
     "seconds": "mean length of a recording, in seconds",
     "probe_linear": "accuracy of logistic regression on codes; larger is better",

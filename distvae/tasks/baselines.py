@@ -17,6 +17,8 @@ from torch import Tensor
 from distvae.config import Config, DataConfig
 from distvae.data import open_dataset
 from distvae.data.dataset import Rows
+from distvae.data.family import family_of
+from distvae.data.generated import AtomsFamily
 from distvae.data.signals import Signal
 from distvae.data.speech import recordings_of
 from distvae.data.windows import PatchFamily, windows_of
@@ -24,6 +26,7 @@ from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.numerics.arrays import Doubles, Floats
 from distvae.tasks.by_groups import Wanted, restore_array
+from distvae.tasks.dictionaries import score_dictionary
 from distvae.tasks.evaluate import score_recordings
 from distvae.tasks.presets import estimate_noise
 from distvae.tasks.resynthesis import Coded, Coder
@@ -65,16 +68,20 @@ UPDATES = 200
 
 
 def score_baseline(name: str, config: Config, progress: bool = False) -> dict[str, float]:
-    """Return the scores of a baseline on test recordings, or on a corrupted picture or sound."""
+    """Return the scores of a baseline on test recordings, a corrupted picture or sound, or known
+    atoms.
+    """
     if recordings_of(config.data) is not None:
         code = baseline_coder(name, config.data)
         summary = score_recordings(code, config, "test", progress).summary
         return {name: value for name, value in summary.items() if name not in MEANINGLESS}
     if (windows := windows_of(config.data)) is not None:
         return _restored(name, windows, config.train.sigma)
+    if isinstance(family := family_of(config.data), AtomsFamily):
+        return score_dictionary(name, config, family)
     raise Refusal(
-        f"{name}: nothing to compare with on data.kind '{config.data.kind}'; speech or patches"
-        " expected"
+        f"{name}: nothing to compare with on data.kind '{config.data.kind}'; speech, patches or"
+        " atoms expected"
     )
 
 

@@ -1,9 +1,11 @@
-"""Compare a model with the truth: its posterior with the exact posterior, by enumeration, and its
-density with the known density of data such as bars.
+"""Compare a model with the truth: its posterior with the exact posterior, by enumeration, its
+density with the known density of data such as bars, and its dictionary and codes with known atoms
+and coefficients.
 """
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,10 +13,13 @@ import torch
 from distvae.config import Exact as ExactConfig
 from distvae.data import open_dataset
 from distvae.data.dataset import Array, Rows
-from distvae.data.generated import BarsFamily, causes_of
+from distvae.data.family import family_of
+from distvae.data.generated import AtomsFamily, BarsFamily, causes_of
 from distvae.estep.truncated import Exact
+from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch
+from distvae.models.spike_slab import SpikeSlab
 from distvae.models.truncated import Truncated
 from distvae.models.tvae import TVAE
 from distvae.numerics.metrics import declare
@@ -29,6 +34,10 @@ STATED_ROWS = 64
 """Rows whose states are enumerated together."""
 ENUMERABLE = 12
 """The largest number of causes whose combinations are enumerated."""
+TINY = 1e-12
+"""The least norm by which vectors are divided."""
+SAME = 0.9
+"""The cosine above which two atoms count as the same."""
 ALIKE = 0.3
 """The largest root mean square difference, over the pixels of a cause, for a recovered cause."""
 
@@ -70,15 +79,18 @@ def compare_with_exact(run: Run, rows: int) -> dict[str, float]:
 
 
 declare("bound", "true_log_likelihood")
-declare("quality", "reliability", "recovered")
+declare("quality", "reliability", "recovered", "cosine", "matched", "mcc")
 
 
 def compare_with_truth(run: Run, rows: Rows) -> dict[str, float]:
     """Return the mean true log-likelihood, the gap between it and the model, and the share of
-    recovered causes.
+    recovered causes; or how well known atoms and their coefficients are recovered.
 
     Data whose distribution is unknown or cannot be enumerated has no scores of this kind.
     """
+    family = family_of(run.config.data)
+    if isinstance(family, AtomsFamily):
+        return compare_run_with_atoms(run, family)
     data = causes_of(run.config.data)
     if data is None or not data.variance or data.probability >= 1:
         return {}
@@ -144,3 +156,67 @@ def share_recovered(model: TVAE, causes: Array) -> float:
     distance = torch.cdist(torch.from_numpy(causes), alone) / pixels**0.5
     near, nearest = distance.min(1)
     return len(set(nearest[near < ALIKE].tolist())) / len(causes)
+
+
+def compare_run_with_atoms(run: Run, data: AtomsFamily) -> dict[str, float]:
+    """Return how well a run with a dictionary recovers known atoms and coefficients."""
+    if not isinstance(run.model, SpikeSlab):
+        return {}
+
+    def encode(rows: Rows) -> Array:
+        return run.in_blocks(rows, lambda block: run.posterior(block).code)
+
+    return compare_with_atoms(run.model.dictionary.numpy(), encode, data)
+
+
+def compare_with_atoms(
+    atoms: Array, encode: Callable[[Rows], Array], data: AtomsFamily
+) -> dict[str, float]:
+    """Return the mean cosine of the true atoms with their learned atoms, the share of true atoms
+    that are matched, and the mean correlations of codes in and out of distribution.
+    """
+    cosines = match_atoms(atoms, data.atoms())
+    scores = {"cosine": float(cosines.mean()), "matched": float((cosines > SAME).mean())}
+    rows, codes = data.open().splits, data.codes()
+    for name, split in {"mcc": "val", "mcc_ood": "test"}.items():
+        truth = codes[split].dense(0, len(rows[split]))
+        scores[name] = mean_correlation(encode(rows[split]), truth)
+    return scores
+
+
+def match_atoms(atoms: Array, truth: Array) -> Array:
+    """Return the absolute cosine of each true atom with the learned atom that is matched to it.
+
+    The matching is one to one and has the largest sum. An atom without a match has a cosine of 0.
+    """
+    norms = np.linalg.norm(atoms, axis=1, keepdims=True)
+    return _best_matches(np.abs(truth @ (atoms / np.maximum(norms, TINY)).T))
+
+
+def mean_correlation(codes: Array, truth: Array) -> float:
+    """Return the mean absolute correlation of the true coefficients that vary with the values of
+    the code that are matched to them. The matching is one to one and has the largest sum.
+    """
+    known = truth[:, np.ptp(truth, axis=0) > 0]
+    return float(_best_matches(np.abs(_standardised(known).T @ _standardised(codes))).mean())
+
+
+def _best_matches(values: Array) -> Array:
+    """Return the value of each line in the one-to-one matching of lines and columns with the
+    largest sum; 0 for a line without a column.
+    """
+    refuse_missing("matching atoms", "scipy")
+    from scipy.optimize import linear_sum_assignment
+
+    line, column = linear_sum_assignment(values, maximize=True)
+    found = np.zeros(len(values), values.dtype)
+    found[line] = values[line, column]
+    return found
+
+
+def _standardised(columns: Array) -> Array:
+    """Return columns with mean 0 and norm 1; columns that do not vary become 0."""
+    centred = columns - columns.mean(0)
+    norms: Array = np.linalg.norm(centred, axis=0)
+    found: Array = centred / np.maximum(norms, TINY)
+    return found

@@ -10,6 +10,7 @@ import soundfile
 from PIL import Image
 
 from distvae.config import (
+    AtomsData,
     BarsData,
     CropData,
     DataConfig,
@@ -68,6 +69,7 @@ CASES: dict[str, Callable[[Path], DataConfig]] = {
     "speech": speech,
     "idx": idx,
     "images": images,
+    "atoms": lambda _: AtomsData(atoms=20, active=2, rows=20),
     "bars": lambda _: BarsData(rows=20),
     "sprites": lambda _: SpritesData(rows=20, size=16),
     "patches": lambda _: PatchData(path=PICTURE, stride=8, drop=0.1),
