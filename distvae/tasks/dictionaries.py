@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from distvae.config import AtomsData, Config, Train
 from distvae.data import open_dataset
@@ -16,6 +15,7 @@ from distvae.data.dataset import Array, Rows
 from distvae.data.generated import AtomsFamily
 from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
+from distvae.tasks.topk import TopK
 from distvae.tasks.truth import compare_with_atoms
 
 PENALTY = 0.1
@@ -24,46 +24,11 @@ Learned = tuple[Array, Callable[[Rows], Array]]
 """Atoms (H, D), and a function of rows that returns their codes (N, H)."""
 
 
-class TopK(nn.Module):
-    """An autoencoder whose codes keep their largest values (Makhzani and Frey, 2014; Gao et al.,
-    2024).
-    """
-
-    def __init__(self, dims: int, latent: int, active: int) -> None:
-        super().__init__()
-        self.active = active
-        self.encoder, self.decoder = nn.Linear(dims, latent), nn.Linear(latent, dims)
-        with torch.no_grad():
-            self.decoder.weight.copy_(functional.normalize(self.encoder.weight.T, dim=0))
-            self.encoder.weight.copy_(self.decoder.weight.T)
-            self.decoder.bias.zero_()
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Return codes (B, H) with the largest positive values and zeros."""
-        value, place = (self.encoder(x - self.decoder.bias)).relu().topk(self.active)
-        return x.new_zeros(len(x), self.decoder.in_features).scatter(1, place, value)
-
-
 def learn_topk(rows: Tensor, train: Train, data: AtomsData) -> Learned:
-    """Train a top-k autoencoder by Adam, with atoms of norm 1, for `train.epochs`."""
-    torch.manual_seed(train.seed)
-    model = TopK(data.dims, data.atoms, data.active)
-    adam = torch.optim.Adam(model.parameters(), train.rate)
-    for _ in range(train.epochs):
-        for batch in rows[torch.randperm(len(rows))].split(train.batch):
-            loss = (model.decoder(model.encode(batch)) - batch).square().sum(1).mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            with torch.no_grad():
-                weight = model.decoder.weight
-                weight.copy_(functional.normalize(weight, dim=0))
-
-    @torch.no_grad()
-    def encode(rows: Rows) -> Array:
-        return model.encode(torch.from_numpy(rows[:])).numpy()
-
-    return model.decoder.weight.detach().T.numpy(), encode
+    """Train a top-k autoencoder for as many steps as `train.epochs` have."""
+    steps = train.epochs * -(-len(rows) // train.batch)
+    model = TopK.fit(rows, data.atoms, data.active, steps, train.seed)
+    return model.dictionary.numpy(), lambda rows: model.encode(torch.from_numpy(rows[:])).numpy()
 
 
 def learn_lasso(rows: Tensor, train: Train, data: AtomsData) -> Learned:
