@@ -120,7 +120,10 @@ GLOSSARY = {
     "snr": "signal-to-noise ratio of the restored sound, in dB; larger is better",
     "snr_gain": "dB by which the restored sound has a better snr than the noisy one",
     "pesq_wb_gain": "by how much the restored sound has a better pesq_wb than the noisy one",
-    "active": "mean number of active latents of a data point under the prior",
+    "active": (
+        "mean number of active latents of a data point, of a frame the values of its code that are "
+        "not zero; smaller is sparser"
+    ),
     "recovered": (
         "share of the true causes that are each the effect of a latent of its own; larger is better"
     ),

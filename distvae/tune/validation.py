@@ -228,7 +228,7 @@ def ranking_figures(base: Config) -> tuple[str, ...]:
     """Return the figures that trials of a configuration can be ranked by."""
     measured = figure_names(base.eval.metrics)
     if recordings_of(base.data) is not None:
-        return (*measured, "hoyer_active", *SPARSITY, *FIGURES_OF_TRAINING)
+        return (*measured, "hoyer_active", "active", *SPARSITY, *FIGURES_OF_TRAINING)
     found = [name for name in measured if name not in recording_metrics(measured)]
     windows = corrupted_windows(base)
     restored = () if windows is None else fidelity_figures(len(windows.window) == 2)

@@ -146,7 +146,7 @@ def test_every_recording_has_its_row_and_tables_come_back_from_disk(
     assert files is not None
     assert list(files["file"]) == ["test/cat/0.wav", "test/cat/1.wav", "test/dan/0.wav"]
     assert list(files["speaker"]) == ["cat", "cat", "dan"]
-    columns = ["stoi", "si_sdr", "isd", "hoyer", "hoyer_active", "effective_atoms"]
+    columns = ["stoi", "si_sdr", "isd", "hoyer", "hoyer_active", "effective_atoms", "active"]
     assert list(files.columns) == ["file", "speaker", "seconds", *columns]
     scores = files["si_sdr"].to_numpy()
     assert summary["si_sdr"] == pytest.approx(scores.mean())
@@ -241,7 +241,8 @@ def test_strength_does_not_depend_on_where_the_data_is_cut(seed: int, cut: int) 
 def test_quiet_frames_do_not_count_as_active(loudest: float) -> None:
     code = torch.tensor([[1.0, 0, 0, 0], [1.0, 1, 1, 1], [0, 0, 0, 0]])
     means = frame_means(code, loudest * torch.tensor([1.0, 0.9e-3, 1.0]))
-    assert means == {"hoyer": 0.5, "hoyer_active": 1.0, "effective_atoms": 2.5}
+    counted = {"effective_atoms": 2.5, "active": pytest.approx(5 / 3)}
+    assert means == {"hoyer": 0.5, "hoyer_active": 1.0, **counted}
 
 
 def test_lines_tell_how_much_is_done_and_how_long_the_rest_takes_if_they_are_wanted(
