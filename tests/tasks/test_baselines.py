@@ -260,7 +260,7 @@ def test_what_does_not_fit_is_refused(
         ("stsa", sound(wav, **holed), "stsa: no method for a sound without some samples; linear,"),
         ("ar", sound(wav, drop=1.0), "ar: a channel without a sample to go by"),
         *((name, speech_config, names) for name in ("pca-0", "nmf-258", "nlm")),
-        ("identity", Config(data=IdxData()), "speech or patches expected"),
+        ("identity", Config(data=IdxData()), "speech, patches or atoms expected"),
     ]
     for name, config, message in refused:
         with pytest.raises(Refusal, match=message):
