@@ -4,8 +4,8 @@ import re
 
 import matplotlib.pyplot as plt
 
-from docs.site.results import DOCS
 from distvae.reproduce.rows import group_seeds, read_rows
+from docs.site.results import DOCS
 
 LINES = {
     "spike-and-slab by search, 1 024 atoms": r"ssc-1024-\d+",
