@@ -441,7 +441,7 @@ class SpikeSlab(nn.Module):
         """
         edges, surplus = [0.0, *EDGES.tolist()], float(active - wanted)
         below = [0.0, *near.tolist()]
-        aim = surplus if surplus > 0 else NEAR * float(active)
+        aim = surplus if surplus > 0 else max(NEAR * float(active), 1.0)
         last = next((i for i, count in enumerate(below) if count >= aim and i), len(EDGES))
         share = (aim - below[last - 1]) / max(below[last] - below[last - 1], 1.0)
         distance = edges[last - 1] + min(share, 1.0) * (edges[last] - edges[last - 1])

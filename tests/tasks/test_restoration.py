@@ -245,6 +245,19 @@ def test_other_models_of_real_values_restore_too(model: dict[str, str]) -> None:
     assert rmse(restoration.restored(), clean) < 0.7 * rmse(flat, clean)
 
 
+@pytest.mark.parametrize("holes", [0.0, 0.3])
+def test_sparse_codes_restore_a_picture_and_fill_its_holes(holes: float) -> None:
+    clean, given = stripes()[..., 0], noisy()[..., 0]
+    missing = np.random.default_rng(2).random(given.shape) < holes
+    settings = {"data.window": [4, 4], "model.latent": 12, "train.epochs": 30}
+    if holes:
+        restored = distvae.inpaint(given, missing, model="ssc", settings=settings)
+        assert rmse(restored[missing], clean[missing]) < 0.3 * np.std(clean)
+    else:
+        restored = distvae.denoise(given, model="ssc", settings=settings)
+        assert rmse(restored, clean) < 0.5 * rmse(given, clean)
+
+
 NINE, HOLED = np.ones((9, 9)), np.where(np.arange(25).reshape(5, 5) == 3, np.nan, 1.0)
 RAMP, GREY = np.arange(500.0), noisy()[..., 0]
 STACK = RAMP[:243].reshape(3, 9, 9)
@@ -262,6 +275,7 @@ DENOISE: list[tuple[Any, dict[str, Any], str]] = [
     (GREY, {"settings": {"data.noise": 5}}, "no noise is added here"),
     (np.eye(9), {"preset": "best"}, "preset: no choice 'best'; known: bal"),
     (np.eye(9), {"preset": "fast", "recipe": "house-25"}, "preset, recipe: both are given; one"),
+    (GREY, {"preset": "fast", "model": "ssc"}, "preset: 'fast' with model 'ssc'; model 'tvae' exp"),
     (np.eye(5), {"model": "tvae"}, r"larger than the data's 5 x 5; data\.window=\[5,5\] or a"),
     (RAMP, {"counts": True}, "counts: for an image"),
     (np.ones((3, 9, 9)), {"counts": True, "sigma": 2.0, "stack_axis": 0}, "counts, sigma: "),
