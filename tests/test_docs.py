@@ -64,7 +64,7 @@ def test_the_model_and_the_estep_of_the_guide_train_and_keep_the_laws(tmp_path: 
 @pytest.mark.slow
 def test_the_blocks_of_the_page_on_python_run_one_after_the_other(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     (tmp_path / "page.py").write_text("\n".join(blocks))
     output = run_in(tmp_path, "page.py")
     assert re.search(r"\{'vae__latent': (4|16)\}", output)

@@ -440,7 +440,7 @@ class SpikeSlab(nn.Module):
         latents are likely to be missing below it.
         """
         edges, surplus = [0.0, *EDGES.tolist()], float(active - wanted)
-        below = [0.0, *near.tolist()]
+        below = [0.0, *near.cpu().tolist()]
         aim = surplus if surplus > 0 else max(NEAR * float(active), 1.0)
         last = next((i for i, count in enumerate(below) if count >= aim and i), len(EDGES))
         share = (aim - below[last - 1]) / max(below[last] - below[last - 1], 1.0)
