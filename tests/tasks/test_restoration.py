@@ -249,7 +249,7 @@ def test_other_models_of_real_values_restore_too(model: dict[str, str]) -> None:
 def test_sparse_codes_restore_a_picture_and_fill_its_holes(holes: float) -> None:
     clean, given = stripes()[..., 0], noisy()[..., 0]
     missing = np.random.default_rng(2).random(given.shape) < holes
-    settings = {"data.window": [4, 4], "model.latent": 12, "train.epochs": 30}
+    settings: dict[str, Any] = {"data.window": [4, 4], "model.latent": 12, "train.epochs": 30}
     if holes:
         restored = distvae.inpaint(given, missing, model="ssc", settings=settings)
         assert rmse(restored[missing], clean[missing]) < 0.3 * np.std(clean)
