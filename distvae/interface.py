@@ -199,23 +199,15 @@ class Scheduled(Protocol):
 
 
 @runtime_checkable
-class Completes(Protocol):
-    """A model that can impute missing values in training. The training objective is then not the
-    bound on the observed values, so an epoch with a lower bound may be the better one.
+class Ranks(Protocol):
+    """A model that tells whether its objective ranks epochs. It does not, for example, while
+    training imputes missing values: the objective is then not the bound on the observed values.
     """
 
-    @property
-    def completes(self) -> bool:
-        """True if the model imputes missing values."""
-
-
-@runtime_checkable
-class Ranks(Protocol):
-    """A model that tells whether its objective ranks epochs."""
-
-    @property
-    def ranks(self) -> bool:
-        """True if a larger objective means a better epoch."""
+    def ranks(self, may_be_missing: bool) -> bool:
+        """Return whether a larger objective means a better epoch, on data in which values may be
+        missing.
+        """
 
 
 @runtime_checkable

@@ -217,9 +217,10 @@ class SpikeSlab(nn.Module):
         """True in the cycles that form the dictionary."""
         return int(self.cycle) < self.cycles
 
-    @property
-    def ranks(self) -> bool:
-        """True if a larger objective means a better epoch."""
+    def ranks(self, may_be_missing: bool) -> bool:
+        """Return whether a larger objective means a better epoch: not in a cycle, nor if the price
+        of an active latent changes.
+        """
         return not self.is_forming and self.config.active is None
 
     @property

@@ -162,6 +162,10 @@ class TVAE(nn.Module):
         """True if training imputes missing values with their expectations."""
         return self.config.missing == "completed"
 
+    def ranks(self, may_be_missing: bool) -> bool:
+        """Return whether a larger objective means a better epoch: not if values are imputed."""
+        return not (may_be_missing and self.completes)
+
     def _explained(self, batch: Batch, q: Truncated) -> Batch:
         """Return the batch, with missing values imputed if the model completes them."""
         if batch.mask is None or not self.completes:

@@ -107,14 +107,13 @@ class VAE(nn.Module):
         return self.beta == self.config.beta
 
     def statistics(self, batch: Batch, q: Encoded, noise: Noise) -> Sums:
-        """Return the sum of the KL divergences, and the sums for the likelihood's update."""
-        sums = {"kl": q.kl().sum()}
-        if self.likelihood.learns:
-            z, weight = q.points(1, noise)
-            sums |= self.likelihood.statistics(
-                batch.x, self.log_likelihood(batch, z), weight, batch.mask
-            )
-        return sums
+        """Return the sums for the likelihood's update."""
+        if not self.likelihood.learns:
+            return {}
+        z, weight = q.points(1, noise)
+        return self.likelihood.statistics(
+            batch.x, self.log_likelihood(batch, z), weight, batch.mask
+        )
 
     def maximise(self, total: Sums) -> None:
         """Update the likelihood in closed form."""

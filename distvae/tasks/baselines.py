@@ -369,18 +369,20 @@ def baseline_coder(name: str, data: DataConfig) -> Coder:
     if name == "identity":
         return lambda power, first: Coded(power, None)
     known = re.fullmatch(r"(pca|nmf|topk)-([1-9]\d*)(?:-of-([1-9]\d*))?", name)
-    is_sparse = known is not None and known[3] is not None
-    if not known or known[1] == ("nmf" if is_sparse else "topk") or int(known[2]) > data.dims:
+    method, kept, size = known.groups() if known else ("", 0, 0)
+    values, components = int(kept), int(size or kept)
+    fits = values <= components and (method == "topk" or components <= data.dims)
+    if not fits or method not in (("pca", "topk") if size else ("pca", "nmf")):
         raise Refusal(
             f"{name}: no method for speech; identity, pca-N, nmf-N, pca-K-of-N or topk-K-of-N"
-            f" expected, with N and K from 1 to {data.dims}"
+            f" expected, with K up to N, and up to {data.dims} components"
         )
     power = open_dataset(data, quiet=True).splits["train"]
-    if known[1] == "topk":
-        return topk(power, int(known[3]), int(known[2]))
-    if is_sparse:
-        return pca(power, int(known[3]), int(known[2]), QUIET)
-    return {"pca": pca, "nmf": nmf}[known[1]](power, int(known[2]))
+    if method == "topk":
+        return topk(power, components, values)
+    if size:
+        return pca(power, components, values, QUIET)
+    return {"pca": pca, "nmf": nmf}[method](power, components)
 
 
 def pca(power: Rows, components: int, values: int | None = None, floor: float = 0.0) -> Coder:

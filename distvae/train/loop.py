@@ -22,7 +22,6 @@ from distvae.interface import (
     AnyModel,
     Batch,
     ClosedForm,
-    Completes,
     Engine,
     Posterior,
     Ranks,
@@ -262,11 +261,7 @@ class Trainer:
         self.updates = self.model if isinstance(self.model, Updates) else None
         self.train, self.val = train, val
         may_be_missing = has_missing(train) or has_missing(val)
-        imputes = may_be_missing and isinstance(self.model, Completes) and self.model.completes
-        self.imputes = imputes
-        """Whether missing values are imputed, so that a larger validation objective does not mean a
-        better epoch.
-        """
+        self.may_be_missing = may_be_missing
         self.ending = Ending.of(config, train, may_be_missing, team, scale)
         lanes = divide(len(train), config.batch)
         keeps = self.searches is not None
@@ -452,7 +447,7 @@ class Trainer:
         if not math.isfinite(val["objective"]):
             where = f"epoch {position.epoch + 1}"
             raise diverged(f"of the validation rows is no longer finite after {where}")
-        ranks = not self.imputes and (self.ranked is None or self.ranked.ranks)
+        ranks = self.ranked is None or self.ranked.ranks(self.may_be_missing)
         best = val["objective"] > position.best or not ranks
         position.epoch, position.batch = position.epoch + 1, 0
         position.sigma = details.get("sigma", math.inf)

@@ -9,7 +9,6 @@ from docs.site.results import DOCS
 
 LINES = {
     "spike-and-slab by search, 1 024 atoms": r"ssc-1024-\d+",
-    "spike-and-slab by search, 256 atoms": r"ssc-256-\d+",
     "largest scores of 128 principal components": r"pca-\d+-of-128",
     "top-k autoencoder, 1 024 atoms": r"topk-\d+-of-1024",
 }

@@ -22,7 +22,15 @@ from distvae.files import program as packages
 from distvae.files.refusal import Refusal
 from distvae.reproduce.rows import add_baseline, read_rows
 from distvae.tasks import baselines
-from distvae.tasks.baselines import SOUND_DENOISERS, nmf, pca, restore_picture, score_baseline
+from distvae.tasks.baselines import (
+    SOUND_DENOISERS,
+    nmf,
+    pca,
+    restore_picture,
+    score_baseline,
+    topk,
+)
+from distvae.tasks.topk import largest
 from tests.slowly import slow
 
 SIDE, RATE = 40, 8000
@@ -239,13 +247,31 @@ def test_components_are_scikit_learns_and_few_parts_are_found() -> None:
     assert worst < 0.05 * magnitude.max()
 
 
+def test_sparse_baselines_keep_the_largest_values_and_lose_little_of_few_causes() -> None:
+    random = np.random.default_rng(0)
+    active = random.random((600, 6)) < 0.25
+    causes = random.exponential(size=(6, 12)) * (random.random((6, 12)) < 0.5)
+    power = np.exp(active * random.exponential(size=(600, 6)) @ causes).astype(np.float32)
+    whole = pca(power, 12, floor=0.01)(torch.from_numpy(power), 0)
+    torch.testing.assert_close(whole.power, torch.from_numpy(power), rtol=1e-2, atol=1e-2)
+    for coder in (pca(power, 12, 6, 0.01), topk(power, 12, 6)):
+        coded = coder(torch.from_numpy(power), 0)
+        assert coded.code is not None
+        assert int((coded.code != 0).sum(1).max()) == 6
+        error = np.log(coded.power.numpy() + 0.01) - np.log(power + 0.01)
+        assert np.square(error).mean() < 0.2 * np.log(power + 0.01).var(0).mean()
+    code = torch.tensor([[3.0, -4.0, 0.0, 1.0]])
+    assert largest(code, 2).tolist() == [[3, -4, 0, 0]]
+    assert torch.equal(largest(code, 9), code)
+
+
 # --- refusals
 
 
 def test_what_does_not_fit_is_refused(
     speech_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wav, names = tmp_path / "chord.wav", "identity, pca-N, .* K from 1 to 257"
+    wav, names = tmp_path / "chord.wav", "identity, pca-N, .* K up to N, and up to 257 components"
     noisy, holed = {"noise": 9.0}, {"drop": 0.5}
     refused = [
         (
@@ -259,7 +285,10 @@ def test_what_does_not_fit_is_refused(
         ("wiener", sound(wav), "the data is not damaged.* data.snr=5 for a sound"),
         ("stsa", sound(wav, **holed), "stsa: no method for a sound without some samples; linear,"),
         ("ar", sound(wav, drop=1.0), "ar: a channel without a sample to go by"),
-        *((name, speech_config, names) for name in ("pca-0", "nmf-258", "nlm")),
+        *(
+            (name, speech_config, names)
+            for name in ("pca-0", "nmf-258", "pca-4-of-258", "topk-9-of-8", "topk-4", "nlm")
+        ),
         ("identity", Config(data=IdxData()), "speech, patches or atoms expected"),
     ]
     for name, config, message in refused:

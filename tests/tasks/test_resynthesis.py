@@ -2,6 +2,7 @@
 
 import math
 import sys
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,23 @@ def test_a_sample_belongs_to_the_number_of_its_frame(speech_run: Run) -> None:
     whole, part = code(power, 0).power, code(power[10:], 10).power
     torch.testing.assert_close(whole[10:], part)
     assert not torch.allclose(code(power, 1).power, whole)
+
+
+def test_speech_is_decoded_from_the_largest_values_of_its_code(speech_run: Run) -> None:
+    data = speech_run.config.data
+    assert isinstance(data, SpeechData)
+    power = torch.from_numpy(resynthesise(identity, utterance(4, 0), data).power)
+    whole = run_coder(speech_run, "mean")(power, 0)
+    assert whole.code is not None
+    size = whole.code.shape[1]
+    for values in (1, size):
+        run = copy(speech_run)
+        run.config = run.config.with_("eval", values=values)
+        coded = run_coder(run, "mean")(power, 0)
+        assert coded.code is not None
+        assert (coded.code != 0).sum(1).tolist() == [values] * len(power)
+        assert torch.equal(coded.code.abs().amax(1), whole.code.abs().amax(1))
+    torch.testing.assert_close(coded.power, whole.power)
 
 
 def test_a_file_keeps_its_length_and_its_level_and_is_not_clipped(
