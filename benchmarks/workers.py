@@ -37,9 +37,11 @@ from distvae.train.session import fit
 
 QUIET = 0.9
 """The smallest share of two processors that two independent processes get on a quiet machine."""
-SPEECH = "speech-sdm"
+SPEECH, SUPPORTS = "speech-sdm", "supports"
 BINS = 513
 """Bins of a spectrum of speech."""
+SPARSE = {"kind": "ssc", "latent": 1000, "limit": 16, "latents": "signed", "cycles": 0}
+"""A model with updates in closed form, once an epoch."""
 PATIENCE = 600.0
 """The longest duration of an epoch in seconds."""
 POLL_SECONDS = 0.002
@@ -191,6 +193,11 @@ def subjects(picture: Path | None, rows: int, batch: int) -> Iterator[tuple[str,
     settings = {"train.epochs": epochs, "train.batch": batch, "train.device": "cpu"}
     spectra = np.random.default_rng(0).exponential(size=(rows, BINS)).astype(np.float32)
     yield SPEECH, Subject(spectra, load(SPEECH, settings))
+    windows = noisy_patches(replace(SIZES["big"], batch=batch), picture)
+    train = {"epochs": epochs, "batch": batch, "device": "cpu"}
+    tree = {"model": SPARSE, "estep": {"kind": "selection"}, "train": train}
+    chosen = windows[order(0, 0, len(windows))[:rows]]
+    yield SUPPORTS, Subject(chosen, from_dict(tree))
 
 
 def prepare_runs(subject: Subject, epochs: int, folder: Path) -> None:

@@ -5,7 +5,7 @@ and coefficients.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -179,8 +179,11 @@ def compare_with_atoms(
     scores = {"cosine": float(cosines.mean()), "matched": float((cosines > SAME).mean())}
     rows, codes = data.open().splits, data.codes()
     for name, split in {"mcc": "val", "mcc_ood": "test"}.items():
-        truth = codes[split].dense(0, len(rows[split]))
-        scores[name] = mean_correlation(encode(rows[split]), truth)
+        blocks = [slice(k, k + BLOCK) for k in range(0, len(rows[split]), BLOCK)]
+        scores[name] = mean_correlation(
+            (encode(rows[split][part]), codes[split].dense(part.start, part.stop))
+            for part in blocks
+        )
     return scores
 
 
@@ -193,12 +196,22 @@ def match_atoms(atoms: Array, truth: Array) -> Array:
     return _best_matches(np.abs(truth @ (atoms / np.maximum(norms, TINY)).T))
 
 
-def mean_correlation(codes: Array, truth: Array) -> float:
-    """Return the mean absolute correlation of the true coefficients that vary with the values of
-    the code that are matched to them. The matching is one to one and has the largest sum.
+def mean_correlation(blocks: Iterable[tuple[Array, Array]]) -> float:
+    """Return the mean absolute correlation of true coefficients with the values of the code that
+    are matched to them. The matching is one to one and has the largest sum. Columns that are
+    constant are left out.
+
+    `blocks` are pairs of codes (N, H) and coefficients (N, n), mostly zeros.
     """
-    known = truth[:, np.ptp(truth, axis=0) > 0]
-    return float(_best_matches(np.abs(_standardised(known).T @ _standardised(codes))).mean())
+    refuse_missing("correlating codes", "scipy")
+    from scipy.sparse import csr_array, vstack
+
+    pairs = [(csr_array(code, dtype=float), csr_array(true, dtype=float)) for code, true in blocks]
+    columns = [vstack(each, format="csc") for each in zip(*pairs, strict=True)]
+    code, true = (each[:, (each.max(0) - each.min(0)).toarray().ravel() > 0] for each in columns)
+    products = (true.T @ code).toarray() / code.shape[0] - np.outer(true.mean(0), code.mean(0))
+    deviations = [np.sqrt(each.power(2).mean(0) - each.mean(0) ** 2) for each in (true, code)]
+    return float(_best_matches(np.abs(products) / np.outer(*deviations)).mean())
 
 
 def _best_matches(values: Array) -> Array:
@@ -211,12 +224,4 @@ def _best_matches(values: Array) -> Array:
     line, column = linear_sum_assignment(values, maximize=True)
     found = np.zeros(len(values), values.dtype)
     found[line] = values[line, column]
-    return found
-
-
-def _standardised(columns: Array) -> Array:
-    """Return columns with mean 0 and norm 1; columns that do not vary become 0."""
-    centred = columns - columns.mean(0)
-    norms: Array = np.linalg.norm(centred, axis=0)
-    found: Array = centred / np.maximum(norms, TINY)
     return found
