@@ -496,6 +496,10 @@ class SpikeSlabModel:
     """Cycles in which atoms that are not well formed are replaced. Later epochs are plain EM. A
     dictionary that is not learned has none.
     """
+    update_rows: Count = 16
+    """In a cycle, an update is due for this many rows per latent, or once an epoch of fewer rows.
+    4 forms a dictionary from a quarter of the rows; 2 is too few.
+    """
 
     @property
     def code_size(self) -> int:

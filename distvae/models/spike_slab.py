@@ -16,7 +16,7 @@ above log p(x). All parameters have closed-form updates, once an epoch, from sum
 sum E[s z] x^T, sum E[(s z)(s z)^T], sum E[s] and sum E[s z]. A missing value is one more Gaussian
 latent, with its mean and variance under the posterior.
 
-Dictionaries are learned in cycles, with an update each time that rows outnumber atoms 16 times, or
+Dictionaries are learned in cycles, with an update for every `model.update_rows` rows per atom, or
 at the end of each epoch of fewer rows. At first a row may have two active latents; the limit grows
 while rows use most of it. At the end of a cycle, atoms that are not well formed give way to
 residuals of badly explained rows, and the next cycle begins from the best atoms so far. After the
@@ -68,8 +68,6 @@ UNFORMED = 0.25
 """The largest share of the atoms that one cycle replaces because they are not well formed."""
 TWINS = 0.85
 """The cosine above which the rarer of two atoms is replaced."""
-ROWS_OF_UPDATE = 16
-"""The number of rows for each atom that an update in a cycle needs."""
 EDGES = 2.0 ** torch.arange(-6.0, 12.0)
 """Distances from the price, in nats, below which active latents are counted."""
 NEAR = 0.1
@@ -226,7 +224,7 @@ class SpikeSlab(nn.Module):
     @property
     def rows_of_update(self) -> int:
         """The number of rows after which an update is due, 0 for those of an epoch."""
-        return ROWS_OF_UPDATE * self.code_size if self.is_forming else 0
+        return self.config.update_rows * self.code_size if self.is_forming else 0
 
     @property
     def since_update(self) -> tuple[str, ...]:
@@ -460,10 +458,10 @@ class SpikeSlab(nn.Module):
         used = total["active"] > 0.5
         if self.config.dictionary == "learned" and bool(used.any()):
             ridge = RIDGE * square[used].mean()
-            system = second + ridge * torch.eye(
-                len(second), dtype=second.dtype, device=second.device
-            )
-            atoms = atoms + torch.linalg.solve(system, products - second @ atoms)
+            system = second.clone()
+            system.diagonal().add_(ridge)
+            root = torch.linalg.cholesky(system)
+            atoms = atoms + torch.cholesky_solve(products - second @ atoms, root)
         fit = (atoms * products).sum() * 2 - ((second @ atoms) * atoms).sum()
         noise = (total["energy"] - fit) / (rows * self.dims)
         self.variance.copy_(noise.clamp_min(LEAST_NOISE * float(self.scale)))
