@@ -374,6 +374,11 @@ def follow(news: "Iterator[Epoch | str]", tracker: "Tracker | None", progress: P
     if last and last.epoch < last.epochs:
         rules = "train.patience, train.stop_at_noise or train.sigma"
         progress.say(f"ended early, after epoch {last.epoch} of {last.epochs} ({rules})")
+    if last and (left := last.details.get("cycles_left")):
+        progress.say(
+            f"ended with {left:.0f} of model.cycles left, before the last updates of the"
+            f" dictionary; more than train.epochs={last.epochs}, or fewer model.cycles, advised"
+        )
 
 
 @contextmanager

@@ -525,8 +525,11 @@ class SpikeSlab(nn.Module):
         return ((self.gram().abs() > TWINS) & first).any(1)
 
     def telemetry(self, total: Sums, rows: int) -> dict[str, float]:
-        """Return the mean number of active latents, the number of dead latents, and sigma."""
-        return {
+        """Return the mean number of active latents, the number of dead latents, and sigma; in a
+        cycle, also the number of cycles that have not ended.
+        """
+        left = {"cycles_left": float(self.cycles - int(self.cycle))} if self.is_forming else {}
+        return left | {
             "active": float(total["active"].sum() / total["rows"]),
             "dead": float((total["active"] < 1).sum()),
             "sigma": float(self.variance.sqrt()),

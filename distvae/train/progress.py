@@ -140,7 +140,13 @@ def recent_pace(marks: Sequence[Mark]) -> float:
     return (end.seconds - since.seconds) / (end.done - since.done)
 
 
-SEARCH_FIGURES = {"sigma": ".3f", "active": ".2f", "dead": ".0f", "substitutions": ".1f"}
+SEARCH_FIGURES = {
+    "sigma": ".3f",
+    "active": ".2f",
+    "dead": ".0f",
+    "substitutions": ".1f",
+    "cycles_left": ".0f",
+}
 """The metrics of a search over states, and their formats."""
 
 

@@ -9,15 +9,18 @@ from docs.site.results import DOCS
 
 LINES = {
     "spike-and-slab by search, 1 024 atoms": r"ssc-1024-\d+",
+    "the same, 256 atoms": r"ssc-256-\d+",
     "largest scores of 128 principal components": r"pca-\d+-of-128",
     "top-k autoencoder, 1 024 atoms": r"topk-\d+-of-1024",
+    "largest values of 64 of an SDM-VAE": r"sdm-m64-\d+",
+    "largest values of 64 of a VSC": r"vsc-m64-\d+",
 }
 
 
 def main() -> None:
     """Write docs/images/speech-front.png."""
     groups = group_seeds(read_rows(DOCS / "results", "speech-codes"))
-    figure, axis = plt.subplots(figsize=(6, 3.6), dpi=144, layout="constrained")
+    figure, axis = plt.subplots(figsize=(6, 4.2), dpi=144, layout="constrained")
     for label, pattern in LINES.items():
         found = [group for name, group in groups.items() if re.fullmatch(pattern, name)]
         points = sorted((each.values("active")[0], each.values("pesq_wb")[0]) for each in found)
@@ -26,7 +29,7 @@ def main() -> None:
     axis.set_xticks([4, 8, 16, 32], ["4", "8", "16", "32"], minor=False)
     axis.minorticks_off()
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False, fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     figure.savefig(DOCS / "images" / "speech-front.png")
 
 
