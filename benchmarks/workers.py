@@ -282,7 +282,7 @@ def describe(name: str, f: Mapping[str, float]) -> str:
 
 def main() -> None:
     """Run as a program."""
-    parser, names = parser_of("workers", __doc__), [*SIZES, SPEECH]
+    parser, names = parser_of("workers", __doc__), [*SIZES, SPEECH, SUPPORTS]
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(names)}")
     parser.add_argument("--picture", type=Path, help="a grey picture; a drawn one without")
     parser.add_argument("--rows", type=int, default=8192, help="rows to train on")
