@@ -74,9 +74,10 @@ def live_atoms(code: "Tensor") -> "Tensor":
     """Return which columns of a code are in use.
 
     The root mean square of a collapsed column of a VAE is a few hundredths of the strongest
-    column's, and nearly zero if the variance is learned.
+    column's, and nearly zero if the variance is learned. Zeros do not count: a sparse column may be
+    rare and strong.
     """
-    strength = code.square().mean(0).sqrt()
+    strength = (code.square().sum(0) / (code != 0).sum(0).clamp_min(1)).sqrt()
     return strength > LIVE * strength.max()
 
 
@@ -103,7 +104,8 @@ GLOSSARY = {
         "sparser"
     ),
     "live_atoms": (
-        "values of the code with a root mean square above a tenth of the strongest one's"
+        "values of the code whose root mean square, where they are not zero, is above a tenth of "
+        "the strongest one's"
     ),
     "dead_atoms": "values of the code that are not live",
     "effective_effects": "number of values of a code that matter to the decoder's output",

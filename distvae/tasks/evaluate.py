@@ -301,7 +301,7 @@ def score_recordings(
         for measure, reason in score.refused.items():
             refused.append(Refused(str(row["file"]), measure, reason))
     notes = scoring_notes(config.eval.metrics, data.rate)
-    atoms = strength.count_atoms() if strength.rows else {}
+    atoms = strength.count_atoms() if strength.used.dim() else {}
     return _summarise(split, complete, refused, atoms, notes)
 
 
@@ -371,20 +371,21 @@ def frame_means(code: Tensor, energy: Tensor) -> dict[str, float]:
 
 
 class CodeStrength:
-    """The root mean square of each value of the codes of a split, gathered block by block."""
+    """The root mean square of each value of the codes of a split where it is not zero, gathered
+    block by block.
+    """
 
     def __init__(self) -> None:
-        self.rows = 0
-        self.squares = torch.zeros(())
+        self.squares, self.used = torch.zeros(2)
 
     def add(self, code: Tensor) -> None:
         """Include the codes of some more rows."""
-        self.rows += len(code)
         self.squares = self.squares + code.double().square().sum(0)
+        self.used = self.used + (code != 0).sum(0)
 
     def count_atoms(self) -> dict[str, float]:
         """Return the numbers of live and dead values of the code."""
-        live = live_atoms((self.squares / self.rows).sqrt()[None])
+        live = live_atoms((self.squares / self.used.clamp_min(1)).sqrt()[None])
         return {"live_atoms": float(live.sum()), "dead_atoms": float((~live).sum())}
 
 

@@ -56,6 +56,8 @@ PANELS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 """The panels of a training by title: the label of the vertical axis, and its curves, each with the
 name in the records and the name in the legend.
 """
+STRONGEST = 256
+"""The largest number of values of a code whose distributions are drawn."""
 NAMED = 32
 """The largest number of latents that an axis names."""
 COLUMNS = 8
@@ -168,13 +170,13 @@ def responses(
 
 
 def code_histograms(codes: Floats, live: NDArray[np.bool_], title: str) -> "Figure":
-    """Draw the strength and the distribution of each value of codes (rows, atoms): the share of
-    rows in each of 81 cells.
+    """Draw the strength and the distribution of each value of codes (rows, atoms), or of the
+    strongest: the share of rows in each of 81 cells.
     """
     from matplotlib.colors import LogNorm
 
     strength = np.sqrt(np.mean(codes**2, axis=0))
-    rank = np.argsort(-strength)
+    rank = np.argsort(-strength)[:STRONGEST]
     figure = new_figure(9.0, 3.0 + 0.06 * len(rank))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 3))
     colours = [PALETTE[0] if live[atom] else GREY for atom in rank]
@@ -188,12 +190,13 @@ def code_histograms(codes: Floats, live: NDArray[np.bool_], title: str) -> "Figu
         codes[:, rank].ravel(),
         np.tile(np.arange(len(rank)), len(codes)),
         (np.linspace(-edge, edge, 82), np.arange(len(rank) + 1) - 0.5),
-        weights=np.full(codes.size, 1 / len(codes)),
+        weights=np.full(len(rank) * len(codes), 1 / len(codes)),
         norm=LogNorm(1e-3, 1),
         cmap="cividis",
     )
     colour_bar(right, mesh, "share of data points")
-    right.set(xlabel="value", title="distribution", ylim=(len(rank) - 0.5, -0.5))
+    of_all = f" of the {len(rank)} strongest" if len(rank) < len(strength) else ""
+    right.set(xlabel="value", title=f"distribution{of_all}", ylim=(len(rank) - 0.5, -0.5))
     right.set_facecolor(mesh.get_cmap()(0.0))
     entitle(figure, title)
     return figure

@@ -33,6 +33,9 @@ def test_one_value_is_as_sparse_as_can_be_and_equal_ones_are_not_at_all() -> Non
     for scale in (1e-3, 1e3):  # a column lives above a tenth of the strongest
         columns = scale * torch.tensor([[1.0, 0.11, 0.09, 0.0]])
         assert live_atoms(columns).tolist() == [True, True, False, False]
+    rare = torch.zeros(1000, 2)
+    rare[:, 0], rare[7, 1] = 1.0, 0.5
+    assert live_atoms(rare).tolist() == [True, True], "zeros do not count"
 
 
 @given(st.integers(0, 2**31), st.sampled_from([1e-38, 1e-25, 1.0, 1e19]), st.sampled_from([32, 64]))
