@@ -99,6 +99,8 @@ class IngestOptions:
     """Seed of the order of the rows."""
     rows_per_file: Annotated[int | None, typer.Option(min=1)] = None
     """Rows per file; default: 256 MB of them."""
+    columns: str = ""
+    """Names of the columns to take, separated by commas; default: all."""
     force: Force = False
     quiet: Quiet = False
 
@@ -107,7 +109,7 @@ class IngestOptions:
 def ingest(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="SOURCE...", help="Tables: .npy, .parquet, .arrow or .feather."),
+        typer.Argument(metavar="SOURCE...", help="Tables: .csv, .npy, .parquet, .arrow, .feather."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     *,
@@ -120,6 +122,7 @@ def ingest(
     from distvae.data.ingest import ingest as ingest_tables
 
     division = Division(options.val, options.test, options.seed, options.rows_per_file)
-    summary = ingest_tables(sources, out, division, options.force, options.quiet)
+    columns = [name.strip() for name in options.columns.split(",") if name.strip()]
+    summary = ingest_tables(sources, out, division, options.force, options.quiet, columns)
     if not options.quiet:
         print(summary)

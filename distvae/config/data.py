@@ -312,11 +312,17 @@ class PatchData:
 @family("data")
 @dataclass(frozen=True)
 class RowsData:
-    """Rows of numbers in the Arrow files that `distvae ingest` writes. They may exceed memory."""
+    """Rows of numbers: a table, or the Arrow files that `distvae ingest` wrote, which may exceed
+    memory.
+    """
 
     kind: ClassVar[str] = "rows"
     path: str = ""
-    """The folder that `distvae ingest` wrote. Empty: $DISTVAE_DATA."""
+    """A table (.csv, .npy, .parquet, .arrow), of which a tenth validates and tests, or the folder
+    that `distvae ingest` wrote. Empty: $DISTVAE_DATA.
+    """
+    columns: tuple[str, ...] = ()
+    """Names of the columns of a table to take, in this order; none takes all."""
 
     @property
     def dims(self) -> int:

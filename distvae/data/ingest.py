@@ -4,9 +4,11 @@ Each row is read once and appended to the bucket of its file. A file is then mad
 memory. The place of a row depends only on the seed and the number of rows.
 """
 
+import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,23 +17,14 @@ from functools import reduce
 from itertools import chain, pairwise
 from operator import add
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distvae.data.dataset import Array
-from distvae.data.folders import with_progress
-from distvae.data.rows import (
-    FACTS,
-    MANIFEST,
-    SUFFIXES,
-    VERSION,
-    FileEntry,
-    Table,
-    digest,
-    note_checked,
-    training_command,
-)
+from distvae.data.folders import build_once, cache_folder, key_of, with_progress
+from distvae.data.tables import SUFFIXES, Table
 from distvae.files import storage
 from distvae.files.paths import check_writable_folder, gigabytes, require_memory
 from distvae.files.refusal import Refusal, shown
@@ -40,6 +33,9 @@ from distvae.files.untrusted import Tree
 from distvae.numerics.arrays import Facts
 from distvae.numerics.rows import Permutations
 
+MANIFEST = "rows.json"
+FACTS = "facts.json"
+VERSION = 1
 PLACING = -3
 """The epoch whose order places rows. No epoch of training has this order, which would undo it."""
 FILE = 2**28
@@ -56,6 +52,15 @@ MADE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(FACTS)}|(train|val|test)-\
 """The names of the files that an ingest writes."""
 OF_SYSTEMS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
 """The names of files that file managers put into folders."""
+
+
+class FileEntry(TypedDict):
+    """A file of rows in the manifest."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,14 @@ def ingest(
     division: Division | None = None,
     force: bool = False,
     quiet: bool = False,
+    columns: Sequence[str] = (),
 ) -> str:
-    """Place the rows of all sources in a new folder; return a sentence about the folder."""
+    """Place the rows of all sources, or some of their columns, in a new folder; return a sentence
+    about the folder.
+    """
     division = division or Division()
     _claim(out, force)
-    opened = [Table.open(path) for path in sources]
+    opened = [Table.open(path, columns) for path in sources]
     _refuse_other_columns(opened)
     rows, values, seed = sum(table.rows for table in opened), opened[0].values, division.seed
     parts = division.parts(rows, values)
@@ -345,3 +353,26 @@ def _summary(out: Path, manifest: Tree) -> str:
         f" {size:,} bytes"
     )
     return f"{out}: {what}; next: {training_command(str(out))}"
+
+
+def note_checked(root: Path, entries: Sequence[FileEntry]) -> None:
+    """Record that files which this machine has just written need no check."""
+    for entry in entries:
+        build_once(checked_folder(root / entry["file"], entry), lambda _: None)
+
+
+def checked_folder(path: Path, entry: FileEntry) -> Path:
+    """Return the folder of the cache that exists once the file was checked."""
+    known = key_of([str(path), path.stat().st_mtime_ns, entry])
+    return cache_folder() / "checked" / known
+
+
+def digest(manifest: Mapping[str, object]) -> str:
+    """Return the SHA-256 of a manifest without its digest."""
+    facts = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def training_command(path: str) -> str:
+    """Return a command to train on a table, or on a folder of rows."""
+    return f"distvae train table --data {shlex.quote(path)}"

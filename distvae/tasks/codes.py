@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distvae.config import DataConfig
+from distvae.config import DataConfig, RowsData
 from distvae.config.recipes import recipe_name
 from distvae.data import labels_of, open_dataset
 from distvae.data.dataset import Array, Dataset
@@ -63,12 +63,16 @@ def encode(
 
 
 def encode_file(run: Run, file: Path, target: Path, force: bool = False) -> int:
-    """Write the codes of one recording or picture, and return their number."""
+    """Write the codes of one recording, picture or table, and return their number."""
     check_new_file(target, (".parquet",), force)
     sorted_names([file.name])
     codes = run.encode(file)
-    frame = {"frame": np.arange(len(codes), dtype=np.int32)}
-    columns: Columns = {"file": file.name, **(frame if recordings_of(run.config.data) else {})}
+    number = np.arange(len(codes), dtype=np.int32)
+    columns: dict[str, str | NDArray[np.integer]] = {"file": file.name}
+    if recordings_of(run.config.data):
+        columns["frame"] = number
+    elif run.config.data.kind == RowsData.kind:
+        columns["row"] = number
     return _write(run, iter([(columns, codes)]), target)
 
 

@@ -28,7 +28,7 @@ from distvae.data import audio, ingest, open_dataset, recordings, signals
 from distvae.data import image_files as archive
 from distvae.data.family import survey
 from distvae.data.pictures import head
-from distvae.data.rows import Table
+from distvae.data.tables import Table
 from distvae.files.refusal import Refusal
 
 NOISE = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
@@ -116,7 +116,10 @@ def test_a_damaged_header_of_an_array_is_refused(tmp_path: Path, header: str) ->
     (tmp_path / "a.npy").write_bytes(content)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as packed:
         packed.writestr("x.npy", content)
-    for name, read in {"a.npy": Table.open, "a.npz": archive.read_archive}.items():
+    for name, read in {
+        "a.npy": lambda path: Table.open(path),
+        "a.npz": archive.read_archive,
+    }.items():
         with pytest.raises(
             Refusal, match=rf"a\.{name[2:]}: cannot be read \(.*\); .* expected"
         ) as refusal:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from distvae.data import ingest as ingesting
 from distvae.data.ingest import Division, ingest
-from distvae.data.rows import Table
+from distvae.data.tables import Table
 from distvae.files import storage
 from distvae.files.refusal import Refusal
 from distvae.numerics.noise import order
@@ -227,7 +227,18 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "two columns are called 'a'",
     ),
     "blank.feather": (lambda p: words(p, [[], [1]]), "row 0 is an empty list, or null"),
-    "text.csv": (lambda p: p.write_text("1,2,3"), "'.csv' is no table known here; .npy, "),
+    "text.txt": (lambda p: p.write_text("1,2,3"), "'.txt' is no table known here; .npy, "),
+    "words.csv": (
+        lambda p: p.write_text("who,a,b,c\nann,1,2,3\n"),
+        "'who' holds string; columns of numbers, or one column of lists of numbers, expected; to"
+        " take the others: data.columns='[a,b,c]', or ingest --columns",
+    ),
+    "index.csv": (lambda p: p.write_text(",a,b,c\n0,1,2,3\n"), "column '' is an index"),
+    "twice.csv": (lambda p: p.write_text("a,b,a\n1,2,3\n"), "two columns are called 'a'"),
+    "late.csv": (
+        lambda p: p.write_text("a,b,c\n" + "1,2,3\n" * 300_000 + "1,x,3\n"),
+        "CSV conversion error to double: invalid value 'x'",
+    ),
     "absent.npy": (lambda p: None, "no such file"),
     "junk.parquet": (lambda p: p.write_bytes(b"junk" * 100), "cannot be read"),
     "empty.feather": (lambda p: p.write_bytes(b""), "cannot be read"),
@@ -245,6 +256,25 @@ def test_a_table_that_cannot_be_used_is_refused_by_name(tmp_path: Path, name: st
     assert str(refusal.value).startswith(f"{tmp_path / name}: ")
     assert reason in str(refusal.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("names", [True, False])
+def test_a_file_of_text_is_the_table_that_pandas_wrote(
+    tmp_path: Path, separator: str, names: bool
+) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    x[:, 0], x[3, 1], x[30:, 0] = np.arange(40), np.nan, 0.25
+    frame, path = pandas.DataFrame(x, columns=["a", "b c", "d"]), tmp_path / "table.csv"
+    frame.to_csv(path, index=False, header=names, sep=separator)
+    table = Table.open(path)
+    assert (table.rows, table.values) == (40, 3)
+    np.testing.assert_array_equal(np.concatenate([*table.blocks(7)]), x)
+    if names:
+        chosen = Table.open(path, ["d", "a"])
+        np.testing.assert_array_equal(np.concatenate([*chosen.blocks(100)]), x[:, [2, 0]])
+        with pytest.raises(Refusal, match=r"no column z; it has \['a', 'b c', 'd'\]"):
+            Table.open(path, ["a", "z"])
 
 
 def test_tables_whose_columns_differ_by_name_are_refused(tmp_path: Path) -> None:

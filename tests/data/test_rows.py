@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from distvae.config import RowsData
 from distvae.data import folders, open_dataset, rows
 from distvae.data.dataset import Dataset, Stacked
-from distvae.data.ingest import Division, ingest
-from distvae.data.rows import digest
+from distvae.data.ingest import Division, digest, ingest
 from distvae.files.refusal import Refusal
 from distvae.files.storage import read_arrow
 from distvae.train.session import build_trainer, fit

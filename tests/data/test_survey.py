@@ -129,11 +129,11 @@ def test_other_settings_are_refused(
     assert says in done.stderr
 
 
-def test_a_table_is_examined_and_its_next_command_ingests_it(root: Path) -> None:
+def test_a_table_is_examined_and_its_next_command_trains_on_it(root: Path) -> None:
     write_table(root)
     code, found = checked(root / "a.parquet")
     assert (code, found["facts"]) == (0, {"rows": 200, "values": 3})
-    assert next_line(root / "a.parquet") == f"distvae ingest {root}/a.parquet rows"
+    assert next_line(root / "a.parquet") == f"distvae train table --data {root}/a.parquet"
 
 
 def test_pictures_are_counted_by_size_and_the_damaged_named(root: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_name_that_is_no_text_is_refused(root: Path) -> None:
 NO_DATA = {
     "gone": "no such file or folder; data, or 'built-in speech'",
     "empty": "no data known here; recordings, idx files",
-    "table.csv": "a table as text; .npy, .parquet, .arrow, .feather expected; of a CSV file,",
+    "table.csv": "table.csv: cannot be read (CSV parse error",
     "text.txt": "'.txt' is no kind of file read here",
     "run": "run: the folder of a run; the data to train on expected",
 }

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 from distvae.config import from_dict
 from distvae.data import open_dataset
-from distvae.data.ingest import Division, ingest
-from distvae.data.rows import digest
+from distvae.data.ingest import Division, digest, ingest
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.files.untrusted import parse_json, path_inside, refuse_strange_entries

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -154,3 +155,25 @@ def test_draws_from_the_prior_are_a_function_of_the_seed(
         sample(run, tmp_path / "a.png", count=4, force=True)
         assert np.load(tmp_path / "a.npy").shape == (4, run.dims)
         assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_is_trained_on_and_coded_in_its_own_order(tmp_path: Path, call: Called) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    frame = pandas.DataFrame(x, columns=["a", "b", "c"]).assign(name="word")
+    table, other = tmp_path / "table.csv", tmp_path / "other.parquet"
+    frame.to_csv(table, index=False)
+    frame[["name", "c", "b", "a"]].iloc[::-1].to_parquet(other, index=False)
+    run, codes, turned = (tmp_path / name for name in ("run", "codes.parquet", "turned.parquet"))
+    words = ["train", "table", "--data", str(table), "--out", str(run), "--no-track"]
+    code, _, error = call(*words, "train.epochs=2")
+    assert (code, "data.columns='[a,b,c]'" in error) == (2, True)
+    assert call(*words, "train.epochs=2", "data.columns=[a,b,c]")[0] == 0
+    assert call("encode", str(run), str(table), "-o", str(codes))[0] == 0
+    assert call("encode", str(run), str(other), "-o", str(turned))[0] == 0
+    found = pq.read_table(codes)
+    assert found.column_names == ["file", "row", "code"]
+    assert found["row"].to_pylist() == list(range(60))
+    expected = Run.open(run).encode(x)
+    np.testing.assert_array_equal(found["code"].to_pylist(), expected)
+    np.testing.assert_array_equal(pq.read_table(turned)["code"].to_pylist(), expected[::-1])
+    assert Run.open(run).config.data.path == str(table)
