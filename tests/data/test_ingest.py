@@ -176,7 +176,7 @@ def test_the_command_says_what_it_made_and_how_to_go_on(call: Called, tmp_path: 
         f"made: 400 rows (360 train, 40 val) of 3 values, {size:,} bytes; next: distvae train "
     )
     command = out.rpartition("next: distvae ")[2].strip()
-    small = "model.latent=2 model.hidden=[4] estep.hidden=[4] train.epochs=1 train.batch=100"
+    small = "model.latent=4 model.limit=2 train.epochs=1 train.batch=100"
     assert call(*f"{command} {small} --no-track --no-evaluate".split())[0] == 0
     assert call("ingest", "aplain.npy", "made", "--force", "--quiet") == (0, "", "")
     assert len(in_places(tmp_path / "made")) == 200
