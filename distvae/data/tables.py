@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import yaml
 
 from distvae.data.dataset import Array
 from distvae.data.folders import some_names
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 TEXT = (".csv", ".tsv")
 SUFFIXES = (".npy", ".parquet", ".arrow", ".feather", *TEXT)
 SEPARATORS = ",;\t"
+WORD = r"[^\W\d]\w*"
+"""A name that needs no quotes in a list."""
 LISTED = 200
 """The most letters of the names of columns that a message lists."""
 LINE = 2**20
@@ -257,10 +260,11 @@ def _selected(
 
 def _choice_of(columns: Sequence[str]) -> str:
     """Return how to take some columns alone, as the end of a message."""
-    names = ",".join(columns)
-    if not names or len(names) > LISTED:
+    is_plain = all(re.fullmatch(WORD, name) and yaml.safe_load(name) == name for name in columns)
+    names = f"[{','.join(columns)}]" if is_plain else json.dumps(columns)
+    if not columns or len(names) > LISTED:
         return ": leave others out, or replace them by numbers"
-    return f"; to take the others: data.columns={shlex.quote(f'[{names}]')}, or ingest --columns"
+    return f"; to take the others: data.columns={shlex.quote(names)}, or ingest --columns"
 
 
 def _refuse_index(path: Path, schema: "pa.Schema") -> None:

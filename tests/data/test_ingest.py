@@ -233,6 +233,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "'who' holds string; columns of numbers, or one column of lists of numbers, expected; to"
         " take the others: data.columns='[a,b,c]', or ingest --columns",
     ),
+    "odd.csv": (
+        lambda p: p.write_text('who,0,"a, b",[c,no\nann,1,2,3,4\n'),
+        """to take the others: data.columns='["0", "a, b", "[c", "no"]', or ingest""",
+    ),
     "index.csv": (lambda p: p.write_text(",a,b,c\n0,1,2,3\n"), "column '' is an index"),
     "twice.csv": (lambda p: p.write_text("a,b,a\n1,2,3\n"), "two columns are called 'a'"),
     "late.csv": (
