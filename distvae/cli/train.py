@@ -376,8 +376,8 @@ def follow(news: "Iterator[Epoch | str]", tracker: "Tracker | None", progress: P
         progress.say(f"ended early, after epoch {last.epoch} of {last.epochs} ({rules})")
     if last and (left := last.details.get("cycles_left")):
         progress.say(
-            f"ended with {left:.0f} of model.cycles left, before the last updates of the"
-            f" dictionary; more than train.epochs={last.epochs}, or fewer model.cycles, advised"
+            f"model.cycles: {left:.0f} cycles were left at the end, so the dictionary is not"
+            " finished; more train.epochs, or fewer model.cycles, advised"
         )
 
 

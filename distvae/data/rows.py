@@ -30,7 +30,12 @@ from distvae.data.tables import SUFFIXES, Table
 from distvae.files.paths import require_memory, resolve_path
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import read_arrow
-from distvae.files.untrusted import Tree, read_json, refuse_strange_entries
+from distvae.files.untrusted import (
+    Tree,
+    read_json,
+    refuse_strange_entries,
+    require_regular_file,
+)
 from distvae.numerics.arrays import AnyArray, Facts
 
 CHECKED_AT_ONCE = 2**32
@@ -56,7 +61,12 @@ class RowsFamily(DataFamily[RowsData]):
         a file has changed. If the files are large, each is opened and checked when a row of it is
         read.
         """
-        root = self._folder(quiet)
+        table = resolve_path(self.config.path)
+        if is_table(table):
+            root = self._ingested(table, quiet)
+        else:
+            expected = "a table, or a folder that 'distvae ingest' made, expected"
+            root = folders.find_data_folder(self.config.path, "rows", expected)
         refuse_strange_entries(root)
         manifest = read_manifest(root)
         named: dict[str, list[FileEntry]] = manifest["splits"]
@@ -82,17 +92,13 @@ class RowsFamily(DataFamily[RowsData]):
         splits.setdefault("val", splits["train"])
         splits.setdefault("test", splits["val"])
         ordered = {split: splits[split] for split in folders.SPLITS}
-        table = resolve_path(self.config.path)
         place = table if is_table(table) else root
         return Dataset(root.name, "row", manifest["digest"], ordered, place)
 
-    def _folder(self, quiet: bool) -> Path:
-        """Return the folder of the rows; in the cache, if the path is a table."""
-        table, columns = resolve_path(self.config.path), self.config.columns
-        if not is_table(table):
-            expected = "a table, or a folder that 'distvae ingest' made, expected"
-            return folders.find_data_folder(self.config.path, "rows", expected)
-        written = table.stat()
+    def _ingested(self, table: Path, quiet: bool) -> Path:
+        """Return the folder in the cache with the rows of a table."""
+        require_regular_file(table, TABLE)
+        written, columns = table.stat(), self.config.columns
         version = folders.key_of([str(table), written.st_size, written.st_mtime_ns, columns])
         folder = folders.cache_folder() / "tables" / version
 
@@ -183,8 +189,8 @@ class FileRows(LazyRows):
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a path is a file of rows of numbers, by its suffix."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """Return whether a path names a table and no folder."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def _check_all(parts: Sequence[FileRows], quiet: bool) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 
 from distvae.data.dataset import Array
 from distvae.data.folders import some_names
@@ -205,9 +204,10 @@ def _open_text(path: Path) -> Stored:
 def _is_number(cell: str) -> bool:
     """Return whether a cell of a file of text holds a number, or is empty."""
     try:
-        return not cell.strip() or float(cell) is not None
+        float(cell)
     except ValueError:
-        return False
+        return not cell.strip()
+    return True
 
 
 def _open_columns(
@@ -260,6 +260,8 @@ def _selected(
 
 def _choice_of(columns: Sequence[str]) -> str:
     """Return how to take some columns alone, as the end of a message."""
+    import yaml
+
     is_plain = all(re.fullmatch(WORD, name) and yaml.safe_load(name) == name for name in columns)
     names = f"[{','.join(columns)}]" if is_plain else json.dumps(columns)
     if not columns or len(names) > LISTED:

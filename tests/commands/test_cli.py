@@ -211,9 +211,9 @@ def test_a_training_that_ends_early_says_so(call: Called) -> None:
 def test_a_training_that_ends_while_it_forms_a_dictionary_says_so(call: Called) -> None:
     words = ["data.atoms=20", "data.active=2", "data.rows=100", "model.latent=20", *LIGHT]
     code, _, err = call("train", "atoms-ssc", "--out", "run", *words, "train.epochs=3")
-    assert (code, "\nended with 16 of model.cycles left" in err) == (0, True)
+    assert (code, "\nmodel.cycles: 16 cycles were left" in err) == (0, True)
     code, _, err = call("train", "atoms-ssc", *words, "train.epochs=2", "model.cycles=0")
-    assert (code, "of model.cycles left" in err) == (0, False)
+    assert (code, "model.cycles:" in err) == (0, False)
 
 
 def test_a_run_is_shown_with_its_best_epoch_and_its_time_so_far(

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from pyarrow import feather
+from pyarrow import csv, feather
 
 from distvae.config import DataConfig, ImageData, SpeechData
 from distvae.data import audio, ingest, open_dataset, recordings, signals
@@ -64,6 +64,7 @@ WHOLE: dict[str, tuple[bytes, Callable[[Path], object]]] = {
     "packed.npz": (written(lambda s: np.savez_compressed(s, x=NOISE[None])), archive.read_archive),
     "numbers.parquet": (written(lambda s: pq.write_table(NUMBERS, s)), table),
     "lists.parquet": (written(lambda s: pq.write_table(LISTS, s)), table),
+    "numbers.csv": (written(lambda s: csv.write_csv(NUMBERS, s)), table),
     "numbers.arrow": (
         written(lambda s: feather.write_feather(NUMBERS, s, compression="lz4")),
         table,
