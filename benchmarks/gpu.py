@@ -83,6 +83,16 @@ def _sdm(batch: int, rows: int) -> Work:
     return Work(_config({"kind": "sdm"}, {"kind": "amortised"}, batch), data)
 
 
+def _ssc(latent: int, rows: int) -> Work:
+    """Return a search for supports of 32 latents, on rows of 768 sums of random atoms."""
+    model: dict[str, Plain] = {"kind": "ssc", "latent": latent, "limit": 32, "cycles": 0}
+    draw = np.random.default_rng(0)
+    atoms = draw.standard_normal((latent, 768), dtype=np.float32)
+    chosen = draw.integers(latent, size=(rows, 32))
+    data = np.stack([atoms[active].mean(0) for active in chosen])
+    return Work(_config(model, {"kind": "selection"}, 4096), data)
+
+
 CASES: dict[str, Callable[[int], Work]] = {
     "big": lambda rows: _tvae(SIZES["big"], rows),
     "s64": lambda rows: _tvae(SIZES["s64"], rows),
@@ -91,6 +101,8 @@ CASES: dict[str, Callable[[int], Work]] = {
     "vsc-512": lambda rows: _vsc(512, rows),
     "sdm-128": lambda rows: _sdm(128, rows),
     "sdm-1024": lambda rows: _sdm(1024, rows),
+    "ssc-4096": lambda rows: _ssc(4096, rows),
+    "ssc-16384": lambda rows: _ssc(16384, rows),
 }
 """The cases by name. The name ends in the batch size if a case has several sizes."""
 

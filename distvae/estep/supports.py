@@ -115,9 +115,10 @@ def select(model: SpikeSlab, batch: Batch) -> Found:
         going = going & (gain > model.price) & ~taken[every, atom]
         index[:, k] = atom.where(going, -1)
         taken = taken.index_put((every, atom), torch.ones_like(going))
-        row = dictionary[atom] if observed is None else dictionary[atom] * observed
-        row = row @ dictionary.T * precision
-        row = row - torch.einsum("bk,bka->ba", reached[every, :, atom], reached)
+        row = (
+            model.gram()[atom] if observed is None else (dictionary[atom] * observed) @ dictionary.T
+        )
+        row = row * precision - torch.einsum("bk,bka->ba", reached[every, :, atom], reached)
         row = (row / room.sqrt()[:, None]).where(going[:, None], 0.0)
         reached[:, k] = row
         left = torch.maximum(left - row.square(), least)

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array, vstack
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags, check_random_state
@@ -65,6 +66,8 @@ LOST = 0.01
 """The largest step of float32 that is accepted, relative to a column's standard deviation."""
 ROUNDED = 16 * float(np.finfo(np.float64).eps)
 """The relative range below which a column of float64 counts as constant up to rounding."""
+SPARSE_ROWS = 2**13
+"""Rows whose codes are dense at a time when codes are sparse."""
 CALLER = 4
 """The stack level of the caller of `fit`."""
 
@@ -473,3 +476,17 @@ class SpikeSlab(Estimator):
     """Rows that are searched together."""
     validation_fraction: float = 0.0
     """Share of the rows that are held out to select the best epoch."""
+    sparse_output: bool = False
+    """Let `transform` return a `csr_array` of SciPy, which holds only values that are not zero."""
+
+    def transform(self, X: Table) -> Array | csr_array:
+        """Return the codes of rows, (N, codes)."""
+        if not self.sparse_output:
+            return super().transform(X)
+        run, rows = self._fitted.run, self._rows(X)
+        starts = range(0, len(rows), SPARSE_ROWS)
+        return vstack([csr_array(codes(run, rows[i : i + SPARSE_ROWS])) for i in starts], "csr")
+
+    def inverse_transform(self, X: ArrayLike | Tensor | csr_array) -> Array:
+        """Decode codes to rows, (N, values)."""
+        return super().inverse_transform(X.toarray() if isinstance(X, csr_array) else X)

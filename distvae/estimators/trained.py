@@ -149,7 +149,7 @@ def train(
 
 def codes(run: Run, rows: Rows) -> Array:
     """Return the codes of rows, (N, H). The code of a row depends only on its values."""
-    return _in_blocks(run, rows, lambda x, row: run.posterior(x, row).code)
+    return _in_blocks(run, rows, lambda x: run.posterior(x).code)
 
 
 def bounds(run: Run, rows: Rows) -> Array:
@@ -158,7 +158,8 @@ def bounds(run: Run, rows: Rows) -> Array:
     The bound of a row depends only on its values.
     """
 
-    def bound(x: Tensor, row: Tensor) -> Tensor:
+    def bound(x: Tensor) -> Tensor:
+        row = row_keys(x)
         noise = Noise(run.config.train.seed, VALIDATION, row)
         return run.model.bound(Batch.of(x, row), run.posterior(x, row), noise)
 
@@ -166,8 +167,8 @@ def bounds(run: Run, rows: Rows) -> Array:
 
 
 @torch.no_grad()
-def _in_blocks(run: Run, rows: Rows, f: Callable[[Tensor, Tensor], Tensor]) -> Array:
-    """Apply a function of rows and their random keys, in blocks."""
+def _in_blocks(run: Run, rows: Rows, f: Callable[[Tensor], Tensor]) -> Array:
+    """Apply a function of rows in blocks."""
     expected = InputFormat.of_run(run.config, run.dims, run.info, "X")
     with run_arithmetic(run.info):
-        return run.in_blocks(expected.check_table(rows), lambda x: f(x, row_keys(x)), expected)
+        return run.in_blocks(expected.check_table(rows), f, expected)

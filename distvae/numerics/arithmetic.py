@@ -158,6 +158,7 @@ def processor_name() -> str:
     return f"{processor_kind()} {torch.backends.cpu.get_cpu_capability()}"
 
 
+@lru_cache
 def _version(package: str) -> str:
     try:
         return version(package)

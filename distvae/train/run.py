@@ -21,7 +21,16 @@ from distvae.files.paths import require_memory
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
 from distvae.files.untrusted import error_text
-from distvae.interface import AnyEStep, AnyModel, Batch, Persistent, Posterior, Scheduled, expect
+from distvae.interface import (
+    AnyEStep,
+    AnyModel,
+    Batch,
+    Persistent,
+    Posterior,
+    Scheduled,
+    Searches,
+    expect,
+)
 from distvae.models.likelihoods import support_of
 from distvae.numerics.arrays import plain_array
 from distvae.numerics.noise import EVALUATION, Noise, row_keys
@@ -210,7 +219,9 @@ class Run:
         The draws of a search are keyed by `row`. By default the key is a hash of the row's values,
         so that a code does not depend on the order of rows.
         """
-        row = row_keys(x.float()) if row is None else row
+        if row is None:
+            draws = isinstance(self.estep, Searches)
+            row = row_keys(x.float()) if draws else torch.arange(len(x))
         return self.estep.infer(self.model, Batch.of(x, row))
 
     @torch.no_grad()

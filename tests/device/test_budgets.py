@@ -120,3 +120,19 @@ def test_recorded_steps_keep_to_their_budget(
     for _ in range(2):  # in which all numbers of steps are recorded
         next(epochs)
     keeps_to_budget(trainer, monkeypatch, Budget(RECORDED[name], visit=158))
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_search_for_supports_reads_back_two_numbers_whatever_its_limit(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    model = {"kind": "ssc", "cycles": 0, "limit": limit}
+    train = {"batch": BATCH, "device": "auto", "epochs": 3}
+    config = tiny.config(model=model, estep={"kind": "selection"}, train=train)
+    trainer = build_trainer(config, tiny.dataset(ROWS))
+    next(trainer.run())
+    steps, _, _ = counted_epoch(trainer, monkeypatch)
+    for counts in steps[1:]:
+        assert counts.kernels.total() <= 158 + 44 * limit, counts.kernels
+        assert counts.to_host.total() == counts.waits.total() == 2, "the limit and the cycle"
+        assert not counts.to_device

@@ -18,6 +18,7 @@ import pandas
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.base import clone
@@ -37,6 +38,7 @@ from distvae.estimators import (
     BinarySparseCoding,
     GumbelVAE,
     SpikeSlab,
+    models,
 )
 from distvae.estimators.models import Estimator
 from distvae.files.refusal import Refusal
@@ -113,6 +115,19 @@ def test_codes_of_positive_rows_have_zeros_and_decode_to_their_logarithms() -> N
     np.testing.assert_allclose(model.inverse_transform(codes), expected.clip(0), rtol=1e-4)
     with pytest.raises(Refusal, match="at least 0"):
         model.transform(-x)
+
+
+def test_sparse_codes_hold_the_dense_codes_without_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "SPARSE_ROWS", 7)
+    x = rows(30, 5)
+    model = SpikeSlab(latent=6, limit=2, epochs=5, **CPU).fit(x)
+    dense = model.transform(x)
+    sparse = model.set_params(sparse_output=True).transform(x)
+    assert isinstance(sparse, csr_array)
+    np.testing.assert_allclose(sparse.toarray(), dense, rtol=1e-5)
+    assert sparse.nnz == (dense != 0).sum()
+    back = model.inverse_transform(dense)
+    np.testing.assert_allclose(model.inverse_transform(sparse), back, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", [GumbelVAE, TVAE])
