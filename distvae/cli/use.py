@@ -175,6 +175,14 @@ def encode(
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write.")],
+    active: Annotated[
+        bool,
+        typer.Option(
+            "--active",
+            help="Set values to zero that tell little: less than half a nat about the data, of VSC "
+            "those whose gate is probably closed.",
+        ),
+    ] = False,
     split: WhichSplit = "all",
     force: Force = False,
 ) -> None:
@@ -192,10 +200,10 @@ def encode(
     if is_single_file(trained.config.data, data):
         if split != "all":
             raise Refusal(f"--split: '{split}', but {data} is one file, in no split; all expected")
-        count = encode_file(trained, Path(data), out, force)
+        count = encode_file(trained, Path(data), out, active, force)
     else:
         source = with_data(trained.config, data, trained.info).data
-        count = encode_data(trained, source, out, split, force)
+        count = encode_data(trained, source, out, split, active, force)
     print(f"{out}: {counted(count, 'code')} of {trained.model.code_size} values")
 
 

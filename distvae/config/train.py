@@ -131,8 +131,11 @@ class Eval:
     """Evaluation of a trained model."""
 
     kind: ClassVar[str] = "standard"
-    latent: Literal["mean", "sample"] = "mean"
-    """Resynthesise from the posterior mean (VSC: gamma * mu) or from a sample of the posterior."""
+    latent: Literal["mean", "active", "sample"] = "mean"
+    """Decode the posterior mean (VSC: gamma * mu) or a sample of the posterior. `active`: the mean
+    with zeros for values that tell less than half a nat about x (VSC: whose gate is probably
+    closed).
+    """
     recordings: Literal["trimmed", "whole"] = "trimmed"
     """`trimmed` scores recordings as used in training, `whole` with the ends that `data.trim_db`
     cuts off.

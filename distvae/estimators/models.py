@@ -321,6 +321,14 @@ class Encoded(Layered):
     """flat, or conv for convolutions before the hidden layers (needs `shape`)."""
     shape: tuple[int, int, int] | None = None
     """(channels, height, width) if rows are images."""
+    active_codes: bool = False
+    """Let `transform` set values to zero that tell less than half a nat about a row (VSC: whose
+    gate is probably closed).
+    """
+
+    def transform(self, X: Table) -> Array:
+        """Return the codes of rows, (N, codes)."""
+        return codes(self._fitted.run, self._rows(X), self.active_codes)
 
     def partial_fit(self, X: Table, y: object = None) -> Self:
         """Train one epoch on rows. The next call continues from its result."""

@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from distvae.files.paths import check_writable_folder, given_path, make_folder
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.interface import Batch
+from distvae.models.posteriors import active_code
 from distvae.numerics.noise import VALIDATION, Noise, row_keys
 from distvae.train import checkpoint
 from distvae.train.checkpoint import load_weights, weights
@@ -147,9 +149,12 @@ def train(
         return Trained.in_folder(path)
 
 
-def codes(run: Run, rows: Rows) -> Array:
-    """Return the codes of rows, (N, H). The code of a row depends only on its values."""
-    return _in_blocks(run, rows, lambda x: run.posterior(x).code)
+def codes(run: Run, rows: Rows, active: bool = False) -> Array:
+    """Return the codes of rows, (N, H). The code of a row depends only on its values. With
+    `active`, values that are not active are zero.
+    """
+    code = active_code if active else attrgetter("code")
+    return _in_blocks(run, rows, lambda x: code(run.posterior(x)))
 
 
 def bounds(run: Run, rows: Rows) -> Array:

@@ -44,6 +44,11 @@ class Binary:
         """(B, H) the probability that each bit is 1."""
         return self.logits.sigmoid()
 
+    @property
+    def active_code(self) -> Tensor:
+        """(B, H) the most probable bits."""
+        return (self.logits > 0).to(self.logits.dtype)
+
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Return binary draws with equal weights, or the mean."""
         z = (
@@ -92,6 +97,12 @@ class Categorical:
     def code(self) -> Tensor:
         """(B, H K) the probability of each category."""
         return self.logits.softmax(-1).flatten(1)
+
+    @property
+    def active_code(self) -> Tensor:
+        """(B, H K) 1 for the most probable category of each latent."""
+        likeliest = self.logits.argmax(-1, keepdim=True)
+        return torch.zeros_like(self.logits).scatter_(-1, likeliest, 1.0).flatten(1)
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Return one-hot draws with equal weights, or the mean."""

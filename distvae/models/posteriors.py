@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from distvae.interface import Posterior
 from distvae.numerics.noise import Noise
 
+LEAST_NATS = 0.5
+"""A Gaussian value of a code is active if its KL divergence from the prior is above this."""
 LOG_VARIANCE = (-20.0, 10.0)  # variances stay safe in float32; trained models stay well inside
 
 
@@ -22,6 +24,20 @@ class Encoded(Posterior, Protocol):
 
     def sample(self, draws: int, noise: Noise) -> Tensor:
         """Return reparametrised draws (B, S, H) for the objective."""
+
+
+@runtime_checkable
+class Sparsifiable(Protocol):
+    """A posterior whose mean has no zeros, but that says which values are active."""
+
+    @property
+    def active_code(self) -> Tensor:
+        """(B, H) the values that are active, and zeros elsewhere."""
+
+
+def active_code(q: Posterior) -> Tensor:
+    """Return the code of a posterior (B, H) with zeros for values that are not active."""
+    return q.active_code if isinstance(q, Sparsifiable) else q.code
 
 
 @runtime_checkable
@@ -85,6 +101,11 @@ class Gaussian:
         return self.mean
 
     @property
+    def active_code(self) -> Tensor:
+        """(B, H) the mean where its value tells enough about x, and zero elsewhere."""
+        return self.mean.where(self.nats() > LEAST_NATS, 0.0)
+
+    @property
     def prior_log_variance(self) -> Tensor:
         """(B, H) the log variance of the prior."""
         return torch.zeros_like(self.mean)
@@ -110,9 +131,13 @@ class Gaussian:
         prior = log_normal(z, 0.0, self.prior_log_variance[:, None])
         return (prior - log_normal(z, self.mean[:, None], self.log_variance[:, None])).sum(-1)
 
+    def nats(self) -> Tensor:
+        """Return the KL divergence of each value from the prior, (B, H), in closed form."""
+        return gaussian_kl(self.mean, self.log_variance)
+
     def kl(self) -> Tensor:
-        """Return the KL divergence from the prior, (B,), in closed form."""
-        return gaussian_kl(self.mean, self.log_variance).sum(-1)
+        """Return the KL divergence from the prior, (B,)."""
+        return self.nats().sum(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +155,9 @@ class LearnedVariance(Gaussian):
         tiny = torch.finfo(self.mean.dtype).tiny
         return torch.logaddexp(self.mean.square().clamp_min(tiny).log(), self.log_variance)
 
-    def kl(self) -> Tensor:
-        """Return the KL divergence from the prior, (B,), in closed form."""
-        return 0.5 * (self.prior_log_variance - self.log_variance).sum(-1)
+    def nats(self) -> Tensor:
+        """Return the KL divergence of each value from the prior, (B, H), in closed form."""
+        return 0.5 * (self.prior_log_variance - self.log_variance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +178,11 @@ class SpikeAndSlab:
     def code(self) -> Tensor:
         """(B, H) the posterior mean: gamma times the mean of the slab."""
         return self.gamma * self.mean
+
+    @property
+    def active_code(self) -> Tensor:
+        """(B, H) the mean of the slab where the value is probably active, and zero elsewhere."""
+        return self.mean.where(self.gamma > 0.5, 0.0)
 
     def points(self, draws: int, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """Return draws with hard gates and equal weights, or the mean."""

@@ -142,7 +142,7 @@ class Truncated:
         return torch.from_numpy(kernels.mean(place, self.weight.numpy(), words, self.latent))
 
     @property
-    def best(self) -> Tensor:
+    def active_code(self) -> Tensor:
         """(B, H) the most probable kept state of each row."""
         return self.states[torch.arange(len(self.place)), self.log_joint.argmax(1)]
 

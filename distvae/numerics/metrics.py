@@ -44,7 +44,7 @@ def groups_of(names: Iterable[str]) -> dict[str, Group]:
     return {name: group for name, group in found.items() if group}
 
 
-SPARSITY = declare("sparsity", "hoyer", "effective_atoms", "live_atoms")
+SPARSITY = declare("sparsity", "hoyer", "hoyer_scaled", "active", "effective_atoms", "live_atoms")
 """The names of these metrics."""
 LIVE = 0.1
 """The share of the strongest column's root mean square above which a column is in use."""
@@ -99,6 +99,10 @@ GLOSSARY = {
     "hoyer_active": (
         "hoyer of the frames within 30 dB of the loudest of their recording; larger is sparser"
     ),
+    "hoyer_scaled": (
+        "hoyer of the live values of a code, each divided by its root mean square; larger is "
+        "sparser"
+    ),
     "effective_atoms": (
         "number of equal values that would be spread as widely as those of a code; smaller is "
         "sparser"
@@ -123,8 +127,8 @@ GLOSSARY = {
     "snr_gain": "dB by which the restored sound has a better snr than the noisy one",
     "pesq_wb_gain": "by how much the restored sound has a better pesq_wb than the noisy one",
     "active": (
-        "mean number of active latents of a data point, of a frame the values of its code that are "
-        "not zero; smaller is sparser"
+        "mean number of values of a code that are not zero (TVAE: of active latents, under the "
+        "prior); smaller is sparser"
     ),
     "recovered": (
         "share of the true causes that are each the effect of a latent of its own; larger is better"

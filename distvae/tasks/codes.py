@@ -39,10 +39,15 @@ Block = tuple[Columns, Array]
 
 
 def encode(
-    run: Run, data: DataConfig, target: Path, split: str = "all", force: bool = False
+    run: Run,
+    data: DataConfig,
+    target: Path,
+    split: str = "all",
+    active: bool = False,
+    force: bool = False,
 ) -> int:
     """Write the codes of one split or of all data, with the origin of each row. Return the number
-    of rows.
+    of rows. With `active`, values of codes that are not active are zero.
     """
     check_new_file(target, (".parquet",), force)
     dataset, labels = open_dataset(data), labels_of(data)
@@ -55,18 +60,21 @@ def encode(
     def blocks() -> Iterator[Block]:
         for name in dataset.split_names(split):
             if dataset.recordings:
-                yield from _recording_blocks(run, dataset, name)
+                yield from _recording_blocks(run, dataset, name, active)
             else:
-                yield from _row_blocks(run, dataset, name, None if labels is None else labels[name])
+                of_split = None if labels is None else labels[name]
+                yield from _row_blocks(run, dataset, name, of_split, active)
 
     return _write(run, blocks(), target)
 
 
-def encode_file(run: Run, file: Path, target: Path, force: bool = False) -> int:
+def encode_file(
+    run: Run, file: Path, target: Path, active: bool = False, force: bool = False
+) -> int:
     """Write the codes of one recording, picture or table, and return their number."""
     check_new_file(target, (".parquet",), force)
     sorted_names([file.name])
-    codes = run.encode(file)
+    codes = run.encode(file, active=active)
     number = np.arange(len(codes), dtype=np.int32)
     columns: dict[str, str | NDArray[np.integer]] = {"file": file.name}
     if recordings_of(run.config.data):
@@ -93,20 +101,23 @@ def sample(run: Run, target: Path, count: int = 64, seed: int = 0, force: bool =
         np.save(path, decoded)
 
 
-def _recording_blocks(run: Run, dataset: Dataset, split: str) -> Iterator[Block]:
+def _recording_blocks(run: Run, dataset: Dataset, split: str, active: bool) -> Iterator[Block]:
     """Yield the frames of each recording."""
     for recording, rows in dataset.rows(split):
-        codes = run.encode(dataset.splits[split][rows], f"{dataset.name}: {recording.file}")
+        name = f"{dataset.name}: {recording.file}"
+        codes = run.encode(dataset.splits[split][rows], name, active=active)
         frame = np.arange(len(codes), dtype=np.int32)
         origin = {"file": recording.file, "speaker": recording.speaker, "split": split}
         yield {**origin, "frame": frame}, codes
 
 
-def _row_blocks(run: Run, dataset: Dataset, split: str, labels: "Labels | None") -> Iterator[Block]:
+def _row_blocks(
+    run: Run, dataset: Dataset, split: str, labels: "Labels | None", active: bool
+) -> Iterator[Block]:
     """Yield blocks of rows, with their files and their labels if there are any."""
     rows = dataset.splits[split]
     for start in range(0, len(rows), GROUP):
-        codes = run.encode(rows[start : start + GROUP], dataset.name)
+        codes = run.encode(rows[start : start + GROUP], dataset.name, active=active)
         row = np.arange(start, start + len(codes), dtype=np.int32)
         label = {} if labels is None else {"label": labels[row]}
         files = dataset.pictures.get(split, ())[start : start + len(codes)]

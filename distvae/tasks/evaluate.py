@@ -27,6 +27,7 @@ from distvae.data.speech import recordings_of
 from distvae.files.paths import atomic_file, prepare_folder
 from distvae.files.untrusted import Plain, finite
 from distvae.interface import Batch, Sums
+from distvae.models.posteriors import active_code
 from distvae.models.tvae import TVAE
 from distvae.numerics.metrics import declare, effective_atoms, hoyer, live_atoms
 from distvae.numerics.noise import VALIDATION, Noise, order
@@ -176,15 +177,18 @@ def write_pictures(run: Run, split: str, folder: Path) -> None:
             pictures.save(figure, folder / f"{name}.png")
 
 
-def judge_run(folder: Path, figure: str, split: str, sample: int) -> float:
-    """Return a metric of a run's last state, on a sample of a split."""
-    if figure in FIGURES_OF_TRAINING:
-        return float(read_epochs(folder)[-1][figure])
-    run = Run.open(folder, "last")
-    measures = measures_for(figure, run.config.eval.metrics)
-    run.config = run.config.with_("eval", metrics=measures, processes=1)
-    with run_arithmetic(run.info):
-        return score_run(run, split, progress=False, sample=sample).summary.get(figure, math.nan)
+def judge_run(folder: Path, figures: Sequence[str], split: str, sample: int) -> dict[str, float]:
+    """Return metrics of a run's last state, on a sample of a split."""
+    found = {name: read_epochs(folder)[-1].get(name, math.nan) for name in figures}
+    asked = [name for name in figures if name not in FIGURES_OF_TRAINING]
+    if asked:
+        run = Run.open(folder, "last")
+        measures = measures_for(asked, run.config.eval.metrics)
+        run.config = run.config.with_("eval", metrics=measures, processes=1)
+        with run_arithmetic(run.info):
+            summary = score_run(run, split, progress=False, sample=sample).summary
+        found |= {name: summary.get(name, math.nan) for name in asked}
+    return found
 
 
 def score_run(
@@ -229,16 +233,23 @@ def score_rows(
         x = torch.tensor(rows[start : start + BLOCK])
         row = torch.arange(start, start + len(x))
         q = run.posterior(x, row)
-        strength.add(q.code)
+        is_active = run.config.eval.latent == "active"
+        code = active_code(q) if is_active else q.code
+        strength.add(code)
         noise = Noise(run.config.train.seed, VALIDATION, row)
-        add(total, assess(run.model, q, Batch.of(x, row), noise))
+        sums = assess(run.model, q, Batch.of(x, row), noise)
+        if is_active:
+            sparsity = hoyer(code)
+            sums |= {"hoyer": sparsity.nansum(), "sparse_rows": sparsity.isfinite().sum()}
+        add(total, sums)
         error = (decode_posterior(run, q, row, run.config.eval.latent) - x).square()
         add(
             total,
             {
                 "squared_error": error.nanmean(-1).nansum(),
                 "observed_rows": (~x.isnan()).any(-1).sum(),
-                "effective_atoms": effective_atoms(q.code).nansum(),
+                "effective_atoms": effective_atoms(code).nansum(),
+                "active": (code != 0).sum(),
             },
         )
     sparse, observed = total.pop("sparse_rows"), total.pop("observed_rows")
@@ -246,7 +257,7 @@ def score_rows(
     summary = {f"{run.info['unit']}s": float(len(rows))}
     for name, value in total.items():
         summary[name] = float(value / counts.get(name, len(rows)))
-    summary |= strength.count_atoms()
+    summary |= strength.figures()
     if isinstance(run.model, TVAE):
         summary["active"] = float(run.model.pi.sum())
     restoration, notes = score_restored_run(run)
@@ -301,7 +312,7 @@ def score_recordings(
         for measure, reason in score.refused.items():
             refused.append(Refused(str(row["file"]), measure, reason))
     notes = scoring_notes(config.eval.metrics, data.rate)
-    atoms = strength.count_atoms() if strength.used.dim() else {}
+    atoms = strength.figures() if strength.used.dim() else {}
     return _summarise(split, complete, refused, atoms, notes)
 
 
@@ -370,23 +381,33 @@ def frame_means(code: Tensor, energy: Tensor) -> dict[str, float]:
     }
 
 
+SCALED = 64
+"""Rows of each block, or frames of each recording, whose sparsity on a common scale is taken."""
+
+
 class CodeStrength:
-    """The root mean square of each value of the codes of a split where it is not zero, gathered
-    block by block.
-    """
+    """How strong each value of the codes of a split is, gathered block by block."""
 
     def __init__(self) -> None:
         self.squares, self.used = torch.zeros(2)
+        self.sample: list[Tensor] = []
 
     def add(self, code: Tensor) -> None:
         """Include the codes of some more rows."""
         self.squares = self.squares + code.double().square().sum(0)
         self.used = self.used + (code != 0).sum(0)
+        self.sample.append(code[:: max(1, len(code) // SCALED)])
 
-    def count_atoms(self) -> dict[str, float]:
-        """Return the numbers of live and dead values of the code."""
+    def figures(self) -> dict[str, float]:
+        """Return the numbers of live and dead values of the code, and the sparsity of live values
+        on a common scale.
+        """
         live = live_atoms((self.squares / self.used.clamp_min(1)).sqrt()[None])
-        return {"live_atoms": float(live.sum()), "dead_atoms": float((~live).sum())}
+        figures = {"live_atoms": float(live.sum()), "dead_atoms": float((~live).sum())}
+        if figures["live_atoms"]:
+            scaled = torch.cat(self.sample)[:, live] / self.squares[live].sqrt()
+            figures["hoyer_scaled"] = float(hoyer(scaled).nanmean())
+        return figures
 
 
 def announce(what: str, wanted: bool) -> None:

@@ -6,7 +6,7 @@ the papers.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from itertools import compress
 from typing import NamedTuple, Protocol, TypeVar
@@ -24,8 +24,7 @@ from distvae.data.speech import recordings_of
 from distvae.files.program import refuse_missing
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch, HasOutput, LatentModel, Posterior
-from distvae.models.posteriors import SpikeAndSlab
-from distvae.models.truncated import Truncated
+from distvae.models.posteriors import SpikeAndSlab, active_code
 from distvae.numerics.arrays import Doubles
 from distvae.numerics.metrics import Group, declare, effective_atoms
 from distvae.numerics.noise import EVALUATION, Noise, order
@@ -150,11 +149,9 @@ def code(q: Posterior, kind: str) -> Tensor:
     "mean" is the posterior mean, "gated" the mean times the probability of the gate, and "binary"
     marks the active values.
     """
-    if isinstance(q, SpikeAndSlab):
-        return {"mean": q.mean, "gated": q.code, "binary": (q.gamma > 0.5).float()}[kind]
     if kind == "binary":
-        return q.best if isinstance(q, Truncated) else (q.code > 0.5).float()
-    return q.code
+        return (active_code(q) != 0).float()
+    return q.mean if kind == "mean" and isinstance(q, SpikeAndSlab) else q.code
 
 
 def require_labels(data: DataConfig) -> dict[str, Labels]:
@@ -497,9 +494,9 @@ def figure_names(names: Iterable[str]) -> list[str]:
     return figures
 
 
-def measures_for(figure: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the measures that compute a metric."""
-    return tuple(name for name in names if figure in figure_names([name]))
+def measures_for(figures: Collection[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Return the measures that compute one or more of some metrics."""
+    return tuple(name for name in names if set(figures) & set(figure_names([name])))
 
 
 def refuse_impossible_measures(config: Config) -> None:

@@ -13,11 +13,12 @@ from distvae.data.speech import SpeechFamily, Stft, power, recordings_of
 from distvae.files.paths import atomic_file, check_new_file
 from distvae.files.refusal import Refusal
 from distvae.interface import Posterior, expect
+from distvae.models.posteriors import active_code
 from distvae.numerics.noise import EVALUATION, Noise
 from distvae.tasks.topk import largest
 from distvae.train.run import Run
 
-Latent = Literal["mean", "sample"]
+Latent = Literal["mean", "active", "sample"]
 SUFFIXES = (".wav", ".flac")
 
 
@@ -56,15 +57,17 @@ class Resynthesis(NamedTuple):
 
 
 def decode_posterior(run: Run, q: Posterior, row: Tensor, latent: Latent) -> Tensor:
-    """Return E[x | z] at the mean of the posteriors of rows, or at one sample of each."""
+    """Return E[x | z] at the mean of the posteriors of rows, its active values, or one sample."""
     if latent == "mean":
         return expect(q, run.model.decode)
+    if latent == "active":
+        return run.model.decode(active_code(q)[:, None])[:, 0]
     return expect(q, run.model.decode, 1, Noise(run.config.train.seed, EVALUATION, row))
 
 
 def run_coder(run: Run, latent: Latent) -> Coder:
-    """Return the coder of a run, which decodes the posterior's mean or one sample of it, or the
-    largest values of the mean.
+    """Return the coder of a run, which decodes the posterior's mean, its active values or one
+    sample of it, or the largest values of a code.
     """
 
     kept = run.config.eval.values
@@ -73,9 +76,10 @@ def run_coder(run: Run, latent: Latent) -> Coder:
     def code(power: Tensor, first: int) -> Coded:
         row = torch.arange(first, first + len(power))
         q = run.posterior(power, row)
+        values = active_code(q) if latent == "active" else q.code
         if kept is None:
-            return Coded(decode_posterior(run, q, row, latent).clamp_min(0), q.code)
-        values = largest(q.code, kept)
+            return Coded(decode_posterior(run, q, row, latent).clamp_min(0), values)
+        values = largest(values, kept)
         return Coded(run.model.decode(values[:, None])[:, 0].clamp_min(0), values)
 
     return code

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from distvae.interface import (
     expect,
 )
 from distvae.models.likelihoods import support_of
+from distvae.models.posteriors import active_code
 from distvae.numerics.arrays import plain_array
 from distvae.numerics.noise import EVALUATION, Noise, row_keys
 from distvae.numerics.rows import divide
@@ -225,18 +227,22 @@ class Run:
         return self.estep.infer(self.model, Batch.of(x, row))
 
     @torch.no_grad()
-    def encode(self, x: Media, name: str = "x", *, bins_first: bool = False) -> Array:
-        """Return the codes of new data: (N, D) -> (N, H).
+    def encode(
+        self, x: Media, name: str = "x", *, active: bool = False, bins_first: bool = False
+    ) -> Array:
+        """Return the codes of new data: (N, D) -> (N, H). With `active`, values that are not active
+        are zero.
 
         `x` may also be the path of a file or folder, a list of paths, a signal, or images, of the
         kind that the run was trained on. Data of another kind are refused under the name `name`.
         With `bins_first`, frames are the last axis, as in librosa's spectra: (D, N) -> (H, N).
         """
         if bins_first:
-            return self.encode(np.asanyarray(x).T, name).T
+            return self.encode(np.asanyarray(x).T, name, active=active).T
         expected = InputFormat.of_run(self.config, self.dims, self.info, name)
         rows = self._checked(x, expected)
-        return self.in_blocks(rows, lambda block: self.posterior(block).code, expected)
+        code = active_code if active else attrgetter("code")
+        return self.in_blocks(rows, lambda block: code(self.posterior(block)), expected)
 
     @torch.no_grad()
     def reconstruct(self, x: Media, name: str = "x") -> Array:

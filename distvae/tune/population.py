@@ -140,7 +140,8 @@ class PopulationStudy(OptunaStudy):
         return ready
 
     def _worths(self, number: int) -> dict[int, float]:
-        return read_worths(self.trials / str(number), self.space)
+        worths = read_worths(self.trials / str(number), self.space)
+        return {epoch: worth[0] for epoch, worth in worths.items()}
 
     def _replace(self) -> bool:
         """Branch from the best trials at the end of a generation, or finish this after a kill.

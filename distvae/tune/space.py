@@ -152,8 +152,8 @@ def in_yaml(value: Plain) -> str:
 class Judge:
     """The metric by which the scheduler compares trials while they train, instead of the bound."""
 
-    metric: str
-    """One of the metrics of the space."""
+    metric: str | None
+    """One of the metrics of the space; None for all of them."""
     interval: int
     """Epochs from one judgment of a trial to the next."""
     sample: int = 1000
@@ -212,6 +212,13 @@ class Space:
             return self.trials
         replacements = math.ceil(self.base.train.epochs / self.judge.interval) - 1
         return self.trials + replacements * (self.trials // SHARE)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The metrics by which trials are judged while they train."""
+        if self.judge is None:
+            return ()
+        return tuple(self.metrics) if self.judge.metric is None else (self.judge.metric,)
 
     @cached_property
     def fixed(self) -> dict[str, Plain]:
@@ -355,6 +362,7 @@ def read_space(name: str, tree: Mapping[str, Plain]) -> Space:
             raise Refusal(f"{key}: no such field of a space; {nearest(key, FIELDS)}")
     recipe = check_value("base", str, tree.get("base", ""))
     search = check_value("search", Search, tree.get("search", "tpe"))
+    scheduler = check_value("scheduler", Scheduler, tree.get("scheduler", "none"))
     space = Space(
         name=name,
         about=check_value("about", str, tree.get("about", "")),
@@ -366,9 +374,9 @@ def read_space(name: str, tree: Mapping[str, Plain]) -> Space:
         seed=check_value("seed", Whole, tree.get("seed", 0)),
         search=search,
         seeds=check_value("seeds", Repeats, tree.get("seeds", 1)),
-        scheduler=check_value("scheduler", Scheduler, tree.get("scheduler", "none")),
+        scheduler=scheduler,
         axes=read_axes(tree.get("axes")),
-        judge=_read_judge(tree.get("judge"), tree.get("metrics")),
+        judge=_read_judge(tree.get("judge"), tree.get("metrics"), scheduler),
     )
     if search == "grid":
         count = count_combinations(
@@ -406,21 +414,24 @@ def _read_metrics(tree: object) -> dict[str, Literal["max", "min"]]:
     return {str(name): direction for name, direction in tree.items()}
 
 
-def _read_judge(tree: object, metrics: object) -> Judge | None:
-    """Return what the scheduler compares. The default metric is the first of the space."""
+def _read_judge(tree: object, metrics: object, scheduler: Scheduler) -> Judge | None:
+    """Return what the scheduler compares: by default all metrics of the space for `asha`, and the
+    first for others.
+    """
     if tree is None:
         return None
     if not isinstance(tree, Mapping) or "interval" not in tree:
         raise Refusal(
-            f"judge: {shown(tree)}; an interval in epochs expected, and a metric if not the first"
-            " of the space, such as {interval: 5, metric: hoyer}"
+            f"judge: {shown(tree)}; an interval in epochs expected, and a metric unless the default"
+            " serves, such as {interval: 5, metric: hoyer}"
         )
     for key in tree:
         if key not in FIELDS_OF_JUDGE:
             raise Refusal(f"judge.{key}: no such field; {nearest(key, FIELDS_OF_JUDGE)}")
     known = [*_read_metrics(metrics)]
-    metric = check_value("judge.metric", str, tree.get("metric", known[0]))
-    if metric not in known:
+    default = None if scheduler == "asha" else known[0]
+    metric = check_value("judge.metric", str | None, tree.get("metric", default))
+    if metric is not None and metric not in known:
         raise Refusal(f"judge.metric: {metric} is not among the metrics; {nearest(metric, known)}")
     interval = check_value("judge.interval", Count, tree["interval"])
     return Judge(metric, interval, check_value("judge.sample", Count, tree.get("sample", 1000)))

@@ -20,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import existing_sqlite_uri, sqlite_uri
 from distvae.files.untrusted import Plain
@@ -54,8 +56,10 @@ ENOUGH = 5
 LEAST_WORTH = -sys.float_info.max
 """The worth of a judgment that is not finite: above a trial that failed, below every other."""
 
-Worths = Mapping[int, float]
-"""The worth of a trial by epoch. Larger is better."""
+Worth = tuple[float, ...]
+"""The metrics by which a trial is judged, with such signs that larger is better."""
+Worths = Mapping[int, Worth]
+"""The worth of a trial by epoch."""
 
 
 class NextTrial(NamedTuple):
@@ -196,7 +200,7 @@ class OptunaStudy:
         if self.space.scheduler in ("none", "population"):
             return False
         if self.space.judge is not None:
-            return any(self._is_poor(number, ended.epoch) for ended in epochs)
+            return any(self._is_poor(number, ended.epoch) for ended in epochs if ended.seed == 0)
         trial = self._trial(number)
         (mode,) = self.space.metrics.values()
         known = self.stored()[number - 1].intermediate_values
@@ -209,13 +213,15 @@ class OptunaStudy:
 
     def _is_poor(self, number: int, epoch: int) -> bool:
         """Return whether the scheduler stops a trial by its judgment after an epoch."""
+        judge = self.space.judge
+        if judge is None or epoch % judge.interval:
+            return False
         worths = {}
         for trial in self.stored():
             folder = self.folder / "trials" / str(trial.number + 1)
             worths[trial.number + 1] = read_worths(folder, self.space)
         own = worths.pop(number)
-        judge = self.space.judge
-        if self.space.scheduler == "asha" and judge is not None:
+        if self.space.scheduler == "asha":
             return halves(own, worths, epoch, judge.interval)
         finished = [worths[trial.number + 1] for trial in self.stored("COMPLETE")]
         return below_median(own, finished, epoch)
@@ -316,7 +322,8 @@ def halves(own: Worths, others: Mapping[int, Worths], epoch: int, interval: int)
 
     It decides at rungs: after the interval times 1, 4, 16, ... epochs. A trial continues if it is
     among the best quarter of the trials that have reached the rung so far, or the best of them
-    while they are fewer than four.
+    while they are fewer than four. By several metrics, a trial is better than another trial if it
+    is on an earlier front, so no trial stops that no other trial dominates.
     """
     rung = interval
     while rung < epoch:
@@ -324,29 +331,51 @@ def halves(own: Worths, others: Mapping[int, Worths], epoch: int, interval: int)
     if epoch not in own or rung != epoch:
         return False
     reached = [worths[epoch] for worths in others.values() if epoch in worths]
-    better = sum(worth > own[epoch] for worth in reached)
+    better = count_better(own[epoch], reached)
     return better >= max(1, (len(reached) + 1) // REDUCTION)
 
 
+def count_better(own: Worth, others: Iterable[Worth]) -> int:
+    """Return how many points are on fronts before the front of `own`.
+
+    The first front has the points that no point dominates: no other point is better in one metric
+    and as good in all metrics. The next front has these points without the first front, and so on.
+    """
+    points, better = np.array([own, *others]), 0
+    while True:
+        other = points[:, None]
+        dominated = ((other >= points).all(2) & (other > points).any(2)).any(0)
+        if not dominated.item(0):
+            return better
+        better += int((~dominated).sum())
+        points = points[dominated]
+
+
 def below_median(own: Worths, finished: Iterable[Worths], epoch: int) -> bool:
-    """Return whether a trial's best worth until an epoch is below the median of finished trials."""
+    """Return whether a trial's best worth until an epoch is below the median of finished trials.
+
+    Only the first metric counts.
+    """
     if epoch not in own:
         return False
-    reached = [worths[epoch] for worths in finished if epoch in worths]
-    best = max(worth for at, worth in own.items() if at <= epoch)
+    reached = [worths[epoch][0] for worths in finished if epoch in worths]
+    best = max(worth[0] for at, worth in own.items() if at <= epoch)
     return len(reached) >= ENOUGH and best < statistics.median(reached)
 
 
-def read_judgments(folder: Path) -> dict[int, float]:
-    """Return the judgments of a trial by epoch."""
+def read_judgments(folder: Path) -> dict[int, dict[str, float]]:
+    """Return the judgments of a trial: the metrics by epoch."""
     file = folder / JUDGMENTS
-    lines = file.read_text().splitlines() if file.exists() else []
-    records = [json.loads(line) for line in lines]
-    return {record["epoch"]: record["value"] for record in records}
+    judgments: dict[int, dict[str, float]] = {}
+    for line in file.read_text().splitlines() if file.exists() else []:
+        record = json.loads(line)
+        judgments.setdefault(record["epoch"], {})[record["metric"]] = record["value"]
+    return judgments
 
 
-def judge_if_due(folder: Path, space: Space, epoch: int) -> bool:
-    """Judge a trial after an epoch that it has just trained, if the space asks for it.
+def judge_if_due(run: Path, trial: Path, space: Space, epoch: int) -> bool:
+    """Judge a run after an epoch that it has just trained, if the space asks for it. The folder of
+    its trial keeps the judgment.
 
     Return whether it does. An earlier judgment stays, so that a trial that is trained again after a
     crash compares as before.
@@ -358,24 +387,26 @@ def judge_if_due(folder: Path, space: Space, epoch: int) -> bool:
     judge = space.judge
     if judge is None or epoch <= 0 or epoch % judge.interval:
         return False
-    trained = read_epochs(folder)
+    trained = read_epochs(run)
     if not trained or int(trained[-1]["epoch"]) != epoch:
         return False
-    judgments = read_judgments(folder)
+    judgments = read_judgments(trial)
     if epoch not in judgments:
-        judgments[epoch] = judge_run(folder, judge.metric, space.split, judge.sample)
-        with atomic_file(folder / JUDGMENTS) as path, path.open("w") as file:
-            for at, value in judgments.items():
-                record = {"epoch": at, "metric": judge.metric, "value": value}
-                file.write(json.dumps(record) + "\n")
+        judgments[epoch] = judge_run(run, space.judged, space.split, judge.sample)
+        with atomic_file(trial / JUDGMENTS) as path, path.open("w") as file:
+            for at, metrics in judgments.items():
+                for metric, value in metrics.items():
+                    record = {"epoch": at, "metric": metric, "value": value}
+                    file.write(json.dumps(record) + "\n")
     return True
 
 
-def read_worths(folder: Path, space: Space) -> dict[int, float]:
-    """Return the worth of a trial at each judgment. Larger is better."""
-    assert space.judge is not None
-    sign = 1 if space.metrics[space.judge.metric] == "max" else -1
+def read_worths(folder: Path, space: Space) -> dict[int, Worth]:
+    """Return the worth of a trial at each judgment."""
+    signs = [1 if space.metrics[metric] == "max" else -1 for metric in space.judged]
     worths = {}
-    for epoch, value in read_judgments(folder).items():
-        worths[epoch] = sign * value if math.isfinite(value) else LEAST_WORTH
+    for epoch, metrics in read_judgments(folder).items():
+        values = [metrics.get(metric, math.nan) for metric in space.judged]
+        pairs = zip(signs, values, strict=True)
+        worths[epoch] = tuple(s * v if math.isfinite(v) else LEAST_WORTH for s, v in pairs)
     return worths

@@ -102,13 +102,17 @@ class Trials:
         They train until an epoch, or to their end.
         """
         if self.space.seeds == 1:
-            return [TrialRun(self, self.folder_of(number), str(number), dict(values), until)]
+            folder = self.folder_of(number)
+            return [TrialRun(self, folder, str(number), dict(values), until, folder)]
         first = int(cast(int, values.get("train.seed", self.space.base.train.seed)))
         runs = []
         for index in range(self.space.seeds):
             folder = self.folder_of(number) / f"seed-{first + index}"
             seeded = {**values, "train.seed": first + index}
-            runs.append(TrialRun(self, folder, f"{number}.{index + 1}", seeded))
+            judged_in = None if index else self.folder_of(number)
+            runs.append(
+                TrialRun(self, folder, f"{number}.{index + 1}", seeded, judged_in=judged_in)
+            )
         return runs
 
     def undrawn(self, ranked: Sequence[Result]) -> list["TrialRun"]:
@@ -174,6 +178,8 @@ class TrialRun:
     values: dict[str, Plain]
     until: int | None = None
     """The epoch after which it pauses; None for none."""
+    judged_in: Path | None = None
+    """The folder that keeps its judgments; None if another seed of its trial is judged."""
 
     def tracker(self) -> Tracker:
         """Return the run's record in MLflow, below the record of the sweep, whose process sends it.
@@ -245,8 +251,8 @@ class TrialRun:
         if not self.begun:  # it may have been killed before it had anything to resume
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-        space, finished = self.trials.space, saved_epoch(self.folder)
-        if judge_if_due(self.folder, space, finished):
+        finished = saved_epoch(self.folder)
+        if self._judge_if_due(finished):
             last = read_epochs(self.folder)[-1]
             yield {"epoch": int(last["epoch"]), "bound": last["val_bound"], "metrics": last}
         if finished == self.until:
@@ -255,7 +261,7 @@ class TrialRun:
             for event in events:
                 if isinstance(event, Epoch):  # otherwise workers were restarted
                     tracker.epoch(event)
-                    judge_if_due(self.folder, space, event.epoch)
+                    self._judge_if_due(event.epoch)
                     yield {
                         "epoch": event.epoch,
                         "bound": event.val_bound,
@@ -263,6 +269,11 @@ class TrialRun:
                     }
                     if event.epoch == self.until:
                         return
+
+    def _judge_if_due(self, epoch: int) -> bool:
+        """Judge the run after an epoch if it is due; return whether it is."""
+        space, folder = self.trials.space, self.judged_in
+        return folder is not None and judge_if_due(self.folder, folder, space, epoch)
 
     def _events(self) -> "Generator[Epoch | str, None, None]":
         """Yield the epochs of a training in this process or in workers, until asked to stop."""

@@ -228,7 +228,7 @@ def ranking_figures(base: Config) -> tuple[str, ...]:
     """Return the figures that trials of a configuration can be ranked by."""
     measured = figure_names(base.eval.metrics)
     if recordings_of(base.data) is not None:
-        return (*measured, "hoyer_active", "active", *SPARSITY, *FIGURES_OF_TRAINING)
+        return (*measured, "hoyer_active", *SPARSITY, *FIGURES_OF_TRAINING)
     found = [name for name in measured if name not in recording_metrics(measured)]
     windows = corrupted_windows(base)
     restored = () if windows is None else fidelity_figures(len(windows.window) == 2)
@@ -280,7 +280,7 @@ def check_scheduler(space: Space, workers: bool = False) -> None:
             raise Refusal("judge: nobody asks it; scheduler: asha, median or population expected")
         return
     if space.judge is None and space.scheduler != "population":
-        instead = "; judge: {interval: EPOCHS} compares a metric instead"
+        instead = "; judge: {interval: EPOCHS} compares metrics instead"
         for axis in space.axes:
             if _bounds_differ_along(axis):
                 raise Refusal(
@@ -292,8 +292,6 @@ def check_scheduler(space: Space, workers: bool = False) -> None:
                 f"scheduler: {space.scheduler} serves one figure; metrics names"
                 f" {', '.join(space.metrics)}{instead}"
             )
-    elif space.seeds > 1:
-        raise Refusal(f"seeds: {space.seeds}, but a trial is judged by one run; 1 expected")
     if space.scheduler == "population":
         _check_population(space)
 
@@ -304,6 +302,8 @@ def _check_population(space: Space) -> None:
         raise Refusal(
             "scheduler: population replaces trials by a metric; judge: {interval: EPOCHS} expected"
         )
+    if space.seeds > 1:
+        raise Refusal(f"seeds: {space.seeds}, but a trial of a population is one run; 1 expected")
     if space.search != "random":
         raise Refusal(
             f"search: {space.search}, but a population begins with trials drawn at random; random"

@@ -11,7 +11,7 @@ from torch import Tensor, distributions
 from distvae.estep import assemble
 from distvae.estep.amortised import Amortised
 from distvae.interface import AnyEStep, AnyModel, Batch
-from distvae.models.posteriors import LearnedVariance, SpikeAndSlab
+from distvae.models.posteriors import Gaussian, LearnedVariance, SpikeAndSlab, active_code
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise
 from tests import tiny
@@ -148,3 +148,33 @@ def test_draws_have_exact_zeros_and_codes_have_none() -> None:
     for draws in (q.points(20, noise)[0], model.prior(noise, encoder)):
         assert draws.eq(0).any()
     assert q.code.ne(0).all(), "README says so of `encode` and `transform`"
+
+
+@pytest.mark.parametrize("kind", [Gaussian, LearnedVariance])
+def test_active_values_of_gaussians_tell_half_a_nat(kind: type[Gaussian]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, log_variance = torch.randn(2, 50, LATENT, generator=generator)
+    q = kind(mean, log_variance)
+    own = distributions.Normal(mean, (0.5 * log_variance).exp())
+    prior = distributions.Normal(0.0, (0.5 * q.prior_log_variance).exp())
+    nats = distributions.kl_divergence(own, prior)
+    torch.testing.assert_close(q.nats(), nats)
+    assert 0 < nats.gt(0.5).double().mean() < 1
+    torch.testing.assert_close(active_code(q), mean * nats.gt(0.5))
+
+
+def test_active_values_are_those_of_the_most_probable_state() -> None:
+    model, encoder = sparse()
+    q: Any = encoder(model, batch())
+    assert torch.equal(active_code(q), q.mean * (q.gamma > 1 - q.gamma))
+    cases: list[dict[str, Any]] = [{}, {"categories": 3}]
+    for fields in cases:
+        bits, encoder = assembled(likelihood="gaussian", kind="gumbel", **fields)
+        q = encoder(bits, batch())
+        draws = q.points(4000, Noise(0, 0, torch.arange(ROWS)))[0]
+        often = draws.mean(1).reshape(ROWS, -1, fields.get("categories", 1))
+        likeliest = often == often.amax(2, keepdim=True) if fields else often > 0.5
+        sure = (often.sort(2).values[:, :, -2:].diff(dim=2) if fields else often - 0.5).abs() > 0.05
+        found = active_code(q).reshape(often.shape)
+        assert torch.equal(found.bool() & sure, likeliest & sure)
+        assert sure.double().mean() > 0.3

@@ -103,7 +103,7 @@ def test_expectations_are_weighted_sums_over_the_kept_states(model: TVAE) -> Non
     torch.testing.assert_close(expect(q, lambda state: state), q.code, rtol=1e-4, atol=1e-5)
     active = expect(q, lambda state: state.sum(-1))
     torch.testing.assert_close(active, q.code.sum(1), rtol=1e-4, atol=1e-5)
-    assert torch.equal(q.best.double(), z[torch.arange(ROWS), joint.argmax(1)])
+    assert torch.equal(q.active_code.double(), z[torch.arange(ROWS), joint.argmax(1)])
     assert torch.equal(q.states.double(), z)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from scipy.sparse import csr_array
 from sklearn.datasets import load_digits
@@ -14,7 +15,9 @@ from sklearn.decomposition import PCA
 from distvae.cli.use import with_data
 from distvae.data import labels_of, open_dataset
 from distvae.files.refusal import Refusal
+from distvae.models.posteriors import Gaussian
 from distvae.tasks.codes import encode, sample
+from distvae.tasks.evaluate import score_run
 from distvae.train.run import Run
 from distvae.train.session import fit
 from tests import tiny
@@ -34,6 +37,31 @@ def test_codes_of_recordings_come_back_frame_by_frame(speech_run: Run, tmp_path:
     np.testing.assert_array_equal(dan["frame"], np.arange(len(dan)))
     expected = speech_run.encode(dataset.splits["test"][rows])
     np.testing.assert_array_equal(np.stack(dan["code"]), expected)
+
+
+def test_active_codes_have_zeros_and_are_scored_with_them(speech_run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "codes.parquet"
+    encode(speech_run, speech_run.config.data, target, split="test", active=True)
+    found = pq.read_table(target)
+    dataset = open_dataset(speech_run.config.data, quiet=True)
+    q = speech_run.posterior(torch.tensor(dataset.splits["test"][:]))
+    assert isinstance(q, Gaussian)
+    active = torch.where(q.nats() > 0.5, q.mean, 0.0).detach()
+    sizes = (active != 0).sum(1)
+    assert 0 < sizes.double().mean() < active.shape[1]
+    if "code" in found.column_names:
+        np.testing.assert_allclose(np.stack(found["code"].to_numpy()), active, rtol=1e-5)
+    else:
+        assert [len(value) for value in found["code_values"].to_pylist()] == sizes.tolist()
+    frames = speech_run.config.with_("eval", latent="active", metrics=("si_sdr",), processes=1)
+    speech_run.config, config = frames, speech_run.config
+    try:
+        rows = score_run(speech_run, "test", progress=False).files
+    finally:
+        speech_run.config = config
+    assert rows is not None
+    counted = [(active[place] != 0).sum(1).double().mean() for _, place in dataset.rows("test")]
+    assert rows["active"].tolist() == pytest.approx(torch.stack(counted).tolist())
 
 
 def test_codes_of_images_carry_their_labels(image_run: Run, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from distvae.data.synthesiser import RATE, utterance
 from distvae.data.windows import Grid
 from distvae.files.refusal import Refusal
 from distvae.interactive import kept_rows
-from distvae.numerics.metrics import live_atoms
+from distvae.numerics.metrics import hoyer, live_atoms
 from distvae.tasks import baselines
 from distvae.tasks.evaluate import (
     CodeStrength,
@@ -235,8 +235,16 @@ def test_strength_does_not_depend_on_where_the_data_is_cut(seed: int, cut: int) 
     strength = CodeStrength()
     strength.add(code[:cut])
     strength.add(code[cut:])
-    live = int(live_atoms(code).sum())
-    assert strength.count_atoms() == {"live_atoms": live, "dead_atoms": 6 - live}
+    live = live_atoms(code)
+    scaled = code[:, live] / code[:, live].square().mean(0).sqrt()
+    assert strength.figures() == {
+        "live_atoms": int(live.sum()),
+        "dead_atoms": int((~live).sum()),
+        "hoyer_scaled": pytest.approx(float(hoyer(scaled).nanmean()), rel=1e-5),
+    }
+    nothing = CodeStrength()
+    nothing.add(torch.zeros(3, 2))
+    assert nothing.figures() == {"live_atoms": 0, "dead_atoms": 2}
 
 
 @pytest.mark.parametrize("loudest", [1e-4, 1e4])

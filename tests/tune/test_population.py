@@ -23,7 +23,7 @@ from distvae.tune.population import choose_replacements, open_study, perturb
 from distvae.tune.recorder import Recorder
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Interval, Space, read_space
-from distvae.tune.study import OptunaStudy, halves, read_judgments
+from distvae.tune.study import OptunaStudy, Worth, count_better, halves, read_judgments
 from distvae.tune.trial import Report, run_trial
 from distvae.tune.validation import INHERITED, validate_space
 from tests.slowly import slow
@@ -95,11 +95,29 @@ def test_a_branch_has_other_settings_within_the_axes_and_the_seed_of_its_better(
 @given(st.lists(st.integers(0, 5), max_size=12), st.integers(0, 5))
 def test_halving_goes_on_with_the_best_quarter_so_far(others: list[int], own: int) -> None:
     """Optuna's rule: as good as the trial at the last place of the best quarter, or the best."""
-    reached = {number: {2: float(worth)} for number, worth in enumerate(others)}
+    reached = {number: {2: (float(worth),)} for number, worth in enumerate(others)}
     ranked = sorted([*others, own], reverse=True)
     least = ranked[max(len(ranked) // 4 - 1, 0)]
-    assert halves({2: float(own)}, reached, 2, 2) == (own < least)
-    assert not halves({2: float(own)}, reached, 4, 2)
+    assert halves({2: (float(own),)}, reached, 2, 2) == (own < least)
+    assert not halves({2: (float(own),)}, reached, 4, 2)
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=9)
+
+
+@given(POINTS)
+def test_points_are_better_by_the_fronts_that_optuna_finds(points: list[Worth]) -> None:
+    left, better = points, 0
+    while True:
+        study = optuna.create_study(directions=["maximize"] * 2)
+        for point in left:
+            study.add_trial(optuna.create_trial(values=point))
+        front = {tuple(trial.values) for trial in study.best_trials}
+        if points[0] in front:
+            break
+        better += sum(point in front for point in left)
+        left = [point for point in left if point not in front]
+    assert count_better(points[0], points[1:]) == better
 
 
 @pytest.mark.parametrize("scheduler", ["asha", *slow("median")])
@@ -125,6 +143,25 @@ def test_trials_are_halted_by_what_they_are_judged_by_and_not_by_bounds(
             figures = {"squared_error": error, "bound": 0.0}
             study.record_result(Result(trial.number, trial.values, "finished", figures=figures))
     assert str(halted) == str([6.0, 7.0, 9.0, math.nan] if scheduler == "asha" else [9.0, math.nan])
+
+
+def test_trials_that_others_dominate_in_all_metrics_are_halted(tmp_path: Path) -> None:
+    """They are judged by their first seed."""
+    axes = [{"key": "train.rate", "float": [1e-3, 1e-1]}]
+    halved = space(scheduler="asha", judge={"interval": 2}, seeds=2, axes=axes)
+    study = OptunaStudy(halved, tmp_path)
+    states = []
+    for error, bound in ((5.0, 1.0), (4.0, 0.0), (5.0, 0.0), (3.0, 2.0), (6.0, 9.0), (4.0, 1.0)):
+        trial = study.next_trial()
+        assert trial is not None
+        folder = tmp_path / "trials" / str(trial.number)
+        folder.mkdir(parents=True)
+        judged = {"squared_error": error, "bound": bound}.items()
+        lines = [json.dumps({"epoch": 2, "metric": name, "value": value}) for name, value in judged]
+        (folder / "judged.jsonl").write_text("\n".join(lines))
+        assert not study.should_stop(trial.number, [EndedEpoch(1, 0.0), EndedEpoch(2, 0.0, 1)])
+        states.append(study.should_stop(trial.number, [EndedEpoch(2, 0.0)]))
+    assert states == [False, False, True, False, False, True]
 
 
 BARS: dict[str, Any] = {
@@ -272,7 +309,7 @@ def test_a_population_keeps_its_size_and_says_whence_each_trial_came(
         assert states[lineage["replaces"]] == "halted"
         assert f"by {number}, of {lineage['parent']}" in found[lineage["replaces"]][3]
         worths = {
-            each.name: judged[lineage["epoch"]]
+            each.name: judged[lineage["epoch"]]["squared_error"]
             for each in (out / "trials").iterdir()
             if lineage["epoch"] in (judged := read_judgments(each))
         }
