@@ -68,6 +68,10 @@ ROUNDED = 16 * float(np.finfo(np.float64).eps)
 """The relative range below which a column of float64 counts as constant up to rounding."""
 SPARSE_ROWS = 2**13
 """Rows whose codes are dense at a time when codes are sparse."""
+STEPS = 3000
+"""The fewest steps of a training whose number of epochs is not given, if `EPOCHS` allow it."""
+EPOCHS = 30, 300
+"""The fewest and the most epochs of such a training."""
 CALLER = 4
 """The stack level of the caller of `fit`."""
 
@@ -91,8 +95,10 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     """Number of latents."""
     likelihood: str = "gaussian"
     """Likelihood of a value."""
-    epochs: int = 30
-    """Passes over the rows."""
+    epochs: int | None = None
+    """Passes over the rows. None: 30, and up to 300 where rows are few, so that training takes 3000
+    steps.
+    """
     batch: int = 128
     """Rows per training step."""
     patience: int | None = None
@@ -235,7 +241,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             "estep": {"kind": self.estep},
             "train": {"kind": "adam", "seed": self._seed},
         }
-        tree: dict[str, object] = {}
+        tree: dict[str, dict[str, object]] = {}
         for section, kind in kinds.items():
             named: dict[str, object] = {}
             if section != "data":
@@ -244,12 +250,18 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 parameters = self._parameters().items()
                 named = {key: python_value(value) for key, value in parameters if key in known}
             tree[section] = named | kind | (changes or {}).get(section, {})
+        is_open = tree["train"].get("epochs", "") is None
+        if is_open:
+            del tree["train"]["epochs"]
         given = named_settings(self.settings)
         config = from_dict(override(tree, given))
+        batches = math.ceil(len(dataset.splits["train"]) / config.train.batch)
+        if "train.epochs" not in given and is_open:
+            fewest, most = EPOCHS
+            epochs = min(max(fewest, math.ceil(STEPS / batches)), most)
+            config = config.with_("train", epochs=epochs)
         if "train.warmup" not in given and config.train.warmup == Train.warmup:
-            steps = config.train.epochs * math.ceil(
-                len(dataset.splits["train"]) / config.train.batch
-            )
+            steps = config.train.epochs * batches
             config = config.with_("train", warmup=min(Train.warmup, round(WARMUP * steps)))
         options = replace(options, recipe=type(self).__name__, force=True)
         progress = Progress("line" if self.verbose else "quiet", dataset.unit)

@@ -22,7 +22,10 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
@@ -115,6 +118,29 @@ def test_codes_of_positive_rows_have_zeros_and_decode_to_their_logarithms() -> N
     np.testing.assert_allclose(model.inverse_transform(codes), expected.clip(0), rtol=1e-4)
     with pytest.raises(Refusal, match="at least 0"):
         model.transform(-x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [VAE, SDMVAE, VSC])
+def test_by_default_16_values_explain_more_than_16_components(model: type[Estimator]) -> None:
+    train, test = train_test_split(load_digits().data / 16, random_state=0)
+
+    def explained(codes: Any) -> float:
+        error = test - codes.inverse_transform(codes.fit(train).transform(test))
+        return 1 - float(np.square(error).sum() / np.square(test - train.mean(0)).sum())
+
+    assert explained(model(latent=16, **CPU)) > explained(PCA(16))
+
+
+def test_the_epochs_of_few_rows_are_more_and_given_epochs_stay() -> None:
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({}, 300),
+        ({"epochs": 2}, 2),
+        ({"settings": {"train.epochs": 1}}, 1),
+    ]
+    for given, expected in cases:
+        model = VAE(latent=2, hidden=(4,), validation_fraction=0.0, **CPU, **given)
+        assert model.fit(rows(20)).n_iter_ == expected
 
 
 def test_sparse_codes_hold_the_dense_codes_without_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
