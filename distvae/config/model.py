@@ -492,6 +492,8 @@ class SpikeSlabModel:
     """
     bias: bool = True
     """Whether the mean of the rows is taken from each row."""
+    standard: bool = False
+    """Whether columns are divided by their standard deviations, for columns in different units."""
     cycles: Whole = 12
     """Cycles in which atoms that are not well formed are replaced. Later epochs are plain EM. A
     dictionary that is not learned has none.

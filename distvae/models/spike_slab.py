@@ -50,6 +50,8 @@ AT_FIRST = 3.0
 """The number of active latents of a row that the first parameters assume."""
 LEAST_NOISE = 1e-4
 """The least sigma^2, in units of the variance of the data."""
+CONSTANT = 1e-10
+"""The variance of a column below which the column counts as constant, relative to its square."""
 LEAST_SLAB = 1e-3
 """The least psi, in units of the variance of the data."""
 RIDGE = 1e-4
@@ -168,6 +170,8 @@ class SpikeSlab(nn.Module):
     mu: Tensor
     psi: Tensor
     variance: Tensor
+    unit: Tensor
+    """(D,) by which columns are divided, with `model.standard`."""
     scale: Tensor
     """The variance of the data, to which floors are relative."""
     rows: Tensor
@@ -189,6 +193,7 @@ class SpikeSlab(nn.Module):
         latent = config.latent
         self.dictionary = nn.Parameter(first_atoms(config, dims), requires_grad=False)
         self.register_buffer("bias", torch.zeros(dims))
+        self.register_buffer("unit", torch.ones(dims), persistent=config.standard)
         self.register_buffer("pi", torch.full((latent,), min(0.5, AT_FIRST / latent)))
         self.register_buffer("mu", torch.zeros(latent))
         self.register_buffer("psi", torch.ones(latent))
@@ -238,26 +243,33 @@ class SpikeSlab(nn.Module):
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Begin with random rows as atoms, equal latents, and half of the variance as noise."""
-        rows, square = 0, 0.0
-        total, seen = torch.zeros(2, self.dims, dtype=torch.float64)
+        rows = 0
+        total, square, seen = torch.zeros(3, self.dims, dtype=torch.float64)
         keys, kept = torch.empty(0, dtype=torch.int64), torch.empty(0, self.dims)
         for block in map(self.scaled, blocks):
             known = ~block.isnan()
             filled = block.where(known, 0.0).double()
             total += filled.sum(0)
             seen += known.sum(0)
-            square += float(filled.square().sum())
+            square += filled.square().sum(0)
             keys = torch.cat([keys, mix(torch.arange(rows, rows + len(block)) + seed)])
             kept = torch.cat([kept, block])
             chosen = keys.argsort()[: self.code_size]
             keys, kept = keys[chosen], kept[chosen]
             rows += len(block)
         self.rows.fill_(rows)
+        if self.config.standard:
+            count = seen.clamp_min(1)
+            spread = square / count - (total / count).square()
+            unit = spread.clamp_min(0).sqrt().where(spread > CONSTANT * square / count, 1.0)
+            self.unit.copy_(unit)
+            total, square, kept = total / unit, square / unit.square(), kept / unit.to(kept)
         mean = total / seen.clamp_min(1)
         if self.config.bias:
             self.bias.copy_(mean)
-            square -= float((mean * total).sum())
-        variance = max(square / max(float(seen.sum()), 1), torch.finfo(torch.float32).tiny)
+            square = square - mean * total
+        variance = float(square.sum()) / max(float(seen.sum()), 1)
+        variance = max(variance, torch.finfo(torch.float32).tiny)
         self.scale.fill_(variance)
         self.variance.fill_(0.5 * variance)
         energy = variance * self.dims / AT_FIRST
@@ -302,8 +314,8 @@ class SpikeSlab(nn.Module):
         return self.config.likelihood == "log_normal"
 
     def scaled(self, x: Tensor) -> Tensor:
-        """Return rows, or their logarithms."""
-        return (x + self.config.floor).log() if self.is_of_logarithms else x
+        """Return rows, or their logarithms, in units of the columns."""
+        return ((x + self.config.floor).log() if self.is_of_logarithms else x) / self.unit
 
     def centred(self, batch: Batch) -> Tensor:
         """Return the rows without the bias, (B, D), and zero for missing values."""
@@ -311,10 +323,12 @@ class SpikeSlab(nn.Module):
         return x if batch.mask is None else x.where(batch.mask, 0.0)
 
     def stretch(self, batch: Batch) -> Tensor | float:
-        """Return the log of the volume by which logarithms shrink a row, (B,); else 0."""
-        if not self.is_of_logarithms:
+        """Return the log of the volume by which logarithms and units shrink a row, (B,), or 0."""
+        if not (self.is_of_logarithms or self.config.standard):
             return 0.0
-        logarithms = self.scaled(batch.x)
+        logarithms = self.unit.log().expand_as(batch.x)
+        if self.is_of_logarithms:
+            logarithms = logarithms + (batch.x + self.config.floor).log()
         return (logarithms if batch.mask is None else logarithms.where(batch.mask, 0.0)).sum(1)
 
     def on_supports(self, batch: Batch, index: Tensor) -> Found:
@@ -355,7 +369,7 @@ class SpikeSlab(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return E[x | z]; of logarithms, the median, whose values between tones are not lifted."""
-        output = z @ self.dictionary + self.bias
+        output = (z @ self.dictionary + self.bias) * self.unit
         return (output.exp() - self.config.floor).clamp_min(0) if self.is_of_logarithms else output
 
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:

@@ -118,6 +118,35 @@ def test_compiled_loops_and_fixed_shapes_find_the_same_supports(
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_standard_columns_have_the_same_codes_in_any_units(missing: float) -> None:
+    x, units = rows(missing), torch.tensor([1.0, 1e-3, 50.0, 2.0, 1e4, 0.3])
+    found = []
+    for unit in (torch.ones(DIMS), units):
+        batch, model = batch_of(x * unit), model_of(x * unit, standard=True)
+        q = all_supports(model, batch)
+        volume = unit.log().where(~x.isnan(), 0.0).sum(1)
+        bound = model.bound(batch, q, Noise(0, 0, batch.row)) + volume
+        found.append((q.code, bound, model.decode(q.code) / unit))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_standard_logarithms_are_those_of_columns_of_logarithms(missing: float) -> None:
+    x = rows(missing)
+    batch, powers = batch_of(x), batch_of(x.exp())
+    model = model_of(x, standard=True)
+    other = model_of(x.exp(), standard=True, likelihood="log_normal", floor=1e-300)
+    q, of_powers = all_supports(model, batch), all_supports(other, powers)
+    noise = Noise(0, 0, batch.row)
+    torch.testing.assert_close(of_powers.code, q.code)
+    torch.testing.assert_close(
+        other.bound(powers, of_powers, noise), model.bound(batch, q, noise) - x.nansum(1)
+    )
+    torch.testing.assert_close(other.decode(q.code), model.decode(q.code).exp())
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_an_update_never_lowers_the_bound_of_given_supports(missing: float) -> None:
     x = rows(missing, seed=3, count=40)
     batch = batch_of(x)
