@@ -213,8 +213,7 @@ class OptunaStudy:
 
     def _is_poor(self, number: int, epoch: int) -> bool:
         """Return whether the scheduler stops a trial by its judgment after an epoch."""
-        judge = self.space.judge
-        if judge is None or epoch % judge.interval:
+        if not is_judged(self.space, epoch):
             return False
         worths = {}
         for trial in self.stored():
@@ -222,7 +221,7 @@ class OptunaStudy:
             worths[trial.number + 1] = read_worths(folder, self.space)
         own = worths.pop(number)
         if self.space.scheduler == "asha":
-            return halves(own, worths, epoch, judge.interval)
+            return halves(own, worths, epoch)
         finished = [worths[trial.number + 1] for trial in self.stored("COMPLETE")]
         return below_median(own, finished, epoch)
 
@@ -317,18 +316,27 @@ def make_pruner(space: Space) -> "BasePruner":
     return pruners.NopPruner()
 
 
-def halves(own: Worths, others: Mapping[int, Worths], epoch: int, interval: int) -> bool:
-    """Return whether asynchronous successive halving stops a trial after an epoch.
-
-    It decides at rungs: after the interval times 1, 4, 16, ... epochs. A trial continues if it is
-    among the best quarter of the trials that have reached the rung so far, or the best of them
-    while they are fewer than four. By several metrics, a trial is better than another trial if it
-    is on an earlier front, so no trial stops that no other trial dominates.
+def is_judged(space: Space, epoch: int) -> bool:
+    """Return whether trials are judged after an epoch: after a multiple of the interval, which for
+    successive halving is the interval times 1, 4, 16, ...
     """
-    rung = interval
-    while rung < epoch:
-        rung *= REDUCTION
-    if epoch not in own or rung != epoch:
+    if space.judge is None or epoch <= 0 or epoch % space.judge.interval:
+        return False
+    multiple = epoch // space.judge.interval
+    while space.scheduler == "asha" and multiple % REDUCTION == 0:
+        multiple //= REDUCTION
+    return space.scheduler != "asha" or multiple == 1
+
+
+def halves(own: Worths, others: Mapping[int, Worths], epoch: int) -> bool:
+    """Return whether asynchronous successive halving stops a trial that was judged after an epoch.
+
+    A trial continues if it is among the best quarter of the trials that have been judged there so
+    far, or the best of them while they are fewer than four. By several metrics, a trial is better
+    than another trial if it is on an earlier front, so no trial stops that no other trial
+    dominates.
+    """
+    if epoch not in own:
         return False
     reached = [worths[epoch] for worths in others.values() if epoch in worths]
     better = count_better(own[epoch], reached)
@@ -385,7 +393,7 @@ def judge_if_due(run: Path, trial: Path, space: Space, epoch: int) -> bool:
     from distvae.train.run_folder import read_epochs
 
     judge = space.judge
-    if judge is None or epoch <= 0 or epoch % judge.interval:
+    if judge is None or not is_judged(space, epoch):
         return False
     trained = read_epochs(run)
     if not trained or int(trained[-1]["epoch"]) != epoch:

@@ -23,7 +23,7 @@ from distvae.tune.population import choose_replacements, open_study, perturb
 from distvae.tune.recorder import Recorder
 from distvae.tune.results import EndedEpoch, Result
 from distvae.tune.space import Interval, Space, read_space
-from distvae.tune.study import OptunaStudy, Worth, count_better, halves, read_judgments
+from distvae.tune.study import OptunaStudy, Worth, count_better, halves, is_judged, read_judgments
 from distvae.tune.trial import Report, run_trial
 from distvae.tune.validation import INHERITED, validate_space
 from tests.slowly import slow
@@ -98,8 +98,16 @@ def test_halving_goes_on_with_the_best_quarter_so_far(others: list[int], own: in
     reached = {number: {2: (float(worth),)} for number, worth in enumerate(others)}
     ranked = sorted([*others, own], reverse=True)
     least = ranked[max(len(ranked) // 4 - 1, 0)]
-    assert halves({2: (float(own),)}, reached, 2, 2) == (own < least)
-    assert not halves({2: (float(own),)}, reached, 4, 2)
+    assert halves({2: (float(own),)}, reached, 2) == (own < least)
+    assert not halves({2: (float(own),)}, reached, 4)
+
+
+def test_halving_judges_at_rungs_and_others_at_each_interval() -> None:
+    judge = {"interval": 2}
+    halving = space(scheduler="asha", judge=judge)
+    assert [epoch for epoch in range(200) if is_judged(halving, epoch)] == [2, 8, 32, 128]
+    others = space(scheduler="median", judge=judge)
+    assert [epoch for epoch in range(9) if is_judged(others, epoch)] == [2, 4, 6, 8]
 
 
 POINTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=9)
