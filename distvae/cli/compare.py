@@ -1,5 +1,5 @@
-"""`distvae tune` sweeps a search space. `report`, `reproduce` and `peer` compare models with each
-other, with published tables and with baselines.
+"""`distvae tune` sweeps a search space. `report`, `reproduce` and `baseline` compare models with
+each other, with published tables and with baselines.
 """
 
 import sys
@@ -65,7 +65,7 @@ def tune(
     space: Annotated[
         str,
         typer.Argument(
-            metavar="SPACE|FILE.yaml", help="See 'distvae spaces'.", autocompletion=complete_space
+            metavar="SPACE|FILE.yaml", help="See 'distvae recipes'.", autocompletion=complete_space
         ),
     ],
     assignments: Assignments = None,
@@ -228,7 +228,7 @@ def select_rows(name: str, options: ReproduceOptions, out: Path) -> "Table":
                     f" scale {options.scale}; the table and the scale of before expected"
                 )
         table = complete.only([*patterns, *started])
-    if not table.trained and not table.peers:
+    if not table.trained and not table.baselines:
         raise Refusal(
             f"--only: {', '.join(patterns)}: nothing to obtain at scale {options.scale}; other rows"
             " or scale expected"
@@ -262,11 +262,11 @@ def print_comparison(lines: "list[Line]", table: "Table", findings: "Findings | 
         print(note)
     print(f"published: {table.source}")
     if findings is not None and findings.interrupted:
-        print(LAST_WORDS["trials" if table.peers else findings.left])
+        print(LAST_WORDS["trials" if table.baselines else findings.left])
 
 
 @command(app)
-def peer(
+def baseline(
     name: Annotated[
         str,
         typer.Argument(

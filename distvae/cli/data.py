@@ -97,8 +97,6 @@ class IngestOptions:
     """Share of the rows for testing; 0: test on validation rows."""
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1)] = 0
     """Seed of the order of the rows."""
-    rows_per_file: Annotated[int | None, typer.Option(min=1)] = None
-    """Rows per file; default: 256 MB of them."""
     columns: str = ""
     """Names of the columns to take, separated by commas; default: all."""
     force: Force = False
@@ -121,7 +119,7 @@ def ingest(
     from distvae.data.ingest import Division
     from distvae.data.ingest import ingest as ingest_tables
 
-    division = Division(options.val, options.test, options.seed, options.rows_per_file)
+    division = Division(options.val, options.test, options.seed)
     columns = [name.strip() for name in options.columns.split(",") if name.strip()]
     summary = ingest_tables(sources, out, division, options.force, options.quiet, columns)
     if not options.quiet:

@@ -7,9 +7,10 @@ the names that do not begin with the incomplete word.
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
+from itertools import zip_longest
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -27,7 +28,7 @@ from distvae.config.recipes import recipe_names
 from distvae.config.schema import FAMILIES, default_of, field_types, meanings_of
 from distvae.files.paths import given_path, refusing_bad_paths
 from distvae.files.program import PACKAGE, SPACES, errors_reported, refuse_missing
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, nearest
 from distvae.train.progress import Style
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _values() -> dict[str, set[str]]:
 Function = Callable[..., None]
 
 
-def command(app: typer.Typer) -> Callable[[Function], Function]:
+def command(app: typer.Typer, hidden: bool = False) -> Callable[[Function], Function]:
     """Register a function as a command of the same name, in the help panel of its app.
 
     A parameter annotated with a dataclass becomes one option for each field of the dataclass. The
@@ -136,10 +137,14 @@ def command(app: typer.Typer) -> Callable[[Function], Function]:
     def register(function: Function) -> Function:
         hints = get_type_hints(function, include_extras=True)
         groups = {name: hint for name, hint in hints.items() if _is_group(hint)}
+        first, takes_words = next(iter(hints)), [*hints][1:2] == ["assignments"]
 
         @wraps(function)
         def call(**values: object) -> None:
             with errors_reported():  # here, because Typer would end at Ctrl-C without a word
+                if takes_words and isinstance(words := values["assignments"], list):
+                    named = values.keys() - {first, "assignments"}
+                    refuse_unknown_options([str(values[first]), *words], named)
                 for name, group in groups.items():
                     given = {field.name: values.pop(field.name) for field in fields(group)}
                     values[name] = group(**given)
@@ -149,10 +154,31 @@ def command(app: typer.Typer) -> Callable[[Function], Function]:
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         vars(call)["__signature__"] = inspect.Signature(parameters)
         words = (function.__doc__ or "").split()
-        app.command(help=" ".join(words), rich_help_panel=app.rich_help_panel)(call)
+        app.command(
+            help=" ".join(words),
+            rich_help_panel=app.rich_help_panel,
+            hidden=hidden,
+            context_settings={"ignore_unknown_options": takes_words},
+        )(call)
         return function
 
     return register
+
+
+def refuse_unknown_options(words: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse an option among settings: name the setting of this name, or else a known option."""
+    for word, after in zip_longest(words, words[1:]):
+        if not word.startswith("-"):
+            continue
+        option, _, value = word.partition("=")
+        name = option.lstrip("-").replace("-", "_")
+        for key in _values():
+            if name in (key, key.partition(".")[2]):
+                raise Refusal(
+                    f"{option}: no such option; a setting is given as {key}={value or after or ''}"
+                )
+        options = [f"--{each.replace('_', '-')}" for each in known]
+        raise Refusal(f"{option}: no such option; {nearest(option, options)}")
 
 
 def _parameters(function: Function, hints: dict[str, object]) -> Iterator[inspect.Parameter]:

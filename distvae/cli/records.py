@@ -54,8 +54,6 @@ class RunsOptions:
     """
     sort: Annotated[str | None, typer.Option(metavar="METRIC")] = None
     """Sort by a metric: largest first, or best first if --of SWEEP ranks by it."""
-    ascending: Annotated[bool | None, typer.Option("--ascending/--descending")] = None
-    """With --sort: smallest or largest first."""
     metric: list[str] | None = None
     """Show this metric; may be repeated."""
     limit: Annotated[int, typer.Option(min=1)] = 30
@@ -93,9 +91,6 @@ def list_runs(root: Path, options: RunsOptions) -> None:
 
     if options.of is not None and options.kind not in (None, "trial"):
         raise Refusal(f"--kind {options.kind}: --of lists the trials of a sweep; omit one")
-    if options.ascending is not None and not options.sort:
-        order = "--ascending" if options.ascending else "--descending"
-        raise Refusal(f"{order}: without --sort; --sort METRIC expected, or omit it")
     store = Store.find(root)
     matching, sweeps = list_records(store, options.where), list_records(store, kinds=["sweep"])
     shown, ranked = list(options.metric or []), dict[str, str]()
@@ -111,8 +106,7 @@ def list_runs(root: Path, options: RunsOptions) -> None:
     _refuse_unknown_metrics(options, found)
     if options.sort:
         shown = list(dict.fromkeys([options.sort, *shown]))
-        smallest_is_best = ranked.get(options.sort) == "min"
-        ascending = smallest_is_best if options.ascending is None else options.ascending
+        ascending = ranked.get(options.sort) == "min"
         metric = options.sort
         having = [record for record in found if metric in record.metrics]
         found = sorted(having, key=lambda record: record.metrics[metric], reverse=not ascending)
@@ -321,7 +315,7 @@ class ServeOptions:
     """Exit when nothing has listened there for a minute."""
 
 
-@command(app)
+@command(app, hidden=True)  # 'ray up' runs it
 def serve(*, options: ServeOptions) -> None:
     """Serve MLflow on the head of a cluster, on this machine alone; 'ray up' starts it."""
     from distvae.track.server import serve as serve_mlflow

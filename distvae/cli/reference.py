@@ -1,28 +1,42 @@
 """Commands that print what can be trained and tuned, which settings there are, and the papers."""
 
+import json
 import re
 import textwrap
 import unicodedata
-from typing import Annotated, Literal, cast
+from collections.abc import Mapping
+from typing import Annotated, cast
 
 import typer
 
 from distvae.cli.options import command, complete_key, complete_recipe
-from distvae.config import to_dict
+from distvae.config import flatten, to_dict
 from distvae.config.recipes import load, read_tree, recipe_names, recipe_path
-from distvae.config.schema import FAMILIES
+from distvae.config.schema import FAMILIES, Setting
 from distvae.config.schema import settings as explained_settings
 from distvae.files.program import CITATION
 from distvae.files.refusal import Refusal, nearest
-from distvae.files.untrusted import Tree, read_yaml
+from distvae.files.untrusted import Plain, Tree, read_yaml
 
 app = typer.Typer(rich_help_panel="Recipes, settings and papers")
 
+START = ("table", "images", "speech")
+"""The recipes to start with, for data of one's own."""
+PARTS = ("picture-", "sound-", "gaps-", "colour-")
+"""The beginnings of recipes that restore one file."""
+MAIN = (
+    *("train.epochs", "train.batch", "model.latent", "model.active", "model.limit", "data.size"),
+    *("model.dictionary", "model.atoms", "model.alpha", "estep.states", "model.likelihood"),
+    *("model.hidden", "model.beta", "train.rate", "train.patience", "train.seed", "train.device"),
+    *("train.threads", "eval.latent", "eval.metrics"),
+)
+"""The main settings, the most important first."""
+SHOWN = 12
+"""Main settings that are explained at most."""
 WIDTH = 100
 """Columns of the text that explains a setting."""
 Reference = Tree
 """A work as the Citation File Format describes it."""
-Format = Literal["bibtex", "text"]
 TYPES = {"conference-paper": "inproceedings", "article": "article", "software": "software"}
 """The kinds of BibTeX entries, by the types of the Citation File Format."""
 FIELDS = {
@@ -45,12 +59,30 @@ def recipes(
         ),
     ] = None,
 ) -> None:
-    """List the recipes, or show one."""
+    """List the recipes for 'distvae train' and the search spaces for 'distvae tune', or show a
+    recipe.
+    """
     import yaml
 
+    from distvae.tune.space import space_names
+
     if name is None:
-        for known in recipe_names():
-            print(f"{known:18}{read_tree(recipe_path(known)).get('about', '')}")
+        about = {each: read_tree(recipe_path(each)).get("about", "") for each in recipe_names()}
+        parts = [each for each in about if each.startswith(PARTS)]
+        papers = [each for each in about if each not in (*START, *parts)]
+        groups = {
+            "start here: distvae train NAME": START,
+            "papers and comparisons: distvae train NAME": papers,
+            "one picture or sound: distvae denoise or inpaint --recipe NAME": parts,
+        }
+        for title, names in groups.items():
+            print(title)
+            for each in names:
+                print(f"  {each:18}{about[each]}")
+            print()
+        print("search spaces: distvae tune NAME")
+        for each, what in space_names().items():
+            print(f"  {each:18}{what}")
         return
     resolved = to_dict(load(name))
     print(recipe_path(name).read_text(encoding="utf-8").rstrip())
@@ -63,34 +95,60 @@ def settings(
     key: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SECTION|KEY]",
-            help="A section, such as model, or a key, such as model.latent; default: all.",
+            metavar="[RECIPE|SECTION|KEY]",
+            help="A recipe, a section such as model, or a key such as model.latent.",
             autocompletion=complete_key,
         ),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Explain all settings, not only the twelve main ones.")
+    ] = False,
 ) -> None:
-    """Explain the settings: what each means, what it may be, and its default."""
-    known = list(explained_settings())
-    found = [each for each in known if key in (None, each.key) or each.key.startswith(f"{key}.")]
-    if not found:
-        names = [*FAMILIES, *dict.fromkeys(each.key for each in known)]
-        raise Refusal(f"{key}: no such setting or section; {nearest(str(key), names)}")
-    for each in found:
+    """Explain the settings: what each means, what it may be, its default, and its value in a
+    recipe.
+    """
+    known, values = list(explained_settings()), dict[str, Plain]()
+    is_part = key in FAMILIES or any(each.key == key for each in known)
+    if is_part:
+        found = [each for each in known if each.key == key or each.key.startswith(f"{key}.")]
+    elif key is None:
+        found = known
+    else:
+        try:
+            values = flatten(load(key))
+        except Refusal as error:
+            keys = dict.fromkeys(each.key for each in known)
+            names = [*keys] if "." in key else [*recipe_names(), *FAMILIES]
+            raise Refusal(
+                f"{key}: no such recipe, section or setting; {nearest(key, names)}"
+            ) from error
+        found = [each for each in known if each.key in values and _is_of(each, values)]
+    shown = found
+    if not is_part and not everything:
+        main = [each for name in MAIN for each in found if each.key == name]
+        shown = main[:SHOWN]
+    for each in shown:
         kinds = f"  ({each.key.partition('.')[0]}: {', '.join(each.kinds)})" if each.kinds else ""
+        now = f"={_as_word(values[each.key])}" if each.key in values else kinds
         default = f"; default {each.default}" if each.default else ""
-        print(f"{each.key}{kinds}")
+        print(f"{each.key}{now}")
         for text in (f"{each.values}{default}", each.meaning):
             print(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
         print()
+    if len(shown) < len(found):
+        words = " ".join(["distvae settings", *([key] if key else []), "--all"])
+        print(f"{len(found) - len(shown)} more: {words}")
 
 
-@command(app)
-def spaces() -> None:
-    """List the search spaces that 'distvae tune' knows by name."""
-    from distvae.tune.space import space_names
+def _as_word(value: Plain) -> str:
+    """Return the value of a setting as it is given on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
 
-    for name, about in space_names().items():
-        print(f"{name:16}{about}")
+
+def _is_of(setting: Setting, values: Mapping[str, Plain]) -> bool:
+    """Return whether a setting is explained for the kind that a configuration has."""
+    section = setting.key.partition(".")[0]
+    return not setting.kinds or values[f"{section}.kind"] in setting.kinds
 
 
 @command(app)
@@ -102,11 +160,9 @@ def cite(
             help="Model or recipe whose papers to cite; default: this package.",
         ),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="BibTeX, or a line of text.")] = "bibtex",
 ) -> None:
-    """Print how to cite this package, or the papers behind a model."""
-    write = _bibtex if form == "bibtex" else _sentence
-    print("\n".join(write(work) for work in find_works(name)))
+    """Print how to cite this package, or the papers behind a model, as BibTeX."""
+    print("\n".join(_bibtex(work) for work in find_works(name)))
 
 
 def find_works(name: str | None) -> list[Reference]:
@@ -131,14 +187,6 @@ def _bibtex(work: Reference) -> str:
     fields["year"] = _year(work)
     lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items())
     return f"@{TYPES[work['type']]}{{{_key(work)},\n{lines}}}\n"
-
-
-def _sentence(work: Reference) -> str:
-    """Return a work in one line."""
-    place = work.get("collection-title") or work.get("journal") or f"version {work['version']}"
-    names = [name.strip("{}") for name in _authors(work)]
-    where = f" {work['url']}" if "url" in work else ""
-    return f"{'; '.join(names)} ({_year(work)}). {work['title']}. {place}.{where}"
 
 
 def _authors(work: Reference) -> list[str]:

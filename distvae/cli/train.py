@@ -23,6 +23,7 @@ from distvae.cli.options import (
     command,
     progress_style,
 )
+from distvae.config import IdxData
 from distvae.config.recipes import STORED, load, parse_assignments, recipe_path, with_options
 from distvae.files.paths import check_writable_folder, collect_from_now_on, collecting_later
 from distvae.files.refusal import Refusal
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from distvae.train.team import Team
 
 app = typer.Typer(rich_help_panel="Train a model and use it")
+
+IMAGES = "images"
+"""The recipe whose size and kind of pictures are found in the data."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +88,29 @@ def train(
     workers: WorkerOptions,
 ) -> None:
     """Train a model into a run folder. Ctrl-C saves a checkpoint, from which --resume continues."""
-    is_named = "data.kind" in parse_assignments(assignments or [])
-    about = None if is_named else options.data
+    given = parse_assignments(assignments or [])
+    about = None if "data.kind" in given else options.data
     with naming_a_command(lambda: load(recipe).data, about, "data."):
-        config = configure(recipe, assignments or [], options.data, options.seed)
+        found = found_settings(recipe, about) if recipe == IMAGES else []
+        words = [word for word in found if word.partition("=")[0] not in given]
+        config = configure(recipe, [*words, *(assignments or [])], options.data, options.seed)
     group = workers.group()
     name = run_name(recipe)
     local = options.out or default_folder(recipe, name, options.resumes)
     check_writable_folder(local)
     with collecting_later():
         train_configured(config, name, local, options, group)
+
+
+def found_settings(recipe: str, data: str | None) -> list[str]:
+    """Return the kind of pictures at a path, and the settings that they need."""
+    from distvae.data.family import survey
+
+    if data is None:
+        return []
+    found = survey(data)
+    is_pictures = found.kind in (load(recipe).data.kind, IdxData.kind)
+    return [f"data.kind={found.kind}", *found.settings] if is_pictures else []
 
 
 def train_configured(
@@ -312,7 +329,11 @@ def describe_rows(dataset: "Dataset") -> str:
         f"{len(dataset.splits[names[0]]):,} {listed(names)}" for names in sharing.values()
     )
     has_note = ": " in dataset.name
-    return f"{dataset.name}{';' if has_note else ','} {counts} {dataset.unit}s"
+    size = ""
+    if dataset.shape:
+        channels, height, width = dataset.shape
+        size = f" of {height} x {width} pixels{', in colour' if channels == 3 else ''}"
+    return f"{dataset.name}{';' if has_note else ','} {counts} {dataset.unit}s{size}"
 
 
 ENOUGH = 32

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_help_panel="Train a model and use it")
 
+COMPARED = 1000
+"""Training rows whose bound is compared with the exact likelihood."""
 SEARCHED = ("sigma", "active", "dead", "distinct_states")
 """The figures shown for the best epoch of a model without an encoder."""
 
@@ -229,9 +231,22 @@ def sample(
 
 
 @command(app)
-def show(run: RunFolder) -> None:
+def show(
+    run: RunFolder,
+    check: Annotated[
+        Literal["files", "exact"] | None,
+        typer.Option(
+            help="Check that the run's files are complete; exact: also compare its bound with the"
+            " exact likelihood of binary latents."
+        ),
+    ] = None,
+) -> None:
     """Print the settings of a run, how its training went, and its scores."""
     import yaml
+
+    if check is not None:
+        check_run(run, exact=check == "exact")
+        return
 
     from distvae.numerics.metrics import shown, without_spreads
     from distvae.train.run_folder import best_epoch, read_config, read_epochs, read_info
@@ -263,6 +278,19 @@ def show(run: RunFolder) -> None:
         print(f"evaluated on {one_line(file.parent.name)}: {', '.join(scores)}")
 
 
+def check_run(run: Path, exact: bool) -> None:
+    """Print that a run's files are complete, and how its bound compares with log p(x)."""
+    from distvae.tasks.truth import compare_with_exact
+    from distvae.train.run import Run
+
+    Run.open(run)
+    last = Run.left(run)
+    print(f"{run}: complete")
+    if exact:
+        for name, value in compare_with_exact(last, COMPARED).items():
+            print(f"{name:20}{value:12.4f}")
+
+
 def _describe_workers(run: Path) -> Iterator[str]:
     """Yield the number of workers that trained together, and the size of their populations."""
     from distvae.train.run_folder import read_events, starts_of
@@ -276,31 +304,6 @@ def _describe_workers(run: Path) -> Iterator[str]:
     if sum(sizes := last["bytes"]):
         rows = f"{min(last['rows']):,} to {max(last['rows']):,} rows"
         yield f"populations: {rows} a worker, {sum(sizes) / 1e6:,.1f} MB in all"
-
-
-@command(app)
-def check(
-    run: RunFolder,
-    exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact", help="Also compare the bound with the exact likelihood of binary latents."
-        ),
-    ] = False,
-    rows: Annotated[
-        int, typer.Option(min=1, help="Number of training rows to compare with --exact.")
-    ] = 1000,
-) -> None:
-    """Check that a run's files are complete; with --exact, also its bound against log p(x)."""
-    from distvae.tasks.truth import compare_with_exact
-    from distvae.train.run import Run
-
-    Run.open(run)
-    last = Run.left(run)
-    print(f"{run}: complete")
-    if exact:
-        for name, value in compare_with_exact(last, rows).items():
-            print(f"{name:20}{value:12.4f}")
 
 
 @command(app)

@@ -253,19 +253,19 @@ def _figures(run: Path) -> dict[str, object]:
 
 
 def add_baseline(
-    folder: Path, name: str, peer: str, config: Config, table: str, extra: Mapping[str, object]
+    folder: Path, name: str, baseline: str, config: Config, table: str, extra: Mapping[str, object]
 ) -> None:
     """Evaluate a baseline, and write its row of a table; `extra` is added to the row."""
     from distvae.files.program import commit
     from distvae.tasks.baselines import score_baseline
 
     began = time.perf_counter()
-    figures = score_baseline(peer, config, progress=True)
+    figures = score_baseline(baseline, config, progress=True)
     settings = _settings(config)
     row = {
         "table": table,
         "row": name,
-        "peer": peer,
+        "baseline": baseline,
         "commit": commit(),
         "seconds": round(time.perf_counter() - began, 1),
         "epochs": None,

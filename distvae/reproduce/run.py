@@ -42,7 +42,7 @@ class Work:
         places, absent = find_sources({name: table.data[name] for name in needed}, root)
         entries = tuple(entry for entry in table.entries if entry.data not in absent)
         available = replace(table, entries=entries)
-        if absent and not (available.trained or available.peers):
+        if absent and not (available.trained or available.baselines):
             raise next(iter(absent.values()))
         missing = tuple(_left_out(table, name, reason) for name, reason in absent.items())
         return cls(available, places, missing)
@@ -92,7 +92,7 @@ def describe_plan(table: Table) -> Iterator[str]:
     """Yield lines about a table: its rows, its source and the estimated time."""
     models = counted(len(table.trained), "model")
     seeds = "" if table.seeds == 1 else f", {table.seeds} seeds each"
-    baselines = f", {counted(len(table.peers), 'baseline')}" if table.peers else ""
+    baselines = f", {counted(len(table.baselines), 'baseline')}" if table.baselines else ""
     yield f"{table.name}: {table.about}"
     yield f"published: {table.source}"
     yield (
@@ -185,12 +185,12 @@ class Reproduction:
         """
         table = self.work.table
         known = {row.name for row in read_rows(self.rows, table.name)}
-        for entry in table.peers:
+        for entry in table.baselines:
             if entry.name in known and not self.options.force:
                 continue
             config, extra = self.work.config(entry), _table_fields(table, entry)
             try:
-                add_baseline(self.rows, entry.name, entry.peer, config, table.name, extra)
+                add_baseline(self.rows, entry.name, entry.baseline, config, table.name, extra)
             except Refusal as error:
                 self._say(f"left out: {entry.name}: {error}")
             else:

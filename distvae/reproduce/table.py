@@ -62,7 +62,7 @@ class Entry:
     name: str
     recipe: str = ""
     """The recipe of the row; empty for a row that is only quoted."""
-    peer: str = ""
+    baseline: str = ""
     """The baseline to evaluate, for a row that is not a model of this package."""
     data: str = ""
     settings: Settings = field(default_factory=dict)
@@ -104,12 +104,12 @@ class Table:
     @property
     def trained(self) -> list[Entry]:
         """Return the rows that are models to train."""
-        return [entry for entry in self.entries if entry.recipe and not entry.peer]
+        return [entry for entry in self.entries if entry.recipe and not entry.baseline]
 
     @property
-    def peers(self) -> list[Entry]:
+    def baselines(self) -> list[Entry]:
         """Return the rows that are baselines."""
-        return [entry for entry in self.entries if entry.peer]
+        return [entry for entry in self.entries if entry.baseline]
 
     @property
     def quoted(self) -> list[Entry]:
@@ -205,7 +205,7 @@ def _parse_entries(tree: Tree, published: Mapping[str, Published]) -> Iterator[t
             entry = Entry(
                 name,
                 recipe=row.get("recipe", ""),
-                peer=row.get("peer", ""),
+                baseline=row.get("baseline", ""),
                 data=row.get("data", first_source if "recipe" in row else ""),
                 settings=row.get("set") or {},
                 epoch_seconds=row.get("epoch_seconds") or tree.get("epoch_seconds", 0.0),

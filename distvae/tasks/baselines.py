@@ -62,7 +62,7 @@ BLOCK = 8192
 FRAMES = 32768
 """The most training frames that are factorised."""
 QUIET = 0.003
-"""The power under the logarithm of sparse baselines, as in the recipe `speech-ssc`."""
+"""The power under the logarithm of sparse baselines, as in the recipe `speech`."""
 UPDATES = 200
 """Updates of the factors, and of the activations of frames to be coded."""
 

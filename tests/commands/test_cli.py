@@ -34,6 +34,7 @@ from distvae.train.loop import Epoch, Interrupted
 from distvae.train.progress import Progress
 from distvae.train.run_folder import TakenOver, read_epochs
 from distvae.train.session import fit
+from distvae.tune.space import space_names
 from tests import tiny
 from tests.called import Called
 from tests.processes import started
@@ -81,12 +82,18 @@ def test_the_version_is_that_of_the_installed_package(
 
 def test_recipes_are_listed_and_shown(call: Called) -> None:
     code, out, _ = call("recipes")
-    assert (code, [line.split()[0] for line in out.splitlines()]) == (0, recipe_names())
+    named = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    assert (code, sorted(named)) == (0, sorted([*recipe_names(), *space_names()]))
+    assert named[:3] == ["table", "images", "speech"]
     code, out, _ = call("recipes", "speech-sdm")
     assert (code, "dictionary: identity" in out) == (0, True)
 
 
 REFUSED = {
+    "train bars --epochs 5": "--epochs: no such option; a setting is given as train.epochs=5",
+    "train --epochs=5 bars": "--epochs: no such option; a setting is given as train.epochs=5",
+    "train bars --sed 5": "--sed: no such option; did you mean '--seed'?",
+    "tune demo --batch 3": "--batch: no such option; a setting is given as train.batch=3",
     "recipes latin.yaml": "latin.yaml",
     "train speech-vea": "did you mean 'speech-vae'",
     "train speech-vae train.epocs=3": (

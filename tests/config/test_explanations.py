@@ -1,5 +1,6 @@
 """Every setting is explained, and the page of settings is up to date."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,13 @@ def test_a_key_a_section_or_everything_is_printed(capsys: pytest.CaptureFixture[
     section = capsys.readouterr().out
     assert section.count("train.epochs") == 1
     assert "model." not in section.replace("model.net", "")
-    print_settings(None)
+    print_settings(None, everything=True)
     assert both in capsys.readouterr().out
+    print_settings("mnist-vsc")
+    of_recipe = capsys.readouterr().out
+    assert of_recipe.count("\n    ") >= 2 * 12
+    assert len(re.findall(r"^\w+\.\w+=", of_recipe, re.MULTILINE)) == 12
+    assert "model.alpha=0.5\n" in of_recipe
+    assert of_recipe.endswith("more: distvae settings mnist-vsc --all\n")
     with pytest.raises(Refusal, match=r"model\.latnet: no such .*; did you mean 'model.latent'"):
         print_settings("model.latnet")

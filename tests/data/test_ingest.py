@@ -437,8 +437,13 @@ def test_an_interrupted_ingest_makes_nothing_and_the_next_one_clears_up(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     source, out = stored(tmp_path, np.ones((2_000_000, 16), np.float32)), tmp_path / "out"
-    words = ["ingest", str(source), str(out), "--rows-per-file", "10000"]
-    command = [sys.executable, "-m", "distvae", *words]
+    code = (
+        "from pathlib import Path; from distvae.data.ingest import Division, ingest;"
+        "from distvae.files.program import errors_reported\n"
+        f"with errors_reported(): ingest([Path({str(source)!r})], Path({str(out)!r}),"
+        " Division(rows_per_file=10_000))"
+    )
+    command = [sys.executable, "-c", code]
     # Background jobs of a shell ignore this signal.
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     part = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)

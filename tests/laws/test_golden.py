@@ -24,7 +24,10 @@ def objectives(recipe: str) -> list[float]:
     """The validation objective before training and after some steps, on few rows; after one epoch
     if all updates have a closed form.
     """
-    config = load(recipe, {"train.batch": 16, "train.warmup": 0, "train.device": "cpu"})
+    settings: dict[str, object] = {"train.batch": 16, "train.warmup": 0, "train.device": "cpu"}
+    if recipe == "images":  # which finds them in the data
+        settings |= {"data.size": [16, 16], "data.colour": "rgb"}
+    config = load(recipe, settings)
     dims = 8 if config.data.kind == "rows" else config.data.dims
     place = np.arange(64 * dims, dtype=np.float64).reshape(64, dims)
     x = (0.5 + 0.5 * np.sin(place * 0.618) * np.cos(place * 0.0137)).astype(np.float32)

@@ -116,9 +116,9 @@ def in_a_new_process(code: str) -> str:
     return done.stdout
 
 
-COMMANDS = """, --version, train, evaluate, resynthesize, encode, sample, show, recipes, spaces,
-cite, cluster, cluster init, tune, peer, report, denoise, inpaint, runs, push, ui, doctor, serve,
-data, data check"""
+COMMANDS = """, --version, train, evaluate, resynthesize, encode, sample, show, recipes, settings,
+cite, cluster, cluster init, tune, baseline, report, denoise, inpaint, runs, push, ui, doctor,
+serve, data, data check"""
 HEAVY = (
     *("torch", "ray", "mlflow", "optuna", "librosa", "matplotlib"),
     *("pandas", "pyarrow", "numpy", "yaml", "jinja2"),

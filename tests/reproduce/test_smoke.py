@@ -51,7 +51,9 @@ def test_smoke(name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.M
     lines = compare_rows(work.table, tmp_path / "rows")
     judged = {line.row for line in lines if line.obtained is not None}
     left_out = set() if find_spec("bm3d") else {"bm3d"}
-    assert judged == {entry.name for entry in work.table.peers if entry.peer not in left_out}
+    assert judged == {
+        entry.name for entry in work.table.baselines if entry.baseline not in left_out
+    }
 
 
 def begun(folder: Path, *words: str, row: str = "exact") -> subprocess.Popen[str]:

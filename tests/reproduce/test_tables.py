@@ -44,7 +44,7 @@ def test_every_row_is_a_configuration_with_all_that_was_published(name: str) -> 
         table = read_table(name, scale)
         assert table.trained
         assert table.cost() > 0
-        for entry in (*table.trained, *table.peers):
+        for entry in (*table.trained, *table.baselines):
             entry.config()
             assert not entry.data or entry.data in table.data
     names = [entry.name for entry in table.entries]

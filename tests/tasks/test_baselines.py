@@ -76,7 +76,7 @@ def test_a_row_has_scikit_images_figures_of_the_picture_that_a_model_would_see(
     assert figures == pytest.approx({"psnr": psnr, "ssim": ssim})
     add_baseline(tmp_path, "blocks-tv", "tv", config, "image", {"note": "x"})
     (row,) = read_rows(tmp_path, "image")
-    assert (row.name, row.note, row.content["peer"]) == ("blocks-tv", "x", "tv")
+    assert (row.name, row.note, row.content["baseline"]) == ("blocks-tv", "x", "tv")
     assert row.figures == figures
     assert row.content["data"] == {"name": "blocks.png"}
     assert row.config["data.noise"] == 20

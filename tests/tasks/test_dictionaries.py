@@ -71,13 +71,13 @@ def test_most_of_a_tiny_dictionary_is_recovered(tmp_path: Path) -> None:
     assert summary["mcc_ood"] > 0.8
 
 
-@pytest.mark.parametrize("peer", ["topk", pytest.param("lasso", marks=pytest.mark.slow)])
-def test_a_baseline_recovers_more_than_random_atoms(peer: str) -> None:
+@pytest.mark.parametrize("name", ["topk", pytest.param("lasso", marks=pytest.mark.slow)])
+def test_a_baseline_recovers_more_than_random_atoms(name: str) -> None:
     config = tiny(**{"train.epochs": 30, "train.batch": 50, "train.rate": 1e-2})
     assert isinstance(config.data, AtomsData)
     family = AtomsFamily(config.data)
     random = np.random.default_rng(7).normal(size=(10, config.data.dims)).astype(np.float32)
-    scores = score_baseline(peer, config)
+    scores = score_baseline(name, config)
     assert scores["cosine"] > match_atoms(random, family.atoms()).mean()
     assert scores["mcc"] > 0.5
 

@@ -186,7 +186,7 @@ def test_a_fetched_run_is_the_one_that_was_trained(root: Path, away: Path, call:
     weights = {path.name for path in away.glob("best-*")}
     needed = {"run.json", "config.yaml", "best.json", "epochs.jsonl"}
     assert {path.name for path in cached.rglob("*")} == needed | weights
-    code, _, note = call("check", "small", "--exact")
+    code, _, note = call("show", "small", "--check", "exact")
     assert code == 2
     assert "populations kept for its data (last.json) are not logged" in note
 

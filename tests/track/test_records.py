@@ -113,8 +113,7 @@ def test_lists_are_sorted_filtered_cut_and_whole(
     assert listed(of=None) == ["sweep"]
     assert listed(of=None, kind="trial", sort="error") == ["2", "3", "1"]
     assert listed(sort="error") == ["1", "3", "2"]
-    assert listed(sort="error", ascending=True, limit=2) == ["1", "3"]
-    assert listed(sort="error", ascending=False, limit=2) == ["2", "3"]
+    assert listed(sort="error", limit=2) == ["1", "3"]
     assert listed(sort="hoyer") == ["2", "3", "1"]
     found = listed(of=str(known_root / "sweep"), where="metrics.hoyer < 0.6")
     assert set(found) == {"1", "3"}
@@ -128,8 +127,6 @@ def test_lists_are_sorted_filtered_cut_and_whole(
     ("options", "words"),
     [
         (RunsOptions(of="sweep", kind="sweep"), "--kind sweep: --of lists the trials of a sweep"),
-        (RunsOptions(ascending=True), "--ascending: without --sort"),
-        (RunsOptions(ascending=False), "--descending: without --sort"),
         (RunsOptions(of="sweep", sort="errors"), "did you mean 'error'"),
         (RunsOptions(where="metrics.error >"), "--where"),
     ],
