@@ -175,7 +175,7 @@ class ImageFamily(ReadsImages[ImageData]):
     @classmethod
     def next_command(cls, survey: Survey) -> str:
         """Return the command that trains on the images, with the recipe of a known data set."""
-        recipe = "mnist-vae data.kind=images"
+        recipe = "images"
         for name, own_recipe in RECIPES.items():
             if survey.layout.startswith(name):
                 recipe = own_recipe

@@ -1,5 +1,6 @@
 """Rows of numbers: the Arrow files that `distvae ingest` wrote, memory-mapped."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from distvae.data.family import (
     DataFamily,
     Survey,
     Values,
+    checked_config,
     count_rows,
     register,
 )
@@ -31,6 +33,7 @@ from distvae.files.paths import require_memory, resolve_path
 from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import read_arrow
 from distvae.files.untrusted import (
+    Plain,
     Tree,
     read_json,
     refuse_strange_entries,
@@ -43,6 +46,7 @@ CHECKED_AT_ONCE = 2**32
 each worker checks the files that it reads.
 """
 TABLE = "a table of numbers"
+TABLES = "a folder of tables"
 BLOCK = 2**16
 """Rows of a table that are read together."""
 
@@ -122,30 +126,44 @@ class RowsFamily(DataFamily[RowsData]):
 
     @classmethod
     def survey(cls, path: str) -> Survey | None:
-        """Return the survey of a table or of a folder of rows."""
-        place = Path(path)
-        if is_table(place):
-            table = Table.open(place)
-            return Survey(path, TABLE, "rows", {}, {"rows": table.rows, "values": table.values})
-        if not (place / MANIFEST).is_file():
-            return None
-        dataset = cls(RowsData(path=path)).open()
-        counts = count_rows(dataset, "rows")
-        return Survey(path, "rows of numbers", "rows", counts, {"values": dataset.dims})
+        """Return the survey of a table, of a folder of tables, or of a folder of rows."""
+        return cls.examine(path, decoded=False)
 
     @classmethod
-    def examine(cls, path: str, settings: Sequence[str] = ()) -> Survey | None:
-        """Return the same survey after every row of a table was read."""
-        found = cls.survey(path)
-        if found and found.layout == TABLE:
-            for _ in Table.open(Path(path)).blocks(BLOCK):
-                pass
-        return found
+    def examine(
+        cls, path: str, settings: Sequence[str] = (), decoded: bool = True
+    ) -> Survey | None:
+        """Return the same survey under some settings, after every row of a table was read."""
+        place = Path(path)
+        if is_table(place):
+            config: RowsData = checked_config("rows", path, settings)
+            table = Table.open(place, config.columns)
+            if decoded:
+                for _ in table.blocks(BLOCK):
+                    pass
+            facts: dict[str, Plain] = {"rows": table.rows, "values": table.values}
+            return Survey(path, TABLE, "rows", {}, facts, settings=tuple(settings))
+        if (place / MANIFEST).is_file():
+            dataset = cls(RowsData(path=path)).open()
+            counts = count_rows(dataset, "rows")
+            return Survey(path, "rows of numbers", "rows", counts, {"values": dataset.dims})
+        if place.is_dir() and (tables := _tables(place)):
+            return Survey(path, TABLES, "rows", {}, {"tables": len(tables)})
+        return None
 
     @classmethod
     def next_command(cls, survey: Survey) -> str:
-        """Return a command to train on the rows."""
-        return training_command(survey.path)
+        """Return a command to train on the rows; tables of a folder are ingested first."""
+        if survey.layout != TABLES:
+            return training_command(survey.path)
+        files = " ".join(shlex.quote(str(file)) for file in _tables(Path(survey.path)))
+        return f"distvae ingest {files} rows && {training_command('rows')}"
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Return the files of a folder if all of them are tables; otherwise nothing."""
+    files = sorted(place for place in folder.iterdir() if not place.name.startswith("."))
+    return files if all(is_table(file) and file.is_file() for file in files) else []
 
 
 class FileRows(LazyRows):

@@ -302,7 +302,7 @@ class SpeechFamily(DataFamily[SpeechData]):
     @classmethod
     def next_command(cls, survey: Survey) -> str:
         """Return the command that trains on the recordings."""
-        return f"distvae train speech-sdm --data {survey.quoted_path}"
+        return f"distvae train speech --data {survey.quoted_path}"
 
 
 def recordings_of(config: DataConfig) -> SpeechFamily | None:

@@ -102,7 +102,7 @@ REFUSED = {
     "train speech-vae train.epochs": "KEY=VALUE expected",
     "train speech-vae --data absent": "absent does not exist",
     "train mnist-vae --data one data.size=[8,8]": (
-        "; for what is in one: distvae train speech-sdm --data"
+        "; for what is in one: distvae train speech --data"
     ),
     "train mnist-vae --data one data.kind=idx data.size=[8,8]": "known: holdout, path, split\n",
     "train mnist-vae --data hf://datasets/x data.siz=3": "data.siz: no such field",

@@ -20,6 +20,8 @@ from distvae.data import labels_of, open_dataset
 from distvae.data.family import survey
 from distvae.data.image_files import BATCHES, divide_images
 from distvae.files.refusal import Refusal
+from distvae.train.run import Run
+from tests.called import Called
 
 Bytes = NDArray[np.uint8]
 ROWS = 4
@@ -368,3 +370,29 @@ def test_what_is_missing_is_refused_with_where_to_get_it(idx_files: Path) -> Non
     for config, words in refused:
         with pytest.raises(Refusal, match=words):
             open_dataset(config)
+
+
+@pytest.mark.parametrize("form", ["folder", "npz", "idx"])
+def test_the_recipe_of_images_finds_their_size_and_kind(
+    form: str, tmp_path: Path, call: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 9, 7), dtype=np.uint8)
+    (tmp_path / "data").mkdir()
+    if form == "folder":
+        for number, image in enumerate(pixels):
+            Image.fromarray(image).save(tmp_path / "data" / f"{number}.png")
+    elif form == "npz":
+        np.savez(tmp_path / "data" / "all.npz", x_train=pixels, x_test=pixels[:4])
+    else:
+        for split, images in ("train", pixels), ("t10k", pixels[:4]):
+            head = struct.pack(">HBBIII", 0, 8, 3, len(images), 9, 7)
+            (tmp_path / "data" / f"{split}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    words = ["--data", "data", "train.epochs=1", "model.hidden=[8]", "model.channels=[2]"]
+    words += ["estep.hidden=[8]", "estep.channels=[2]", "--no-track", "--no-evaluate"]
+    code, out, said = call("train", "images", *words)
+    assert code == 0, said
+    assert "images of 9 x 7 pixels; into runs/images" in out + said
+    run = Run.open(Path("runs/images"))
+    assert run.config.data.kind == ("idx" if form == "idx" else "images")
+    assert run.dims == 63

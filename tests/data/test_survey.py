@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,13 +18,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distvae.cli import app
-from distvae.config import schema
+from distvae.config import RowsData, schema
+from distvae.data import open_dataset
 from distvae.data.dataset import BUILT_IN
 from distvae.data.family import survey
 from distvae.data.signals import PICTURE, SOUND
 from distvae.files.refusal import Refusal
 from distvae.train.session import fit
 from tests import tiny
+from tests.called import Called
 from tests.data.conftest import Write
 from tests.slowly import slow
 
@@ -86,7 +89,7 @@ def test_recordings_are_counted_and_timed_and_what_is_wrong_is_named(
     assert found["facts"] == {"speakers": 3, "rates": {"8000": 4}}
     output = CliRunner().invoke(app, ["data", "check", str(root)]).stdout
     assert "rates:          8000 (4)" in output
-    assert f"next:           distvae train speech-sdm --data {root}" in output
+    assert f"next:           distvae train speech --data {root}" in output
     write("test/a/2.wav", np.full(511, 0.1), rate=8000)
     code, found = checked(root)
     assert code == 1
@@ -116,7 +119,7 @@ def test_settings_that_are_advised_are_obeyed_and_passed_on(root: Path, write: W
     [
         ("a", "train.epochs=3", "train.epochs: settings of the data"),
         ("a", "data.speeker=1", "no such field of data.kind 'speech'; did you mean 'speakers'"),
-        ("b.npy", "data.noise=3", "data.noise=3: changes nothing that is checked of a table"),
+        ("b.npy", "data.noise=3", "data.noise: no such field of data.kind 'rows'"),
     ],
 )
 def test_other_settings_are_refused(
@@ -256,3 +259,33 @@ def test_every_next_command_works_as_printed(
         elif todo.startswith("ingest"):
             todo = "data check rows"
     assert done[-1].split()[0] in ("train", "denoise")
+
+
+def test_a_folder_of_tables_is_ingested_and_trained_on_by_the_command_that_is_printed(
+    tmp_path: Path, call: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tables").mkdir()
+    for name in "ab":
+        np.save(tmp_path / "tables" / f"{name}.npy", np.random.default_rng(0).random((30, 4)))
+    code, out, _ = call("data", "check", "tables")
+    assert code == 0
+    ingested, trained = out.partition("next:")[2].split("&&")
+    assert call(*shlex.split(ingested)[1:])[0] == 0
+    assert shlex.split(trained) == ["distvae", "train", "table", "--data", "rows"]
+    assert open_dataset(RowsData(path="rows"), quiet=True).dims == 4
+
+
+def test_a_table_is_checked_under_the_settings_that_are_advised(
+    tmp_path: Path, call: Called
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("name,a,b\n" + "".join(f"n{i},{i},{2 * i}\n" for i in range(9)))
+    code, _, said = call("data", "check", str(table))
+    assert code == 2
+    advised = said.partition("to take the others: ")[2].split(",")[0:2]
+    word = shlex.split(",".join(advised))[0]
+    assert word == "data.columns=[a,b]"
+    code, out, _ = call("data", "check", str(table), word)
+    assert code == 0
+    assert out.endswith(f"next:           distvae train table --data {table} '{word}'\n")
