@@ -23,6 +23,7 @@ from distvae.cli.options import (
     complete_run,
     complete_space,
     complete_table,
+    print_next,
     progress_style,
     run_callback,
 )
@@ -96,6 +97,8 @@ def tune(
     if not options.quiet:
         print_findings(findings)
     write_and_log(findings.folder, RUNS, options.quiet)
+    if findings.finished and not options.quiet:
+        print_next("distvae", "show", f"best:{next(iter(findings.metrics))}@{searched.name}")
     raise SystemExit(findings.exit_code)
 
 

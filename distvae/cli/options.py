@@ -7,6 +7,7 @@ the names that do not begin with the incomplete word.
 import inspect
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
@@ -351,6 +352,11 @@ class TrialOptions:
 
         gpus = (self.gpus_per_worker, self.gpus_per_trial)
         return TrialResources.parse(self.workers, *gpus, self.address, self.wait)
+
+
+def print_next(*words: object) -> None:
+    """Print a command to continue with."""
+    print(f"next: {shlex.join(map(str, words))}")
 
 
 def progress_style(quiet: bool, json: bool) -> Style:

@@ -21,9 +21,10 @@ from distvae.cli.options import (
     Recipe,
     WorkerOptions,
     command,
+    print_next,
     progress_style,
 )
-from distvae.config import IdxData
+from distvae.config import IdxData, ImageData, RowsData
 from distvae.config.recipes import STORED, load, parse_assignments, recipe_path, with_options
 from distvae.files.paths import check_writable_folder, collect_from_now_on, collecting_later
 from distvae.files.refusal import Refusal
@@ -177,6 +178,8 @@ def train_configured(
             team.close()
     if is_chief:
         finish(local, options, tracker, progress)
+        if options.style == "line":
+            print_next("distvae", *words_of_use(config, local))
 
 
 def epochs_of(
@@ -454,6 +457,19 @@ def finish(
             progress.say(f"recorded in MLflow; to view it: {tracker.viewer}")
     if evaluation:
         print_evaluation(evaluation, options.style)
+
+
+def words_of_use(config: "Config", run: Path) -> list[object]:
+    """Return the words of a command that uses a trained run."""
+    from distvae.data.speech import recordings_of
+    from distvae.tasks.resynthesis import recordings_of_split
+
+    if recordings := recordings_of(config.data):
+        root, (recording, *_) = recordings_of_split(recordings, "test")
+        return ["resynthesize", run, root / recording.file, "resynthesis.wav"]
+    if isinstance(config.data, (RowsData, ImageData, IdxData)):
+        return ["encode", run, config.data.path, "-o", "codes.parquet"]
+    return ["sample", run, "samples.png"]
 
 
 def evaluation_folder(folder: Path) -> Path:

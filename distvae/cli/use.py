@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distvae.cli.options import Force, Quiet, RunFolder, WhichSplit, command, complete_setting
+from distvae.cli.options import (
+    Force,
+    Quiet,
+    RunFolder,
+    WhichSplit,
+    command,
+    complete_setting,
+    print_next,
+)
 from distvae.config import Config, changed_settings, from_dict, to_dict
 from distvae.config.recipes import override, parse_assignments, refuse_place, with_options
 from distvae.config.schema import check_value
@@ -90,6 +98,9 @@ def evaluate(
     target = out or run / "evaluation" / folder
     evaluation = evaluate_run(trained, target, split, force, progress=not quiet)
     print_evaluation(evaluation, "quiet" if quiet else "line")
+    if not quiet:
+        print(f"{target}: tables and pictures")
+        print_next("distvae", "report", run)
 
 
 def with_data(
@@ -161,6 +172,7 @@ def resynthesize(
     from distvae.train.run import Run
 
     resynthesize_file(Run.open(run), source, target, force)
+    print(f"{target}: {printable(source.name)}, encoded and decoded, with the phase of the input")
 
 
 @command(app)
@@ -228,6 +240,8 @@ def sample(
     from distvae.train.run import Run
 
     draw_samples(Run.open(run), target, count, seed, force)
+    print(f"{target}: {counted(count, 'draw')} from the prior")
+    print(f"{target.with_suffix('.npy')}: their values")
 
 
 @command(app)

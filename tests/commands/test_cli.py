@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -515,3 +516,33 @@ def test_scores_are_printed_with_their_spread_and_programs_read_null_for_no_numb
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[0] for line in lines] == ["pesq_wb", "stoi", "iw_bound", "iw_bound_row_std"]
     assert lines[1][2:4] == ["+-", "0.1250"]
+
+
+FEW = ("--no-track", "train.epochs=1", "train.batch=20")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "table", "--data", "a table.npy"),
+        ("train", "bars", "data.rows=40"),
+        pytest.param(("train", "speech-vae", "eval.metrics=[si_sdr]"), marks=pytest.mark.slow),
+        ("ingest", "a table.npy", "some rows"),
+        ("evaluate", "runs/bars", "--force"),
+    ],
+    ids=" ".join,
+)
+def test_the_command_that_is_printed_last_runs(
+    words: tuple[str, ...], tmp_path: Path, call: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("a table.npy", np.random.default_rng(0).random((40, 5)))
+    if words[0] == "evaluate":
+        assert call("train", "bars", *FEW, "--no-evaluate")[0] == 0
+    code, out, said = call(*words, *(FEW if words[0] == "train" else ()))
+    assert code == 0, said
+    *_, line = out.splitlines()
+    program, *after = shlex.split(line.partition("next: ")[2])
+    assert program == "distvae"
+    code, _, said = call(*after, *(FEW if after[0] == "train" else ()))
+    assert code == 0, said
