@@ -125,19 +125,39 @@ def commands(page: Path) -> Iterator[list[str]]:
                 yield shlex.split(line, comments=True)[1:]
 
 
+def test_help_shows_22_commands_with_an_example_each_and_120_options() -> None:
+    top, options = get_command(app), 0
+    assert isinstance(top, TyperGroup)
+    shown = {name: command for name, command in top.commands.items() if not command.hidden}
+    assert len(shown) <= 22
+    for name, command in shown.items():
+        parts = command.commands.items() if isinstance(command, TyperGroup) else [(name, command)]
+        for _, part in parts:
+            assert part.epilog, name
+            are_known(shlex.split(part.epilog.partition(": distvae ")[2]), part.epilog)
+            kinds = [each.param_type_name for each in part.params]
+            options += kinds.count("option")
+    assert options <= 120
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_and_options_that_pages_show_exist(name: str) -> None:
     for words in commands(ROOT / name):
-        command = get_command(app)
-        while isinstance(command, TyperGroup):
-            assert words[0] in command.commands, f"{name}: distvae {words[0]}"
-            command = command.commands[words.pop(0)]
-        known: set[str] = set()
-        for parameter in command.params:
-            known.update(parameter.opts, parameter.secondary_opts)
-        for word in words:
-            option = word.partition("=")[0]
-            assert not option.startswith("-") or option in known, f"{name}: {' '.join(words)}"
+        are_known(words, name)
+
+
+def are_known(words: list[str], name: str) -> None:
+    """Assert that a command and its options exist."""
+    command = get_command(app)
+    while isinstance(command, TyperGroup):
+        assert words[0] in command.commands, f"{name}: distvae {words[0]}"
+        command = command.commands[words.pop(0)]
+    known: set[str] = set()
+    for parameter in command.params:
+        known.update(parameter.opts, parameter.secondary_opts)
+    for word in words:
+        option = word.partition("=")[0]
+        assert not option.startswith("-") or option in known, f"{name}: {' '.join(words)}"
 
 
 def test_every_cell_of_the_comparison_links_to_what_shows_it() -> None:

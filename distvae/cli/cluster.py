@@ -36,7 +36,7 @@ class DoctorOptions:
     json: AsJson = False
 
 
-@command(app)
+@command(app, "doctor --file cluster/cluster.yaml")
 def doctor(*, options: DoctorOptions) -> None:
     """Print what is wrong with this machine, or with those of a cluster, and what to do about it.
     Exits with code 1 if anything is wrong.
@@ -70,7 +70,7 @@ def cluster_commands() -> None:
     """Prepare a cluster of your own machines or a cloud."""
 
 
-@command(cluster)
+@command(cluster, "cluster init my-cluster")
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
     force: Force = False,

@@ -12,6 +12,7 @@ import typer
 from distvae.cli.options import (
     RUN_HELP,
     RUNS,
+    START,
     AsJson,
     Assignments,
     Data,
@@ -61,7 +62,7 @@ class TuneOptions:
     quiet: Quiet = False
 
 
-@command(app)
+@command(app, "tune speech --data ~/recordings --trials 40", START)
 def tune(
     space: Annotated[
         str,
@@ -102,7 +103,7 @@ def tune(
     raise SystemExit(findings.exit_code)
 
 
-@command(app)
+@command(app, "report runs/speech")
 def report(
     source: Annotated[
         Path,
@@ -155,7 +156,7 @@ class ReproduceOptions:
     quiet: Quiet = False
 
 
-@command(app)
+@command(app, "reproduce house --data ~/pictures --plan")
 def reproduce(
     table: Annotated[
         str | None,
@@ -268,7 +269,7 @@ def print_comparison(lines: "list[Line]", table: "Table", findings: "Findings | 
         print(LAST_WORDS["trials" if table.baselines else findings.left])
 
 
-@command(app)
+@command(app, "baseline pca-32 speech-vae --data ~/recordings")
 def baseline(
     name: Annotated[
         str,

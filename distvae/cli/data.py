@@ -25,7 +25,7 @@ def data_commands() -> None:
     """Examine data before training on it."""
 
 
-@command(data)
+@command(data, "data check ~/recordings")
 def check(
     path: Annotated[
         str,
@@ -103,7 +103,7 @@ class IngestOptions:
     quiet: Quiet = False
 
 
-@command(app)
+@command(app, "ingest day1.csv day2.parquet rows")
 def ingest(
     sources: Annotated[
         list[Path],

@@ -127,8 +127,15 @@ def _values() -> dict[str, set[str]]:
 Function = Callable[..., None]
 
 
-def command(app: typer.Typer, hidden: bool = False) -> Callable[[Function], Function]:
-    """Register a function as a command of the same name, in the help panel of its app.
+START = "Start here"
+"""The help panel of the first commands."""
+
+
+def command(
+    app: typer.Typer, example: str = "", panel: str = "", hidden: bool = False
+) -> Callable[[Function], Function]:
+    """Register a function as a command of the same name, by default in the help panel of its app.
+    The help ends with an example.
 
     A parameter annotated with a dataclass becomes one option for each field of the dataclass. The
     text below a field is the help of its option.
@@ -154,10 +161,12 @@ def command(app: typer.Typer, hidden: bool = False) -> Callable[[Function], Func
         parameters = list(_parameters(function, hints))
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         vars(call)["__signature__"] = inspect.Signature(parameters)
-        words = (function.__doc__ or "").split()
+        text = " ".join((function.__doc__ or "").split())
         app.command(
-            help=" ".join(words),
-            rich_help_panel=app.rich_help_panel,
+            help=text,
+            short_help=f"{text.partition('. ')[0].rstrip('.')}.",
+            epilog=f"Example: distvae {example}" if example else None,
+            rich_help_panel=panel or app.rich_help_panel,
             hidden=hidden,
             context_settings={"ignore_unknown_options": takes_words},
         )(call)

@@ -61,7 +61,7 @@ class RunsOptions:
     json: AsJson = False
 
 
-@command(app)
+@command(app, "runs --of speech --sort pesq_wb")
 def runs(
     folders: Annotated[
         list[Path] | None,
@@ -199,7 +199,7 @@ def send_folders(root: Path, folders: Sequence[Path]) -> int:
     return failed
 
 
-@command(app)
+@command(app, "ui")
 def ui(port: Port = 5000) -> None:
     """Open MLflow with the runs and sweeps recorded here, on this machine alone."""
     open_ui(RUNS, port)

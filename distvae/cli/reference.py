@@ -49,7 +49,7 @@ FIELDS = {
 """The fields of BibTeX, by the fields of the Citation File Format."""
 
 
-@command(app)
+@command(app, "recipes speech")
 def recipes(
     name: Annotated[
         str | None,
@@ -90,7 +90,7 @@ def recipes(
     print(yaml.safe_dump(resolved, sort_keys=False).rstrip())
 
 
-@command(app)
+@command(app, "settings speech")
 def settings(
     key: Annotated[
         str | None,
@@ -151,7 +151,7 @@ def _is_of(setting: Setting, values: Mapping[str, Plain]) -> bool:
     return not setting.kinds or values[f"{section}.kind"] in setting.kinds
 
 
-@command(app)
+@command(app, "cite tvae")
 def cite(
     name: Annotated[
         str | None,

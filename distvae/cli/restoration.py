@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from distvae.cli.options import Assignments, command
+from distvae.cli.options import START, Assignments, command
 from distvae.cli.restore_options import (
     FOR_ONE,
     MissingOptions,
@@ -45,7 +45,7 @@ Target = Annotated[
 ]
 
 
-@command(app)
+@command(app, "denoise noisy.png clean.png", START)
 def denoise(
     source: Source,
     target: Target = None,
@@ -68,7 +68,7 @@ def denoise(
     restore_files(source, target, assignments or [], "denoised", options, restore_one)
 
 
-@command(app)
+@command(app, "inpaint scratched.png whole.png --mask scratches.png", START)
 def inpaint(
     source: Source,
     target: Target = None,

@@ -13,6 +13,7 @@ import typer
 
 from distvae.cli.options import (
     RUNS,
+    START,
     AsJson,
     Assignments,
     Data,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from distvae.train.loop import Epoch
     from distvae.train.team import Team
 
-app = typer.Typer(rich_help_panel="Train a model and use it")
+app = typer.Typer(rich_help_panel="Use a trained model")
 
 IMAGES = "images"
 """The recipe whose size and kind of pictures are found in the data."""
@@ -80,7 +81,7 @@ class TrainOptions:
         return progress_style(self.quiet, self.json)
 
 
-@command(app)
+@command(app, "train speech --data ~/recordings", START)
 def train(
     recipe: Recipe,
     assignments: Assignments = None,

@@ -32,7 +32,7 @@ from distvae.train.progress import Style
 if TYPE_CHECKING:
     from distvae.tasks.evaluate import Evaluation
 
-app = typer.Typer(rich_help_panel="Train a model and use it")
+app = typer.Typer(rich_help_panel="Use a trained model")
 
 COMPARED = 1000
 """Training rows whose bound is compared with the exact likelihood."""
@@ -40,7 +40,7 @@ SEARCHED = ("sigma", "active", "dead", "distinct_states")
 """The figures shown for the best epoch of a model without an encoder."""
 
 
-@command(app)
+@command(app, "evaluate runs/mnist-vae 'eval.metrics=[probe_linear]' --force")
 def evaluate(
     run: RunFolder,
     assignments: Annotated[
@@ -160,7 +160,7 @@ def print_scores(summary: Mapping[str, float], style: Style) -> None:
         print(f"{name:20}{shown(summary[name]):>10}{over_speakers}")
 
 
-@command(app)
+@command(app, "resynthesize runs/speech in.wav out.wav")
 def resynthesize(
     run: RunFolder,
     source: Annotated[Path, typer.Argument(metavar="IN", help="A recording.")],
@@ -175,7 +175,7 @@ def resynthesize(
     print(f"{target}: {printable(source.name)}, encoded and decoded, with the phase of the input")
 
 
-@command(app)
+@command(app, "encode runs/speech ~/recordings -o codes.parquet")
 def encode(
     run: RunFolder,
     data: Annotated[
@@ -221,7 +221,7 @@ def encode(
     print(f"{out}: {counted(count, 'code')} of {trained.model.code_size} values")
 
 
-@command(app)
+@command(app, "sample runs/mnist-vae samples.png")
 def sample(
     run: RunFolder,
     target: Annotated[
@@ -244,7 +244,7 @@ def sample(
     print(f"{target.with_suffix('.npy')}: their values")
 
 
-@command(app)
+@command(app, "show runs/speech")
 def show(
     run: RunFolder,
     check: Annotated[
@@ -320,7 +320,7 @@ def _describe_workers(run: Path) -> Iterator[str]:
         yield f"populations: {rows} a worker, {sum(sizes) / 1e6:,.1f} MB in all"
 
 
-@command(app)
+@command(app, "push best:pesq_wb@speech pushed")
 def push(
     run: RunFolder,
     destination: Annotated[
