@@ -35,7 +35,7 @@ def run_outside(*command: str | Path, cwd: Path) -> str:
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "DISTVAE", "MLFLOW"))
     }
-    environment = unrelated | {"DISTVAE_CACHE": str(cwd / "cache")}
+    environment = unrelated | {"DISTVAE_CACHE": str(cwd / "cache"), "HOME": str(cwd)}
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )

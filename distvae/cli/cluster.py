@@ -3,6 +3,10 @@ cluster is started.
 """
 
 import json
+import os
+import secrets
+import shlex
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +23,10 @@ cluster = typer.Typer(
     no_args_is_help=True, help="Prepare a cluster of your own machines or a cloud."
 )
 app.add_typer(cluster, name="cluster", rich_help_panel=app.rich_help_panel)
+
+
+TOKEN = "~/.ray/distvae/auth_token"
+"""The file with the token of clusters, which the cluster files name."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,8 @@ def init(
     force: Force = False,
 ) -> None:
     """Write the folder that a cluster is started from: files for ssh, AWS, Google Cloud and
-    Kubernetes, search spaces to edit, and this package. 'ray up' is run there.
+    Kubernetes, search spaces to edit, and this package. 'ray up' is run there. The token of the
+    cluster is made in ~/.ray/distvae unless it exists.
     """
     files = checkout_files()
     if not force:
@@ -87,9 +96,25 @@ def init(
         content = source.read_bytes()
         with atomic_file(folder / place) as temporary:
             temporary.write_bytes(content)
-    print(f"{folder}: set machines and shared folder at the top of cluster/cluster.yaml, then run")
-    print("in that folder:")
-    print("  distvae doctor --file cluster/cluster.yaml && ray up cluster/cluster.yaml")
+    if make_token():
+        print(f"{TOKEN}: a new token, without which nobody may use the cluster")
+    print(f"{folder}: set machines and shared folder at the top of cluster/cluster.yaml")
+    print(f"next: cd {shlex.quote(str(folder))} && distvae doctor --file cluster/cluster.yaml")
+    print("then: ray up cluster/cluster.yaml")
+
+
+def make_token() -> bool:
+    """Make the token of clusters in the home folder, readable by its owner alone, unless it
+    exists. Return whether it was made.
+    """
+    place = Path(TOKEN).expanduser()
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        return True
+    return False
 
 
 def _refuse_other_contents(folder: Path, files: dict[str, Path]) -> None:

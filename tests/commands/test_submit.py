@@ -65,10 +65,17 @@ def test_a_training_is_kept_on_any_storage_and_a_sweep_in_a_folder(
 
 
 def test_a_folder_of_a_cluster_has_the_files_of_the_checkout_and_keeps_what_is_there(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    token = tmp_path / "home" / ".ray" / "distvae" / "auth_token"
     for _ in "ab":  # the same again
         init(tmp_path / "mine", force=False)
+        made = token.read_text()
+    assert re.fullmatch("[0-9a-f]{64}", made)
+    assert (token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    init(tmp_path / "mine", force=True)
+    assert token.read_text() == made
     files = [path for path in (tmp_path / "mine").rglob("*") if path.is_file()]
     written = {path.relative_to(tmp_path / "mine"): path.read_bytes() for path in files}
     assert written == {path: (ROOT / path).read_bytes() for path in written}
