@@ -25,7 +25,7 @@ cluster = typer.Typer(
 app.add_typer(cluster, name="cluster", rich_help_panel=app.rich_help_panel)
 
 
-TOKEN = "~/.ray/distvae/auth_token"
+HOME_FILE = "~/.ray/distvae/auth_token"
 """The file with the token of clusters, which the cluster files name."""
 
 
@@ -97,7 +97,7 @@ def init(
         with atomic_file(folder / place) as temporary:
             temporary.write_bytes(content)
     if make_token():
-        print(f"{TOKEN}: a new token, without which nobody may use the cluster")
+        print(f"{HOME_FILE}: a new token, without which nobody may use the cluster")
     print(f"{folder}: set machines and shared folder at the top of cluster/cluster.yaml")
     print(f"next: cd {shlex.quote(str(folder))} && distvae doctor --file cluster/cluster.yaml")
     print("then: ray up cluster/cluster.yaml")
@@ -107,7 +107,7 @@ def make_token() -> bool:
     """Make the token of clusters in the home folder, readable by its owner alone, unless it
     exists. Return whether it was made.
     """
-    place = Path(TOKEN).expanduser()
+    place = Path(HOME_FILE).expanduser()
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
