@@ -161,7 +161,7 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         if self.trials:
-            table = html_table(ranking_table(self.trials, list(self.findings.metrics)))
+            table = html_table(ranking_table(self.findings))
         else:
             ends = [(each.number, each.state, each.cause) for each in self.findings.results]
             table = rows_table([("trial", "state", "cause"), *ends])

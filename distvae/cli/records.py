@@ -157,7 +157,7 @@ def _print_table(
 
 
 def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) -> list[str]:
-    from distvae.numerics.metrics import in_column
+    from distvae.numerics.metrics import brief
     from distvae.track.store import SHORT
     from distvae.train.progress import format_duration
 
@@ -167,7 +167,7 @@ def _cells(record: "Record", sweeps: Mapping[str, str], metrics: Sequence[str]) 
     name, of = (one_line(text, LONGEST) for text in (record.name, parent))
     cells = [record.id[:SHORT], record.kind, name, of, begun, duration, record.status]
     values = record.metrics
-    figures = [in_column(values[name]) if name in values else "" for name in metrics]
+    figures = [brief(values[name]) if name in values else "" for name in metrics]
     return [*cells, *figures]
 
 

@@ -169,15 +169,15 @@ def meaning(name: str) -> str:
     return GLOSSARY.get(name, "")
 
 
-def decimals(value: float) -> int:
+def decimals(value: float, digits: int = 4) -> int:
     """Return the number of decimals to print."""
     if value == 0:
-        return 4
-    return max(1, 3 - math.floor(math.log10(abs(value))))
+        return digits
+    return max(1, digits - 1 - math.floor(math.log10(abs(value))))
 
 
-def shown(value: float) -> str:
-    """Format a number: integers without decimals, fractions with four digits or one decimal.
+def shown(value: float, digits: int = 4) -> str:
+    """Format a number: integers without decimals, fractions with some digits or one decimal.
 
     Very small and very large values are written as powers of ten.
     """
@@ -186,26 +186,26 @@ def shown(value: float) -> str:
     if value == int(value) and abs(value) < 1e9:
         return f"{value + 0.0:.0f}"  # turns minus zero into zero
     if 1e-3 <= abs(value) < 1e9:
-        return f"{value:.{decimals(value)}f}"
-    return f"{value:.4g}"
+        return f"{value:.{decimals(value, digits)}f}"
+    return f"{value:.{digits}g}"
 
 
-def in_column(value: float) -> str:
-    """Format a number for a table column: three decimals, or three digits if it is below 0.1."""
-    return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
+def brief(value: float) -> str:
+    """Format a number that stands beside others of its kind, with three digits or one decimal."""
+    return shown(value, 3)
 
 
-def with_spread(mean: float, spread: float | None) -> str:
+def with_spread(mean: float, spread: float | None, digits: int = 4) -> str:
     """Format a mean and its standard deviation with the same decimals.
 
     A standard deviation that would round to zero gets one significant digit.
     """
     if spread is None:
-        return shown(mean)
-    rounded = f"{spread:.{decimals(mean)}f}"
+        return shown(mean, digits)
+    rounded = f"{spread:.{decimals(mean, digits)}f}"
     if spread and not float(rounded):
         rounded = f"{spread:.1g}"
-    return f"{shown(mean)} \N{PLUS-MINUS SIGN} {rounded}"
+    return f"{shown(mean, digits)} \N{PLUS-MINUS SIGN} {rounded}"
 
 
 def setting(value: object) -> str:

@@ -45,7 +45,7 @@ class Row:
 
     cells: Sequence[Cell]
     state: str = ""
-    """The state of the row's trial, `unbeaten` if no trial beats it."""
+    """The state of the row's trial, `unbeaten` if no trial beats it, or `baseline`."""
     target: str = ""
     """The anchor of the row's exhibit."""
 
@@ -84,14 +84,23 @@ class Exhibit:
     pictures: Sequence[Medium]
 
 
+class Finding(NamedTuple):
+    """One of the main conclusions."""
+
+    name: str
+    text: str
+    links: Facts = ()
+    """Texts and the anchors that they lead to; '' for a text without a link."""
+    command: str = ""
+
+
 @dataclass(frozen=True)
 class Section:
     """A section of a report: its title and its contents of each kind."""
 
     title: str
     texts: Sequence[str] = ()
-    findings: Sequence[str] = ()
-    """The main conclusions."""
+    findings: Sequence[Finding] = ()
     facts: Facts = ()
     tables: Sequence[Table] = ()
     drawings: Sequence[Medium] = ()

@@ -1,7 +1,7 @@
 """Read the folder of a finished, failed or interrupted sweep or run."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,10 @@ from distvae.files.untrusted import (
 )
 from distvae.tasks.restoration import STAGES
 from distvae.train.run_folder import RunInfo, read_config, read_epochs, read_info, read_records
+from distvae.tune.baselines import read_baselines
 from distvae.tune.folder import SWEEP_FILE
 from distvae.tune.results import DIRECTIONS, Result, rank
-from distvae.tune.space import Directions
+from distvae.tune.space import Axis, Directions, as_written, constant_keys, read_axes
 from distvae.tune.study import FILE, read_trials
 from distvae.tune.trial import FAILURE
 
@@ -91,12 +92,24 @@ class Sweep:
     """The finished trials, best first, then the unfinished trials."""
     sampled: "list[FrozenTrial]"
     """The trials as the sampler's study stores them."""
+    baselines: list[Result] = field(default_factory=list)
 
     @property
     def metrics(self) -> Directions:
         """The metrics that rank the trials."""
         metrics: Directions = self.facts["metrics"]
         return metrics
+
+    @cached_property
+    def axes(self) -> Sequence[Axis]:
+        """The axes of the space; none of a table of rows."""
+        axes = [] if self.facts.get("rows") else [as_written(axis) for axis in self.facts["axes"]]
+        return read_axes(axes) if axes else ()
+
+    @cached_property
+    def constant(self) -> set[str]:
+        """The varied keys that have a single value."""
+        return constant_keys(self.axes)
 
     @property
     def split(self) -> str:
@@ -146,7 +159,7 @@ def read_sweep(folder: Path) -> Sweep:
     trials = []
     for result in rank(results, facts["metrics"]):
         trials.append(_read_trial(path_inside(folder, f"trials/{result.number}"), result))
-    return Sweep(folder, facts, trials, sampled)
+    return Sweep(folder, facts, trials, sampled, read_baselines(folder))
 
 
 def _stored_result(trial: "FrozenTrial", file: Path) -> Result:

@@ -56,7 +56,7 @@ def run_page(run: RunResults) -> Page:
 
 def _sections(run: RunResults) -> Iterator[Section]:
     facts = [(name, setting(value)) for name, value in changed_settings(run.config).items()]
-    yield Section("Summary", findings=[_outcome(run)], facts=facts)
+    yield Section("Summary", [_outcome(run)], facts=facts)
     if run.epochs:
         figure = pictures.learning(run.epochs, run.info["unit"], "")
         curves = Medium(drawing(figure), "Every epoch.")

@@ -1,27 +1,49 @@
 """The page of a sweep."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from distvae.config.recipes import setting_name
 from distvae.files.refusal import Refusal
 from distvae.files.untrusted import Plain, Tree
 from distvae.numerics.metrics import (
+    brief,
     capitalise,
     counted,
     listed,
     setting,
-    shown,
     with_spread,
     without_spreads,
 )
-from distvae.report.page import Cell, Exhibit, Medium, Page, Row, Section, Table, drawing
+from distvae.report.page import (
+    Cell,
+    Exhibit,
+    Facts,
+    Finding,
+    Medium,
+    Page,
+    Row,
+    Section,
+    Table,
+    drawing,
+)
 from distvae.report.reading import PLAN, Sweep
 from distvae.report.runs import beyond_recipe, exhibit, origin
 from distvae.tasks.pictures import PALETTE, new_figure
 from distvae.train.progress import format_duration
-from distvae.tune.results import DIRECTIONS, MAX_TRIALS, ORIGIN, Result, draw_front, shown_in_report
-from distvae.tune.space import Choice, Interval, as_written
+from distvae.tune.results import (
+    DIRECTIONS,
+    MAX_TRIALS,
+    ORIGIN,
+    Result,
+    beats,
+    draw_front,
+    score_of,
+    shown_in_report,
+    with_baselines,
+)
+from distvae.tune.space import Axis, Directions, as_written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,10 +51,8 @@ if TYPE_CHECKING:
 
 
 UNBEATEN = "\N{BLACK STAR}"
-MAX_LISTED = 4
-"""The most unbeaten trials that the answer lists. A longer list is cut to its first and last
-trials.
-"""
+BASELINES = "pca-N: N principal components, on the same recordings."
+NO_CELL = Cell("")
 PICTURES = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that the page shows."""
 SHARES = (
@@ -64,14 +84,18 @@ def _is_table(sweep: Sweep) -> bool:
 
 def _sections(sweep: Sweep) -> Iterator[Section]:
     shown = exhibits(sweep)
-    axes = [] if _is_table(sweep) else [(axis["key"], _span(axis)) for axis in sweep.facts["axes"]]
+    varied = [axis for axis in sweep.axes if axis.key not in sweep.constant]
+    axes = [(setting_name(axis.key), _span(axis)) for axis in varied]
     asked = [sweep.facts.get("about", ""), _question(sweep)]
-    yield Section("Question and answer", list(filter(None, asked)), list(_answer(sweep)), axes)
+    findings = list(_findings(sweep, shown))
+    yield Section("Question and answer", list(filter(None, asked)), findings, axes)
     if sweep.trials:
         yield Section("Trials", tables=[_trials(sweep, shown)])
     if len(sweep.metrics) > 1 and len(sweep.finished) > 1:
-        figure = draw_front([trial.result for trial in sweep.finished], sweep.metrics)
+        results = [trial.result for trial in sweep.finished]
+        figure = draw_front(results, sweep.metrics, sweep.constant, sweep.baselines)
         caption = "Each point is a trial. No other trial beats those whose numbers are bold."
+        caption += f" {BASELINES}" if sweep.baselines else ""
         yield Section("Front", drawings=[Medium(drawing(figure), caption)])
     if sweep.finished and not _is_table(sweep):
         yield _importance(sweep)
@@ -88,36 +112,64 @@ def _question(sweep: Sweep) -> str:
             f"{listed(list(sweep.metrics))}? Each row is a recipe of its own, evaluated on test "
             "data. No choice is made by the results."
         )
-    keys = list(dict.fromkeys(axis["key"] for axis in sweep.facts["axes"]))
-    verb = "does" if len(keys) == 1 else "do"
+    keys = [axis.key for axis in sweep.axes if axis.key not in sweep.constant]
+    names = list(dict.fromkeys(map(setting_name, keys)))
+    verb = "does" if len(names) == 1 and not names[0].endswith("s") else "do"
     figures = [f"{name} ({DIRECTIONS[mode]})" for name, mode in sweep.metrics.items()]
     return (
-        f"How {verb} {listed(keys)} change {listed(list(sweep.metrics))}? The trials vary the "
+        f"How {verb} {listed(names)} change {listed(list(sweep.metrics))}? The trials vary the "
         f"recipe {sweep.facts['recipe']}. They are ranked by {listed(figures)} on validation data, "
         "so that the choice among them does not use the test data."
     )
 
 
-def _answer(sweep: Sweep) -> Iterator[str]:
-    """Yield sentences on the conclusions from the results, and on open questions."""
-    finished = sweep.finished
-    unbeaten = [trial for trial in finished if trial.result.unbeaten]
-    described = [_describe(trial.result, sweep) for trial in unbeaten]
+def _findings(sweep: Sweep, exhibited: Mapping[int, Exhibit]) -> Iterator[Finding]:
+    """Yield the best trials, the front, the baselines, how to use the best, and what is open."""
+    finished = [trial.result for trial in sweep.finished]
+    front = [result for result in finished if result.unbeaten]
     if not finished:
-        yield "No trial finished, so there is no answer."
-    elif len(finished) == 1:
-        yield f"Only {described[0]} finished; there is nothing to compare it with."
-    elif len(unbeaten) == 1:
-        yield f"{capitalise(described[0])} is the best of {len(finished)}{_lead(sweep)}."
-    else:
-        among = "; ".join(described)
-        if len(unbeaten) > MAX_LISTED:
-            among = f"from {described[0]} to {described[-1]}"
-        yield f"No other trial beats {len(unbeaten)} of the {len(finished)} that finished: {among}."
+        yield Finding("answer", "No trial finished, so there is no answer.")
+    for name, direction in sweep.metrics.items() if finished else ():
+        best = (max if direction == "max" else min)(finished, key=lambda each: each.figures[name])
+        text = f"{_figures(best, [name, *sweep.metrics])}, by {best.label(sweep.constant)}"
+        yield Finding(f"best {name}", f"{text}{_lead(sweep)}:", _links([best], exhibited))
+    if len(finished) == 1:
+        yield Finding("front", "Only one trial finished; there is nothing to compare it with.")
+    elif len(sweep.metrics) > 1 and finished:
+        text = f"{len(front)} of {counted(len(finished), 'trial')}, which no other trial beats"
+        links = _links(front, exhibited) if len(front) <= MAX_TRIALS else ()
+        yield Finding("front", f"{text}:" if links else text, links)
+    if known := [each for each in sweep.baselines if sweep.metrics.keys() <= each.figures.keys()]:
+        yield Finding("baselines", _beside(known, front, sweep.metrics))
+    if finished and sweep.finished[0].runs:
+        words = ["distvae", "encode", str(sweep.finished[0].runs[0].folder), "DATA"]
+        yield Finding("to use the best", "", command=shlex.join([*words, "-o", "codes.parquet"]))
     begun = sum(trial.result.parent is None for trial in sweep.trials)
     states = [trial.result.state for trial in sweep.trials]
     if "training" in states or begun < sweep.facts["trials"]:
-        yield f"{begun} of {sweep.facts['trials']} trials had started."
+        yield Finding("open", f"{begun} of {sweep.facts['trials']} trials had started.")
+
+
+def _links(results: Sequence[Result], exhibited: Mapping[int, Exhibit]) -> Facts:
+    """Return the names of trials, with the anchors of those that are seen and heard."""
+    links = []
+    for result in results:
+        exhibit = exhibited.get(result.number)
+        links.append((f"trial {result.number}", exhibit.anchor if exhibit else ""))
+    return links
+
+
+def _beside(baselines: Sequence[Result], front: Sequence[Result], metrics: Directions) -> str:
+    """Say which baselines beat trials on the front."""
+    lines = []
+    for baseline in baselines:
+        score = score_of(baseline, metrics)
+        if beaten := [each.name for each in front if beats(score, score_of(each, metrics))]:
+            lines.append(f"{baseline.name} beats {listed([f'trial {name}' for name in beaten])}")
+    return (
+        "; ".join(lines)
+        or f"None of {listed([each.name for each in baselines])} beats a trial on the front."
+    )
 
 
 def _lead(sweep: Sweep) -> str:
@@ -127,40 +179,49 @@ def _lead(sweep: Sweep) -> str:
     (name,) = sweep.metrics
     first, second = (trial.result.figures for trial in sweep.finished[:2])
     lead, spread = abs(first[name] - second[name]), first.get(f"{name}_spread", 0.0)
-    beside = f", which is less than its seeds differ by ({shown(spread)})"
-    return f", {shown(lead)} from the next{beside if spread > lead else ''}"
+    beside = f", which is less than its seeds differ by ({brief(spread)})"
+    return f", {brief(lead)} from the next{beside if spread > lead else ''}"
 
 
 def _describe(result: Result, sweep: Sweep) -> str:
-    figures = ", ".join(f"{name} {shown(result.figures[name])}" for name in sweep.metrics)
-    return f"trial {result.number} ({result.label}: {figures})"
+    label = result.label(sweep.constant)
+    return f"trial {result.number} ({label}: {_figures(result, sweep.metrics)})"
 
 
-def _span(axis: Tree) -> str:
+def _figures(result: Result, names: Iterable[str]) -> str:
+    figures = {name: brief(result.figures[name]) for name in names}
+    return ", ".join(f"{name} {figure}" for name, figure in figures.items())
+
+
+def _span(axis: Axis) -> str:
     """Return the values of a setting, and its condition."""
-    span = axis["span"]
-    if "values" in span:
-        text = str(Choice(tuple(span["values"])))
-    else:
-        text = str(Interval(span["low"], span["high"], span.get("log", False)))
-    conditions = [f"{k} is {' or '.join(map(setting, v))}" for k, v in axis["when"].items()]
-    return f"{text}, where {' and '.join(conditions)}" if conditions else text
+    conditions = []
+    for key, values in axis.when.items():
+        conditions.append(f"{setting_name(key)} is {' or '.join(map(setting, values))}")
+    return f"{axis.span}, where {' and '.join(conditions)}" if conditions else str(axis.span)
 
 
 def _trials(sweep: Sweep, shown: Mapping[int, Exhibit]) -> Table:
-    """Tabulate all trials. Columns without values are left out."""
-    results = [trial.result for trial in sweep.trials]
+    """Tabulate all trials and baselines. Columns are left out that say the same of all trials."""
+    trials = [trial.result for trial in sweep.trials]
+    finished = [result for result in trials if result.state == "finished"]
+    results = with_baselines(finished, sweep.baselines, sweep.metrics)
+    results += [result for result in trials if result.state != "finished"]
     cells = [_cells(result) for result in results]
-    keys = [key for result in results for key in result.values]
+    keys = dict.fromkeys(key for each in trials for key in each.values if key not in sweep.constant)
     figures = [name for result in results for name in result.figures]
-    columns = ["trial", UNBEATEN, "state", "cause", *sweep.metrics, *keys, ORIGIN, *figures]
-    columns += ["epochs", "last bound", "time"]
-    columns = [name for name in dict.fromkeys(columns) if any(name in row for row in cells)]
+    always = ["trial", UNBEATEN, "cause", *sweep.metrics, ORIGIN]
+    ordered = ["trial", UNBEATEN, "state", "cause", *sweep.metrics, *keys, ORIGIN, *figures]
+    columns = []
+    for name in dict.fromkeys([*ordered, "epochs", "last bound", "time"]):
+        texts = {row.get(name, NO_CELL).text for row in cells if row["trial"].value}
+        if texts != {""} and (name in always or len(texts) > 1 or len(trials) == 1):
+            columns.append(name)
     rows = []
     for result, row in zip(results, cells, strict=True):
         state = "unbeaten" if result.unbeaten else result.state
         target = shown[result.number].anchor if result.number in shown else ""
-        rows.append(Row([row.get(name, Cell("")) for name in columns], state, target))
+        rows.append(Row([row.get(name, NO_CELL) for name in columns], state, target))
     first = next(iter(sweep.metrics))
     order = "descending" if sweep.metrics[first] == "max" else "ascending"
     caption = (
@@ -170,29 +231,31 @@ def _trials(sweep: Sweep, shown: Mapping[int, Exhibit]) -> Table:
     seeds = sweep.facts["seeds"]
     if seeds > 1:
         caption += f" Means over {seeds} seeds, \N{PLUS-MINUS SIGN} their standard deviation."
-    return Table(columns, rows, caption, first if sweep.finished else "", order)
+    caption += f" {BASELINES}" if sweep.baselines else ""
+    heads = [setting_name(name) if name in keys else name for name in columns]
+    return Table(heads, rows, caption, first if sweep.finished else "", order)
 
 
 def _cells(result: Result) -> dict[str, Cell]:
-    """Return the known values of a trial, by column."""
-    cells = {"trial": Cell(str(result.number), result.number), "state": Cell(result.state)}
+    """Return the known values of a trial or baseline, by column."""
+    cells = {"trial": Cell(result.name, result.number or None), "state": Cell(result.state)}
     if result.unbeaten:
         cells[UNBEATEN] = Cell(UNBEATEN, 1)
     for key, value in result.values.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            cells[key] = Cell(setting(value), value)
+            cells[key] = Cell(brief(value), value)
         else:
             cells[key] = Cell(setting(value))
     for name in without_spreads(result.figures):
         if not name.endswith("_spread"):
             value, spread = result.figures[name], result.figures.get(f"{name}_spread")
-            cells[name] = Cell(with_spread(value, spread or None), value)
+            cells[name] = Cell(with_spread(value, spread or None, 3), value)
     if result.origin:
         cells[ORIGIN] = Cell(result.origin)
     if result.epoch:
         cells["epochs"] = Cell(str(result.epoch), result.epoch)
     if result.bound is not None:
-        cells["last bound"] = Cell(shown(result.bound), result.bound)
+        cells["last bound"] = Cell(brief(result.bound), result.bound)
     if result.seconds:
         cells["time"] = Cell(format_duration(result.seconds), result.seconds)
     if result.cause:
@@ -230,7 +293,7 @@ def _importance(sweep: Sweep) -> Section:
                 drawings.append(Medium(drawing(draw_shares(found)), metric))
         text = SHARES if drawings else NO_SHARES
     elif len(names) == 1:
-        text = f"In all trials only {names[0]} varied."
+        text = f"In all trials only {parameter_name(names[0])} varied."
     elif names:
         count = f"{counted(len(trials), 'trial')} finished"
         text = f"{count}. To tell parameters apart takes {needed(names)} or more."
@@ -323,12 +386,18 @@ def shares(trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int) -
         return {}
 
 
+def parameter_name(parameter: str) -> str:
+    """Return the name of a parameter of the sampler for people."""
+    key, mark, place = parameter.partition("#")
+    return f"{setting_name(key)}{mark}{place}"
+
+
 def draw_shares(found: Mapping[str, float]) -> "Figure":
     """Draw the share of each parameter as a bar."""
     figure = new_figure(5.0, 0.8 + 0.3 * len(found))
     axes = figure.subplots()
     axes.barh(range(len(found)), list(found.values()), color=PALETTE[0], height=0.6)
     axes.set(xlabel="share of the variance", xlim=(0, 1))
-    axes.set_yticks(range(len(found)), list(found), parse_math=False)
+    axes.set_yticks(range(len(found)), list(map(parameter_name, found)), parse_math=False)
     axes.invert_yaxis()
     return figure

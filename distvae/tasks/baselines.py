@@ -67,13 +67,15 @@ UPDATES = 200
 """Updates of the factors, and of the activations of frames to be coded."""
 
 
-def score_baseline(name: str, config: Config, progress: bool = False) -> dict[str, float]:
-    """Return the scores of a baseline on test recordings, a corrupted picture or sound, or known
-    atoms.
+def score_baseline(
+    name: str, config: Config, split: str = "test", progress: bool = False
+) -> dict[str, float]:
+    """Return the scores of a baseline on the recordings of a split, a corrupted picture or sound,
+    or known atoms.
     """
     if recordings_of(config.data) is not None:
         code = baseline_coder(name, config.data)
-        summary = score_recordings(code, config, "test", progress).summary
+        summary = score_recordings(code, config, split, progress).summary
         return {name: value for name, value in summary.items() if name not in MEANINGLESS}
     if (windows := windows_of(config.data)) is not None:
         return _restored(name, windows, config.train.sigma)

@@ -8,7 +8,7 @@ cannot tell red from green can read them.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 GREY = "#8c8c8c"
+PLACES = [
+    (9 * distance * x, 9 * distance * y)
+    for distance in (1.0, 1.5, 2.0, 2.5, 3.0)
+    for x, y in ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1), (0, -1), (1.3, 0), (-1.3, 0))
+]
+"""Offsets of a label from its point, in points of print, the best first."""
 MARKERS = "osD^vPX"
 Records = Sequence[Mapping[str, float]]
 BOUND = "bound"
@@ -467,6 +473,34 @@ def tradeoff(rows: Sequence[Mapping[str, float | str]], x: str, y: str, label: s
     for text in (*legend.get_texts(), legend.get_title()):
         text.set_parse_math(False)
     return figure
+
+
+def label_points(axes: "Axes", labels: Sequence[tuple[float, float, str, bool]]) -> None:
+    """Write a text beside each point (x, y, text, whether bold), at the nearest free place."""
+    from matplotlib.transforms import Bbox
+
+    if not labels:
+        return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # places depend on the layout
+    pixels = figure.dpi / 72
+    points = [np.asarray(drawn.get_offsets()) for drawn in axes.collections]
+    centres = axes.transData.transform(np.concatenate(points))
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in centres]
+    for x, y, text, is_bold in labels:
+        weight = "bold" if is_bold else "normal"
+        style: dict[str, Any] = {
+            "fontsize": 9,
+            "fontweight": weight,
+            "ha": "center",
+            "va": "center",
+        }
+        note = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", **style)
+        box = note.get_window_extent()
+        boxes = {place: box.translated(*(pixels * np.array(place))) for place in PLACES}
+        note.xyann = min(PLACES, key=lambda place: boxes[place].count_overlaps(taken))
+        taken.append(boxes[note.xyann])
 
 
 class Spectrum(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain
 from distvae.machines.worker import request_stop
-from distvae.numerics.metrics import counted
+from distvae.numerics.metrics import brief, counted
 from distvae.track import Sending
 from distvae.track.tracker import recorded_folders
 from distvae.train.progress import Mark, NotebookOutput, format_duration, in_notebook, recent_pace
@@ -82,7 +82,8 @@ class SweepDisplay:
 
     def say_of_trial(self, number: int, text: str) -> None:
         """Print a line about a trial."""
-        self.say(f"trial {number}/{self.space.count}: {self.results[number].label}{text}")
+        label = self.results[number].label(self.space.constant)
+        self.say(f"trial {number}/{self.space.count}: {label}{text}")
 
     def take_in(self, results: Iterable[Result]) -> None:
         """Add trials that ended before the sweep was resumed."""
@@ -132,7 +133,7 @@ class SweepDisplay:
         result.state, result.cause, result.figures = state, cause, dict(figures or {})
         self._set_seconds(number)
         if state == "finished":
-            ranked_by = [f"{name} {result.figures[name]:.3f}" for name in self.space.metrics]
+            ranked_by = [f"{name} {brief(result.figures[name])}" for name in self.space.metrics]
             text = f"{', '.join(ranked_by)}  ({format_duration(result.seconds)})"
             self.say_of_trial(number, f": {text}")
         elif state != "stopped":

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from distvae.config.recipes import describe
 from distvae.files.paths import atomic_file
 from distvae.files.untrusted import Plain, markdown_table
-from distvae.numerics.metrics import in_column
+from distvae.numerics.metrics import brief
 from distvae.tasks import pictures
 from distvae.tasks.pictures import GREY, PALETTE
 from distvae.train.progress import format_duration
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Left = Literal["trials", "pictures", "nothing"]
 """What a resumed sweep would do: train trials, or only draw pictures of its report."""
+BASELINE: Literal["baseline"] = "baseline"
+"""The state of a baseline, which is shown among the trials and was not trained."""
 DIRECTIONS = {"max": "larger is better", "min": "smaller is better"}
 MAX_TRIALS = 16
 """The largest number of trials that a report shows, so that it can be mailed.
@@ -67,12 +69,13 @@ class EndedEpoch(NamedTuple):
 
 @dataclass
 class Result:
-    """One trial: its settings, its progress and its figures."""
+    """One trial or baseline: its settings, its progress and its figures."""
 
     number: int
+    """Counted from one; 0 for a baseline."""
     values: dict[str, Plain]
     """The varied settings, by dotted key."""
-    state: Literal["training", "finished", "failed", "stopped", "halted"] = "training"
+    state: Literal["training", "finished", "failed", "stopped", "halted", "baseline"] = "training"
     epoch: int = 0
     """Epochs finished so far, of the seed that is trained."""
     bound: float | None = None
@@ -93,9 +96,21 @@ class Result:
     """The epoch of the parent from which it continues."""
 
     @property
-    def label(self) -> str:
-        """The varied settings in a few words."""
-        return describe(self.values)
+    def name(self) -> str:
+        """The number of a trial, or the name of a baseline."""
+        return str(self.number or f"pca-{self.values['model.latent']}")
+
+    def label(self, constant: Collection[str]) -> str:
+        """Return the varied settings in a few words, without those that are constant."""
+        return describe(self._varied(constant))
+
+    def group(self, constant: Collection[str]) -> str:
+        """Return the settings that are words. Trials of a group differ in numbers only."""
+        varied = self._varied(constant).values()
+        return " ".join(value for value in varied if isinstance(value, str)) or "all"
+
+    def _varied(self, constant: Collection[str]) -> dict[str, Plain]:
+        return {key: value for key, value in self.values.items() if key not in constant}
 
     @classmethod
     def of(
@@ -112,12 +127,6 @@ class Result:
         """The trial and epoch that it continues, in words; '' for a trial from scratch."""
         return "" if self.parent is None else f"trial {self.parent} at epoch {self.parent_epoch}"
 
-    @property
-    def group(self) -> str:
-        """The settings that are words. Trials that differ in numbers only are in one group."""
-        words = [value for value in self.values.values() if isinstance(value, str)]
-        return " ".join(words) or "all"
-
 
 @dataclass(frozen=True)
 class Findings:
@@ -132,6 +141,9 @@ class Findings:
     signal: int = 0
     """The signal that asked the sweep to stop, or 0."""
     left: Left = "trials"
+    constant: Collection[str] = ()
+    """The varied keys that have a single value, which labels leave out."""
+    baselines: Sequence[Result] = ()
 
     @property
     def finished(self) -> list[Result]:
@@ -158,17 +170,28 @@ def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
 
     Trials that did not finish come last.
     """
-    signs = {"max": 1, "min": -1}
-    scores: dict[int, tuple[float, ...]] = {}
     finished = [result for result in results if result.state == "finished"]
-    for result in finished:
-        figures = [signs[mode] * result.figures[name] for name, mode in metrics.items()]
-        scores[result.number] = tuple(figures)
+    scores = {result.number: score_of(result, metrics) for result in finished}
     for result in finished:
         score = scores[result.number]
         result.unbeaten = not any(beats(other, score) for other in scores.values())
     rest = [result for result in results if result.state != "finished"]
     return [*sorted(finished, key=lambda result: scores[result.number], reverse=True), *rest]
+
+
+def score_of(result: Result, metrics: Directions) -> tuple[float, ...]:
+    """Return the figures by which trials are ranked, with such signs that larger is better."""
+    signs = {"max": 1, "min": -1}
+    return tuple(signs[mode] * result.figures[name] for name, mode in metrics.items())
+
+
+def with_baselines(
+    finished: Sequence[Result], baselines: Sequence[Result], metrics: Directions
+) -> list[Result]:
+    """Return ranked trials with the baselines that have the first figure at their places."""
+    first = dict([next(iter(metrics.items()))])
+    known = [result for result in baselines if first.keys() <= result.figures.keys()]
+    return sorted([*finished, *known], key=lambda each: score_of(each, first), reverse=True)
 
 
 def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -192,13 +215,15 @@ def write_findings(findings: Findings) -> list[Path]:
     content = {
         "metrics": dict(findings.metrics),
         "trials": [asdict(result) for result in findings.results],
+        "baselines": [{**each.values, **each.figures} for each in findings.baselines],
     }
     with atomic_file(findings.folder / "results.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
     branched = any(result.parent is not None for result in findings.results)
     rows = []
-    for result in findings.results:
+    for result in (*findings.results, *findings.baselines):
         row = {name: getattr(result, name) for name in COLUMNS + LINEAGE * branched}
+        row["number"] = result.number or ""
         rows.append(row | result.values | result.figures)
     columns = dict.fromkeys(name for row in rows for name in row)
     with atomic_file(findings.folder / "results.csv") as path, path.open("w", newline="") as file:
@@ -206,33 +231,47 @@ def write_findings(findings: Findings) -> list[Path]:
         writer.writeheader()
         writer.writerows(rows)
     if findings.finished and len(findings.metrics) > 1:
-        front = draw_front(findings.finished, findings.metrics)
+        front = draw_front(
+            findings.finished, findings.metrics, findings.constant, findings.baselines
+        )
         pictures.save(front, findings.folder / "tradeoff.png")
     return sorted([*findings.folder.glob("results.*"), *findings.folder.glob("tradeoff.png")])
 
 
-def draw_front(ranked: Sequence[Result], metrics: Directions) -> "Figure":
+def draw_front(
+    ranked: Sequence[Result],
+    metrics: Directions,
+    constant: Collection[str] = (),
+    baselines: Sequence[Result] = (),
+) -> "Figure":
     """Draw finished trials in the first two figures that rank them, with a line along their front.
 
-    The numbers of trials on the front are bold.
+    The numbers of trials on the front are bold. Baselines have their names.
     """
     up, across = list(metrics)[:2]
-    groups = {result.group for result in ranked}
+
+    def place(result: Result) -> tuple[float, float]:
+        return result.figures[across], result.figures[up]
+
+    groups = {result.group(constant) for result in ranked}
     rows: list[dict[str, float | str]] = []
     for result in ranked:
-        group = result.group if len(groups) <= len(PALETTE) else "all"
+        group = result.group(constant) if len(groups) < len(PALETTE) else "trials"
         rows.append({**result.figures, "model": group})
+    known = [result for result in baselines if {up, across} <= result.figures.keys()]
+    rows += [{**result.figures, "model": "principal components"} for result in known]
     figure = pictures.tradeoff(rows, across, up, "model")
     axes = figure.axes[0]
     front = [result for result in ranked if result.unbeaten]
     if len(metrics) == 2:
-        path = [[result.figures[name] for result in front] for name in (across, up)]
-        axes.plot(*path, color=GREY, drawstyle="steps-pre", zorder=0)
-    for result in ranked if len(ranked) <= MAX_NUMBERED else front:
-        at = (result.figures[across], result.figures[up])
-        weight = "bold" if result.unbeaten else "normal"
-        text = str(result.number)
-        axes.annotate(text, at, (6, 4), textcoords="offset points", fontweight=weight)
+        axes.plot(
+            *zip(*map(place, front), strict=True), color=GREY, drawstyle="steps-pre", zorder=0
+        )
+    rest = [result for result in ranked if not result.unbeaten]
+    numbered = [*front, *(rest if len(ranked) <= MAX_NUMBERED else ())]
+    labels = [(*place(result), str(result.number), result.unbeaten) for result in numbered]
+    labels += [(*place(result), result.name, False) for result in known]
+    pictures.label_points(axes, labels)
     return figure
 
 
@@ -243,13 +282,13 @@ def describe_findings(space: Space, ranked: Sequence[Result]) -> str:
     for name, direction in space.metrics.items() if finished else ():
         choose = max if direction == "max" else min
         best = choose(finished, key=lambda result: result.figures[name])
-        figure = f"{name} ({DIRECTIONS[direction]}): {best.figures[name]:.4g}"
-        lines.append(f"- Best {figure}, trial {best.number}, {best.label}")
+        figure = f"{name} ({DIRECTIONS[direction]}): {brief(best.figures[name])}"
+        lines.append(f"- Best {figure}, trial {best.number}, {best.label(space.constant)}")
     rows = []
     for result in finished:
         if result.unbeaten:
-            figures = [f"{result.figures[name]:.4g}" for name in space.metrics]
-            rows.append([str(result.number), result.label, *figures])
+            figures = [brief(result.figures[name]) for name in space.metrics]
+            rows.append([str(result.number), result.label(space.constant), *figures])
     if rows and len(space.metrics) > 1:
         table = markdown_table(["trial", "settings", *space.metrics], rows)
         lines += ["", "The front, which no other trial beats:", "", *table]
@@ -262,7 +301,7 @@ def print_findings(findings: Findings) -> None:
 
     if findings.finished:
         console = Console(width=WIDTH, markup=False, emoji=False)
-        console.print(ranking_table(findings.finished, list(findings.metrics)))
+        console.print(ranking_table(findings))
         print(
             "* no other trial is better in one of the figures it is ranked by and no worse in the"
             " others"
@@ -270,7 +309,7 @@ def print_findings(findings: Findings) -> None:
     for result in findings.results:
         if result.state != "finished":
             cause = f": {result.cause}" if result.cause else ""
-            print(f"trial {result.number} {result.state}: {result.label}{cause}")
+            print(f"trial {result.number} {result.state}: {result.label(findings.constant)}{cause}")
     if findings.interrupted:
         print(LAST_WORDS[findings.left])
     print(f"\nfolder:    {findings.folder}\nin MLflow: {findings.look}")
@@ -286,7 +325,7 @@ def progress_table(results: Iterable[Result], space: Space) -> "Table":
         state = "evaluating" if training_done else result.state
         table.add_row(
             f"{result.number}/{space.count}",
-            result.label,
+            result.label(space.constant),
             f"{result.epoch}/{epochs}",
             "" if result.bound is None else f"{result.bound:.1f}",
             *_figures(result, metrics),
@@ -296,19 +335,20 @@ def progress_table(results: Iterable[Result], space: Space) -> "Table":
     return table
 
 
-def ranking_table(finished: Sequence[Result], metrics: Sequence[str]) -> "Table":
-    """Return a table of finished trials, in the order given."""
+def ranking_table(findings: Findings) -> "Table":
+    """Return a table of the finished trials, the best first, and of the baselines."""
+    finished = findings.finished
     sparsity = [name for name in SPARSITY_COLUMNS if name in finished[0].figures]
-    columns = list(dict.fromkeys([*metrics, *sparsity]))
+    columns = list(dict.fromkeys([*findings.metrics, *sparsity]))
     origin = [ORIGIN] * any(result.origin for result in finished)
     table = _empty_table(["trial", "what varies", *origin, *columns, "time", ""])
-    for result in finished:
+    for result in with_baselines(finished, findings.baselines, findings.metrics):
         table.add_row(
-            str(result.number),
-            result.label,
+            result.name,
+            result.label(findings.constant) if result.number else "principal components",
             *[result.origin for _ in origin],
             *_figures(result, columns),
-            format_duration(result.seconds),
+            format_duration(result.seconds) if result.seconds else "",
             "*" if result.unbeaten else "",
         )
     return table
@@ -341,4 +381,4 @@ def _empty_table(columns: Iterable[str]) -> "Table":
 
 
 def _figures(result: Result, names: Iterable[str]) -> list[str]:
-    return [in_column(result.figures[name]) if name in result.figures else "" for name in names]
+    return [brief(result.figures[name]) if name in result.figures else "" for name in names]

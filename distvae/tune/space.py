@@ -125,6 +125,14 @@ class Axis:
         return all(key in values and values[key] in wanted for key, wanted in self.when.items())
 
 
+def constant_keys(axes: Sequence[Axis]) -> set[str]:
+    """Return the keys with a single value. Where such a setting applies, it follows from others."""
+    values: dict[str, set[str]] = {}
+    for axis in axes:
+        values.setdefault(axis.key, set()).update(map(str, axis.span.corners))
+    return {key for key, texts in values.items() if len(texts) == 1}
+
+
 def as_written(axis: Tree) -> Tree:
     """Return an axis of sweep.json as a space file writes it."""
     span, entry = axis["span"], {"key": axis["key"]}
@@ -233,6 +241,11 @@ class Space:
         for row in self.rows.values():
             keys |= {key for key, value in flatten(row.config).items() if base.get(key) != value}
         return keys
+
+    @cached_property
+    def constant(self) -> set[str]:
+        """The varied keys that have a single value, which labels of trials leave out."""
+        return constant_keys(self.axes)
 
     @cached_property
     def condition_keys(self) -> set[str]:

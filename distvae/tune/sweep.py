@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from distvae.config.recipes import refuse_place
 from distvae.files.paths import check_writable_folder
-from distvae.files.refusal import Refusal
+from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain
 from distvae.machines.cluster import MachineResources, check_cluster
@@ -20,6 +20,7 @@ from distvae.system import available_cores
 from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages
 from distvae.track.tracker import recorded_folders
 from distvae.train.progress import stop_signals
+from distvae.tune.baselines import add_baseline, missing_baselines, read_baselines
 from distvae.tune.folder import (
     DECIDED_BY_MACHINE,
     SWEEP_FILE,
@@ -263,6 +264,7 @@ def _run_in_folder(
         for trial_run in undrawn:
             if not stop():
                 trial_run.draw()
+        _add_baselines(recorder, stop)
         if study.all_failed or (len(display.results) < space.count and not stop()):
             display.gave_up()
     finally:
@@ -270,6 +272,21 @@ def _run_in_folder(
             sending.notify(folder)
         findings = _conclude(recorder, record, stop())
     return findings
+
+
+def _add_baselines(recorder: Recorder, stop: Callable[[], int]) -> None:
+    """Score the baselines that the sweep's folder lacks, unless no trial finished. A failure is
+    printed; the trials stand.
+    """
+    space, out = recorder.trials.space, recorder.study.folder
+    finished = any(result.state == "finished" for result in recorder.display.results.values())
+    for name in missing_baselines(space, out) if finished else ():
+        if not stop():
+            recorder.display.say(f"scoring the baseline {name}")
+            try:
+                add_baseline(name, space, out)
+            except Exception as error:
+                print(f"{name}: the baseline could not be scored: {cause(error)}", file=sys.stderr)
 
 
 def _sweep_record(space: Space, out: Path, sending: Sending) -> Tracker:
@@ -321,8 +338,18 @@ def _conclude(recorder: Recorder, record: Tracker, signal: int) -> Findings:
     ranked = rank(list(recorder.display.results.values()), space.metrics)
     left: Left = "trials"
     if study.is_done:
-        left = "pictures" if trials.undrawn(ranked) else "nothing"
-    findings = Findings(out, space.metrics, ranked, record.viewer, signal, left)
+        undone = [*trials.undrawn(ranked), *missing_baselines(space, out)]
+        left = "pictures" if undone else "nothing"
+    findings = Findings(
+        out,
+        space.metrics,
+        ranked,
+        record.viewer,
+        signal,
+        left,
+        space.constant,
+        read_baselines(out),
+    )
     record.files([out / SWEEP_FILE, *write_findings(findings)], "results")
     best = next(iter(findings.finished), None)
     if best:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
 from distvae.config import flatten
-from distvae.config.recipes import describe
 from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain, path_inside, read_figures
@@ -200,7 +199,8 @@ class TrialRun:
         lineage = read_info(self.folder).get("lineage") if self.begun else None
         tags |= {f"lineage.{name}": str(value) for name, value in (lineage or {}).items()}
         tags |= {f"varied.{key}": str(value) for key, value in self.values.items()}
-        name = f"{self.name} {describe(self.values)}"
+        label = Result(0, self.values).label(space.constant)
+        name = f"{self.name} {label}"
         return Tracker(self.folder, None, space.name, name, params, tags, sweep_folder, sinks)
 
     @property

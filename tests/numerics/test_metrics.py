@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distvae.numerics.metrics import (
+    brief,
     counted,
     effective_atoms,
     hoyer,
-    in_column,
     listed,
     live_atoms,
     shown,
@@ -69,8 +69,7 @@ def test_what_is_shown_is_the_figure_to_four_digits(value: float) -> None:
 def test_figures_look_as_a_person_writes_them() -> None:
     figures = (16.0, 0.0, -0.0, -4123.456, 2.0711, 0.3079, 0.01085, 1e-7)
     assert " ".join(map(shown, figures)) == "16 0 0 -4123.5 2.071 0.3079 0.01085 1e-07"
-    column = (1234.567, 0.1, 0.0, 0.0004, -3e-7)
-    assert " ".join(map(in_column, column)) == "1234.567 0.100 0.000 0.0004 -3e-07"
+    assert " ".join(map(brief, figures)) == "16 0 0 -4123.5 2.07 0.308 0.0109 1e-07"
     spreads = [(2.5, 0.125), (2163.4, 0.0004), (2.0, 0.0), (2.5, None)]
     expected = ["2.500 \N{PLUS-MINUS SIGN} 0.125", "2163.4 \N{PLUS-MINUS SIGN} 0.0004"]
     expected += ["2 \N{PLUS-MINUS SIGN} 0.000", "2.500"]

@@ -124,12 +124,12 @@ RUNS = [
     (
         "speech-vae",
         {"model.kind": "vsc", "model.latent": 4, "model.alpha": 0.4123},
-        "vsc latent 4 alpha 0.412, from speech-vae",
+        "vsc, 4 latents, alpha 0.412, from speech-vae",
     ),
     (
         "speech-sdm",
         {"model.dictionary": "dct", "model.atoms": 8},
-        "sdm latent 32 dct atoms 8, from speech-sdm",
+        "sdm, 32 latents, dct, 8 atoms, from speech-sdm",
     ),
 ]
 

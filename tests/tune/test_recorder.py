@@ -86,7 +86,7 @@ def test_without_a_terminal_trials_and_the_time_left_are_told_in_plain_lines(
         display.trial_started(3, {"model.kind": "vsc"})
         display.trial_ended(3, "failed", CAUSE)
     said = capsys.readouterr().err
-    assert "trial 1/4: sdm latent 4 alpha 0.123: bound 0.250" in said
+    assert "trial 1/4: sdm, 4 latents, alpha 0.123: bound 0.250" in said
     assert f"trial 3/4: vsc: failed: {CAUSE}" in said
     assert "\033" not in said
     assert [line.partition("; ")[2] for line in said.splitlines() if "in all" in line] == [

@@ -49,8 +49,8 @@ def test_the_files_and_the_table_tell_every_trial_its_figures_and_where_to_look(
     assert [trial["unbeaten"] for trial in listed["trials"]] == [True, False, False]
     print_findings(findings)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["3", "[/sdm]:100:", "latent", "8", "3.500", "2.500", "0:01", "*"]
-    assert lines[2].split() == ["1", "vae", "latent", "8", "1.250", "5.000", "0:01"]
+    assert lines[1].split() == ["3", "[/sdm]:100:,", "8", "latents", "3.50", "2.50", "0:01", "*"]
+    assert lines[2].split() == ["1", "vae,", "8", "latents", "1.25", "5", "0:01"]
     assert "trial 2 failed: vsc: the objective is no longer finite" in lines
     assert [str(tmp_path), "ui"] == [line.split()[-1] for line in lines[-2:]]
 

@@ -12,6 +12,18 @@ from distvae.files.untrusted import Plain, Tree, one_line, parse_yaml, read_yaml
 RECIPES = Path(__file__).parent
 STORED = "config.yaml"
 """The file of a run folder with the settings."""
+NAMES = {
+    "model.kind": "model",
+    "model.latent": "latents",
+    "model.hidden": "hidden units",
+    "model.active": "active values",
+    "estep.kind": "search",
+    "estep.rate": "mutation rate",
+    "data.kind": "data",
+    "train.rate": "learning rate",
+    "train.batch": "batch size",
+}
+"""The names of settings for people, where the last word of the key does not say enough."""
 
 
 def recipe_names() -> list[str]:
@@ -113,18 +125,23 @@ def _assign(section: str, tree: dict[str, object], name: str, value: object) -> 
     return tree | {name: value}
 
 
+def setting_name(key: str) -> str:
+    """Return the name of a dotted key for people."""
+    return NAMES.get(key, (key.partition(".")[2] or key).replace("_", " "))
+
+
 def describe(values: Mapping[str, object]) -> str:
-    """Return the values of dotted keys as text. A text value appears alone, other values follow
-    their key.
-    """
-    return " ".join(
-        value if isinstance(value, str) else f"{key.partition('.')[2] or key} {_short(value)}"
-        for key, value in values.items()
-    )
+    """Return the values of dotted keys as text, as in `vsc, 32 latents, alpha 0.462`."""
+    return ", ".join(_described(setting_name(key), value) for key, value in values.items())
 
 
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _described(name: str, value: object) -> str:
+    """Return a value with its name: a text alone, a count before the name of what it counts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        value = f"{value:.3g}"
+    return f"{value} {name}" if name.endswith("s") else f"{name} {value}"
 
 
 def parse_assignments(words: list[str]) -> Tree:
