@@ -3,6 +3,7 @@ nothing.
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -160,9 +161,11 @@ def describe_epoch(record: "Epoch", unit: str, left: float) -> str:
             if name in record.details:
                 figures += f"  {name} {record.details[name]:{digits}}"
     else:
+        is_bound = math.isclose(record.val_bound, record.val_objective, abs_tol=0.05)
+        bound = "" if is_bound else f" bound {record.val_bound:.1f}"
         figures = (
-            f"nats/{unit} train {record.train_objective:.1f} val {record.val_bound:.1f}{sample}  "
-            f"Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s"
+            f"nats/{unit} train {record.train_objective:.1f} val {record.val_objective:.1f}{bound}"
+            f"{sample}  Hoyer {record.val_hoyer:.3f}  {record.rows_per_second:,.0f} {unit}s/s"
         )
     best = "  best" if record.best else ""
     return f"epoch {record.epoch}/{record.epochs}  {figures}  {format_duration(left)} left{best}"
