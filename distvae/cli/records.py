@@ -55,7 +55,9 @@ class RunsOptions:
     sort: Annotated[str | None, typer.Option(metavar="METRIC")] = None
     """Sort by a metric: largest first, or best first if --of SWEEP ranks by it."""
     metric: list[str] | None = None
-    """Show this metric; may be repeated."""
+    """Show this metric; may be repeated. Default: the metrics that rank a sweep's trials; none of
+    runs, whose bounds do not compare.
+    """
     limit: Annotated[int, typer.Option(min=1)] = 30
     """Number of lines."""
     json: AsJson = False
@@ -102,7 +104,6 @@ def list_runs(root: Path, options: RunsOptions) -> None:
     else:
         wanted = [options.kind] if options.kind else ["run", "sweep"]
         found = [record for record in matching if record.kind in wanted]
-        shown = shown or ["val_bound"]
     _refuse_unknown_metrics(options, found)
     if options.sort:
         shown = list(dict.fromkeys([options.sort, *shown]))

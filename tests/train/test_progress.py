@@ -42,7 +42,7 @@ def test_a_log_gets_plain_lines_programs_get_json_and_nobody_gets_nothing(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.isprintable() for line in lines)
-    assert "val 1.2" in lines[0]
+    assert "val 1.0 bound 1.2" in lines[0]
     assert "best" in lines[0]
     assert "0:14 left" in lines[2]
     Progress("json", "frame").epoch(RECORD)
