@@ -38,7 +38,7 @@ from distvae.report import write_and_log
 from distvae.report.page import picture, sound
 from distvae.train.run import Run
 from distvae.tune.results import Findings, Result, html_table, ranking_table
-from distvae.tune.space import read_space
+from distvae.tune.space import read_space, sweep_name
 from distvae.tune.sweep import SweepOptions, run_sweep
 from distvae.tune.validation import load_space, validate_space
 
@@ -190,7 +190,7 @@ def tune(
         validate_space(explored)
     else:
         explored = load_space(str(space))
-    folder = RUNS / explored.name if out is None else given_path(out, "out")
+    folder = RUNS / sweep_name(explored.name) if out is None else given_path(out, "out")
     options = SweepOptions(
         assignments=data_settings(explored.base, data),
         trials=trials,

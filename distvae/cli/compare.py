@@ -49,7 +49,7 @@ class TuneOptions:
 
     data: Data = None
     out: Annotated[Path | None, typer.Option("-o", "--out")] = None
-    """Folder of the sweep; default runs/SPACE."""
+    """Folder of the sweep; default runs/SPACE, or runs/SPACE-sweep where a recipe has that name."""
     trials: Annotated[int | None, typer.Option(min=1, max=10000)] = None
     """Number of trials, or size of a population; default: as the space says."""
     concurrent: Annotated[int | None, typer.Option(min=1, max=10000)] = None
@@ -78,6 +78,7 @@ def tune(
     """Sweep a search space for quality against sparsity; every trial is recorded in MLflow."""
     from distvae.report import write_and_log
     from distvae.tune.results import print_findings
+    from distvae.tune.space import sweep_name
     from distvae.tune.sweep import SweepOptions, run_sweep
     from distvae.tune.validation import load_space
 
@@ -94,7 +95,9 @@ def tune(
         keep_tune=options.keep_tune,
         quiet=options.quiet,
     )
-    findings = run_sweep(searched, options.out or RUNS / searched.name, sweep_options, resources)
+    findings = run_sweep(
+        searched, options.out or RUNS / sweep_name(searched.name), sweep_options, resources
+    )
     if not options.quiet:
         print_findings(findings)
     write_and_log(findings.folder, RUNS, options.quiet)

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from functools import wraps
 from itertools import zip_longest
 from pathlib import Path
@@ -29,7 +30,7 @@ from distvae.config.recipes import recipe_names
 from distvae.config.schema import FAMILIES, default_of, field_types, meanings_of
 from distvae.files.paths import given_path, refusing_bad_paths
 from distvae.files.program import PACKAGE, SPACES, errors_reported, refuse_missing
-from distvae.files.refusal import Refusal, nearest
+from distvae.files.refusal import Refusal
 from distvae.train.progress import Style
 
 if TYPE_CHECKING:
@@ -182,13 +183,18 @@ def refuse_unknown_options(words: Sequence[str], known: Iterable[str]) -> None:
             continue
         option, _, value = word.partition("=")
         name = option.lstrip("-").replace("-", "_")
-        for key in _values():
-            if name in (key, key.partition(".")[2]):
+        keys = {key.partition(".")[2]: key for key in reversed(_values())} | dict.fromkeys(known)
+        if near := get_close_matches(name.rpartition(".")[2], keys, 1, cutoff=0.7):
+            key = keys[near[0]]
+            if key is None:
                 raise Refusal(
-                    f"{option}: no such option; a setting is given as {key}={value or after or ''}"
+                    f"{option}: no such option; did you mean '--{near[0].replace('_', '-')}'?"
                 )
-        options = [f"--{each.replace('_', '-')}" for each in known]
-        raise Refusal(f"{option}: no such option; {nearest(option, options)}")
+            raise Refusal(
+                f"{option}: no such option; a setting is given as {key}={value or after or ''}"
+            )
+        options = ", ".join(sorted(f"--{each.replace('_', '-')}" for each in known))
+        raise Refusal(f"{option}: no such option; known: {options}")
 
 
 def _parameters(function: Function, hints: dict[str, object]) -> Iterator[inspect.Parameter]:

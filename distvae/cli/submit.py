@@ -106,10 +106,11 @@ def complete_words(command: Command, words: list[str]) -> list[str]:
 def _name_of(command: Command, words: Sequence[str]) -> str:
     """Return the name of the first space or recipe among words that may be values of options."""
     from distvae.cli.options import complete_recipe, complete_space
+    from distvae.tune.space import sweep_name
 
     known = complete_space() if command == "tune" else complete_recipe()
     found = (Path(word).stem for word in words if word in known or word.endswith(SPACE_FILES))
-    return next(found, "sweep" if command == "tune" else "training")
+    return sweep_name(next(found, "sweep")) if command == "tune" else next(found, "training")
 
 
 def _has_option(words: Sequence[str], *options: str) -> bool:

@@ -467,10 +467,10 @@ def words_of_use(config: "Config", run: Path) -> list[object]:
 
     if recordings := recordings_of(config.data):
         root, (recording, *_) = recordings_of_split(recordings, "test")
-        return ["resynthesize", run, root / recording.file, "resynthesis.wav"]
+        return ["resynthesize", run, root / recording.file, run / "resynthesis.wav"]
     if isinstance(config.data, (RowsData, ImageData, IdxData)):
-        return ["encode", run, config.data.path, "-o", "codes.parquet"]
-    return ["sample", run, "samples.png"]
+        return ["encode", run, config.data.path, "-o", run / "codes.parquet"]
+    return ["sample", run, run / "samples.png"]
 
 
 def evaluation_folder(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from distvae.config import Config, flatten, from_dict, to_dict
-from distvae.config.recipes import load, override, read_tree
+from distvae.config.recipes import load, override, read_tree, recipe_names
 from distvae.config.schema import LONGEST, Count, Repeats, Trials, Whole, check_value
 from distvae.files.program import SPACES
 from distvae.files.refusal import VALUE, Refusal, nearest, shortened, shown
@@ -329,6 +329,13 @@ class Space:
         for values in self.combinations() if is_grid else self.branches():
             chosen = [axis for axis in self.active_axes(values) if axis.key in keys]
             yield {axis.name: str(values[axis.key]) for axis in chosen}
+
+
+def sweep_name(space: str) -> str:
+    """Return the name of the default folder of a sweep over a space. A run of a recipe of the same
+    name has another folder.
+    """
+    return f"{space}-sweep" if space in recipe_names() else space
 
 
 def vary(base: Config, values: Mapping[str, Plain]) -> Config:

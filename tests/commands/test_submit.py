@@ -24,16 +24,16 @@ LONG = f"model.hidden=[{'128,' * 99}128]"
 @pytest.mark.parametrize(
     ("typed", "added"),
     [
-        ("tune --trials 200 speech", "--resume --out /mnt/distvae/runs/speech"),
+        ("tune --trials 200 speech", "--resume --out /mnt/distvae/runs/speech-sweep"),
         (
             "tune --data /x tune_spaces/mine.yaml b.yaml",
             "--resume --out /mnt/distvae/runs/mine",
         ),
         ("tune --trials 200", "--resume --out /mnt/distvae/runs/sweep"),
-        (f"tune {LONG} speech", "--resume --out /mnt/distvae/runs/speech"),
+        (f"tune {LONG} speech", "--resume --out /mnt/distvae/runs/speech-sweep"),
         ("tune speech --out=/x", "--resume"),
         ("tune speech -o/x", "--resume"),
-        ("tune tune_spaces/speech.yaml --force", "--out /mnt/distvae/runs/speech"),
+        ("tune tune_spaces/speech.yaml --force", "--out /mnt/distvae/runs/speech-sweep"),
         ("train --workers 2 own/bars.yaml", "--resume --out /mnt/distvae/runs/bars"),
     ],
 )
