@@ -21,7 +21,7 @@ from distvae.files.untrusted import finite, one_line
 from distvae.system import HOST, is_free
 
 if TYPE_CHECKING:
-    from distvae.track.store import Record, Store
+    from distvae.track.store import Kind, Record, Store
 
 app = typer.Typer(rich_help_panel="Records in MLflow")
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")]
@@ -89,46 +89,44 @@ def runs(
 def list_runs(root: Path, options: RunsOptions) -> None:
     """Print runs and sweeps, or the trials of one sweep, the latest or the best first."""
     from distvae.numerics.metrics import counted, listed
-    from distvae.track.store import Store, find_sweep, list_records, sweep_metrics
+    from distvae.track.store import Store, find_sweep, list_records, ordered_by, sweep_metrics
 
     if options.of is not None and options.kind not in (None, "trial"):
         raise Refusal(f"--kind {options.kind}: --of lists the trials of a sweep; omit one")
     if options.ascending is not None and not options.sort:
-        order = "--ascending" if options.ascending else "--descending"
-        raise Refusal(f"{order}: without --sort; --sort METRIC expected, or omit it")
+        given = "--ascending" if options.ascending else "--descending"
+        raise Refusal(f"{given}: without --sort; --sort METRIC expected, or omit it")
     store = Store.find(root)
-    matching, sweeps = list_records(store, options.where), list_records(store, kinds=["sweep"])
-    shown, ranked = list(options.metric or []), dict[str, str]()
+    sweeps = list_records(store, kinds=["sweep"])
+    kinds: list[Kind] = [options.kind] if options.kind else ["run", "sweep"]
+    parent, ranked = "", dict[str, str]()
     if options.of is not None:
         sweep = find_sweep(options.of, sweeps)
-        found = [record for record in matching if record.parent == sweep.id]
-        ranked = sweep_metrics(sweep)
-        shown = shown or list(ranked)
-    else:
-        wanted = [options.kind] if options.kind else ["run", "sweep"]
-        found = [record for record in matching if record.kind in wanted]
-        shown = shown or ["val_bound"]
-    _refuse_unknown_metrics(options, found)
+        kinds, parent, ranked = ["trial"], sweep.id, sweep_metrics(sweep)
+    shown, order = options.metric or list(ranked) or ["val_bound"], list[str]()
     if options.sort:
         shown = list(dict.fromkeys([options.sort, *shown]))
         smallest_is_best = ranked.get(options.sort) == "min"
         ascending = smallest_is_best if options.ascending is None else options.ascending
-        metric = options.sort
-        having = [record for record in found if metric in record.metrics]
-        found = sorted(having, key=lambda record: record.metrics[metric], reverse=not ascending)
+        order = ordered_by(options.sort, ascending)
+    found = list_records(store, options.where, kinds, parent, order, options.limit + 1)
+    _refuse_unknown_metrics(options, found)
+    if options.sort:
+        found = [record for record in found if options.sort in record.metrics]
     if options.json:
         for record in found[: options.limit]:
             print(json.dumps(finite(asdict(record)), default=str))
         return
     _print_table(found[: options.limit], {sweep.id: sweep.name for sweep in sweeps}, shown)
     if len(found) > options.limit:
-        print(f"{len(found) - options.limit} more; --limit shows them")
-    if options.of is None and matching and not found:
-        kinds = [record.kind for record in matching]
+        print(f"the first {options.limit}; --limit shows more")
+    if options.of is None and not found:
+        others = [record.kind for record in list_records(store, options.where)]
         counts = [
-            f"{counted(kinds.count(kind), kind)} (--kind {kind})" for kind in sorted({*kinds})
+            f"{counted(others.count(kind), kind)} (--kind {kind})" for kind in sorted({*others})
         ]
-        print(f"none of these, but {listed(counts)}")
+        if counts:
+            print(f"none of these, but {listed(counts)}")
 
 
 def _refuse_unknown_metrics(options: RunsOptions, found: "Sequence[Record]") -> None:
@@ -265,11 +263,9 @@ def _guide(store: "Store", address: str) -> str:
     """Return the addresses of MLflow's pages, and how to compare the trials of a sweep there."""
     from distvae.track.store import list_records, rank_trials
 
-    known = list_records(store)
     lines = [f"MLflow: {address}/#/experiments?{TRAINING}"]
-    sweeps = [record for record in known if record.kind == "sweep"]
-    for sweep in sweeps[:SWEEPS]:
-        trials = rank_trials(sweep, known)
+    for sweep in list_records(store, kinds=["sweep"], limit=SWEEPS):
+        trials = rank_trials(store, sweep, limit=COMPARED)
         if len(trials) > 1:
             lines.append(f"{sweep.name}, charts: {address}/{_charts(sweep)}")
             lines.append(f"{sweep.name}, side by side: {_side_by_side(address, trials)}")
@@ -299,7 +295,7 @@ def _side_by_side(address: str, trials: "Sequence[Record]") -> str:
     """Return the page with the parameters and metrics of the best trials in columns."""
 
     # MLflow's page reads `runs` only where it stands first.
-    runs = _quoted([trial.id for trial in trials[:COMPARED]])
+    runs = _quoted([trial.id for trial in trials])
     experiments = _quoted(sorted({trial.experiment_id for trial in trials}))
     return f"{address}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
 
