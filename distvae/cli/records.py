@@ -34,8 +34,6 @@ COMPARED = 8
 """Number of trials shown side by side, the best ones."""
 SWEEPS = 3
 """Number of sweeps that are listed, the latest ones."""
-TRAINING = "workflowType=machine_learning"
-"""The part of MLflow's page for training. Another part is for language models."""
 START_SECONDS = 300
 """Seconds to wait for the server, which starts within about ten seconds."""
 
@@ -262,13 +260,14 @@ def _wait_for_answer(server: "subprocess.Popen[bytes]", port: int) -> None:
 def _guide(store: "Store", address: str) -> str:
     """Return the addresses of MLflow's pages, and how to compare the trials of a sweep there."""
     from distvae.track.store import list_records, rank_trials
+    from distvae.track.view import MAX_RUNS, TRAINING, put_view
 
     lines = [f"MLflow: {address}/#/experiments?{TRAINING}"]
     for sweep in list_records(store, kinds=["sweep"], limit=SWEEPS):
-        trials = rank_trials(store, sweep, limit=COMPARED)
+        trials = rank_trials(store, sweep, limit=MAX_RUNS)
         if len(trials) > 1:
-            lines.append(f"{sweep.name}, charts: {address}/{_charts(sweep)}")
-            lines.append(f"{sweep.name}, side by side: {_side_by_side(address, trials)}")
+            lines.append(f"{sweep.name}, charts: {address}/{put_view(store, sweep, trials)}")
+            lines.append(f"{sweep.name}, side by side: {_side_by_side(address, trials[:COMPARED])}")
     lines.append(
         "Or: open an experiment, unfold a sweep by its +, tick trials in the first column, press"
         " 'Compare'."
@@ -276,23 +275,9 @@ def _guide(store: "Store", address: str) -> str:
     return "\n".join(lines)
 
 
-def _charts(sweep: "Record") -> str:
-    """Return the page with a chart of the trials of a sweep for each metric."""
-    from distvae.track.store import sweep_metrics
-
-    metric, direction = next(iter(sweep_metrics(sweep).items()))
-    view = {
-        "searchFilter": f"tags.mlflow.parentRunId = '{sweep.id}'",
-        "compareRunsMode": "CHART",
-        "orderByKey": f"metrics.`{metric}`",
-        "orderByAsc": str(direction == "min").lower(),
-    }
-    options = "&".join(f"{name}={quote(value)}" for name, value in view.items())
-    return f"#/experiments/{sweep.experiment_id}/runs?{TRAINING}&{options}"
-
-
 def _side_by_side(address: str, trials: "Sequence[Record]") -> str:
     """Return the page with the parameters and metrics of the best trials in columns."""
+    from distvae.track.view import TRAINING
 
     # MLflow's page reads `runs` only where it stands first.
     runs = _quoted([trial.id for trial in trials])
