@@ -129,4 +129,6 @@ def test_results_outlive_a_report_that_cannot_be_written(
     assert f"'distvae report {tmp_path / 'sweep'}' tries again" in said
     (tmp_path / "sweep" / "report.html").rmdir()
     write_and_log(tmp_path / "sweep", tmp_path, quiet=False)
-    assert capsys.readouterr().out == f"report:    {tmp_path / 'sweep' / 'report.html'}\n"
+    assert (
+        capsys.readouterr().out == f"report:    {(tmp_path / 'sweep' / 'report.html').as_uri()}\n"
+    )
