@@ -115,13 +115,14 @@ def settings(
         found = known
     else:
         try:
-            values = flatten(load(key))
+            recipe_path(key)
         except Refusal as error:
             keys = dict.fromkeys(each.key for each in known)
             names = [*keys] if "." in key else [*recipe_names(), *FAMILIES]
             raise Refusal(
                 f"{key}: no such recipe, section or setting; {nearest(key, names)}"
             ) from error
+        values = flatten(load(key))
         found = [each for each in known if each.key in values and _is_of(each, values)]
     shown = found
     if not is_part and not everything:

@@ -484,7 +484,7 @@ def words_of_use(config: "Config", run: Path) -> list[object]:
     from distvae.tasks.resynthesis import recordings_of_split
 
     if recordings := recordings_of(config.data):
-        root, (recording, *_) = recordings_of_split(recordings, "test")
+        root, (recording, *_) = recordings_of_split(recordings, "all")
         return ["resynthesize", run, root / recording.file, run / "resynthesis.wav"]
     if isinstance(config.data, (RowsData, ImageData, IdxData)):
         return ["encode", run, config.data.path, "-o", run / "codes.parquet"]

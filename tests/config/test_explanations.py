@@ -36,7 +36,9 @@ def test_the_page_is_current() -> None:
     assert written.read_text() == page()
 
 
-def test_a_key_a_section_or_everything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_a_section_a_recipe_or_everything_is_printed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     print_settings("model.alpha")
     both = capsys.readouterr().out
     assert both.count("model.alpha  (model: ") == 2
@@ -47,6 +49,9 @@ def test_a_key_a_section_or_everything_is_printed(capsys: pytest.CaptureFixture[
     assert "model." not in section.replace("model.net", "")
     print_settings(None, everything=True)
     assert both in capsys.readouterr().out
+    (tmp_path / "own.yaml").write_text("train: {epocs: 3}\n")
+    with pytest.raises(Refusal, match=r"own\.yaml.*epocs"):
+        print_settings(str(tmp_path / "own.yaml"))
     print_settings("mnist-vsc")
     of_recipe = capsys.readouterr().out
     assert of_recipe.count("\n    ") >= 2 * 12
