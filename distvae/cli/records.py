@@ -21,7 +21,7 @@ from distvae.files.untrusted import finite, one_line
 from distvae.system import HOST, is_free
 
 if TYPE_CHECKING:
-    from distvae.track.store import Record, Store
+    from distvae.track.store import Kind, Record, Store
 
 app = typer.Typer(rich_help_panel="Records in MLflow")
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")]
@@ -34,8 +34,6 @@ COMPARED = 8
 """Number of trials shown side by side, the best ones."""
 SWEEPS = 3
 """Number of sweeps that are listed, the latest ones."""
-TRAINING = "workflowType=machine_learning"
-"""The part of MLflow's page for training. Another part is for language models."""
 START_SECONDS = 300
 """Seconds to wait for the server, which starts within about ten seconds."""
 
@@ -89,41 +87,39 @@ def runs(
 def list_runs(root: Path, options: RunsOptions) -> None:
     """Print runs and sweeps, or the trials of one sweep, the latest or the best first."""
     from distvae.numerics.metrics import counted, listed
-    from distvae.track.store import Store, find_sweep, list_records, sweep_metrics
+    from distvae.track.store import Store, find_sweep, list_records, ordered_by, sweep_metrics
 
     if options.of is not None and options.kind not in (None, "trial"):
         raise Refusal(f"--kind {options.kind}: --of lists the trials of a sweep; omit one")
     store = Store.find(root)
-    matching, sweeps = list_records(store, options.where), list_records(store, kinds=["sweep"])
-    shown, ranked = list(options.metric or []), dict[str, str]()
+    sweeps = list_records(store, kinds=["sweep"])
+    kinds: list[Kind] = [options.kind] if options.kind else ["run", "sweep"]
+    parent, ranked = "", dict[str, str]()
     if options.of is not None:
         sweep = find_sweep(options.of, sweeps)
-        found = [record for record in matching if record.parent == sweep.id]
-        ranked = sweep_metrics(sweep)
-        shown = shown or list(ranked)
-    else:
-        wanted = [options.kind] if options.kind else ["run", "sweep"]
-        found = [record for record in matching if record.kind in wanted]
-    _refuse_unknown_metrics(options, found)
+        kinds, parent, ranked = ["trial"], sweep.id, sweep_metrics(sweep)
+    shown, order = options.metric or list(ranked), list[str]()
     if options.sort:
         shown = list(dict.fromkeys([options.sort, *shown]))
-        ascending = ranked.get(options.sort) == "min"
-        metric = options.sort
-        having = [record for record in found if metric in record.metrics]
-        found = sorted(having, key=lambda record: record.metrics[metric], reverse=not ascending)
+        order = ordered_by(options.sort, ranked.get(options.sort) == "min")
+    found = list_records(store, options.where, kinds, parent, order, options.limit + 1)
+    _refuse_unknown_metrics(options, found)
+    if options.sort:
+        found = [record for record in found if options.sort in record.metrics]
     if options.json:
         for record in found[: options.limit]:
             print(json.dumps(finite(asdict(record)), default=str))
         return
     _print_table(found[: options.limit], {sweep.id: sweep.name for sweep in sweeps}, shown)
     if len(found) > options.limit:
-        print(f"{len(found) - options.limit} more; --limit shows them")
-    if options.of is None and matching and not found:
-        kinds = [record.kind for record in matching]
+        print(f"the first {options.limit}; --limit shows more")
+    if options.of is None and not found:
+        others = [record.kind for record in list_records(store, options.where)]
         counts = [
-            f"{counted(kinds.count(kind), kind)} (--kind {kind})" for kind in sorted({*kinds})
+            f"{counted(others.count(kind), kind)} (--kind {kind})" for kind in sorted({*others})
         ]
-        print(f"none of these, but {listed(counts)}")
+        if counts:
+            print(f"none of these, but {listed(counts)}")
 
 
 def _refuse_unknown_metrics(options: RunsOptions, found: "Sequence[Record]") -> None:
@@ -259,15 +255,14 @@ def _wait_for_answer(server: "subprocess.Popen[bytes]", port: int) -> None:
 def _guide(store: "Store", address: str) -> str:
     """Return the addresses of MLflow's pages, and how to compare the trials of a sweep there."""
     from distvae.track.store import list_records, rank_trials
+    from distvae.track.view import MAX_RUNS, TRAINING, put_view
 
-    known = list_records(store)
     lines = [f"MLflow: {address}/#/experiments?{TRAINING}"]
-    sweeps = [record for record in known if record.kind == "sweep"]
-    for sweep in sweeps[:SWEEPS]:
-        trials = rank_trials(sweep, known)
+    for sweep in list_records(store, kinds=["sweep"], limit=SWEEPS):
+        trials = rank_trials(store, sweep, limit=MAX_RUNS)
         if len(trials) > 1:
-            lines.append(f"{sweep.name}, charts: {address}/{_charts(sweep)}")
-            lines.append(f"{sweep.name}, side by side: {_side_by_side(address, trials)}")
+            lines.append(f"{sweep.name}, charts: {address}/{put_view(store, sweep, trials)}")
+            lines.append(f"{sweep.name}, side by side: {_side_by_side(address, trials[:COMPARED])}")
     lines.append(
         "Or: open an experiment, unfold a sweep by its +, tick trials in the first column, press"
         " 'Compare'."
@@ -275,26 +270,12 @@ def _guide(store: "Store", address: str) -> str:
     return "\n".join(lines)
 
 
-def _charts(sweep: "Record") -> str:
-    """Return the page with a chart of the trials of a sweep for each metric."""
-    from distvae.track.store import sweep_metrics
-
-    metric, direction = next(iter(sweep_metrics(sweep).items()))
-    view = {
-        "searchFilter": f"tags.mlflow.parentRunId = '{sweep.id}'",
-        "compareRunsMode": "CHART",
-        "orderByKey": f"metrics.`{metric}`",
-        "orderByAsc": str(direction == "min").lower(),
-    }
-    options = "&".join(f"{name}={quote(value)}" for name, value in view.items())
-    return f"#/experiments/{sweep.experiment_id}/runs?{TRAINING}&{options}"
-
-
 def _side_by_side(address: str, trials: "Sequence[Record]") -> str:
     """Return the page with the parameters and metrics of the best trials in columns."""
+    from distvae.track.view import TRAINING
 
     # MLflow's page reads `runs` only where it stands first.
-    runs = _quoted([trial.id for trial in trials[:COMPARED]])
+    runs = _quoted([trial.id for trial in trials])
     experiments = _quoted(sorted({trial.experiment_id for trial in trials}))
     return f"{address}/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
 

@@ -50,7 +50,7 @@ def write_and_log(folder: Path, root: Path, quiet: bool) -> None:
         )
         return
     if not quiet:
-        print(f"report:    {page}")
+        print(f"report:    {page.absolute().as_uri()}")
     log(folder, page, root)
 
 

@@ -38,24 +38,30 @@ CUT_OFF = "interrupted, or still running"
 
 @dataclass(frozen=True)
 class RunResults:
-    """The contents of a run folder."""
+    """The contents of a run folder, each read when it is needed: a sweep may have 1000 runs."""
 
     folder: Path
-    info: RunInfo
-    """The contents of run.json: program, machine and data."""
-    epochs: list[dict[str, float]]
-    stages: list[Tree]
-    """The records that a restoration writes after each epoch."""
-    figures: Mapping[str, Mapping[str, float | None]]
-    """The metrics of each evaluated split."""
 
-    @classmethod
-    def read(cls, folder: Path) -> "RunResults":
-        """Read a run's folder."""
-        figures = {}
-        for path in sorted(folder.glob("evaluation/*/summary.json")):
-            figures[path.parent.name] = read_figures(path)
-        return cls(folder, read_info(folder), read_epochs(folder), read_stages(folder), figures)
+    @cached_property
+    def info(self) -> RunInfo:
+        """The contents of run.json: program, machine and data."""
+        return read_info(self.folder)
+
+    @cached_property
+    def epochs(self) -> list[dict[str, float]]:
+        """The records of the epochs."""
+        return read_epochs(self.folder)
+
+    @cached_property
+    def stages(self) -> list[Tree]:
+        """The records that a restoration writes after each epoch."""
+        return read_stages(self.folder)
+
+    @cached_property
+    def figures(self) -> Mapping[str, Mapping[str, float | None]]:
+        """The metrics of each evaluated split."""
+        summaries = sorted(self.folder.glob("evaluation/*/summary.json"))
+        return {path.parent.name: read_figures(path) for path in summaries}
 
     @cached_property
     def config(self) -> Config:
@@ -133,7 +139,7 @@ def read_results(folder: Path) -> Sweep | RunResults:
     if (folder / SWEEP_FILE).is_file():
         return read_sweep(folder)
     if (folder / "run.json").is_file():
-        return RunResults.read(folder)
+        return RunResults(folder)
     raise Refusal(
         f"{folder}: contains neither a sweep ({SWEEP_FILE}) nor a run (run.json); "
         "a folder made by 'distvae tune', 'train' or 'denoise --run' is expected"
@@ -189,7 +195,7 @@ def _read_trial(folder: Path, result: Result) -> Trial:
             )
         seeds[int(seed)] = path
     folders = [folder, *(seeds[seed] for seed in sorted(seeds))]
-    runs = [RunResults.read(each) for each in folders if (each / "run.json").is_file()]
+    runs = [RunResults(each) for each in folders if (each / "run.json").is_file()]
     if result.state != "training":
         return Trial(result, runs)
     if (folder / FAILURE).is_file():

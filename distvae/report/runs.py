@@ -71,7 +71,7 @@ def _sections(run: RunResults) -> Iterator[Section]:
             yield Section("Pictures and sounds", exhibits=[found])
     elif not run.stages:
         yield Section("Evaluation", [f"Not yet evaluated; run 'distvae evaluate {run.folder}'."])
-    started = [("started", str(run.info["begun"]))]
+    started = [("started", str(run.info["begun"])), ("seed", str(run.config.train.seed))]
     if seconds := run.info.get("seconds") or (run.epochs and run.epochs[-1]["seconds"]):
         started.append(("training time", format_duration(seconds)))
     where = f", where IN is {run.info['data']}" if run.info["recipe"] == RESTORATION else ""
@@ -147,7 +147,6 @@ def origin(runs: Sequence[RunResults]) -> Iterator[tuple[str, str]]:
         "machine": [_pairs(run.info.get("machine", {})) for run in runs],
         "data": [f"{run.info['data']}: {_rows(run)}" for run in runs],
         "data digest": [str(run.info["data_digest"]) for run in runs],
-        "seeds": [str(run.config.train.seed) for run in runs],
     }.items():
         if values:
             yield name, "; ".join(dict.fromkeys(values))

@@ -57,15 +57,17 @@ PICTURES = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that the page shows."""
 SHARES = (
     "Bars are shares of a figure's variance: the part that a parameter accounts for, alone and "
-    "with others, in a random forest fitted to the trials (functional analysis of variance). They "
-    "add up to 1 however much the forest explains. A sampler that seeks the best tries some values "
-    "more often than others. The shares do not account for that."
+    "with others, in a random forest fitted to at most 300 trials (functional analysis of "
+    "variance). They add up to 1 however much the forest explains. A sampler that seeks the best "
+    "tries some values more often than others. The shares do not account for that."
 )
 NO_SHARES = "The figures hardly differ, or differ where no parameter does."
 MIN_TRIALS = 10
 """With fewer trials, the shares are mostly noise."""
 TRIALS_PER_PARAMETER = 4
 TREES = 16
+MAX_TRIALS_OF_FOREST = 300
+"""The most trials that a forest is fitted to, evenly spaced; the time grows with their square."""
 
 
 def sweep_page(sweep: Sweep) -> Page:
@@ -273,8 +275,8 @@ def exhibits(sweep: Sweep) -> dict[int, Exhibit]:
     found: dict[int, Exhibit] = {}
     for trial in sweep.finished:
         number = trial.result.number
-        evaluated = [run for run in trial.runs if sweep.split in run.figures]
-        if number in chosen and evaluated:
+        runs = trial.runs if number in chosen else []
+        if evaluated := [run for run in runs if sweep.split in run.figures]:
             title, anchor = capitalise(_describe(trial.result, sweep)), f"trial-{number}"
             shown = exhibit(evaluated[0], sweep.split, title, anchor, PICTURES)
             if shown.sounds or shown.pictures:
@@ -305,7 +307,8 @@ def _importance(sweep: Sweep) -> Section:
 def _provenance(sweep: Sweep) -> Iterator[tuple[str, str]]:
     yield from origin(sweep.runs)
     recorded = sweep.facts
-    seeds = f"{counted(recorded['seeds'], 'run')} of each trial"
+    seed = f"from seed {recorded['config'].get('train.seed')}"
+    seeds = f"{counted(recorded['seeds'], 'run')} of each trial {seed}"
     yield "search", f"{recorded['search']}, seed {recorded['seed']}, {seeds}"
     yield "scheduler", recorded["scheduler"]
     begun = [trial.datetime_start for trial in sweep.sampled if trial.datetime_start]
@@ -368,6 +371,7 @@ def shares(trials: "Sequence[FrozenTrial]", names: Sequence[str], metric: int) -
     """
     import optuna
 
+    trials = trials[:: -(-len(trials) // MAX_TRIALS_OF_FOREST)]
     if len({trial.values[metric] for trial in trials}) < 2:
         return {}
     study = optuna.create_study(directions=["maximize"] * len(trials[0].values))

@@ -35,8 +35,12 @@ Published = tuple[Figures, Figures]
 NOT_PUBLISHED: Published = ({}, {})
 COMPARISON = "comparison.json"
 TEXT = ("row", "figure")
-NUMBERS = ("published", "obtained", "difference", "seeds", "epochs", "time", "scale", "commit")
+COLUMNS = (
+    *TEXT,
+    *("published", "obtained", "difference", "seeds", "epochs", "time", "scale", "commit"),
+)
 """The columns of a comparison."""
+SMOKE = "scale smoke only tests that the rows run: after so few epochs no figure compares"
 
 
 @dataclass(frozen=True)
@@ -380,26 +384,28 @@ def write_comparison(lines: list[Line], folder: Path) -> Path:
 
 
 def comparison_table(lines: list[Line]) -> "RichTable":
-    """Return the comparison as a table to print."""
+    """Return the comparison as a table to print, without empty columns."""
     from rich.table import Table as RichTable
 
     table = RichTable(box=None, header_style="bold", padding=(0, 1))
-    for name in TEXT:
-        table.add_column(name, no_wrap=True)
-    for name in NUMBERS:
-        table.add_column(name, justify="right", no_wrap=True)
-    for line in lines:
-        table.add_row(line.row, line.figure, *_cells(line))
+    columns = zip(*([line.row, line.figure, *_cells(line)] for line in lines), strict=True)
+    filled = {name: cells for name, cells in zip(COLUMNS, columns, strict=True) if any(cells)}
+    for name in filled:
+        table.add_column(name, justify="left" if name in TEXT else "right", no_wrap=True)
+    for row in zip(*filled.values(), strict=True):
+        table.add_row(*row)
     return table
 
 
 def notes_on(lines: list[Line]) -> Iterator[str]:
-    """Yield each note once, with the names of its rows."""
+    """Yield each note once, with the names of its rows, and what the scale of smoke means."""
     rows: dict[str, dict[str, None]] = {}
     for line in lines:
         if line.note:
             rows.setdefault(line.note, {})[line.row] = None
     yield from (f"{', '.join(names)}: {note}" for note, names in rows.items())
+    if any(line.scale == "smoke" for line in lines):
+        yield SMOKE
 
 
 def _cells(line: Line) -> list[str]:

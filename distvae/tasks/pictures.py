@@ -477,8 +477,6 @@ def tradeoff(rows: Sequence[Mapping[str, float | str]], x: str, y: str, label: s
 
 def label_points(axes: "Axes", labels: Sequence[tuple[float, float, str, bool]]) -> None:
     """Write a text beside each point (x, y, text, whether bold), at the nearest free place."""
-    from matplotlib.transforms import Bbox
-
     if not labels:
         return
     figure = axes.get_figure(root=True)
@@ -487,7 +485,7 @@ def label_points(axes: "Axes", labels: Sequence[tuple[float, float, str, bool]])
     pixels = figure.dpi / 72
     points = [np.asarray(drawn.get_offsets()) for drawn in axes.collections]
     centres = axes.transData.transform(np.concatenate(points))
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in centres]
+    taken = [(x, y, 8.0, 8.0) for x, y in centres]  # centres and sizes
     for x, y, text, is_bold in labels:
         weight = "bold" if is_bold else "normal"
         style: dict[str, Any] = {
@@ -497,10 +495,14 @@ def label_points(axes: "Axes", labels: Sequence[tuple[float, float, str, bool]])
             "va": "center",
         }
         note = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", **style)
-        box = note.get_window_extent()
-        boxes = {place: box.translated(*(pixels * np.array(place))) for place in PLACES}
-        note.xyann = min(PLACES, key=lambda place: boxes[place].count_overlaps(taken))
-        taken.append(boxes[note.xyann])
+        box, crowd = note.get_window_extent(), np.array(taken)
+        middle, size = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2, np.array(box.size)
+        covered = []
+        for place in PLACES:
+            gaps = np.abs(crowd[:, :2] - middle - pixels * np.array(place))
+            covered.append(int((gaps < (crowd[:, 2:] + size) / 2).all(1).sum()))
+        note.xyann = PLACES[int(np.argmin(covered))]
+        taken.append((*(middle + pixels * np.array(note.xyann)), *size))
 
 
 class Spectrum(NamedTuple):

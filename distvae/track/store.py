@@ -248,11 +248,23 @@ class Record:
     params: dict[str, str]
 
 
+def ordered_by(metric: str, ascending: bool) -> list[str]:
+    """Return MLflow's order of records by a metric, whose group is not known."""
+    plain, order = metric.replace("`", ""), "ASC" if ascending else "DESC"
+    groups = [*(f"{group}/" for group in get_args(Group)), ""]
+    return [f"metrics.`{group}{plain}` {order}" for group in groups]
+
+
 def list_records(
-    store: Store, where: str = "", kinds: Sequence[Kind] = ("run", "sweep", "trial")
+    store: Store,
+    where: str = "",
+    kinds: Sequence[Kind] = ("run", "sweep", "trial"),
+    parent: str = "",
+    order: Sequence[str] = (),
+    limit: int = MAX_RUNS,
 ) -> list[Record]:
-    """Return all records, the latest first. `where` is a filter in MLflow's syntax, in which the
-    metrics may have plain names.
+    """Return records, by default the latest first. `where` is a filter in MLflow's syntax, in which
+    the metrics may have plain names. MLflow takes milliseconds for each record that it returns.
     """
     from mlflow.exceptions import MlflowException
 
@@ -264,12 +276,17 @@ def list_records(
         if METRIC.search(where):
             every = client.search_runs(ids, max_results=MAX_RUNS)
             where = grouped_filter(where, {name for run in every for name in run.data.metrics})
-        runs = client.search_runs(ids, where, max_results=MAX_RUNS)
+        conditions = [where] if where else []
+        conditions += [f"tags.mlflow.parentRunId = '{parent}'"] if parent else []
+        conditions += [f"tags.kind = '{kinds[0]}'"] if len(kinds) == 1 else []
+        conditions += ["tags.kind != 'trial'"] if "trial" not in kinds else []
+        runs = client.search_runs(
+            ids, " and ".join(conditions), max_results=limit, order_by=[*order]
+        )
     except MlflowException as error:
         raise Refusal(f"--where: {error_summary(error)}") from error
     wanted = [run for run in runs if run.data.tags.get("kind") in kinds]
-    records = [_record(run, names[run.info.experiment_id]) for run in wanted]
-    return sorted(records, key=lambda record: record.began, reverse=True)
+    return [_record(run, names[run.info.experiment_id]) for run in wanted]
 
 
 def _record(run: "Run", experiment: str) -> Record:
@@ -409,30 +426,31 @@ def _find_best(text: str, store: Store) -> Record:
     metric, at, name = text.removeprefix(BEST).partition("@")
     if not (metric and at and name):
         raise Refusal(f"{text}: best:METRIC@SWEEP expected, such as best:pesq_wb@speech")
-    known = list_records(store)
-    sweep = find_sweep(name, known)
+    sweep = find_sweep(name, list_records(store, kinds=["sweep"]))
     metrics = sweep_metrics(sweep)
     if metric not in metrics:
         raise Refusal(
             f"{text}: {sweep.name} was not ranked by {metric}; {nearest(metric, metrics)}"
         )
-    trials = rank_trials(sweep, known, metric)
+    trials = rank_trials(store, sweep, metric, 1)
     if not trials:
         raise Refusal(f"{text}: {sweep.name} has no finished trial with {metric}")
     return trials[0]
 
 
-def rank_trials(sweep: Record, known: Sequence[Record], metric: str | None = None) -> list[Record]:
+def rank_trials(
+    store: Store, sweep: Record, metric: str | None = None, limit: int = MAX_RUNS
+) -> list[Record]:
     """Return the finished trials of a sweep that have a metric, best first.
 
     The default is the first ranking metric of the sweep.
     """
     metrics = sweep_metrics(sweep)
     metric = metric or next(iter(metrics))
-    finished = [r for r in known if r.parent == sweep.id and r.status == "finished"]
-    trials = [record for record in finished if metric in record.metrics]
-    larger_is_better = metrics[metric] == "max"
-    return sorted(trials, key=lambda record: record.metrics[metric], reverse=larger_is_better)
+    order = ordered_by(metric, metrics[metric] == "min")
+    finished = "attributes.status = 'FINISHED'"
+    trials = list_records(store, finished, ["trial"], sweep.id, order, limit)
+    return [record for record in trials if metric in record.metrics]
 
 
 def find_sweep(text: str, known: Sequence[Record]) -> Record:

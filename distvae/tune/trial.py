@@ -201,6 +201,10 @@ class TrialRun:
         tags |= {f"varied.{key}": str(value) for key, value in self.values.items()}
         label = Result(0, self.values).label(space.constant)
         name = f"{self.name} {label}"
+        tags["mlflow.note.content"] = (
+            f"Trial {self.name} of {space.name}: {label}. To use its model, type"
+            f" `distvae encode {self.folder} DATA -o codes.parquet`."
+        )
         return Tracker(self.folder, None, space.name, name, params, tags, sweep_folder, sinks)
 
     @property

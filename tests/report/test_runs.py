@@ -82,8 +82,8 @@ def test_a_restoration_is_told_by_its_stages(tmp_path: Path) -> None:
 def test_the_command_of_a_run_resolves_to_its_configuration(
     recipe: str, given: dict[str, Any]
 ) -> None:
-    run = RunResults(Path(recipe), {"recipe": recipe}, [], [], {})
-    run.__dict__["config"] = load(recipe, given)
+    run = RunResults(Path(recipe))
+    run.__dict__.update(info={"recipe": recipe}, config=load(recipe, given))
     program, action, name, *words = shlex.split(command(run))
     assert (program, action, name) == ("distvae", "train", recipe)
     assert flatten(configure(name, words)) == flatten(run.config)
@@ -129,4 +129,6 @@ def test_results_outlive_a_report_that_cannot_be_written(
     assert f"'distvae report {tmp_path / 'sweep'}' tries again" in said
     (tmp_path / "sweep" / "report.html").rmdir()
     write_and_log(tmp_path / "sweep", tmp_path, quiet=False)
-    assert capsys.readouterr().out == f"report:    {tmp_path / 'sweep' / 'report.html'}\n"
+    assert (
+        capsys.readouterr().out == f"report:    {(tmp_path / 'sweep' / 'report.html').as_uri()}\n"
+    )

@@ -125,7 +125,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunResults:
     """An evaluated run with a picture and sounds."""
     folder = tmp_path_factory.mktemp("run")
     folders.put_evaluation(folder)
-    return RunResults(folder, {}, [], [], {"val": {}})
+    return RunResults(folder)
 
 
 FIGURES = st.fixed_dictionaries({name: st.integers(0, 9).map(float) for name in METRICS})

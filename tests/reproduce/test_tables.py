@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 
 from distvae import report
 from distvae.cli import app
+from distvae.cli.compare import print_comparison
 from distvae.files.refusal import Refusal
 from distvae.reproduce.rows import SCALES, Scale, read_rows
 from distvae.reproduce.run import Reproduction, Work, started_rows
 from distvae.reproduce.table import (
     TABLES,
     Entry,
+    Line,
     Source,
     compare_rows,
     locate,
@@ -211,3 +213,27 @@ def test_a_plan_looks_for_no_data_and_writes_nothing(
     assert done.exit_code == 0
     assert "scale full: 4 models" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_has_no_empty_columns_and_says_that_smoke_compares_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = read_table("bars", "smoke")
+    line = Line("exact", "recovered", None, 0.0, 0.25, None, 1, "smoke", 5, 3.0, "abc")
+    print_comparison([line], table, None)
+    head, row, note, _ = capsys.readouterr().out.splitlines()
+    assert head.split() == [
+        "row",
+        "figure",
+        "obtained",
+        "seeds",
+        "epochs",
+        "time",
+        "scale",
+        "commit",
+    ]
+    assert row.split() == ["exact", "recovered", "0.250", "1", "5", "0:03", "smoke", "abc"]
+    assert "no figure compares" in note
+    print_comparison([replace(line, published=0.2, scale="full")], table, None)
+    head, row, _ = capsys.readouterr().out.splitlines()
+    assert row.split()[2:5] == ["0.2", "0.250", "+0.050"]

@@ -66,8 +66,7 @@ def test_the_best_is_the_least_or_the_largest_of_the_trials_that_finished(
     for metric, choose in {"error": min, "hoyer": max}.items():
         best = choose(WORTH, key=lambda name: WORTH[name])
         assert find_folder(f"best:{metric}@sweep", store) == known_root / "sweep" / "trials" / best
-    known = list_records(store)
-    ranked = rank_trials(find_sweep("sweep", known), known)
+    ranked = rank_trials(store, find_sweep("sweep", list_records(store)))
     assert [record.name for record in ranked] == sorted(WORTH, key=WORTH.__getitem__)
 
 

@@ -25,10 +25,11 @@ STARTING = "starting MLflow, which takes some ten seconds\n"
 @pytest.fixture
 def recorded(root: Path) -> Path:
     """Record a sweep of two trials with epochs and figures, where commands find it."""
-    record = sweep_tracker(root, **{"metric.hoyer": "max"})
+    record = sweep_tracker(root, **{"metric.hoyer": "max", "axis.model.latent": "8, 16"})
     record.begin()
-    for name, hoyer in (("vae", 0.31), ("sdm", 0.47)):
+    for name, hoyer, latent in (("vae", 0.31, 8), ("sdm", 0.47, 16)):
         trial = tracker(root, f"sweep/trials/{name}", record.folder)
+        trial.params = {**trial.params, "model.latent": latent}
         train(trial, 1, 2)
         trial.figures({"hoyer": hoyer})
         trial.close()
@@ -88,7 +89,8 @@ def test_a_server_that_ends_while_it_starts_is_said_and_one_that_starts_can_be_e
 
 
 def test_every_link_of_a_sweep_leads_to_its_trials(recorded: Path) -> None:
-    """The charts of a sweep show both trials, and another page compares them. The links are served
+    """The charts of a sweep have parallel coordinates of both trials, and another page compares
+    them. The links are served
     to this machine alone, and by the time when they are printed.
     """
     lines: list[str] = []
@@ -103,9 +105,10 @@ def test_every_link_of_a_sweep_leads_to_its_trials(recorded: Path) -> None:
         assert found
         assert not [listener for listener in found if reachable(listener)]
         names = ["vae", "sdm"]
+        charts = [*names, "Parallel Coordinates", "model.latent", "sparsity/hoyer"]
         compared = [*names, "0.31", "Comparing 2 Runs from 1 Experiment"]
         links = re.findall(r"http://\S+", "".join(lines))
-        for link, texts in zip(links, [["here"], names, compared], strict=True):
+        for link, texts in zip(links, [["here"], charts, compared], strict=True):
             with opened(link) as page:
                 for text in texts:
                     page.get_by_text(text, exact=True).first.wait_for()
