@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 UNBEATEN = "\N{BLACK STAR}"
-BASELINES = "pca-N: N principal components, on the same recordings."
+BASELINES = "pca-N is a baseline: N principal components, on the same recordings."
 NO_CELL = Cell("")
 PICTURES = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that the page shows."""
@@ -341,7 +341,7 @@ def space(facts: Tree) -> str:
     fixed = {key: value for key, value in changed.items() if key not in keys}
     tree: dict[str, Plain] = {"about": facts["about"]} if facts.get("about") else {}
     tree |= {"base": facts["recipe"], "fixed": fixed}
-    tree |= {name: facts[name] for name in (*PLAN, "judge") if name in facts}
+    tree |= {name: facts[name] for name in (*PLAN, "judge", "baselines") if name in facts}
     tree["axes"] = [as_written(axis) for axis in facts["axes"]]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 

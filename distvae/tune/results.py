@@ -98,7 +98,7 @@ class Result:
     @property
     def name(self) -> str:
         """The number of a trial, or the name of a baseline."""
-        return str(self.number or f"pca-{self.values['model.latent']}")
+        return str(self.number or self.values["model.kind"])
 
     def label(self, constant: Collection[str]) -> str:
         """Return the varied settings in a few words, without those that are constant."""
@@ -259,7 +259,7 @@ def draw_front(
         group = result.group(constant) if len(groups) < len(PALETTE) else "trials"
         rows.append({**result.figures, "model": group})
     known = [result for result in baselines if {up, across} <= result.figures.keys()]
-    rows += [{**result.figures, "model": "principal components"} for result in known]
+    rows += [{**result.figures, "model": BASELINE} for result in known]
     figure = pictures.tradeoff(rows, across, up, "model")
     axes = figure.axes[0]
     front = [result for result in ranked if result.unbeaten]
@@ -345,7 +345,7 @@ def ranking_table(findings: Findings) -> "Table":
     for result in with_baselines(finished, findings.baselines, findings.metrics):
         table.add_row(
             result.name,
-            result.label(findings.constant) if result.number else "principal components",
+            result.label(findings.constant) if result.number else BASELINE,
             *[result.origin for _ in origin],
             *_figures(result, columns),
             format_duration(result.seconds) if result.seconds else "",
