@@ -179,6 +179,11 @@ def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
     return [*sorted(finished, key=lambda result: scores[result.number], reverse=True), *rest]
 
 
+def best(results: Sequence[Result], name: str, direction: Literal["max", "min"]) -> Result:
+    """Return the first result with the best value of a figure."""
+    return (max if direction == "max" else min)(results, key=lambda each: each.figures[name])
+
+
 def score_of(result: Result, metrics: Directions) -> tuple[float, ...]:
     """Return the figures by which trials are ranked, with such signs that larger is better."""
     signs = {"max": 1, "min": -1}
@@ -280,10 +285,9 @@ def describe_findings(space: Space, ranked: Sequence[Result]) -> str:
     finished = [result for result in ranked if result.state == "finished"]
     lines = [space.about.strip(), "", f"{len(finished)} of {len(ranked)} trials finished.", ""]
     for name, direction in space.metrics.items() if finished else ():
-        choose = max if direction == "max" else min
-        best = choose(finished, key=lambda result: result.figures[name])
-        figure = f"{name} ({DIRECTIONS[direction]}): {brief(best.figures[name])}"
-        lines.append(f"- Best {figure}, trial {best.number}, {best.label(space.constant)}")
+        first = best(finished, name, direction)
+        figure = f"{name} ({DIRECTIONS[direction]}): {brief(first.figures[name])}"
+        lines.append(f"- Best {figure}, trial {first.number}, {first.label(space.constant)}")
     rows = []
     for result in finished:
         if result.unbeaten:
