@@ -101,7 +101,7 @@ def list_runs(root: Path, options: RunsOptions) -> None:
     shown, order = options.metric or list(ranked), list[str]()
     if options.sort:
         shown = list(dict.fromkeys([options.sort, *shown]))
-        order = ordered_by(options.sort, ranked.get(options.sort) == "min")
+        order = ordered_by(options.sort, ascending=ranked.get(options.sort) == "min")
     found = list_records(store, options.where, kinds, parent, order, options.limit + 1)
     _refuse_unknown_metrics(options, found)
     if options.sort:

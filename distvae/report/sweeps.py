@@ -223,7 +223,8 @@ def _trials(sweep: Sweep, shown: Mapping[int, Exhibit]) -> Table:
     columns = []
     for name in dict.fromkeys([*ordered, "epochs", "last bound", "time"]):
         texts = {row.get(name, NO_CELL).text for row in cells if row["trial"].value}
-        if texts != {""} and (name in always or len(texts) > 1 or len(trials) == 1):
+        is_kept = name in always or name.endswith("_published") or len(trials) == 1
+        if texts != {""} and (is_kept or len(texts) > 1):
             columns.append(name)
     rows = []
     for result, row in zip(results, cells, strict=True):

@@ -34,6 +34,8 @@ PLACES = [
 ]
 """Offsets of a label from its point, in points of print, the best first."""
 MARKERS = "osD^vPX"
+CROWD = 50
+"""Points of a group in a diagram; more points are drawn smaller."""
 Records = Sequence[Mapping[str, float]]
 BOUND = "bound"
 PANELS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -464,7 +466,10 @@ def tradeoff(rows: Sequence[Mapping[str, float | str]], x: str, y: str, label: s
         members = [row for row in rows if str(row[label]) == group]
         colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
         across, up = [row[x] for row in members], [row[y] for row in members]
-        axes.scatter(across, up, s=70, color=colour, marker=marker, edgecolors="white", label=group)
+        size = 70 if len(members) <= CROWD else 20
+        axes.scatter(
+            across, up, s=size, color=colour, marker=marker, edgecolors="white", label=group
+        )
     axes.set_xlabel(x, parse_math=False)
     axes.set_ylabel(y, parse_math=False)
     axes.grid(color="#e5e5e5", linewidth=0.6)
