@@ -170,14 +170,15 @@ def _beside(baselines: Sequence[Result], front: Sequence[Result], metrics: Direc
         if beaten := [each.name for each in front if beats(score, score_of(each, metrics))]:
             lines.append(f"{baseline.name} beats {listed([f'trial {name}' for name in beaten])}")
     names = [each.name for each in baselines]
-    lines = lines or [f"none of {listed(names)} beats a trial on the front"]
-    for place, name in enumerate(metrics) if len(metrics) > 1 else ():
-        best = max(score_of(each, metrics)[place] for each in front)
-        ahead = [each.name for each in baselines if score_of(each, metrics)[place] > best]
-        if ahead:
-            verb = "has" if len(ahead) == 1 else "have"
-            lines.append(f"{listed(ahead)} {verb} a better {name} than every trial")
-    return f"{capitalise('; '.join(lines))}."
+    lines = lines or [f"None of {listed(names)} beats a trial on the front"]
+    bests = [
+        max(column) for column in zip(*(score_of(each, metrics) for each in front), strict=True)
+    ]
+    for baseline in baselines if len(metrics) > 1 else ():
+        scores = zip(metrics, score_of(baseline, metrics), bests, strict=True)
+        if ahead := [name for name, score, best_of_trials in scores if score > best_of_trials]:
+            lines.append(f"{baseline.name} has a better {listed(ahead)} than every trial")
+    return "; ".join(lines)
 
 
 def _lead(sweep: Sweep) -> str:
