@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_help_panel="Use a trained model")
 
+COMPONENTS = 128
+"""The principal components of which a frame takes the largest, beside sparse codes."""
 IMAGES = "images"
 """The recipe whose size and kind of pictures are found in the data."""
 
@@ -178,8 +180,10 @@ def train_configured(
                 update_local_copy(folder, local)
             team.close()
     if is_chief:
-        finish(local, options, tracker, progress)
+        figures = finish(local, options, tracker, progress)
         if options.style == "line":
+            if baseline := baseline_of(figures, dataset):
+                print(f"as many principal components: distvae baseline {baseline} {local}")
             print_next("distvae", *words_of_use(config, local))
 
 
@@ -439,8 +443,10 @@ def exit_early(error: Exception, signal: int, folder: Path) -> None:
 
 def finish(
     folder: Path, options: TrainOptions, tracker: "Tracker | None", progress: Progress
-) -> None:
-    """Evaluate a trained run, unless the options forbid it, and complete the record of the run."""
+) -> Mapping[str, float]:
+    """Evaluate a trained run, unless the options forbid it, and complete the record of the run.
+    Return the figures of the evaluation.
+    """
     from distvae.cli.use import print_evaluation
     from distvae.tasks.evaluate import evaluate
     from distvae.train.run import Run
@@ -458,6 +464,18 @@ def finish(
             progress.say(f"recorded in MLflow; to view it: {tracker.viewer}")
     if evaluation:
         print_evaluation(evaluation, options.style)
+    return evaluation.summary if evaluation else {}
+
+
+def baseline_of(figures: Mapping[str, float], dataset: "Dataset") -> str:
+    """Return the principal components to compare the codes of recordings with: as many as a code
+    has values that are not zero; otherwise ''.
+    """
+    values = round(figures.get("active", 0))
+    if not (dataset.recordings and values):
+        return ""
+    size = round(figures["live_atoms"] + figures["dead_atoms"])
+    return f"pca-{values}" if values == size else f"pca-{values}-of-{max(values, COMPONENTS)}"
 
 
 def words_of_use(config: "Config", run: Path) -> list[object]:
