@@ -47,6 +47,7 @@ def test_components_of_the_latent_sizes_are_scored_once_and_shown_among_the_tria
         last = list(csv.DictReader(file))[-1]
     assert (last["state"], last["model.kind"], last["model.latent"]) == ("baseline", "pca-8", "8")
     assert float(last["estoi"]) == baseline.figures["estoi"]
+    assert float(last["seconds"]) == baseline.seconds != baseline.figures["seconds"]
     print_findings(findings)
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
     assert rows[1:4] == ["pca-8", "2", "1"]
