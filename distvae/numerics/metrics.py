@@ -135,7 +135,7 @@ GLOSSARY = {
     ),
     "reliability": (
         "difference of the bound and the true log-likelihood, divided by the size of the latter; "
-        "larger is better"
+        "about 0 once the truth is learned, below it before"
     ),
     "true_log_likelihood": (
         "log p(x) under the parameters that made the data, nats per data point"

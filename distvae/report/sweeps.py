@@ -38,6 +38,7 @@ from distvae.tune.results import (
     ORIGIN,
     Result,
     beats,
+    best,
     draw_front,
     score_of,
     shown_in_report,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 
 UNBEATEN = "\N{BLACK STAR}"
-BASELINES = "pca-N: N principal components, on the same recordings."
+BASELINES = "pca-N is a baseline: N principal components, on the same recordings."
 NO_CELL = Cell("")
 PICTURES = ("spectrogram", "images", "codes", "dictionary")
 """The pictures of a trial that the page shows."""
@@ -73,7 +74,7 @@ MAX_TRIALS_OF_FOREST = 300
 def sweep_page(sweep: Sweep) -> Page:
     """Build the page of a sweep, or of a table of published figures."""
     states = [trial.result.state for trial in sweep.trials]
-    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    counts = [f"{states.count(state):,} {state}" for state in dict.fromkeys(states)]
     subtitle = f"{counted(len(states), 'trial')}: {listed(counts)}"
     kind = "Table" if _is_table(sweep) else "Sweep"
     return Page(f"{kind} {sweep.facts['name']}", subtitle, list(_sections(sweep)))
@@ -132,9 +133,9 @@ def _findings(sweep: Sweep, exhibited: Mapping[int, Exhibit]) -> Iterator[Findin
     if not finished:
         yield Finding("answer", "No trial finished, so there is no answer.")
     for name, direction in sweep.metrics.items() if finished else ():
-        best = (max if direction == "max" else min)(finished, key=lambda each: each.figures[name])
-        text = f"{_figures(best, [name, *sweep.metrics])}, by {best.label(sweep.constant)}"
-        yield Finding(f"best {name}", f"{text}{_lead(sweep)}:", _links([best], exhibited))
+        first = best(finished, name, direction)
+        text = f"{_figures(first, [name, *sweep.metrics])}, by {first.label(sweep.constant)}"
+        yield Finding(f"best {name}", f"{text}{_lead(sweep)}:", _links([first], exhibited))
     if len(finished) == 1:
         yield Finding("front", "Only one trial finished; there is nothing to compare it with.")
     elif len(sweep.metrics) > 1 and finished:
@@ -162,16 +163,22 @@ def _links(results: Sequence[Result], exhibited: Mapping[int, Exhibit]) -> Facts
 
 
 def _beside(baselines: Sequence[Result], front: Sequence[Result], metrics: Directions) -> str:
-    """Say which baselines beat trials on the front."""
+    """Say which baselines beat trials on the front, and which lead in one of several metrics."""
     lines = []
     for baseline in baselines:
         score = score_of(baseline, metrics)
         if beaten := [each.name for each in front if beats(score, score_of(each, metrics))]:
             lines.append(f"{baseline.name} beats {listed([f'trial {name}' for name in beaten])}")
-    return (
-        "; ".join(lines)
-        or f"None of {listed([each.name for each in baselines])} beats a trial on the front."
-    )
+    names = [each.name for each in baselines]
+    lines = lines or [f"None of {listed(names)} beats a trial on the front"]
+    bests = [
+        max(column) for column in zip(*(score_of(each, metrics) for each in front), strict=True)
+    ]
+    for baseline in baselines if len(metrics) > 1 else ():
+        scores = zip(metrics, score_of(baseline, metrics), bests, strict=True)
+        if ahead := [name for name, score, best_of_trials in scores if score > best_of_trials]:
+            lines.append(f"{baseline.name} has a better {listed(ahead)} than every trial")
+    return "; ".join(lines)
 
 
 def _lead(sweep: Sweep) -> str:
@@ -270,8 +277,10 @@ def exhibits(sweep: Sweep) -> dict[int, Exhibit]:
     """Collect pictures and sounds of a few trials, so that the page is small enough to mail."""
     results = shown_in_report([trial.result for trial in sweep.finished])
     if len(results) > MAX_TRIALS:
-        last = len(results) - 1
-        results = [results[round(n * last / (MAX_TRIALS - 1))] for n in range(MAX_TRIALS)]
+        bests = [best(results, name, mode) for name, mode in sweep.metrics.items()]
+        kept = MAX_TRIALS - len(bests)
+        spaced = [round(n * (len(results) - 1) / (kept - 1)) for n in range(kept)]
+        results = [results[place] for place in spaced] + bests
     chosen = {result.number for result in results}
     found: dict[int, Exhibit] = {}
     for trial in sweep.finished:
@@ -296,7 +305,10 @@ def _importance(sweep: Sweep) -> Section:
                 drawings.append(Medium(drawing(draw_shares(found)), metric))
         text = SHARES if drawings else NO_SHARES
     elif len(names) == 1:
-        text = f"In all trials only {parameter_name(names[0])} varied."
+        text = (
+            f"Only {parameter_name(names[0])} varies in all trials, and there are no shares of a"
+            " single parameter."
+        )
     elif names:
         count = f"{counted(len(trials), 'trial')} finished"
         text = f"{count}. To tell parameters apart takes {needed(names)} or more."
@@ -342,7 +354,7 @@ def space(facts: Tree) -> str:
     fixed = {key: value for key, value in changed.items() if key not in keys}
     tree: dict[str, Plain] = {"about": facts["about"]} if facts.get("about") else {}
     tree |= {"base": facts["recipe"], "fixed": fixed}
-    tree |= {name: facts[name] for name in (*PLAN, "judge") if name in facts}
+    tree |= {name: facts[name] for name in (*PLAN, "judge", "baselines") if name in facts}
     tree["axes"] = [as_written(axis) for axis in facts["axes"]]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 

@@ -19,6 +19,7 @@ from distvae.data.windows import windows_of
 from distvae.files.paths import atomic_file, make_folder
 from distvae.files.refusal import Refusal, nearest
 from distvae.files.untrusted import Plain, Tree
+from distvae.numerics.metrics import meaning
 from distvae.reproduce.rows import Scale, group_seeds, read_rows
 
 if TYPE_CHECKING:
@@ -398,12 +399,18 @@ def comparison_table(lines: list[Line]) -> "RichTable":
 
 
 def notes_on(lines: list[Line]) -> Iterator[str]:
-    """Yield each note once, with the names of its rows, and what the scale of smoke means."""
+    """Yield each note once, with the names of its rows, what figures mean for which the table has
+    nothing published to compare with, and what the scale of smoke means.
+    """
     rows: dict[str, dict[str, None]] = {}
     for line in lines:
         if line.note:
             rows.setdefault(line.note, {})[line.row] = None
     yield from (f"{', '.join(names)}: {note}" for note, names in rows.items())
+    compared = {line.figure for line in lines if line.published is not None}
+    for figure in dict.fromkeys(line.figure for line in lines):
+        if figure not in compared and meaning(figure):
+            yield f"{figure}: {meaning(figure)}"
     if any(line.scale == "smoke" for line in lines):
         yield SMOKE
 

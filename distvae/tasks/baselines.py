@@ -368,8 +368,23 @@ def baseline_coder(name: str, data: DataConfig) -> Coder:
     It is `identity`, or `pca-N` or `nmf-N` with N components. `pca-K-of-N` and `topk-K-of-N` keep
     K of N values for each frame, and code log(power + `QUIET`).
     """
-    if name == "identity":
+    method, components, values = parse_baseline(name, data)
+    if method == "identity":
         return lambda power, first: Coded(power, None)
+    power = open_dataset(data, quiet=True).splits["train"]
+    if method == "topk":
+        return topk(power, components, values)
+    if values:
+        return pca(power, components, values, QUIET)
+    return {"pca": pca, "nmf": nmf}[method](power, components)
+
+
+def parse_baseline(name: str, data: DataConfig) -> tuple[str, int, int]:
+    """Return the method of a baseline for speech, its components, and the values that it keeps of
+    each frame, 0 for all.
+    """
+    if name == "identity":
+        return name, data.dims, 0
     known = re.fullmatch(r"(pca|nmf|topk)-([1-9]\d*)(?:-of-([1-9]\d*))?", name)
     method, kept, size = known.groups() if known else ("", 0, 0)
     values, components = int(kept), int(size or kept)
@@ -379,12 +394,7 @@ def baseline_coder(name: str, data: DataConfig) -> Coder:
             f"{name}: no method for speech; identity, pca-N, nmf-N, pca-K-of-N or topk-K-of-N"
             f" expected, with K up to N, and up to {data.dims} components"
         )
-    power = open_dataset(data, quiet=True).splits["train"]
-    if method == "topk":
-        return topk(power, components, values)
-    if size:
-        return pca(power, components, values, QUIET)
-    return {"pca": pca, "nmf": nmf}[method](power, components)
+    return method, components, values if size else 0
 
 
 def pca(power: Rows, components: int, values: int | None = None, floor: float = 0.0) -> Coder:

@@ -481,7 +481,9 @@ def tradeoff(rows: Sequence[Mapping[str, float | str]], x: str, y: str, label: s
 
 
 def label_points(axes: "Axes", labels: Sequence[tuple[float, float, str, bool]]) -> None:
-    """Write a text beside each point (x, y, text, whether bold), at the nearest free place."""
+    """Write a text beside each point (x, y, text, whether bold), at the nearest free place. A text
+    that would cover an earlier one everywhere is left out.
+    """
     if not labels:
         return
     figure = axes.get_figure(root=True)
@@ -502,11 +504,15 @@ def label_points(axes: "Axes", labels: Sequence[tuple[float, float, str, bool]])
         note = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", **style)
         box, crowd = note.get_window_extent(), np.array(taken)
         middle, size = np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2, np.array(box.size)
-        covered = []
+        covered = []  # texts, and points
         for place in PLACES:
             gaps = np.abs(crowd[:, :2] - middle - pixels * np.array(place))
-            covered.append(int((gaps < (crowd[:, 2:] + size) / 2).all(1).sum()))
-        note.xyann = PLACES[int(np.argmin(covered))]
+            hits = (gaps < (crowd[:, 2:] + size) / 2).all(1)
+            covered.append((int(hits[len(centres) :].sum()), int(hits.sum())))
+        if min(covered)[0]:
+            note.remove()
+            continue
+        note.xyann = PLACES[covered.index(min(covered))]
         taken.append((*(middle + pixels * np.array(note.xyann)), *size))
 
 

@@ -46,7 +46,7 @@ def _state(sweep: str, varied: Sequence[str], ranked: Mapping[str, str]) -> dict
     first, direction = next(iter(ranked.items()))
     columns = [f"metrics.`{name}`" for name in ranked] + [f"params.`{name}`" for name in varied]
     section: dict[str, object] = {"uuid": SECTION, "name": "Trials", "display": True}
-    section |= {"isReordered": True, "columns": 2, "cardHeight": 400}
+    section |= {"isReordered": True, "columns": 1, "cardHeight": 400}
     return {
         "searchFilter": f"tags.mlflow.parentRunId = '{sweep}'",
         "orderByKey": f"metrics.`{first}`",

@@ -1,4 +1,4 @@
-"""Principal components beside the trials of a sweep, scored on the same validation recordings."""
+"""Baselines beside the trials of a sweep, scored on the same validation recordings."""
 
 import json
 import re
@@ -16,26 +16,31 @@ FOLDER = "baselines"
 """The subfolder of a sweep with the figures of each baseline."""
 MAX_SIZES = 4
 """The most numbers of components that are scored, the smallest."""
-NAME = re.compile(r"pca-([1-9]\d*)")
+NAME = re.compile(r"[a-z]+(-[1-9]\d*)?(-of-[1-9]\d*)?")
 
 
 def missing_baselines(space: Space, sweep: Path) -> Iterator[str]:
-    """Yield the names of the baselines that are defined for a space and not scored yet.
+    """Yield the names of the baselines of a space that are not scored yet."""
+    for name in _components(space) if space.baselines is None else space.baselines:
+        if not _file(sweep, name).exists():
+            yield name
 
-    The numbers of components are the numbers of latents in the space. Baselines are defined for
-    recordings that are the same in all trials.
-    """
-    data = space.base.data
-    same_data = not any(key.startswith("data.") for key in space.varied)
-    if space.rows or not same_data or recordings_of(data) is None:
+
+def _components(space: Space) -> Iterator[str]:
+    """Yield the default baselines: as many components as the models of the space have latents."""
+    if space.rows or not shares_recordings(space):
         return
     key = "model.latent"
     varied = [value for axis in space.axes if axis.key == key for value in axis.span.corners]
     sizes = varied or [flatten(space.base)[key]]
-    fitting = {size for size in sizes if isinstance(size, int) and size <= data.dims}
-    for size in sorted(fitting)[:MAX_SIZES]:
-        if not _file(sweep, f"pca-{size}").exists():
-            yield f"pca-{size}"
+    fitting = {size for size in sizes if isinstance(size, int) and size <= space.base.data.dims}
+    yield from (f"pca-{size}" for size in sorted(fitting)[:MAX_SIZES])
+
+
+def shares_recordings(space: Space) -> bool:
+    """Return whether the data is recordings that are the same in all trials, as baselines need."""
+    same_data = not any(key.startswith("data.") for key in space.varied)
+    return same_data and recordings_of(space.base.data) is not None
 
 
 def add_baseline(name: str, space: Space, sweep: Path) -> None:
@@ -49,15 +54,19 @@ def add_baseline(name: str, space: Space, sweep: Path) -> None:
 
 
 def read_baselines(sweep: Path) -> list[Result]:
-    """Return the baselines in the folder of a sweep as results, the smallest first."""
-    names = [NAME.fullmatch(path.stem) for path in (sweep / FOLDER).glob("*.json")]
-    results = []
-    for size in sorted(int(name[1]) for name in names if name):
-        figures = read_figures(_file(sweep, f"pca-{size}"))
-        known = {name: value for name, value in figures.items() if value is not None}
-        values: dict[str, Plain] = {"model.kind": "pca", "model.latent": size}
-        results.append(Result(0, values, BASELINE, figures=known))
-    return results
+    """Return the baselines in the folder of a sweep as results, the smallest first. The last number
+    in a name is the size of its code.
+    """
+    found = []
+    for path in (sweep / FOLDER).glob("*.json"):
+        if NAME.fullmatch(path.stem):
+            figures = read_figures(path)
+            known = {name: value for name, value in figures.items() if value is not None}
+            *_, size = 0, *map(int, re.findall(r"\d+", path.stem))
+            values: dict[str, Plain] = {"model.kind": path.stem}
+            values |= {"model.latent": size} if size else {}
+            found.append((size, path.stem, Result(0, values, BASELINE, figures=known)))
+    return [result for *_, result in sorted(found, key=lambda item: item[:2])]
 
 
 def _file(sweep: Path, name: str) -> Path:

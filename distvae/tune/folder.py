@@ -41,7 +41,7 @@ DECIDED_BY_MACHINE = ("train.threads", "train.products")
 """Settings that the machine decides when a sweep begins; a resume keeps them."""
 MAY_GROW = ("trials", "concurrent")
 """Facts that may differ in a resume; a population keeps its trials."""
-NOT_COMPARED = ("name", "about", "arithmetic", "axes", "config", "rows")
+NOT_COMPARED = ("name", "about", "arithmetic", "axes", "config", "rows", "baselines")
 """Facts that a resume may change, or that are compared by parts or elsewhere."""
 DIGITS = 12
 """Characters of a digest that a message shows."""
@@ -177,6 +177,8 @@ def describe_sweep(space: Space) -> Tree:
     }
     if space.judge:
         facts["judge"] = asdict(space.judge)
+    if space.baselines is not None:
+        facts["baselines"] = space.baselines
     if space.rows:
         rows: Tree = {}
         for name, row in space.rows.items():

@@ -98,7 +98,7 @@ class Result:
     @property
     def name(self) -> str:
         """The number of a trial, or the name of a baseline."""
-        return str(self.number or f"pca-{self.values['model.latent']}")
+        return str(self.number or self.values["model.kind"])
 
     def label(self, constant: Collection[str]) -> str:
         """Return the varied settings in a few words, without those that are constant."""
@@ -179,6 +179,11 @@ def rank(results: Sequence[Result], metrics: Directions) -> list[Result]:
     return [*sorted(finished, key=lambda result: scores[result.number], reverse=True), *rest]
 
 
+def best(results: Sequence[Result], name: str, direction: Literal["max", "min"]) -> Result:
+    """Return the first result with the best value of a figure."""
+    return (max if direction == "max" else min)(results, key=lambda each: each.figures[name])
+
+
 def score_of(result: Result, metrics: Directions) -> tuple[float, ...]:
     """Return the figures by which trials are ranked, with such signs that larger is better."""
     signs = {"max": 1, "min": -1}
@@ -224,7 +229,7 @@ def write_findings(findings: Findings) -> list[Path]:
     for result in (*findings.results, *findings.baselines):
         row = {name: getattr(result, name) for name in COLUMNS + LINEAGE * branched}
         row["number"] = result.number or ""
-        rows.append(row | result.values | result.figures)
+        rows.append({**row, **result.values, **result.figures, **row})  # `seconds` of the training
     columns = dict.fromkeys(name for row in rows for name in row)
     with atomic_file(findings.folder / "results.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(columns))
@@ -259,7 +264,7 @@ def draw_front(
         group = result.group(constant) if len(groups) < len(PALETTE) else "trials"
         rows.append({**result.figures, "model": group})
     known = [result for result in baselines if {up, across} <= result.figures.keys()]
-    rows += [{**result.figures, "model": "principal components"} for result in known]
+    rows += [{**result.figures, "model": BASELINE} for result in known]
     figure = pictures.tradeoff(rows, across, up, "model")
     axes = figure.axes[0]
     front = [result for result in ranked if result.unbeaten]
@@ -280,10 +285,9 @@ def describe_findings(space: Space, ranked: Sequence[Result]) -> str:
     finished = [result for result in ranked if result.state == "finished"]
     lines = [space.about.strip(), "", f"{len(finished)} of {len(ranked)} trials finished.", ""]
     for name, direction in space.metrics.items() if finished else ():
-        choose = max if direction == "max" else min
-        best = choose(finished, key=lambda result: result.figures[name])
-        figure = f"{name} ({DIRECTIONS[direction]}): {brief(best.figures[name])}"
-        lines.append(f"- Best {figure}, trial {best.number}, {best.label(space.constant)}")
+        first = best(finished, name, direction)
+        figure = f"{name} ({DIRECTIONS[direction]}): {brief(first.figures[name])}"
+        lines.append(f"- Best {figure}, trial {first.number}, {first.label(space.constant)}")
     rows = []
     for result in finished:
         if result.unbeaten:
@@ -345,7 +349,7 @@ def ranking_table(findings: Findings) -> "Table":
     for result in with_baselines(finished, findings.baselines, findings.metrics):
         table.add_row(
             result.name,
-            result.label(findings.constant) if result.number else "principal components",
+            result.label(findings.constant) if result.number else BASELINE,
             *[result.origin for _ in origin],
             *_figures(result, columns),
             format_duration(result.seconds) if result.seconds else "",

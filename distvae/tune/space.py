@@ -34,7 +34,7 @@ FOLDERS = (Path("tune_spaces"), SPACES)
 """The folders that spaces are found in by name: below the working folder, and in the package."""
 FIELDS = (
     *("about", "base", "fixed", "metrics", "trials", "concurrent"),
-    *("seed", "seeds", "search", "scheduler", "judge", "axes"),
+    *("seed", "seeds", "search", "scheduler", "judge", "baselines", "axes"),
 )
 EXPECTED = f"fields {', '.join(FIELDS)}"
 FIELDS_OF_JUDGE = ("metric", "interval", "sample")
@@ -200,6 +200,8 @@ class Space:
     axes: tuple[Axis, ...]
     judge: Judge | None = None
     """What the scheduler compares; None for bounds."""
+    baselines: tuple[str, ...] | None = None
+    """Baselines to score beside the trials; None for principal components of recordings."""
     rows: Mapping[str, Row] = field(default_factory=dict)
     """The rows whose data is available. The axis `row` chooses among them."""
     command: str = ""
@@ -397,6 +399,7 @@ def read_space(name: str, tree: Mapping[str, Plain]) -> Space:
         scheduler=scheduler,
         axes=read_axes(tree.get("axes")),
         judge=_read_judge(tree.get("judge"), tree.get("metrics"), scheduler),
+        baselines=check_value("baselines", tuple[str, ...] | None, tree.get("baselines")),
     )
     if search == "grid":
         count = count_combinations(

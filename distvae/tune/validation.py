@@ -18,6 +18,7 @@ from distvae.tasks.presets import corrupted_windows
 from distvae.tasks.scores import fidelity_figures, recording_metrics
 from distvae.train.cost import DataSize, check_fits_in_memory
 from distvae.train.loop import FIGURES_OF_TRAINING
+from distvae.tune.baselines import shares_recordings
 from distvae.tune.space import (
     EXPECTED,
     ROW,
@@ -88,6 +89,8 @@ def validate_space(space: Space) -> None:
                 " expected"
             )
     check_scheduler(space)
+    if space.baselines:
+        _check_baselines(space, space.baselines)
 
 
 def check_memory(space: Space, data: DataSize, workers: int = 1, copies: int = 1) -> None:
@@ -199,6 +202,19 @@ def _explain(space: Space, tried: Axis, values: Mapping[str, Plain], error: str)
     told = {owner.key, tried.key, *space.condition_keys}
     pairs = {axis.key: values[axis.key] for axis in axes if axis.key in told}
     return f"{text} (for {_describe(pairs)}); a condition ('when') that excludes this expected"
+
+
+def _check_baselines(space: Space, names: Sequence[str]) -> None:
+    """Refuse baselines that cannot be scored beside all trials."""
+    from distvae.tasks.baselines import parse_baseline
+
+    if not shares_recordings(space):
+        raise Refusal("baselines: need recordings that are the same in all trials; [] expected")
+    for name in names:
+        try:
+            parse_baseline(name, space.base.data)
+        except Refusal as error:
+            raise Refusal(f"baselines: {error}") from error
 
 
 def check_ranking(space: Space) -> None:

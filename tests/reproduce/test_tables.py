@@ -221,7 +221,7 @@ def test_a_comparison_has_no_empty_columns_and_says_that_smoke_compares_nothing(
     table = read_table("bars", "smoke")
     line = Line("exact", "recovered", None, 0.0, 0.25, None, 1, "smoke", 5, 3.0, "abc")
     print_comparison([line], table, None)
-    head, row, note, _ = capsys.readouterr().out.splitlines()
+    head, row, meant, note, _ = capsys.readouterr().out.splitlines()
     assert head.split() == [
         "row",
         "figure",
@@ -233,6 +233,7 @@ def test_a_comparison_has_no_empty_columns_and_says_that_smoke_compares_nothing(
         "commit",
     ]
     assert row.split() == ["exact", "recovered", "0.250", "1", "5", "0:03", "smoke", "abc"]
+    assert meant.startswith("recovered: share of the true causes")
     assert "no figure compares" in note
     print_comparison([replace(line, published=0.2, scale="full")], table, None)
     head, row, _ = capsys.readouterr().out.splitlines()

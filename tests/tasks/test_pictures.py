@@ -1,5 +1,6 @@
 """Figures: what they draw, against the arrays that were given."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,19 @@ def test_a_tradeoff_shows_every_row_in_the_colour_of_its_group() -> None:
         expected = np.array([(row["x"], row["y"]) for row in rows if row["model"] == name], float)
         np.testing.assert_allclose(points, expected)
     assert len({tuple(np.asarray(group.get_facecolor())[0]) for group in axes.collections}) == 2
+
+
+def test_labels_of_crowded_points_never_cover_each_other() -> None:
+    rows: list[dict[str, float | str]] = [
+        {"x": n % 9, "y": n // 9, "model": "a"} for n in range(99)
+    ]
+    figure = pictures.tradeoff([*rows, {"x": 900, "y": 900, "model": "a"}], "x", "y", "model")
+    labels = [(float(row["x"]), float(row["y"]), f"{n}", True) for n, row in enumerate(rows)]
+    pictures.label_points(figure.axes[0], labels)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert 1 < len(boxes) < 99
+    assert not [one for one, other in itertools.combinations(boxes, 2) if one.overlaps(other)]
 
 
 SIDES = (9, 7)

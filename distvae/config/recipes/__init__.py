@@ -141,7 +141,9 @@ def _described(name: str, value: object) -> str:
         return value
     if isinstance(value, float):
         value = f"{value:.3g}"
-    return f"{value} {name}" if name.endswith("s") else f"{name} {value}"
+    if not name.endswith("s"):
+        return f"{name} {value}"
+    return f"{value} {name.removesuffix('s') if str(value) == '1' else name}"
 
 
 def parse_assignments(words: list[str]) -> Tree:
