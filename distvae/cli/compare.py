@@ -102,7 +102,7 @@ def tune(
         print_findings(findings)
     write_and_log(findings.folder, RUNS, options.quiet)
     if findings.finished and not options.quiet:
-        print_next("distvae", "show", f"best:{next(iter(findings.metrics))}@{searched.name}")
+        print_next("distvae", "show", f"best:{next(iter(findings.metrics))}@{findings.folder.name}")
     raise SystemExit(findings.exit_code)
 
 

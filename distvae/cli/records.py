@@ -61,7 +61,7 @@ class RunsOptions:
     json: AsJson = False
 
 
-@command(app, "runs --of speech --sort pesq_wb")
+@command(app, "runs --of speech-sweep --sort pesq_wb")
 def runs(
     folders: Annotated[
         list[Path] | None,

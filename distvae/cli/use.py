@@ -320,7 +320,7 @@ def _describe_workers(run: Path) -> Iterator[str]:
         yield f"populations: {rows} a worker, {sum(sizes) / 1e6:,.1f} MB in all"
 
 
-@command(app, "push best:pesq_wb@speech pushed")
+@command(app, "push best:pesq_wb@speech-sweep pushed")
 def push(
     run: RunFolder,
     destination: Annotated[
