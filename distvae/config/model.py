@@ -326,8 +326,8 @@ class Truncation:
     """`common`: all rows start with the same random states, as in the released code. `own`: each
     row starts with its own random states.
     """
-    sweeps: Annotated[int, Range(1, 10_000)] = 50
-    """Searches for states of new data, which start at random. States of training data are kept."""
+    sweeps: Annotated[int, Range(1, 10_000)] = 5
+    """Searches for states of new data, which start from states of training data."""
     mapped: str | None = None
     """A folder for a file that holds the states; null keeps them in memory."""
 

@@ -178,3 +178,15 @@ def _joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:
     """Concatenate the rows of all steps, or return None if a field is None in all steps."""
     known = [part for part in parts if part is not None]
     return torch.cat(known) if known else None
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the free bytes of a device, or infinity if it is not a CUDA device."""
+    if device.type != "cuda":
+        return float("inf")
+    return float(torch.cuda.mem_get_info(device)[0])
+
+
+def allocated_memory(device: torch.device) -> int:
+    """Return the largest number of bytes that torch had allocated on a CUDA device, otherwise 0."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

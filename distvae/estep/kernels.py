@@ -238,21 +238,31 @@ def write_states(words: Integers, ends: Integers, written: Bytes) -> None:
 
 
 @compiled
-def read_states(written: Bytes, words: Integers) -> None:
-    """Fill words (B, S, W) with the states that `write_states` wrote."""
+def read_states(written: Bytes, words: Integers) -> bool:
+    """Fill words (B, S, W) with the states that `write_states` wrote. Return whether the bytes are
+    those of as many states of this size.
+    """
     words[:] = 0
-    at = 0
+    at, width = 0, words.shape[2]
     for b in range(words.shape[0]):
         for s in range(words.shape[1]):
+            if at >= len(written):
+                return False
             count = written[at]
             at += 1
+            end = at + (8 * width if count == ALL_WORDS else 2 * np.int64(count))
+            if end > len(written):
+                return False
             if count == ALL_WORDS:
-                for w in range(words.shape[2]):
+                for w in range(width):
                     for byte in range(8):
                         words[b, s, w] |= np.int64(written[at]) << (8 * byte)
                         at += 1
                 continue
             for _ in range(count):
                 place = np.int64(written[at]) | np.int64(written[at + 1]) << 8
+                if place >= 64 * width:
+                    return False
                 words[b, s, place >> 6] |= np.int64(1) << (place & 63)
                 at += 2
+    return at == len(written)

@@ -1,10 +1,11 @@
 """Stores of populations: the bit-packed states of every row, by row number."""
 
+import math
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,11 +15,15 @@ from torch import Tensor, nn
 from distvae.files.paths import gigabytes
 from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder, rows_column
-from distvae.models.population import words_of
+from distvae.models.population import BITS, words_of
 from distvae.numerics.rows import Bands, HeldRows, Lanes
 from distvae.system import available_memory, reserve_space
 
-VERSION = 2
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WORDS, LISTS = 2, 3
+"""The formats of a file: states as words, and as lists of active bits."""
 MAX_LATENT = 2**16
 """The largest number of latents for which two bytes hold the place of a bit."""
 PART = 4096  # rows written to a file at a time
@@ -73,6 +78,8 @@ class HeldPopulations(nn.Module):
     def __init__(self, held: HeldRows, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.held, self.shape = held, shape
+        self.latent = BITS * shape[2]
+        """The number of bits of a state that may be active."""
 
     def read(self, places: Places) -> Tensor:
         """Return the words (B, S, W) at these places."""
@@ -101,13 +108,21 @@ class HeldPopulations(nn.Module):
 
         layout = self.layout()
         length = layout["states"] * layout["words"]
-        schema = pa.schema({"states": pa.list_(pa.int64(), length)}, _metadata(layout))
+        as_lists = may_be_compact(layout["words"])
+        kind = pa.large_binary() if as_lists else pa.list_(pa.int64(), length)
+        schema = pa.schema({"states": kind}, _metadata(layout, LISTS if as_lists else WORDS))
         # Each save uses a new name, so that earlier files stay valid if this save is cut short.
         token = secrets.token_hex(4)
         name = f"population-{generation}-{layout['rank']}of{layout['size']}-{token}.arrow"
         with Folder(folder).create(name) as sink, pa.ipc.new_file(sink, schema) as writer:
             for part in parts_of(self.shape[0], PART):
-                column = rows_column(self.read(part).cpu().numpy(), length)
+                if as_lists:
+                    lists, ends = _lists_of(self, part)
+                    places = pa.py_buffer(np.concatenate([[0], ends]))
+                    buffers = [None, places, pa.py_buffer(lists)]
+                    column = pa.Array.from_buffers(kind, len(ends), buffers)
+                else:
+                    column = rows_column(self.read(part).cpu().numpy(), length)
                 writer.write_batch(pa.record_batch([column], schema=schema))
         return [
             {"file": name, "sha256": sink.digest.hexdigest(), "bytes": sink.count, "layout": layout}
@@ -164,9 +179,9 @@ class HeldPopulations(nn.Module):
                 start += len(column)
                 is_held = self.held.contains(in_batch)
                 held_rows = torch.from_numpy(in_batch[is_held])
-                flat = column.flatten().to_numpy(zero_copy_only=True)
-                values = flat.reshape(-1, *self.shape[1:])
-                self.put(held_rows, torch.from_numpy(values[is_held]))
+                values = _words_in(kept["file"], column, self.shape)
+                refuse_strange_bits(kept["file"], values, self.latent)
+                self.put(held_rows, values[torch.from_numpy(is_held)])
                 missing[self.held.index(held_rows)] = False
 
 
@@ -242,8 +257,31 @@ def _from_lists(lists: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
     from distvae.estep import kernels
 
     words = torch.empty(rows, *shape[1:], dtype=torch.int64)
-    kernels.read_states(np.frombuffer(lists, np.uint8), words.numpy())
+    if not kernels.read_states(np.frombuffer(lists, np.uint8), words.numpy()):
+        raise Refusal("the lists of active bits are cut short, or name bits that no state has")
     return words
+
+
+def _lists_of(store: HeldPopulations, part: slice) -> tuple[bytes, NDArray[np.int64]]:
+    """Return the states of a slice of rows as lists of active bits, and the end of each row."""
+    if isinstance(store, CompactStore):
+        rows = store.written[part]
+        return b"".join(rows), np.cumsum([len(row) for row in rows], dtype=np.int64)
+    written, ends = _as_lists(store.read(part))
+    return written[: ends[-1]].tobytes(), ends
+
+
+def _words_in(file: str, column: "pa.Array", shape: tuple[int, int, int]) -> Tensor:
+    """Return the words (B, S, W) in a column of a file."""
+    import pyarrow as pa
+
+    if not pa.types.is_large_binary(column.type):
+        flat = column.flatten().to_numpy(zero_copy_only=True)
+        return torch.from_numpy(flat.reshape(-1, *shape[1:]).copy())
+    try:
+        return _from_lists(b"".join(column.to_pylist()), len(column), shape)
+    except Refusal as error:
+        raise Refusal(f"{file}: {error}; another checkpoint expected (--previous)") from error
 
 
 def may_be_compact(width: int) -> bool:
@@ -255,13 +293,9 @@ def packed(store: HeldPopulations, part: slice) -> bytes:
     """Return the states of a slice of rows as lists of active bits, or as words if lists would not
     be smaller.
     """
-    if isinstance(store, CompactStore):
-        return b"".join(store.written[part])
-    words = store.read(part).cpu()
-    if not may_be_compact(store.shape[2]):
-        return words.numpy().tobytes()
-    written, ends = _as_lists(words)
-    return written[: ends[-1]].tobytes()
+    if may_be_compact(store.shape[2]):
+        return _lists_of(store, part)[0]
+    return store.read(part).cpu().numpy().tobytes()
 
 
 def unpacked(content: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
@@ -269,6 +303,15 @@ def unpacked(content: bytes, rows: int, shape: tuple[int, int, int]) -> Tensor:
     if may_be_compact(shape[2]):
         return _from_lists(content, rows, shape)
     return torch.frombuffer(bytearray(content), dtype=torch.int64).view(rows, *shape[1:])
+
+
+def refuse_strange_bits(name: str, words: Tensor, latent: int) -> None:
+    """Refuse words (..., W) with an active bit beyond the latents, which no array has a place
+    for.
+    """
+    last = latent % BITS
+    if last and bool((words[..., -1] & (-1 << last)).any()):
+        raise Refusal(f"{name}: active bits beyond {latent} latents; states of this model expected")
 
 
 def new_store(latent: int, states: int, held: HeldRows, mapped: str | None) -> HeldPopulations:
@@ -284,9 +327,11 @@ def new_store(latent: int, states: int, held: HeldRows, mapped: str | None) -> H
     return LocalStore(words, held, stays=mapped is not None)
 
 
-def as_words(store: HeldPopulations, device: torch.device) -> HeldPopulations:
-    """Convert a compact store to words on a device, and return any other store unchanged."""
-    if not isinstance(store, CompactStore):
+def as_words(store: HeldPopulations, device: torch.device, free: float) -> HeldPopulations:
+    """Convert a compact store to words on a device with `free` bytes. Return any other store
+    unchanged, and a store whose words would take more than half of the bytes.
+    """
+    if not isinstance(store, CompactStore) or 8 * math.prod(store.shape) > free / 2:
         return store
     return LocalStore(store.read(slice(None)).to(device), store.held)
 
@@ -302,20 +347,20 @@ def _held(layout: Layout) -> HeldRows:
     return kind(layout["rows"], layout["lanes"]).held(layout["rank"], layout["size"])
 
 
-def _metadata(layout: Layout) -> dict[str, str]:
+def _metadata(layout: Layout, version: int) -> dict[str, str]:
     """Return the metadata of an Arrow file."""
-    return {name: str(value) for name, value in ({"version": VERSION} | layout).items()}
+    return {name: str(value) for name, value in ({"version": version} | layout).items()}
 
 
 def _check_metadata(kept: PopulationFile, metadata: dict[bytes, bytes]) -> None:
     """Refuse a file whose metadata differs from its entry in the checkpoint."""
     found = {key.decode(): value.decode() for key, value in metadata.items()}
-    if int(found["version"]) != VERSION:
+    if int(found["version"]) not in (WORDS, LISTS):
         raise Refusal(
-            f"{kept['file']}: of format {found['version']}, and this distvae reads {VERSION}; use"
-            " the one that wrote it"
+            f"{kept['file']}: of format {found['version']}, and this distvae reads {WORDS} and"
+            f" {LISTS}; use the one that wrote it"
         )
-    if found != _metadata(kept["layout"]):
+    if found != _metadata(kept["layout"], int(found["version"])):
         raise Refusal(f"{kept['file']}: holds other rows than the checkpoint says")
 
 

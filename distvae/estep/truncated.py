@@ -6,7 +6,7 @@ on the improved states, reweighted under the current parameters. Any set of dist
 valid bound.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distvae import config
+from distvae.engines.device import free_memory
 from distvae.engines.tvae_gpu import Scores, can_score
 from distvae.estep.search import (
     FIRST,
@@ -36,15 +37,22 @@ from distvae.estep.store import (
     PopulationFile,
     as_words,
     new_store,
+    parts_of,
+    refuse_strange_bits,
 )
+from distvae.files.refusal import Refusal
 from distvae.interface import Batch, Sums
-from distvae.models.population import pack, repeated
+from distvae.models.population import pack, repeated, words_of
 from distvae.models.truncated import KeptStates, Truncated, with_numbers
 from distvae.models.tvae import TVAE
 from distvae.numerics.noise import Noise, Stream, draw_ahead
 from distvae.numerics.rows import HeldRows, find_in_order
 
 COMPILED = ("fitness_batch", "flip", "none")  # selection, mutation, crossover of compiled loops
+POOL_ROWS = 64
+"""The training rows whose states are kept with the weights. New rows start from them."""
+SCORED = 2**20
+"""The most states of a pool that are scored at once, over all rows."""
 COUNTED = 256
 """The rows of each block in which distinct states are counted, for a metric."""
 
@@ -79,10 +87,14 @@ class Search(nn.Module):
     """A search that keeps a population of states for each row."""
 
     store: HeldPopulations
+    pool: Tensor
+    """(P, W) distinct states of some training rows."""
 
     def __init__(self, config: config.Truncation, model: TVAE) -> None:
         super().__init__()
         self.config, self.latent = config, model.code_size
+        self.register_buffer("pool", torch.empty(0, words_of(self.latent), dtype=torch.int64))
+        self.register_state_dict_pre_hook(_fill_pool)  # type: ignore[no-untyped-call]
         self.last_block: Block | None = None
         self.shown: KeptStates | None = None
         self.scores: Scores | None = None
@@ -104,6 +116,7 @@ class Search(nn.Module):
     def allocate(self, held: HeldRows) -> None:
         """Allocate memory for the states of these rows."""
         self.store = new_store(self.latent, self.config.states, held, self.config.mapped)
+        self.store.latent = self.latent
 
     def prepare(self, blocks: Iterable[Tensor], held: HeldRows, seed: int) -> None:
         """Draw the initial states of every row that this worker holds."""
@@ -175,7 +188,7 @@ class Search(nn.Module):
         device, rows = batch.x.device, batch.row
         is_on_gpu = device.type != "cpu"
         if is_on_gpu:
-            self.store = as_words(self.store, device)
+            self.store = as_words(self.store, device, free_memory(device))
             sample: dict[Stream, int] = {"sample": 1}
             noise = draw_ahead(noise, sample | self.draws())
             if isinstance(self.store, LocalStore) and self.store.words.device == device:
@@ -226,12 +239,54 @@ class Search(nn.Module):
             return found
         return KeptStates(self.store.get(batch.row).to(batch.x.device, non_blocking=True))
 
+    def fill_pool(self) -> None:
+        """Fill the pool with the states of evenly spaced rows, which worker 0 always holds."""
+        if not hasattr(self, "store") or self.store.held.rank > 0:
+            return
+        lane = self.store.held.lanes.first
+        count = min(POOL_ROWS, len(lane))
+        rows = torch.tensor([lane[number * len(lane) // count] for number in range(count)])
+        states = self.store.get(rows).to(self.pool.device)
+        self.pool = states.reshape(-1, states.shape[2]).unique(dim=0)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> object:
+        """Set the pool; runs of version 0.2.0 have none."""
+        pool = state_dict.get("pool", self.pool)
+        if pool.dtype != torch.int64 or pool.shape[1:] != self.pool.shape[1:]:
+            raise Refusal(
+                f"estep.pool: {pool.dtype} {list(pool.shape)}; states of"
+                f" {self.pool.shape[1]} words expected"
+            )
+        refuse_strange_bits("estep.pool", pool, self.latent)
+        self.pool = torch.empty_like(pool, device=self.pool.device)
+        return super().load_state_dict({"pool": pool, **state_dict}, strict, assign)
+
+    @torch.no_grad()
+    def _starts(self, model: TVAE, batch: Batch, row: Tensor) -> Tensor:
+        """Return the states (B, S, W) from which a search for new rows starts: the most probable
+        states among random draws and the pool.
+        """
+        self.fill_pool()
+        drawn = self._first_states(0)(row).contiguous()
+        if not len(self.pool):
+            return drawn
+        starts = []
+        for part in parts_of(len(drawn), max(SCORED // len(self.pool), 1)):
+            rows = batch.part(part)
+            pool = self.pool.expand(len(rows.x), -1, -1)
+            value, place = self.score(model, rows, pool).topk(min(pool.shape[1], drawn.shape[1]))
+            kept = (drawn[part], self.score(model, rows, drawn[part]))
+            starts.append(best_states(kept, (self.pool[place], value), self.ranked).words)
+        return torch.cat(starts)
+
     def infer(self, model: TVAE, batch: Batch, sweeps: int | None = None) -> Truncated:
         """Return the posteriors of new data, or of training rows if `sweeps` is 0."""
         if sweeps == 0:
             return model.posterior(batch, self._find_states(batch).words)
         row = batch.row.to(batch.x.device)
-        words = self._first_states(0)(row)
+        words = self._starts(model, batch, row)
         for sweep in range(self.config.sweeps if sweeps is None else sweeps):
             words = self.improve(model, batch, words, Noise(0, FIRST - 1 - sweep, row)).words
         return model.posterior(batch, words)
@@ -244,6 +299,10 @@ class Search(nn.Module):
         """Read the populations of this worker's rows from the files of all workers."""
         self.last_block = None
         self.store.load(folder, files)
+
+
+def _fill_pool(search: Search, *_: object) -> None:
+    search.fill_pool()
 
 
 class Evolution(Search):

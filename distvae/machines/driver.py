@@ -5,8 +5,11 @@ snapshots. The driver starts the actors that hold the snapshots, watches the mac
 folder, and reports the epochs and events that the workers write there.
 """
 
+import json
+import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,16 +32,19 @@ from distvae.machines.cluster import (
 from distvae.machines.session import ActorHandle
 from distvae.machines.shards import start_actor
 from distvae.machines.worker import (
+    FAILURES_FILE,
     MESSAGES_FILE,
+    STAGGER,
     STOP_FILE,
     Job,
+    Wait,
     delete_stop_files,
     poll_seconds,
     raise_worker_error,
     request_stop,
     work,
 )
-from distvae.numerics.metrics import counted
+from distvae.numerics.metrics import counted, listed
 from distvae.train.loop import Epoch, Interrupted
 from distvae.train.run_folder import (
     EPOCHS,
@@ -55,6 +61,10 @@ from distvae.train.team import WorkerLost
 if TYPE_CHECKING:
     from ray.train import ScalingConfig
 
+LOGS, LOG_BYTES = "logs", 2**20
+"""The subfolder of a run folder with logs of workers, and the bytes of each that are kept."""
+TELL_SECONDS = 3.0
+"""Seconds in which workers that wait tell, after the first of them."""
 WATCH_INTERVAL = 2.0
 """Seconds between two looks at Ray's list of machines."""
 Machines = Mapping[str, Machine]
@@ -174,7 +184,27 @@ def train_with_workers(
         group = yield from wait_for_workers(ray, group, config.train, stop)
         check_cluster(ray, folder)
         open_folder()
-        yield from lead_workers(config, recipe, folder, group, stop)
+        try:
+            yield from lead_workers(config, recipe, folder, group, stop)
+        except (WorkerLost, RuntimeError):
+            if group.address is None and (kept := keep_logs(folder)):
+                yield f"{counted(kept, 'log file')} of the workers: {folder}/{LOGS}"
+            raise
+
+
+def keep_logs(folder: Folder) -> int:
+    """Copy the ends of the logs of a private Ray's workers into a run folder. Return their number.
+
+    Ray deletes its own folder.
+    """
+    logs, kept = Path(os.environ["RAY_TMPDIR"], "ray", "session_latest", "logs"), 0
+    for file in [*logs.glob("worker-*.err"), *logs.glob("worker-*.out"), *logs.glob("train/*")]:
+        with suppress(OSError):
+            content = file.read_bytes()[-LOG_BYTES:]
+            if file.is_file() and content:
+                folder.subfolder(LOGS).write(file.name, content)
+                kept += 1
+    return kept
 
 
 def lead_workers(
@@ -231,6 +261,7 @@ def lead_workers(
     finally:
         _stop_workers(training, folder, owner)
     folder.delete(news.messages)
+    folder.delete(FAILURES_FILE.format(owner))
     _raise_outcome(outcome[0], folder, owner)
 
 
@@ -274,19 +305,29 @@ class RunFolderNews:
         self.events: list[Event] = []
         self.reported_events = 0
         self.sizes: dict[str, int] = {}
+        self.waits: dict[int, list[Wait]] = {}
+        """The waits that workers have told and the user was not, by the number of their call."""
+        self.first_told = 0.0
+        """When the first of these waits was read."""
 
     def read(self) -> Iterator[Epoch | str]:
         """Yield the epochs, events and lines that were written since the last call."""
         told = self.sizes.get(self.messages, 0)
         if self._has_changed(self.messages):
             new = self.folder.read(self.messages)[told : self.sizes[self.messages]]
-            yield from new.decode().splitlines()
+            for line in new.decode().splitlines():
+                if line.startswith("{"):
+                    self._add_wait(Wait(**json.loads(line)))
+                else:
+                    yield line
         epochs_changed = self._has_changed(EPOCHS)
         if self._has_changed(EVENTS):
             self.events = read_events(self.folder)
         for event in self.events[self.reported_events :]:
             self.reported_events += 1
+            self.waits = {}
             yield describe_event(event, self.reported_events)
+        yield from self._take_waits()
         if not epochs_changed:
             return
         for record in read_epochs(self.folder, self.last_epoch + 1):
@@ -295,6 +336,28 @@ class RunFolderNews:
                 workers, restarts = self.events[-1]["workers"], len(self.events) - 1
                 details = {"workers": workers, "restarts": restarts}
                 yield Epoch.read(record | details, self.epochs)
+
+    def _add_wait(self, wait: Wait) -> None:
+        if not self.waits:
+            self.first_told = time.monotonic()
+        self.waits.setdefault(wait.call, []).append(wait)
+
+    def _take_waits(self) -> Iterator[str]:
+        """Yield one line once all workers that wait have had the time to tell."""
+        if not self.waits:
+            return
+        waits = self.waits[max(self.waits)]
+        workers = waits[0].workers
+        if time.monotonic() < self.first_told + TELL_SECONDS + STAGGER * workers:
+            return
+        self.waits = {}
+        machines = self.events[-1]["machines"] if self.events else []
+        late = sorted(set(range(workers)) - {wait.rank for wait in waits})
+        names = [f"worker {rank} ({machines[rank]})" for rank in late if rank < len(machines)]
+        who = listed(names) or "each other"
+        waited = f"{max(wait.seconds for wait in waits):.0f} s"
+        waiting = f"{counted(len(waits), 'worker')} {'has' if len(waits) == 1 else 'have'} waited"
+        yield f"{waiting} {waited} for {who} in {waits[0].phase}"
 
     def _has_changed(self, name: str) -> bool:
         """Return whether the size of a file is another than at the last call."""

@@ -74,6 +74,8 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # trials are asked to stop, and keep their progress
 }
 """Environment variables of every process that uses Ray."""
+WITH_DASHBOARD = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
+"""Variables for a Ray that others started: its dashboard shows trainings and what they report."""
 WITHOUT_DASHBOARD = {
     # Ray Train asks the dashboard at its end; without an address it waits 10 s for one.
     "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1",
@@ -116,7 +118,7 @@ def ray_session(
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if address is not None:
-        with _connection(lambda: _connect(address), stop) as ray:
+        with _environment(WITH_DASHBOARD), _connection(lambda: _connect(address), stop) as ray:
             yield ray
         return
     with (

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,13 +24,14 @@ from distvae.files.refusal import Refusal
 from distvae.files.storage import Folder
 from distvae.machines.session import STALL_SECONDS, STALL_VARIABLE
 from distvae.machines.shards import COPY_SECONDS, Shards, plan_homes, store_of
-from distvae.train.loop import Diverged, Interrupted
+from distvae.train.loop import Diverged, Epoch, Interrupted
 from distvae.train.run_folder import (
     EVENTS,
     Event,
     TakenOver,
     check_ownership,
     has_saved_state,
+    read_events,
 )
 from distvae.train.team import ALONE, TIMEOUT, Team, WorkerLost, join_team, store_at
 
@@ -49,7 +50,7 @@ MESSAGES_FILE = "messages-{}.txt"
 """Lines that workers of an owner tell the user."""
 POLL_LOCAL, POLL_REMOTE = 0.3, 2.0
 """Seconds between two looks at a folder on a disk of this machine, or elsewhere."""
-PREFIXES = ("stop-", "refused-", "messages-")
+PREFIXES = ("stop-", "refused-", "messages-", "failures-")
 
 
 def delete_stop_files(folder: Folder) -> None:
@@ -86,10 +87,19 @@ def poll_seconds(folder: Folder) -> float:
 def write_worker_error(folder: Folder, owner: str, error: Exception) -> None:
     """Write an error for the driver, with the traceback of one that nobody foresaw."""
     text = str(error)
-    if not isinstance(error, (Refusal, Diverged)):
+    if not isinstance(error, (Refusal, Diverged, WorkerLost)):
         text = "".join(traceback.format_exception(error))
     record = json.dumps({"kind": type(error).__name__, "text": text})
     folder.write(WORKER_ERROR_FILE.format(owner), record.encode())
+
+
+def has_failed_again(folder: Folder, owner: str, error: Exception) -> bool:
+    """Record an error; return whether it has ended the workers `FAILURES` times from one point."""
+    name, events = FAILURES_FILE.format(owner), read_events(folder)
+    begun = (events[-1]["epoch"], events[-1]["batch"]) if events else None
+    failure = json.dumps([begun, str(error)])
+    folder.append(name, f"{failure}\n".encode())
+    return folder.read(name).decode().splitlines()[-FAILURES:] == [failure] * FAILURES
 
 
 def raise_worker_error(folder: Folder, owner: str) -> None:
@@ -99,7 +109,7 @@ def raise_worker_error(folder: Folder, owner: str) -> None:
         return
     record = json.loads(folder.read(name))
     folder.delete(name)
-    foreseen: tuple[type[Exception], ...] = (Refusal, TakenOver, Diverged)
+    foreseen: tuple[type[Exception], ...] = (Refusal, TakenOver, Diverged, WorkerLost)
     for kind in foreseen:
         if kind.__name__ == record["kind"]:
             raise kind(record["text"])
@@ -117,6 +127,8 @@ REPORT_SECONDS = 5.0
 
 A report after each short epoch would take longer than the epoch.
 """
+REPORTED = ("epoch", "train_objective", "val_objective", "rows_per_second", "seconds")
+"""The metrics of an epoch in a report."""
 REPORT_VARIABLE = "DISTVAE_REPORT_SECONDS"
 """An environment variable with other seconds; 0: a report after each epoch."""
 COPY_VARIABLE = "DISTVAE_COPY_SECONDS"
@@ -124,7 +136,11 @@ COPY_VARIABLE = "DISTVAE_COPY_SECONDS"
 TOLD_AFTER = 0.2
 """The part of the seconds of a stall after which a worker says that it waits: after a minute."""
 STAGGER = 0.3
-"""Seconds by which each worker waits longer than the worker before it, so that the first tells."""
+"""Seconds by which each worker tells later than the worker before it: all append to one file."""
+FAILURES_FILE = "failures-{}.jsonl"
+"""The errors of an owner's workers that a restart may avoid, and where training began before."""
+FAILURES = 3
+"""The number of equal errors without progress after which a training ends."""
 
 
 @dataclass(frozen=True)
@@ -227,13 +243,20 @@ def _train(job: Job) -> bool:
         device = select_device(config.train.device, assigned_gpus())
         team = join_team(device)
         if team.size > 1:
-            team = WatchedTeam(team, job.stall_seconds * TOLD_AFTER, message)
+            team = WatchedTeam(
+                team, job.stall_seconds * TOLD_AFTER, lambda wait: message(json.dumps(asdict(wait)))
+            )
         with memory_refused(config, job.recipe):
             _run_epochs(job, config, folder, team, device)
     except Interrupted:
         return True
-    except (WorkerLost, RayError, OSError, AcceleratorError, DistError):
+    except (WorkerLost, RayError):
         raise  # a restart may go better
+    except (OSError, AcceleratorError, DistError) as error:
+        if has_failed_again(folder, job.owner, error):
+            text = f"worker {team.rank} failed {FAILURES} times at the same place: {error}"
+            write_worker_error(folder, job.owner, WorkerLost(text))
+        raise
     except Exception as error:
         write_worker_error(folder, job.owner, error)
         raise
@@ -249,6 +272,7 @@ def _run_epochs(
     import ray.train
 
     from distvae.data import open_dataset
+    from distvae.engines.device import allocated_memory
     from distvae.train.cost import COPIES_OF_A_WORKER
     from distvae.train.session import (
         RunOptions,
@@ -292,10 +316,17 @@ def _run_epochs(
         begun=record,
         between=shards.send_if_due,
     )
-    reports = RayReports(team, lambda epoch: ray.train.report({"epoch": epoch}), job.report_seconds)
+
+    def report(epoch: Epoch) -> None:
+        figures = {name: epoch.metrics()[name] for name in REPORTED if name in epoch.metrics()}
+        figures["waited_seconds"] = team.waited if isinstance(team, WatchedTeam) else 0.0
+        figures["device_bytes"] = float(allocated_memory(device))
+        ray.train.report(figures)
+
+    reports = RayReports(team, report, job.report_seconds)
     for epoch in train_in_folder(trainer, config, dataset, folder, options):
-        reports.epoch_ended(epoch.epoch)
-    reports.training_ended(trainer.position.epoch)
+        reports.epoch_ended(epoch)
+    reports.training_ended()
 
 
 def _plan_machines(team: Team) -> tuple[list[str], list[list[str]], dict[str, str]]:
@@ -350,66 +381,86 @@ class RayReports:
     def __init__(
         self,
         team: Team,
-        report: Callable[[int], object],
+        report: Callable[[Epoch], object],
         interval: float = REPORT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.team, self.report, self.clock = team, report, clock
         self.interval = interval
-        self.reported, self.last_epoch = clock(), 0
-        """When the last report was sent, and its epoch."""
+        self.reported = clock()
+        """When the last report was sent."""
+        self.unreported: Epoch | None = None
+        """The last epoch, if it was not reported."""
 
-    def epoch_ended(self, epoch: int) -> None:
+    def epoch_ended(self, epoch: Epoch) -> None:
         """Report an epoch if the last report is long ago, by the first worker's clock."""
+        self.unreported = epoch
         if self.team.gather(self.clock() - self.reported >= self.interval)[0]:
             self._send(epoch)
 
-    def training_ended(self, epoch: int) -> None:
+    def training_ended(self) -> None:
         """Report the last epoch, if that was not done."""
-        if epoch > self.last_epoch:
-            self._send(epoch)
+        if self.unreported is not None:
+            self._send(self.unreported)
 
-    def _send(self, epoch: int) -> None:
+    def _send(self, epoch: Epoch) -> None:
         self.report(epoch)
-        self.reported, self.last_epoch = self.clock(), epoch
+        self.reported, self.unreported = self.clock(), None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A long wait of a worker for other workers."""
+
+    rank: int
+    workers: int
+    seconds: float
+    call: int
+    """The number of the call of the team in which the worker waits, equal on all workers."""
+    phase: str
+    """What the workers do in the call."""
 
 
 class WatchedTeam:
-    """A team that says when its worker has waited long for the other workers.
+    """A team that tells when its worker has waited long for the other workers.
 
     A thread looks once a second how long the present call has lasted.
     """
 
-    def __init__(self, team: Team, seconds: float, say: Callable[[str], object]) -> None:
-        self.rank, self.size, self.team, self.say = team.rank, team.size, team, say
+    def __init__(self, team: Team, seconds: float, tell: Callable[[Wait], object]) -> None:
+        self.rank, self.size, self.team, self.tell = team.rank, team.size, team, tell
         self.seconds = seconds
         """The seconds after which a wait is told, once."""
-        self.began = math.inf
-        """When the call began in which this worker waits."""
+        self.began, self.phase = math.inf, ""
+        """When the call began in which this worker waits, and what the workers do in it."""
+        self.call, self.waited = 0, 0.0
+        """The number of calls, and the seconds that they took."""
         self.closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        self.began = time.monotonic()
+    def _waiting(self, phase: str) -> Iterator[None]:
+        self.call += 1
+        self.phase, self.began = phase, time.monotonic()
         try:
             yield
         finally:
+            self.waited += time.monotonic() - self.began
             self.began = math.inf
 
     def sum(self, tensors: "Sequence[Tensor]") -> None:
         """Replace tensors, which require no gradient, by their sums over all workers."""
-        with self._waiting():
+        with self._waiting("a sum"):
             self.team.sum(tensors)
 
     def barrier(self) -> None:
         """Wait until all workers have arrived."""
-        with self._waiting():
+        with self._waiting("a barrier"):
             self.team.barrier()
 
     def gather(self, value: T, /) -> list[T]:
         """Return the small values of all workers, in order of rank."""
-        with self._waiting():
+        with self._waiting("an exchange of values"):
             return self.team.gather(value)
 
     def close(self) -> None:
@@ -420,8 +471,8 @@ class WatchedTeam:
     def _watch(self) -> None:
         told = math.inf
         while not self.closed.wait(1.0):
-            began = self.began
+            began, wait = self.began, (self.call, self.phase)
             waited = time.monotonic() - began
             if began != told and waited >= self.seconds + STAGGER * self.rank:
                 told = began
-                self.say(f"worker {self.rank} of {self.size} has waited {waited:.0f} s for others")
+                self.tell(Wait(self.rank, self.size, waited, *wait))

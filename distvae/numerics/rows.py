@@ -107,6 +107,11 @@ class Lanes:
             table[: len(rows), lane] = rows[order(seed, epoch, len(rows), lane)]
         return table[table >= 0]
 
+    @property
+    def first(self) -> range:
+        """The rows of the first lane, which worker 0 holds, whatever the number of workers."""
+        return range(0, self.rows, self.count)
+
     def held(self, rank: int = 0, size: int = 1) -> "HeldRows":
         """Return the rows of worker `rank` of `size`."""
         return HeldRows(self, rank, size)
@@ -177,6 +182,11 @@ class Bands(Lanes):
     def schedule(self, seed: int, epoch: int) -> RowNumbers:
         """Return all rows in the order of an epoch, one row from each band in turn."""
         return self.held().order(seed, epoch)(0, self.rows)
+
+    @property
+    def first(self) -> range:
+        """The rows of the first band."""
+        return range(self.start(1))
 
     def held(self, rank: int = 0, size: int = 1) -> "HeldBands":
         """Return the rows of worker `rank` of `size`, which holds consecutive bands."""

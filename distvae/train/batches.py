@@ -13,10 +13,19 @@ from torch import Tensor
 
 from distvae.config import Config
 from distvae.data.dataset import Rows, recorded_facts
+from distvae.engines.device import free_memory
 from distvae.files.refusal import Refusal
 from distvae.interface import Batch, TransformsInput
 from distvae.numerics.noise import Draw, Noise, noise_of_part
-from distvae.numerics.rows import Lanes, Order, RowNumbers, divide, find_in_order
+from distvae.numerics.rows import (
+    HeldRows,
+    Lanes,
+    Order,
+    RowNumbers,
+    Share,
+    divide,
+    find_in_order,
+)
 
 BLOCK = 1024
 """The number of rows that are read at a time."""
@@ -76,9 +85,9 @@ class BatchReader:
         noise = Noise(self.seed, epoch, row.to(self.device, non_blocking=True))
         return self._observed(x, row), noise
 
-    def keep(self, train: Rows, together: int, estep: object, workers: int) -> None:
-        """Prepare for training on these rows: `together` is the number of batches that are read at
-        a time, `workers` the number of workers that share the device.
+    def keep(self, train: Rows, share: Share, together: int, estep: object, workers: int) -> None:
+        """Prepare for training on a worker's share of these rows: `together` is the number of
+        batches that are read at a time, `workers` the number of workers that share the device.
         """
 
     def begin_epoch(self, epoch: int, batches: Batches) -> None:
@@ -145,22 +154,29 @@ class DeviceReader(BatchReader):
         self.train: Rows | None = None
         self.estep: object = None
         self.resident: Tensor | None = None
+        """The worker's rows on the device."""
+        self.held: HeldRows | None = None
+        """The rows that stay with this worker; None if all rows may come."""
         self.together, self.epoch = 1, 0
         self.batches: Batches | None = None
         self.numbered: dict[int, Numbered] = {}
         """Row numbers of batches that are read together, by the number of the first batch."""
         self.chunks: list[Chunk] = []
 
-    def keep(self, train: Rows, together: int, estep: object, workers: int) -> None:
-        """Copy the training rows to the device, if a copy for each worker on the device fits."""
+    def keep(self, train: Rows, share: Share, together: int, estep: object, workers: int) -> None:
+        """Copy the worker's rows to the device, if the rows of each worker on the device fit."""
         self.train, self.together, self.estep = train, together, estep
-        size = math.prod(train.shape) * train.dtype.itemsize
-        if workers * size > SHARE * free_memory(self.device):
+        self.held = share if isinstance(share, HeldRows) and share.size > 1 else None
+        numbers = np.arange(len(train)) if self.held is None else self.held.part(slice(None))
+        width = math.prod(train.shape[1:])
+        if workers * len(numbers) * width * train.dtype.itemsize > SHARE * free_memory(self.device):
             return
         with suppress(torch.OutOfMemoryError):  # another process took the memory meanwhile
-            copied = self._to_device(train[np.arange(1)]).new_empty(train.shape)
-            for rows in np.split(np.arange(len(train)), range(BLOCK, len(train), BLOCK)):
-                copied[rows[0] : rows[-1] + 1] = self._to_device(train[rows])
+            first = self._to_device(train[numbers[:1]])
+            copied = first.new_empty(len(numbers), *train.shape[1:])
+            for start in range(0, len(numbers), BLOCK):
+                part = slice(start, start + BLOCK)
+                copied[part] = self._to_device(train[numbers[part]])
             self.resident = copied
 
     def begin_epoch(self, epoch: int, batches: Batches) -> None:
@@ -187,7 +203,8 @@ class DeviceReader(BatchReader):
         if self.resident is None:
             x = self._to_device(self.train[rows])
         else:
-            x = self.resident.index_select(0, numbers)
+            places = numbers if self.held is None else self.held.index(numbers)
+            x = self.resident.index_select(0, places)
         batch = self._observed(x, torch.from_numpy(rows))
         if isinstance(self.estep, TransformsInput):
             batch = batch._replace(seen=self.estep.transform(batch))
@@ -218,13 +235,6 @@ class DeviceReader(BatchReader):
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
-
-
-def free_memory(device: torch.device) -> float:
-    """Return the free bytes of a device, or infinity if it is not a CUDA device."""
-    if device.type != "cuda":
-        return float("inf")
-    return float(torch.cuda.mem_get_info(device)[0])
 
 
 def batch_reader(seed: int, device: torch.device, may_be_missing: bool) -> BatchReader:

@@ -269,7 +269,8 @@ class Trainer:
         self.sample = Sample(config, len(val), team.rank, team.size, keeps)
         self.reader = batch_reader(config.seed, self.device, may_be_missing)
         workers = count_sharing(self.device, team.gather)
-        self.reader.keep(train, self._batches_together(READ_TOGETHER), self.estep, workers)
+        together = self._batches_together(READ_TOGETHER)
+        self.reader.keep(train, self.share, together, self.estep, workers)
         both = [*self.model.parameters(), *self.estep.parameters()]
         self.parameters = [parameter for parameter in both if parameter.requires_grad]
         self.batches = math.ceil(len(train) / config.batch)

@@ -213,7 +213,7 @@ def trained(gradients: str, horizon: float | None, compact: bool = True, **field
     held = Lanes(len(rows), 1).held()
     estep.prepare([torch.from_numpy(rows)], held, 0)
     if not compact:
-        estep.store = as_words(estep.store, CPU)
+        estep.store = as_words(estep.store, CPU, math.inf)
     assert isinstance(estep.store, CompactStore) == compact
     config = Train(epochs=2, batch=32, rate=0.01, warmup=0, device="cpu", gradients=gradients)  # type: ignore[arg-type]
     trainer = Trainer(config, model, estep, rows, rows)

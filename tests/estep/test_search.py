@@ -13,6 +13,7 @@ from distvae.config import Exact as ExactConfig
 from distvae.config import RandomSearch as RandomSearchConfig
 from distvae.estep.search import MIN_ROWS, breed, in_parts, select
 from distvae.estep.truncated import Evolution, Exact, RandomSearch, Search
+from distvae.files.refusal import Refusal
 from distvae.interface import Batch
 from distvae.models.population import pack, unpack
 from distvae.models.tvae import TVAE
@@ -181,6 +182,42 @@ def test_compiled_children_are_those_of_the_operators_in_torch() -> None:
         compiled = estep._next_generation(model, words, value, noise, stage)
         parents = select(words, value, 4, "fitness_batch", noise, stage)
         assert torch.equal(compiled, breed(parents, estep.config, model.pi, noise, stage))
+
+
+@searches
+def test_new_rows_start_from_states_of_training_rows_that_any_number_of_workers_chooses(
+    fields: dict[str, Any],
+) -> None:
+    """With states of training rows, one search finds better states than ten from random states."""
+    model = dense.model(latent=70, hidden=(9,))
+    train, new = dense.rows(256, model), dense.rows(40, model, seed=5)
+    alone = begun(fields, model, train)
+    for epoch in range(8):
+        alone.search_block(model, train, dense.noise(train, epoch))
+    cold, lanes = search(fields, model), Lanes(256, 4)
+    random = model.bound(new, cold.infer(model, new, 10), dense.noise(new)).mean()
+    pool = alone.state_dict()["pool"]
+    cold.load_state_dict({"pool": pool})
+    assert model.bound(new, cold.infer(model, new, 1), dense.noise(new)).mean() > random
+    known = {tuple(state) for state in alone.store.get(train.row).flatten(0, 1).tolist()}
+    assert {tuple(state) for state in pool.tolist()} <= known
+    pools = []
+    for size in (1, 2, 4):
+        first = search(fields, model)
+        first.allocate(lanes.held(0, size))
+        own = torch.from_numpy(first.store.held.part(slice(None)))
+        first.store.put(own, alone.store.get(own))
+        pools.append(first.state_dict()["pool"])
+    assert all(torch.equal(pools[0], each) for each in pools)
+
+
+def test_weights_without_a_pool_are_read_and_a_pool_of_another_model_is_refused() -> None:
+    model = dense.model(latent=70, hidden=(9,))
+    estep = search({}, model)
+    estep.load_state_dict({})
+    for pool in (torch.zeros(3, 1).long(), torch.zeros(3, 2), torch.tensor([[0, 1 << 6]])):
+        with pytest.raises(Refusal, match=r"estep\.pool"):
+            estep.load_state_dict({"pool": pool})
 
 
 @pytest.fixture

@@ -111,10 +111,46 @@ def test_wide_states_in_memory_are_compact_and_words_on_a_device(tmp_path: Path)
     compact = [key for key, each in found.items() if isinstance(each, CompactStore)]
     assert compact == [(65, None)]
     found[65, None].put(EVERY, words(latent=65))
-    by_words = as_words(found[65, None], torch.device("cpu"))
+    cpu, needed = torch.device("cpu"), 8 * 10 * STATES * 2
+    by_words = as_words(found[65, None], cpu, 2 * needed)
     assert isinstance(by_words, LocalStore)
     assert torch.equal(by_words.words, words(latent=65))
-    assert as_words(by_words, torch.device("cpu")) is by_words
+    assert as_words(by_words, cpu, 2 * needed) is by_words
+    assert as_words(found[65, None], cpu, 2 * needed - 1) is found[65, None], "kept packed"
+
+
+def test_a_file_of_few_active_bits_is_small_and_files_of_words_are_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = words(2 / 512, latent=512)
+    wide = LocalStore(kept, held())
+    monkeypatch.setattr(store, "may_be_compact", lambda width: False)  # as version 0.2.0 wrote
+    of_words = wide.save(tmp_path, "a")
+    monkeypatch.undo()
+    of_lists = wide.save(tmp_path, "b")
+    assert of_lists[0]["bytes"] < of_words[0]["bytes"] / 2
+    for files in (of_words, of_lists):
+        again = CompactStore(STATES, 8, held())
+        again.load(tmp_path, files)
+        assert torch.equal(again.get(EVERY), kept)
+
+
+@given(st.binary(max_size=200), st.integers(0, 200), st.sampled_from([65, 200]))
+def test_bytes_that_are_no_states_are_refused_and_never_read_beyond_their_end(
+    wrong: bytes, cut: int, latent: int
+) -> None:
+    kept = LocalStore(words(0.1, latent), held())
+    content = packed(kept, slice(0, 10))
+    for damaged in (content[: min(cut, len(content) - 1)], content + b"\0", wrong):
+        try:
+            states = unpacked(damaged, 10, kept.shape)
+        except Refusal:
+            continue
+        assert damaged == wrong
+        assert states.shape == kept.shape
+    far = bytes([1, 255, 255])  # bit 65 535
+    with pytest.raises(Refusal, match="bits that no state has"):
+        unpacked(far + content[3:], 10, kept.shape)
 
 
 @settings(max_examples=20)
@@ -156,6 +192,13 @@ def test_a_file_of_many_parts_gives_back_every_bit_unless_it_is_another_or_alter
         again.load(tmp_path, files)
     path.unlink()
     with pytest.raises(Refusal, match="missing"):
+        again.load(tmp_path, files)
+
+
+def test_a_bit_that_no_latent_has_is_refused(tmp_path: Path) -> None:
+    files, again = whole().save(tmp_path, "a"), empty("words", held())
+    again.latent = 190
+    with pytest.raises(Refusal, match="active bits beyond 190 latents"):
         again.load(tmp_path, files)
 
 

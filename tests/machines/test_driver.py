@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from distvae.machines import driver
 from distvae.machines.cluster import Machine, WorkerGroup, live_machines
 from distvae.machines.driver import Machines, NodeWatch, RunFolderNews
 from distvae.machines.session import ray_session
+from distvae.machines.worker import STAGGER, Wait, say
 from distvae.train.loop import Epoch
 from distvae.train.run_folder import EVENTS, Event, drop_later_epochs
 from tests.ray_cluster import cluster
@@ -56,6 +58,26 @@ def test_each_epoch_is_told_once_also_when_some_are_trained_again(
     for name in ("read_epochs", "read_events"):
         monkeypatch.setattr(driver, name, None)
     assert told(reader) == [], "files that have not changed are not read"
+
+
+def test_who_waits_for_whom_is_told_once_when_all_that_wait_have_spoken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "TELL_SECONDS", -STAGGER * 3)
+    folder = Folder(tmp_path)
+    reader = RunFolderNews(folder, 9, "owner")
+    machines = ["10.0.0.1-aa", "10.0.0.2-bb", "10.0.0.3-cc"]
+    record(folder, START | {"workers": 3, "machines": machines})
+    assert told(reader) == ["3 workers on 3 machines, from epoch 0"]
+    for rank in (0, 2):
+        wait = Wait(rank, 3, 60.0 + rank, 7, "a sum")
+        say(folder, "owner", json.dumps(asdict(wait)))
+    say(folder, "owner", "a line of another kind")
+    assert told(reader) == [
+        "a line of another kind",
+        "2 workers have waited 62 s for worker 1 (10.0.0.2-bb) in a sum",
+    ]
+    assert told(reader) == []
 
 
 A, B, C = (Machine(f"10.0.0.{k}", cpus=2.0) for k in (1, 2, 3))

@@ -36,6 +36,7 @@ EACH_EPOCH = {REPORT_VARIABLE: "0", COPY_VARIABLE: "0.5", "OMP_NUM_THREADS": "1"
 AGENTS_SECONDS = 90.0
 """Seconds in which Ray's agents end whose Ray was killed: they try for a minute to report it."""
 PATIENCE = 300.0
+STOPPED_SECONDS = 70.0
 SELF = "os.kill(os.getpid(), signal.SIG{})"
 SHARDS = """
                     def shards():
@@ -57,6 +58,11 @@ SHARDS = """
 DRIVER = """
                     raylet = pathlib.Path(f"/proc/{os.getppid()}/stat").read_text()
                     os.kill(int(raylet.rpartition(")")[2].split()[1]), signal.SIGKILL)
+"""
+STOPPED_DRIVER = """
+                    raylet = pathlib.Path(f"/proc/{os.getppid()}/stat").read_text()
+                    driver = int(raylet.rpartition(")")[2].split()[1])
+                    os.kill(driver, signal.SIGSTOP)
 """
 ACCELERATOR = "import torch; raise torch.AcceleratorError('CUDA error: uncorrectable ECC error')"
 
@@ -84,13 +90,14 @@ LOSSES = {
     "a worker that reports": Loss(
         SELF.format("KILL"), "distvae.machines.worker:RayReports._send", 7
     ),
-    "a stopped worker": Loss(SELF.format("STOP"), STEP, 25, said="worker 0 of 2 has waited "),
+    "a stopped worker": Loss(SELF.format("STOP"), STEP, 25, said="1 worker has waited "),
     "an accelerator": Loss(ACCELERATOR, STEP, 25),
     "the shards": Loss(SHARDS.replace("SIG{}", "SIGKILL"), STEP, 40, starts=1),
     "stopped shards": Loss(
         SHARDS.replace("SIG{}", "SIGSTOP"), STEP, 40, 1, "a shard has not answered for 10 s"
     ),
     "the driver": Loss(DRIVER, STEP, 60, starts=1),
+    "a stopped driver": Loss(STOPPED_DRIVER, STEP, 25, starts=1),
 }
 QUICKEST = ("a worker that sends a snapshot", "the driver")
 
@@ -118,6 +125,9 @@ def test_training_ends_as_if_nothing_had_been_lost(
     with started(words, stderr=subprocess.PIPE, text=True, env=environment) as driver:
         wait_for((tmp_path / "patch" / "met").exists, driver)
         family = below(driver.pid)
+        if lost == "a stopped driver":
+            time.sleep(STOPPED_SECONDS)
+            driver.send_signal(signal.SIGCONT)
         _, said = driver.communicate(timeout=600)
     assert driver.returncode == (-signal.SIGKILL if lost == "the driver" else 0), said
     assert loss.said in said
@@ -137,6 +147,22 @@ def wait_for(condition: Callable[[], object], driver: "Popen[Any]") -> None:
         assert driver.poll() is None or condition()
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+@pytest.mark.long
+def test_an_accelerator_that_fails_again_and_again_ends_a_training_with_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = f"(HERE / 'met').unlink(); {ACCELERATOR}"
+    patch_workers(monkeypatch, tmp_path / "patch", STEP, 5, 1, what)
+    words = command(PLAIN, RECIPE, tmp_path / "run", "--workers", "2")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "worker 1 failed 3 times at the same place: " in last
+    assert "uncorrectable ECC" in last
+    logs = [*(tmp_path / "run" / "logs").iterdir()]
+    assert any("uncorrectable ECC" in file.read_text() for file in logs)
 
 
 @pytest.mark.long

@@ -22,11 +22,14 @@ from distvae.machines.worker import (
     WORKER_ERROR_FILE,
     Job,
     RayReports,
+    Wait,
     WatchedTeam,
+    has_failed_again,
     request_stop,
     stop_requested,
 )
-from distvae.train.loop import Interrupted
+from distvae.train.loop import Epoch, Interrupted
+from distvae.train.run_folder import EVENTS
 from distvae.train.team import ALONE, Alone, Team
 from tests.slowly import long, slow
 from tests.train.commands import PLAIN, TORCHRUN, command, run, same
@@ -74,11 +77,11 @@ EPOCHS = 100
 def reported_epochs(team: Team, pace: float, interval: float = 5.0) -> list[int]:
     """Return the epochs that a worker reports of a hundred, each of `pace` seconds by its clock."""
     now, reported = [0.0], list[int]()
-    reports = RayReports(team, reported.append, interval, lambda: now[0])
+    reports = RayReports(team, lambda e: reported.append(e.epoch), interval, lambda: now[0])
     for epoch in range(1, EPOCHS + 1):
         now[0] += pace
-        reports.epoch_ended(epoch)
-    reports.training_ended(EPOCHS)
+        reports.epoch_ended(Epoch.read({"epoch": epoch}, EPOCHS))
+    reports.training_ended()
     return reported
 
 
@@ -117,16 +120,16 @@ class Held(Alone):
 
 @pytest.mark.slow
 def test_a_long_wait_is_told_once_and_a_short_one_never() -> None:
-    lines, told = list[str](), threading.Event()
+    waits, told = list[Wait](), threading.Event()
 
-    def say(text: str) -> None:
-        lines.append(text)
+    def tell(wait: Wait) -> None:
+        waits.append(wait)
         told.set()
 
-    team = WatchedTeam(held := Held(), 0.5, say)
+    team = WatchedTeam(held := Held(), 0.5, tell)
     held.let_go.set()
     team.gather(3)
-    assert not lines
+    assert not waits
     held.let_go.clear()
     waiting = threading.Thread(target=team.gather, args=[3])
     waiting.start()
@@ -135,8 +138,19 @@ def test_a_long_wait_is_told_once_and_a_short_one_never() -> None:
     held.let_go.set()
     waiting.join()
     team.close()
-    assert len(lines) == 1
-    assert lines[0].startswith("worker 0 of 1 has waited ")
+    (wait,) = waits
+    assert (wait.rank, wait.workers, wait.call, wait.phase) == (0, 1, 2, "an exchange of values")
+    assert 0.5 <= wait.seconds < 60
+    assert team.waited >= wait.seconds
+
+
+def test_an_error_that_three_starts_meet_at_one_point_is_final(tmp_path: Path) -> None:
+    folder, error = Folder(tmp_path), OSError("uncorrectable ECC error")
+    assert [has_failed_again(folder, "me", error) for _ in range(3)] == [False, False, True]
+    assert not has_failed_again(folder, "another", error)
+    event: dict[str, object] = {"epoch": 0, "batch": 7, "workers": 2, "time": 0.0}
+    folder.append(EVENTS, json.dumps(event).encode() + b"\n")
+    assert not has_failed_again(folder, "me", error), "training has moved on since"
 
 
 def test_who_trains_for_one_owner_does_not_heed_what_stops_another(tmp_path: Path) -> None:
