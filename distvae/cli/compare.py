@@ -57,7 +57,7 @@ class TuneOptions:
     resume: bool = False
     """Resume the sweep in that folder."""
     force: Force = False
-    keep_tune: bool = False
+    keep_tune: Annotated[bool, typer.Option(hidden=True)] = False
     """Keep the experiment of Ray Tune in OUT/tune, with a result for each epoch."""
     quiet: Quiet = False
 

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -71,6 +71,8 @@ class TrainOptions:
     """Keep the run on storage that all machines share: a path or s3://bucket/runs."""
     previous: bool = False
     """Resume from the checkpoint before the last one, if the last one is damaged."""
+    profile: bool = False
+    """Write a trace of some steps into the run folder, for ui.perfetto.dev: profile.json."""
 
     @property
     def resumes(self) -> bool:
@@ -99,6 +101,8 @@ def train(
         words = [word for word in found if word.partition("=")[0] not in given]
         config = configure(recipe, [*words, *(assignments or [])], options.data, options.seed)
     group = workers.group()
+    if options.profile and (group or int(os.environ.get("WORLD_SIZE", "1")) > 1):
+        raise Refusal("--profile: several workers; one process expected")
     name = run_name(recipe)
     local = options.out or default_folder(recipe, name, options.resumes)
     check_writable_folder(local)
@@ -170,7 +174,7 @@ def train_configured(
         tracker.state = folder
     with memory_refused(config, name), stop_signals() as stop:
         try:
-            news = epochs_of(run, group, team, stop)
+            news = epochs_of(run, group, team, stop, local if options.profile else None)
             collect_from_now_on()
             follow(news, tracker, progress)
         except (Interrupted, Diverged, WorkerLost) as error:
@@ -179,6 +183,11 @@ def train_configured(
             if is_chief:
                 update_local_copy(folder, local)
             team.close()
+    if options.profile:
+        from distvae.train.profiling import FILE
+
+        written = (local / FILE).is_file()
+        progress.say(f"{local / FILE}: " + ("a trace" if written else "not written, too few steps"))
     if is_chief:
         figures = finish(local, options, tracker, progress)
         if options.style == "line":
@@ -192,28 +201,25 @@ def epochs_of(
     group: "WorkerGroup | None",
     team: "Team",
     stop: Callable[[], object],
+    profiled: Path | None = None,
 ) -> "Iterator[Epoch | str]":
     """Train in this process, or in workers under Ray; yield epochs and messages as they come.
 
     `run` is the configuration, data, folder and recipe of a run, and whether the run is resumed or
-    replaced.
+    replaced. `profiled` is a folder for a profile of some steps.
     """
     from distvae.machines import driver
     from distvae.train.run_folder import open_folder
-    from distvae.train.session import fit
+    from distvae.train.session import RunOptions, fit
 
     config, dataset, folder, name, resume, force = run
     if group is None:
-        return fit(
-            config,
-            dataset,
-            folder,
-            recipe=name,
-            resume=resume,
-            force=force,
-            stop=stop,
-            team=team,
-        )
+        options = RunOptions(name, resume, force, stop)
+        if profiled is not None:
+            from distvae.train.profiling import Profiler
+
+            options = replace(options, between=Profiler(profiled).between)
+        return fit(config, dataset, folder, options, team=team)
     group = driver.limit_to_rows(config, len(dataset.splits["train"]), group)
     return driver.train_with_workers(config, name, folder, group, stop, partial(open_folder, *run))
 
