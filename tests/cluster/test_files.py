@@ -6,6 +6,8 @@ import copy
 import os
 import re
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ import yaml
 
 from tests.cluster import launcher, objects
 from tests.cluster.pins import ROOT, other_versions
+from tests.ray_cluster import cluster
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 FILES = {
     path.stem: list(yaml.safe_load_all(path.read_text()))
@@ -60,7 +65,7 @@ def test_a_file_in_which_workers_get_an_identity_is_whole(name: str, key: str) -
     text = (ROOT / "cluster" / f"{name}.yaml").read_text()
     config = yaml.safe_load(text.replace(f"# {key}:", f"{key}:"))
     types = config["available_node_types"]
-    assert {kind for kind in types if key in types[kind]["node_config"]} == {"cpu", "gpu"}
+    assert {kind for kind in types if key in types[kind]["node_config"]} == {"cpu", "gpu", "gpus"}
     assert launcher.faults(config) == []
 
 
@@ -107,6 +112,58 @@ def test_an_environment_that_was_cut_short_is_made_anew(name: str, tmp_path: Pat
     assert all(" venv --clear " in call for call in made)
     programs(tmp_path, "uv-env/bin/pip", "distvae-env/bin/pip")
     assert calls() == []
+
+
+CURL = """#!/bin/sh
+for url; do :; done
+case $url in *token) echo token; exit;; esac
+echo asked >> {folder}/asked
+test $(wc -l < {folder}/asked) -gt 3 || {{ echo FALSE; exit {code}; }}
+echo TRUE
+"""
+"""A service of a cloud that announces at the fourth question that the machine is taken away."""
+
+
+@pytest.mark.parametrize(("name", "code"), [("aws", 22), ("gcp", 0)])
+def test_ray_learns_that_a_spot_machine_will_be_taken_away(
+    name: str, code: int, tmp_path: Path
+) -> None:
+    [command] = [each for each in LAUNCHED[name]["worker_start_ray_commands"] if "drain" in each]
+    programs(tmp_path, "bin/ray", "bin/sleep")
+    (tmp_path / "bin/curl").write_text(CURL.format(folder=tmp_path, code=code))
+    (tmp_path / "bin/curl").chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", command], env=environment, check=True, timeout=60)
+    deadline, calls = time.monotonic() + 60, [""]
+    while "ray" not in calls[-1]:
+        assert time.monotonic() < deadline, (tmp_path / "drain.log").read_text()
+        time.sleep(0.05)
+        if (tmp_path / "calls").exists():
+            calls = (tmp_path / "calls").read_text().splitlines() or [""]
+    assert calls[:-1] == ["bin/sleep 5"] * 3
+    reason = "bin/ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message spot"
+    assert calls[-1].startswith(f"{reason} --deadline-remaining-seconds ")
+
+
+@pytest.mark.slow
+def test_a_machine_that_ray_drains_takes_no_more_work(tmp_path: Path) -> None:
+    with cluster(1, 1) as machines:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        ray.init(machines.address, logging_level="critical")
+        doomed = next(node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU"))
+        where = ray.remote(lambda: ray.get_runtime_context().get_node_id())
+        pinned = where.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(doomed, soft=True)
+        )
+        assert ray.get(pinned.remote(), timeout=60) == doomed
+        words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        drained = [*RAY, "drain-node", "--address", machines.address, "--node-id", doomed, *words]
+        more = ["--deadline-remaining-seconds", "110"]
+        subprocess.run([*drained, *more], check=True, timeout=60, capture_output=True)
+        assert {ray.get(pinned.remote(), timeout=60) for _ in range(5)}.isdisjoint({doomed})
+        ray.shutdown()
 
 
 def test_machines_of_ones_own_and_objects_for_kubernetes_are_whole() -> None:
