@@ -12,6 +12,7 @@ and 4 processes and prints their seconds beside the prediction. In a network nam
 """
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,6 @@ from distvae.train.batches import split_rows
 from distvae.train.loop import Trainer
 from distvae.train.session import agree_on_arithmetic
 from distvae.train.team import ALONE, CPU, Alone, Team, join_team
-from tests.ports import free_port
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128)
 CHECKED = (1, 2, 4)
@@ -182,7 +182,9 @@ def _spawned(
 ) -> list[float]:
     """Return what the first of several processes computes as a team."""
     context = multiprocessing.get_context("spawn")
-    queue, port = context.SimpleQueue(), free_port()
+    queue = context.SimpleQueue()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     team = [
         context.Process(target=_member, args=(queue, rank, workers, port, work, arguments))
         for rank in range(workers)

@@ -53,6 +53,7 @@ def test_events_of_a_gpu_are_counted_by_their_names() -> None:
         (["steps", "speech-vae", "--steps", "5"], "speech-vae"),
         (["tvae", "small", "--rows", "1024", "--epochs", "1"], "tvae-small"),
         (["gpu", "sdm-1024", "--device", "cpu", "--rows", "1024"], "gpu-sdm-1024-on-cpu"),
+        (["scale", "supports", "--rows", "512", "--check"], "scale-supports-batch-32"),
         (["rows", "--rows", "5000", "--values", "20", "--blocks", "1"], "rows-5000"),
         pytest.param(
             ["workers", "speech-sdm", "--rows", "128", "--epochs", "1", "--turns", "1"],
@@ -60,7 +61,7 @@ def test_events_of_a_gpu_are_counted_by_their_names() -> None:
             marks=pytest.mark.long,
         ),
     ],
-    ids=["steps", "tvae", "gpu", "rows", "workers"],
+    ids=["steps", "tvae", "gpu", "scale", "rows", "workers"],
 )
 def test_each_prints_its_figures_and_keeps_them_as_a_row(
     tmp_path: Path,

@@ -448,7 +448,7 @@ class TVAE(Layered):
     """sigma^2 at the start of training; None takes the variance of the data."""
     states: int = 64
     """States kept for each row, at most 2^latent."""
-    sweeps: int = 50
+    sweeps: int = 5
     """Sweeps of the search for the states of new rows."""
 
     def _parameters(self) -> dict[str, object]:
