@@ -276,8 +276,8 @@ def main() -> None:
                 way = "" if steps == 1 else f", averages every {steps} steps"
                 told = f"predicted {predicted:.2f} s, took {trained:.2f} s"
                 lines.append(f"  {workers} workers{way}: {told}")
-        show(parsed, {"case": name, "rows": rows, **figures}, "\n".join(lines))
         settings = {"rows": parsed.rows, "batch": parsed.batch, "predicted_rows": rows}
+        show(parsed, {"case": name, **settings, **figures}, "\n".join(lines))
         keep(parsed, f"scale-{name}-batch-{parsed.batch}", figures, settings)
 
 
