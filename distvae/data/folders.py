@@ -11,13 +11,14 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from distvae.config import DataConfig
 from distvae.files.paths import MemoryShortage, resolve_path
@@ -26,6 +27,9 @@ from distvae.files.storage import Folder, without_password
 from distvae.files.untrusted import read_json
 from distvae.numerics.metrics import counted
 from distvae.system import available_cores
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,6 +41,8 @@ SHOWN = 5
 FORMAT = 2
 """Version of the cached list of broken files. Another version decodes the files again."""
 REASONS = "broken.json"
+TOLD_AFTER = 5.0
+"""Seconds of a wait for another process after which the user is told."""
 
 
 def split_of_word(word: str) -> str | None:
@@ -205,7 +211,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
     part = folder.with_name(f"{folder.name}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with _locked(FileLock(f"{folder}.lock"), folder):
             if folder.is_dir():
                 return
             try:
@@ -220,6 +226,22 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
             f"{folder.parent}: {error.strerror or error}; make room, or set DISTVAE_CACHE to"
             " another folder"
         ) from error
+
+
+@contextmanager
+def _locked(lock: "FileLock", folder: Path) -> Iterator[None]:
+    """Hold a lock; say so if another process holds it for long. A process that ends releases it."""
+    from filelock import Timeout
+
+    try:
+        lock.acquire(TOLD_AFTER)
+    except Timeout:
+        print(f"distvae: waiting for another process, which prepares {folder}", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Decode(Protocol):

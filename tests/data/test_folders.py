@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -159,6 +160,30 @@ def test_of_many_at_once_one_builds_and_all_find_it_whole(tmp_path: Path) -> Non
         visitor.join()
     assert len(builds) == 1
     assert found == [True] * 8
+
+
+def test_who_waits_for_another_process_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folders, "TOLD_AFTER", 0.05)
+    begun, over = threading.Event(), threading.Event()
+
+    def build(part: Path) -> None:
+        begun.set()
+        over.wait()
+
+    first, second = (
+        threading.Thread(target=folders.build_once, args=[tmp_path / "made", build]) for _ in "12"
+    )
+    first.start()
+    begun.wait()
+    second.start()
+    time.sleep(0.5)
+    over.set()
+    for each in (first, second):
+        each.join()
+    told = f"distvae: waiting for another process, which prepares {tmp_path}/made\n"
+    assert capsys.readouterr().err == told
 
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
