@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ssc": {"model": {"kind": "ssc", "cycles": 1}, "estep": {"kind": "selection"}},
 }
 MANY = bands.LISTED
-POOL = "estep.pool"
+POOL = "pool"
 """The states from which new rows start, which the first worker alone keeps."""
 Found = dict[str, NDArray[np.float64]]
 
