@@ -279,7 +279,8 @@ def _words_in(file: str, column: "pa.Array", shape: tuple[int, int, int]) -> Ten
         flat = column.flatten().to_numpy(zero_copy_only=True)
         return torch.from_numpy(flat.reshape(-1, *shape[1:]).copy())
     try:
-        return _from_lists(b"".join(column.to_pylist()), len(column), shape)
+        rows = [row or b"" for row in column.to_pylist()]
+        return _from_lists(b"".join(rows), len(column), shape)
     except Refusal as error:
         raise Refusal(f"{file}: {error}; another checkpoint expected (--previous)") from error
 

@@ -354,7 +354,7 @@ class RunFolderNews:
         machines = self.events[-1]["machines"] if self.events else []
         late = sorted(set(range(workers)) - {wait.rank for wait in waits})
         names = [f"worker {rank} ({machines[rank]})" for rank in late if rank < len(machines)]
-        who = listed(names) or "each other"
+        who = listed(names) if names else "each other"
         waited = f"{max(wait.seconds for wait in waits):.0f} s"
         waiting = f"{counted(len(waits), 'worker')} {'has' if len(waits) == 1 else 'have'} waited"
         yield f"{waiting} {waited} for {who} in {waits[0].phase}"

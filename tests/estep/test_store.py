@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -148,6 +149,9 @@ def test_bytes_that_are_no_states_are_refused_and_never_read_beyond_their_end(
             continue
         assert damaged == wrong
         assert states.shape == kept.shape
+    empty_row = pa.array([None], pa.large_binary())
+    with pytest.raises(Refusal, match=r"a file: .*; another checkpoint expected"):
+        store._words_in("a file", empty_row, (1, *kept.shape[1:]))
     far = bytes([1, 255, 255])  # bit 65 535
     with pytest.raises(Refusal, match="bits that no state has"):
         unpacked(far + content[3:], 10, kept.shape)

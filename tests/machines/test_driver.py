@@ -78,6 +78,9 @@ def test_who_waits_for_whom_is_told_once_when_all_that_wait_have_spoken(
         "2 workers have waited 62 s for worker 1 (10.0.0.2-bb) in a sum",
     ]
     assert told(reader) == []
+    for rank in range(3):
+        say(folder, "owner", json.dumps(asdict(Wait(rank, 3, 60.0, 9, "a barrier"))))
+    assert told(reader) == ["3 workers have waited 60 s for each other in a barrier"]
 
 
 A, B, C = (Machine(f"10.0.0.{k}", cpus=2.0) for k in (1, 2, 3))
