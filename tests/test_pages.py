@@ -55,13 +55,12 @@ def home(tmp_path: Path) -> Path:
 def commands(page: str) -> Iterator[list[str]]:
     """Yield the words of the commands in the table and in the shell blocks of a page."""
     text = (ROOT / page).read_text()
-    lines = re.findall(r"`(distvae (?!\.)[^`]+)`", text) if page == "README.md" else []
+    lines = re.findall(r"`(distvae \w+ [^`]+)`", text) if page == "README.md" else []
     for block in re.findall(r"```(?:sh|console|bash)\n(.*?)```", text, re.DOTALL):
         lines += [line for line in block.splitlines() if line.startswith("distvae ")]
     for line in lines:
         _, command, *words = shlex.split(line, comments=True)
-        known = command in ENDLESS or any(part in line for part in ELSEWHERE)
-        if len(words) and not known:
+        if command not in ENDLESS and not any(part in line for part in ELSEWHERE):
             yield [command, *words]
 
 

@@ -229,7 +229,9 @@ def write_findings(findings: Findings) -> list[Path]:
     for result in (*findings.results, *findings.baselines):
         row = {name: getattr(result, name) for name in COLUMNS + LINEAGE * branched}
         row["number"] = result.number or ""
-        rows.append({**row, **result.values, **result.figures, **row})  # `seconds` of the training
+        others = result.values | result.figures
+        others.pop("seconds", None)  # of the recordings; the row has those of the training
+        rows.append(row | others)
     columns = dict.fromkeys(name for row in rows for name in row)
     with atomic_file(findings.folder / "results.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(columns))

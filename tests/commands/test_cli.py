@@ -452,6 +452,20 @@ def test_a_full_disk_is_said_in_a_sentence_and_leaves_nothing_half_written(tmp_p
     assert not list((tmp_path / "run").glob("*.partial*"))
 
 
+def test_a_profile_is_a_trace_of_steps_of_one_process(call: Called, tmp_path: Path) -> None:
+    words = ("train", "bars", "--out", "run", "--profile", "--no-evaluate", "--no-track")
+    code, _, said = call(*words, "train.epochs=6")
+    assert code == 0
+    assert "profile.json: a trace" in said
+    events = json.loads((tmp_path / "run" / "profile.json").read_text())["traceEvents"]
+    assert any(event.get("name") == "aten::addmm" for event in events)
+    code, _, said = call(*words, "train.epochs=1", "--force")
+    assert code == 0
+    assert "profile.json: not written, too few steps" in said
+    code, _, said = call(*words, "--workers", "2")
+    assert (code, "--profile: several workers; one process expected" in said) == (2, True)
+
+
 @pytest.mark.slow
 def test_the_whole_line_from_recordings_to_codes(call: Called, tmp_path: Path) -> None:
     """Train, evaluate and record a run, resynthesise, encode, sample, and train it again."""
