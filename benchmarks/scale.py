@@ -15,6 +15,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -181,38 +182,30 @@ def _spawned(
     work: Callable[..., list[float]], workers: int, arguments: tuple[object, ...]
 ) -> list[float]:
     """Return what the first of several processes computes as a team."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    team = [
-        context.Process(target=_member, args=(queue, rank, workers, port, work, arguments))
-        for rank in range(workers)
-    ]
-    for member in team:
-        member.start()
-    found: list[float] = queue.get()
-    for member in team:
-        member.join()
-    return found
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        team = [
+            pool.submit(_member, rank, workers, port, work, arguments) for rank in range(workers)
+        ]
+        first, *_ = [member.result() for member in team]
+    return first
 
 
 def _member(
-    queue: "multiprocessing.SimpleQueue[list[float]]",
     rank: int,
     workers: int,
     port: int,
     work: Callable[..., list[float]],
     arguments: tuple[object, ...],
-) -> None:
+) -> list[float]:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(workers), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     team = join_team()
     found = work(team, *arguments)
-    if rank == 0:
-        queue.put(found)
     team.barrier()
     team.close()
+    return found
 
 
 def describe(constants: Constants, network: Network, rows: float, local: int) -> Iterator[str]:

@@ -24,21 +24,23 @@ def cluster(*cpus: int) -> Iterator[Any]:
     """Yield a cluster with a head without processors, and a machine for each number of processors.
     `add_node` on the main thread adds a machine.
     """
-    token = {"RAY_AUTH_TOKEN": process_token()}
-    for name, value in (SETTINGS | WITHOUT_DASHBOARD | token).items():
-        os.environ.setdefault(name, value)
-    from ray.cluster_utils import Cluster
+    with pytest.MonkeyPatch.context() as patch:
+        token = {"RAY_AUTH_TOKEN": process_token()}
+        for name, value in (SETTINGS | WITHOUT_DASHBOARD | token).items():
+            if name not in os.environ:
+                patch.setenv(name, value)
+        from ray.cluster_utils import Cluster
 
-    noticing = {f"health_check_{name}": value for name, value in CHECKS.items()}
-    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": noticing} | UNREAD_LOGS
-    machines = Cluster(initialize_head=True, head_node_args=head)
-    machines.add_node = partial(machines.add_node, **UNREAD_LOGS)
-    try:
-        for count in cpus:
-            machines.add_node(num_cpus=count)
-        yield machines
-    finally:
-        machines.shutdown()
+        noticing = {f"health_check_{name}": value for name, value in CHECKS.items()}
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": noticing} | UNREAD_LOGS
+        machines = Cluster(initialize_head=True, head_node_args=head)
+        machines.add_node = partial(machines.add_node, **UNREAD_LOGS)
+        try:
+            for count in cpus:
+                machines.add_node(num_cpus=count)
+            yield machines
+        finally:
+            machines.shutdown()
 
 
 @contextmanager

@@ -206,6 +206,8 @@ def _connect(address: str) -> None:
         "the address of a Ray that runs, as 'ray start --head' prints it, or 'auto' on one of its"
         " machines, expected"
     )
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
     _refuse_other_program(address, expected)
     try:
         ray.init(address, runtime_env={"py_modules": [str(PACKAGE)]}, **QUIETLY)

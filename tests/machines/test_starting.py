@@ -145,13 +145,16 @@ def test_a_ray_that_cannot_start_is_told_of_in_a_sentence(
 
 
 @pytest.mark.slow
-def test_what_is_no_ray_is_refused_and_a_stop_that_was_asked_for_before_is_heeded() -> None:
+def test_what_is_no_ray_is_refused_and_a_stop_that_was_asked_for_before_is_heeded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(KeyboardInterrupt), ray_session(None, 1, stop=lambda: signal.SIGTERM):
         pass
     with socket.create_server(("127.0.0.1", 0)) as other:
-        for port, message in (
-            (free_port(), "nothing answers there"),
-            (other.getsockname()[1], "is no Ray"),
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{other.getsockname()[1]}")
+        for address, message in (
+            (f"127.0.0.1:{free_port()}", "nothing answers there"),
+            ("auto", "is no Ray"),
         ):
-            with pytest.raises(Refusal, match=message), ray_session(f"127.0.0.1:{port}", 1):
+            with pytest.raises(Refusal, match=message), ray_session(address, 1):
                 pass
