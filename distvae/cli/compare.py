@@ -151,6 +151,8 @@ class ReproduceOptions:
     """Folder of the runs; default runs/reproduce/TABLE."""
     rows: Path | None = None
     """Folder of the finished rows, a file for each table; default OUT/rows."""
+    figures: Annotated[Path | None, typer.Option(metavar="FOLDER")] = None
+    """Only draw the paper's figures from finished rows, into this folder."""
     concurrent: Annotated[int | None, typer.Option(min=1, max=10000)] = None
     """Rows trained at once; default: as many as fit."""
     resume: bool = False
@@ -173,6 +175,7 @@ def reproduce(
     trial_options: TrialOptions,
 ) -> None:
     """Reproduce a published table: results obtained here beside the published ones."""
+    from distvae.reproduce.figures import draw_figures
     from distvae.reproduce.run import ROWS, Reproduction, Work, describe_plan
     from distvae.reproduce.table import (
         compare_rows,
@@ -189,6 +192,11 @@ def reproduce(
         return
     resources = trial_options.resources()
     out = options.out or RUNS / "reproduce" / table
+    if options.figures:
+        complete = read_table(table, options.scale)
+        for path in draw_figures(complete, options.rows or out / ROWS, options.figures):
+            print(path)
+        return
     selected = select_rows(table, options, out)
     if options.plan:
         print("\n".join(describe_plan(selected)))

@@ -19,7 +19,15 @@ from distvae.files.refusal import Refusal
 RecordingMeasure = Literal["pesq_wb", "pesq_nb", "pesq_nb_raw", "stoi", "estoi", "si_sdr", "isd"]
 """Measures of resynthesised recordings."""
 ModelMeasure = Literal[
-    "effects", "iw_bound", "probe_linear", "probe_sgd", "probe_mlp", "mig", "dci", "sap"
+    "effects",
+    "iw_bound",
+    "probe_linear",
+    "probe_sgd",
+    "probe_relu",
+    "probe_mlp",
+    "mig",
+    "dci",
+    "sap",
 ]
 """Measures of a model on a split (`distvae/tasks/measures`)."""
 SinkName = Literal["tensorboard"]

@@ -154,6 +154,7 @@ GLOSSARY = {
     "seconds": "mean length of a recording, in seconds",
     "probe_linear": "accuracy of logistic regression on codes; larger is better",
     "probe_sgd": "accuracy of a linear layer on codes, by gradient descent; larger is better",
+    "probe_relu": "probe_sgd with a ReLU before the cross-entropy, mean of ten; larger is better",
     "probe_mlp": "accuracy of a small net on codes; larger is better",
     "mig": "mutual information gap, 0 to 1; larger is better",
     "dci": "disentanglement of values by DCI, 0 to 1; larger is better",

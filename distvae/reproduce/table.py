@@ -105,6 +105,8 @@ class Table:
     scale: Scale = "full"
     minutes: float | None = None
     """Minutes of one core for all rows and seeds, if the scale states them."""
+    figures: Mapping[str, list[Tree]] = field(default_factory=dict)
+    """The panels of each figure, as `figures.py` reads them."""
 
     @property
     def trained(self) -> list[Entry]:
@@ -175,6 +177,7 @@ def _parse_table(name: str, tree: Tree, scale: Scale) -> Table:
         entries=tuple(entries),
         scale=scale,
         minutes=at_scale.get("minutes"),
+        figures=tree.get("figures") or {},
     )
 
 

@@ -88,6 +88,9 @@ def test_a_probe_tells_clusters_apart(image_run: Run, name: str) -> None:
     known, held = Labelled(codes[:1000], labels[:1000]), Labelled(codes[1000:], labels[1000:])
     vars(subject)["probed"] = known, held
     assert MEASURES[name].measure(subject)[name] > 0.99
+    lost = MEASURES["probe_relu"].measure(subject)
+    assert 1 / CLASSES < lost["probe_relu"] < 0.99, "a ReLU before the cross-entropy loses classes"
+    assert lost["probe_relu_std"] > 0
 
 
 @pytest.mark.parametrize(("split", "judged"), [("train", 900), ("test", 50), ("all", 950)])
