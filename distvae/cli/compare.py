@@ -3,6 +3,7 @@ each other, with published tables and with baselines.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -151,8 +152,6 @@ class ReproduceOptions:
     """Folder of the runs; default runs/reproduce/TABLE."""
     rows: Path | None = None
     """Folder of the finished rows, a file for each table; default OUT/rows."""
-    figures: Annotated[Path | None, typer.Option(metavar="FOLDER")] = None
-    """Only draw the paper's figures from finished rows, into this folder."""
     concurrent: Annotated[int | None, typer.Option(min=1, max=10000)] = None
     """Rows trained at once; default: as many as fit."""
     resume: bool = False
@@ -192,11 +191,6 @@ def reproduce(
         return
     resources = trial_options.resources()
     out = options.out or RUNS / "reproduce" / table
-    if options.figures:
-        complete = read_table(table, options.scale)
-        for path in draw_figures(complete, options.rows or out / ROWS, options.figures):
-            print(path)
-        return
     selected = select_rows(table, options, out)
     if options.plan:
         print("\n".join(describe_plan(selected)))
@@ -215,11 +209,13 @@ def reproduce(
     reproduction = Reproduction(work, out, options.rows or out / ROWS, resources, sweep_options)
     findings = reproduction.run()
     lines = compare_rows(selected, reproduction.rows)
-    comparison = write_comparison(lines, out)
+    drawn = list(draw_figures(selected, reproduction.rows, out))
+    files = [write_comparison(lines, out), *drawn]
     if findings is not None:
-        record_comparison(out, comparison, options.quiet)
+        record_comparison(out, files, options.quiet)
     if not options.quiet:
         print_comparison(lines, selected, findings)
+        print(*(f"{path}: the paper's figure" for path in drawn), sep="\n", file=sys.stderr)
     raise SystemExit(0 if findings is None else findings.exit_code)
 
 
@@ -251,13 +247,13 @@ def select_rows(name: str, options: ReproduceOptions, out: Path) -> "Table":
     return table
 
 
-def record_comparison(out: Path, comparison: Path, quiet: bool) -> None:
-    """Add the comparison to the sweep's record in MLflow, and write the report of the sweep."""
+def record_comparison(out: Path, files: Sequence[Path], quiet: bool) -> None:
+    """Add the comparison and its figures to the record in MLflow, and write the report."""
     from distvae.report import write_and_log
     from distvae.track import Store, Tracker
 
     if record := Tracker.of_folder(out, Store.find(RUNS)):
-        record.files([comparison], "results")
+        record.files(files, "results")
         record.wait()
     write_and_log(out, RUNS, quiet)
 

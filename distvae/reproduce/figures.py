@@ -7,7 +7,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distvae.files.refusal import Refusal
 from distvae.reproduce.rows import RowGroup, group_seeds, read_rows
 from distvae.reproduce.table import Figures, Table
 from distvae.tasks.pictures import GREY, PALETTE, new_figure, panels, save
@@ -52,8 +51,6 @@ class Line:
 def draw_figures(table: Table, rows: Path, folder: Path) -> Iterator[Path]:
     """Draw the figures of a table that have finished rows, and yield their files."""
     groups = group_seeds(read_rows(rows, table.name))
-    if not table.figures:
-        raise Refusal(f"--figures: the table {table.name} has none")
     quoted = {entry.name: entry.published for entry in table.entries}
     for name, drawn in table.figures.items():
         every = [(panel := Panel(**tree), lines_of(panel, groups, quoted)) for tree in drawn]

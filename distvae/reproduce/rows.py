@@ -123,7 +123,7 @@ def read_rows(folder: Path, table: str) -> list[ResultRow]:
         return []
     require_regular_file(path, "rows of results")
     lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-    return [_read_row(line, f"{path}: line {number}") for number, line in lines]
+    return [read_row(line, f"{path}: line {number}") for number, line in lines]
 
 
 def group_seeds(rows: list[ResultRow]) -> dict[str, RowGroup]:
@@ -146,7 +146,7 @@ def _scale_size(row: ResultRow) -> int:
     return SCALES.index(row.scale) if row.scale in SCALES else -1
 
 
-def _read_row(line: str, where: str) -> ResultRow:
+def read_row(line: str, where: str) -> ResultRow:
     """Read a row. Raise `Refusal` for a damaged line."""
     given = parse_json(line, where)
     content = {**OPTIONAL, **given}

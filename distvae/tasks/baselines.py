@@ -2,7 +2,7 @@
 
 No baseline uses the clean reference to choose a setting. Baselines for pictures use the noise level
 in `train.sigma`, or else estimate it on the noisy picture. Baselines for noisy sounds are given its
-level.
+level, except `stsa-blind`.
 """
 
 import re
@@ -46,6 +46,8 @@ Gain = Callable[[Floats, Floats], Floats]
 """A function of the prior and posterior signal-to-noise ratios of each frequency."""
 SECONDS = 0.064
 """Length of a frame of a sound in seconds."""
+STARTING = 5
+"""Frames at the start of a sound that are taken for noise until it is tracked."""
 FLOOR = 10**-2.5
 """The smallest prior ratio, which lowers noise by 25 dB."""
 NEIGHBOURS = 5
@@ -247,11 +249,17 @@ def stsa(noisy: Floats, sigma: float, rate: int) -> Floats:
     return _filtered(noisy, sigma, rate, stsa_gain, 0.98)
 
 
+def stsa_blind(noisy: Floats, sigma: float, rate: int) -> Floats:
+    """Denoise as `stsa` does, with noise that is tracked in the sound instead of its level."""
+    return _filtered(noisy, None, rate, stsa_gain, 0.98)
+
+
 SOUND_DENOISERS: dict[str, SoundDenoiser] = {
     "zero": zero,
     "local": local,
     "wiener": wiener,
     "stsa": stsa,
+    "stsa-blind": stsa_blind,
 }
 
 
@@ -275,16 +283,38 @@ def _power(sigma: float) -> float:
     return max(sigma**2, float(np.finfo(float).eps) ** 2)
 
 
-def _filtered(noisy: Floats, sigma: float, rate: int, gain: Gain, smoothing: float) -> Floats:
-    """Multiply the short-time spectrum by a gain. Frames overlap by three quarters."""
+def track_noise(power: Floats) -> Floats:
+    """Return the power of the noise in each frequency and frame of a sound (Gerkmann and Hendriks,
+    2012): the probability that a signal is present weighs the last estimate against the frame.
+    """
+    present = 10**1.5  # the prior ratio where a signal is present: 15 dB
+    noise, smooth = power[:, :STARTING].mean(1), np.full(len(power), 0.5)
+    tracked = np.empty_like(power)
+    for frame, observed in enumerate(power.T):
+        absent = (1 + present) * np.exp(-observed / noise * present / (1 + present))
+        probability = 1 / (1 + absent)
+        smooth = 0.9 * smooth + 0.1 * probability
+        probability = np.where(smooth > 0.99, np.minimum(probability, 0.99), probability)
+        noise = 0.8 * noise + 0.2 * (probability * noise + (1 - probability) * observed)
+        tracked[:, frame] = noise
+    return tracked
+
+
+def _filtered(
+    noisy: Floats, sigma: float | None, rate: int, gain: Gain, smoothing: float
+) -> Floats:
+    """Multiply the short-time spectrum by a gain. Frames overlap by three quarters. Noise without a
+    level is tracked.
+    """
     from scipy.signal import ShortTimeFFT
     from scipy.signal.windows import hann
 
     window = hann(min(4 * round(SECONDS * rate / 4), len(noisy)), sym=False)
     transform = ShortTimeFFT(window, max(1, len(window) // 4), rate)
     spectrum = transform.stft(noisy)
-    power = _power(sigma) * np.square(window).sum()
-    posterior = np.maximum(np.square(np.abs(spectrum)) / power, np.finfo(float).eps)
+    observed = np.maximum(np.square(np.abs(spectrum)), np.finfo(float).tiny)
+    noise = track_noise(observed) if sigma is None else _power(sigma) * np.square(window).sum()
+    posterior = np.maximum(observed / noise, np.finfo(float).eps)
     return np.asarray(transform.istft(spectrum * _gains(posterior, gain, smoothing), k1=len(noisy)))
 
 

@@ -6,6 +6,7 @@ becomes a row.
 """
 
 import argparse
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import yaml
 from distvae.files.paths import atomic_file
 from distvae.files.untrusted import markdown_table
 from distvae.numerics.metrics import counted
-from distvae.reproduce.rows import RowGroup, add_run, group_seeds, read_rows
-from distvae.reproduce.table import half_range
+from distvae.reproduce.figures import draw_figures
+from distvae.reproduce.rows import RowGroup, add_run, group_seeds, read_row, read_rows
+from distvae.reproduce.table import half_range, read_table, table_names
 
 DOCS = Path(__file__).parents[1]
 FIGURES = {
@@ -36,6 +38,7 @@ FIGURES = {
     "hoyer": "Hoyer",
     "objective": "objective",
     "bound": "bound",
+    "probe_relu": "probe, ReLU",
     "probe_sgd": "probe, SGD",
     "probe_linear": "probe, linear",
     "mig": "MIG",
@@ -378,7 +381,7 @@ def command(claim: Claim, group: RowGroup) -> str:
 def rows_lines(table: str, groups: Mapping[str, RowGroup], page: Page) -> Iterator[str]:
     """Yield the lines of a page below its heading `## Rows`."""
     yield f"All figures: [{table}.jsonl]({table}.jsonl). [How to read them](../results.md#rows)."
-    joined = folded(groups.values(), page.fold)
+    joined = [*folded(groups.values(), page.fold), *quoted_groups(table)]
     kept = (g for g in joined if not any(fnmatchcase(g.name, pattern) for pattern in page.hide))
     ordered = sorted(kept, key=lambda group: natural_key(group.name))
     for section in sorted({group.section for group in ordered}):
@@ -401,6 +404,18 @@ def rows_lines(table: str, groups: Mapping[str, RowGroup], page: Page) -> Iterat
     for note, names in notes.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         yield f"- {', '.join(names[:3])}{more}: {note}."
+
+
+def quoted_groups(table: str) -> list[RowGroup]:
+    """Return the rows that a table quotes from its paper, as rows without figures of ours."""
+    if table not in table_names():
+        return []
+    empty: dict[str, object] = {"config": {}, "figures": {}, **dict.fromkeys(("commit", "seconds", "epochs"))}
+    quoted = [
+        read_row(json.dumps({"row": entry.name, "published": entry.published, **empty}), table)
+        for entry in read_table(table).quoted
+    ]
+    return [RowGroup(row.name, (row,)) for row in quoted]
 
 
 def folded(groups: Iterable[RowGroup], patterns: Sequence[str]) -> list[RowGroup]:
@@ -441,8 +456,8 @@ def grid(groups: Sequence[RowGroup], figure: str, columns: Sequence[str]) -> lis
     cells: dict[str, dict[str, str]] = {}
     for group in groups:
         found = place(group.name, columns)
-        if found and group.values(figure):
-            cells.setdefault(found[1], {})[found[0]] = compared_cell(group, figure)
+        if found and (cell := compared_cell(group, figure)):
+            cells.setdefault(found[1], {})[found[0]] = cell
     head = [FIGURES.get(figure, figure), *(f"`{column}`" for column in columns)]
     lines = sorted(cells, key=natural_key)
     rows = ([line, *(cells[line].get(column, "") for column in columns)] for line in lines)
@@ -451,7 +466,7 @@ def grid(groups: Sequence[RowGroup], figure: str, columns: Sequence[str]) -> lis
 
 def rows_table(groups: Sequence[RowGroup], figures: Sequence[str]) -> list[str]:
     """Return a Markdown table with a line for each row, its seeds together."""
-    shown = [figure for figure in figures if any(group.values(figure) for group in groups)]
+    shown = [figure for figure in figures if any(compared_cell(each, figure) for each in groups)]
     head = ["row", *(FIGURES.get(figure, figure) for figure in shown)]
     return markdown_table(
         head, ([g.name, *(compared_cell(g, figure) for figure in shown)] for g in groups)
@@ -459,14 +474,12 @@ def rows_table(groups: Sequence[RowGroup], figures: Sequence[str]) -> list[str]:
 
 
 def compared_cell(group: RowGroup, figure: str) -> str:
-    """Return a figure of a row and in brackets the published one, '' if the row lacks it."""
+    """Return a figure of a row and in brackets the published one, '' if the row has neither."""
     values, published = group.values(figure), group.published(figure)
-    if not values:
-        return ""
-    text = with_half_range(values, figure)
+    ours = with_half_range(values, figure) if values else ""
     if published is None:
-        return text
-    return f"{text}{'†' if group.scale == 'day' else ''} ({published:g})"
+        return ours
+    return f"{ours}{'†' if group.scale == 'day' else ''} ({published:g})".strip()
 
 
 def decimals(mean: float, figure: str = "") -> int:
@@ -498,8 +511,9 @@ def read_tables(folder: Path) -> dict[str, Groups]:
 
 
 def build(docs: Path) -> None:
-    """Write the index, and the rows of each page."""
+    """Write the index and the rows of each page, and draw the figures of papers."""
     tables, contents = read_tables(docs / "results"), read_contents(docs / "results")
+    (docs / "images").mkdir(exist_ok=True)
     for table, groups in tables.items():
         page = docs / "results" / f"{table}.md"
         text = page.read_text(encoding="utf-8").partition(ROWS)[0].rstrip()
@@ -512,6 +526,9 @@ def build(docs: Path) -> None:
                 *rows_lines(table, groups, contents.pages.get(table, Page())),
             ],
         )
+        if table in table_names():
+            for path in draw_figures(read_table(table), docs / "results", docs / "images"):
+                print(path)
     write(docs / "results.md", Index(tables, contents).lines())
 
 

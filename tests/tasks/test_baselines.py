@@ -11,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import convolution_matrix
+from scipy.optimize import brentq
+from scipy.special import expit
 from scipy.stats import rice
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.decomposition import PCA
@@ -34,6 +36,7 @@ from distvae.tasks.topk import largest
 from tests.slowly import slow
 
 SIDE, RATE = 40, 8000
+POWERS = np.linspace(0, 60, 100_000)
 RATIOS = st.floats(1e-3, 300)
 
 
@@ -123,6 +126,25 @@ def test_most_of_the_noise_around_a_chord_is_removed(name: str) -> None:
     error = 0.3 * np.random.default_rng(0).standard_normal(RATE)
     rest = SOUND_DENOISERS[name](chord() + error, 0.3, RATE) - chord()
     assert np.mean(np.square(rest)) < 0.1 * np.mean(np.square(error))
+
+
+def test_noise_is_tracked_at_its_fixed_point_and_below_a_tone() -> None:
+    """The power s of white noise is tracked where the weighted error of an exponential power y is
+    zero: E[(1 - P(y)) (y - s)] = 0.
+    """
+
+    def error(s: float) -> float:
+        absent = expit(np.log(1 + 10**1.5) - POWERS / s * 10**1.5 / (1 + 10**1.5))
+        return float(np.trapezoid(absent * (POWERS - s) * np.exp(-POWERS), POWERS))
+
+    share = brentq(error, 0.5, 1.0)
+    power = np.random.default_rng(0).exponential(2.0, (200, 400))
+    power[:20, 100:150] += 500
+    power[100:] *= np.linspace(1, 4, 400)
+    tracked = baselines.track_noise(power) / share
+    assert tracked[:100, 200:].mean() == pytest.approx(2.0, rel=0.1)
+    assert tracked[:20, 200:].mean() == pytest.approx(2.0, rel=0.1)
+    assert tracked[100:, -20:].mean() == pytest.approx(8.0, rel=0.1)
 
 
 @given(prior=RATIOS, posterior=RATIOS)
@@ -281,7 +303,11 @@ def test_what_does_not_fit_is_refused(
         ),
         ("nlm", picture(tmp_path, **holed), "a picture without some pixels; biharmonic expected"),
         ("nlm", picture(tmp_path), "the data is not damaged.* such as data.noise=25 for a picture"),
-        ("nlm", sound(wav, **noisy), "a sound under noise; zero, local, wiener, stsa expected"),
+        (
+            "nlm",
+            sound(wav, **noisy),
+            "a sound under noise; zero, local, wiener, stsa, stsa-blind expected",
+        ),
         ("wiener", sound(wav), "the data is not damaged.* data.snr=5 for a sound"),
         ("stsa", sound(wav, **holed), "stsa: no method for a sound without some samples; linear,"),
         ("ar", sound(wav, drop=1.0), "ar: a channel without a sample to go by"),
