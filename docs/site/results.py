@@ -77,9 +77,8 @@ LEGEND = (
 )
 RULES = (
     "A figure is reached if ours is at or above the published one, or below it by at most two of "
-    "its standard deviations, where they are known. Active latents must be within 10 %. Each "
-    "published figure counts once, by the rows that follow its paper. Baselines are counted apart. "
-    "A name with * is a mean of rows."
+    "its standard deviations, where they are known, and active latents if within 10 %. A name with "
+    "* is a mean of rows."
 )
 Groups = Mapping[str, RowGroup]
 
