@@ -131,7 +131,9 @@ def _draw_codes(run: Run, codes: Array, title: str) -> Iterator[Picture]:
 
 
 def _draw_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[Picture]:
-    """Draw the number of active latents, and the effect of each latent on the output."""
+    """Draw the number of active latents, the effect of each latent on the output, and the output
+    for each latent alone.
+    """
     pi = model.pi.numpy(force=True)
     yield "codes", pictures.active_latents(codes, pi, f"{title}: {len(codes)} codes")
     frequent = np.argsort(-pi)[:ATOMS]
@@ -142,6 +144,9 @@ def _draw_bits(run: Run, model: TVAE, codes: Array, title: str) -> Iterator[Pict
     names = [f"{h}: {pi[h]:.2g}" for h in frequent]
     changes = added(run.decode, codes[:CONTEXTS].round(), frequent)
     yield "atoms", pictures.fields(as_images(changes, run), names, name)
+    alone = run.decode(np.eye(len(pi), dtype=codes.dtype)[frequent])
+    name = f"{title}: the output for {each} alone, most frequent first"
+    yield "alone", pictures.grid(as_images(alone, run), name)
 
 
 def added(decode: Callable[[Array], Array], states: Array, latents: NDArray[np.intp]) -> Array:

@@ -1,6 +1,7 @@
 """Figures: what they draw, against the arrays that were given."""
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,19 @@ def test_what_is_drawn_of_images_is_what_is_decoded(image_run: Run) -> None:
         np.testing.assert_allclose(frame(shown(drawn[name]), 0, column), restored[0], atol=1e-5)
     labels = drawn["interpolation"].axes[0].get_xticklabels()
     assert [label.get_text() for label in labels][:3] == ["image", "0", "1/8"]
+
+
+def test_each_binary_latent_alone_is_drawn_as_it_is_decoded(bars_run: Run) -> None:
+    drawn = dict(pictures_of(bars_run, "test"))
+    assert drawn.keys() == {"images", "codes", "atoms", "alone", "learning"}
+    pi = bars_run.model.state_dict()["pi"].numpy()
+    decoded = bars_run.decode(np.eye(len(pi), dtype=np.float32)[np.argsort(-pi)])
+    images, canvas = as_images(decoded, bars_run)[..., 0], shown(drawn["alone"])
+    side, across = images.shape[1] + 1, math.ceil(math.sqrt(len(pi)))
+    for number, image in enumerate(images):
+        down, right = 1 + side * (number // across), 1 + side * (number % across)
+        found = canvas[down : down + side - 1, right : right + side - 1]
+        np.testing.assert_allclose(found, image, atol=1e-6)
 
 
 def test_one_image_has_none_to_go_to_and_binary_latents_have_no_values_to_draw_anew(
