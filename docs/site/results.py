@@ -409,7 +409,11 @@ def quoted_groups(table: str) -> list[RowGroup]:
     """Return the rows that a table quotes from its paper, as rows without figures of ours."""
     if table not in table_names():
         return []
-    empty: dict[str, object] = {"config": {}, "figures": {}, **dict.fromkeys(("commit", "seconds", "epochs"))}
+    empty: dict[str, object] = {
+        "config": {},
+        "figures": {},
+        **dict.fromkeys(("commit", "seconds", "epochs")),
+    }
     quoted = [
         read_row(json.dumps({"row": entry.name, "published": entry.published, **empty}), table)
         for entry in read_table(table).quoted
