@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PLACE = "{}"
 """In the pattern of a line, the number in the names of its rows that is the horizontal axis."""
 WIDTH, HEIGHT, LEGEND = 4.0, 3.6, 1.6
-FEW = 4
+FEW = 3
 """The largest number of numbers that an axis names."""
 
 
@@ -109,7 +109,7 @@ def _draw(axes: "Axes", panel: Panel, lines: Sequence[Line]) -> None:
         axes.plot(list(published), list(published.values()), "x--", color=colour, markersize=4)
     if any(line.published for line in lines):
         axes.plot([], [], "x--", color=GREY, label="published")
-    numbers = sorted({x for line in lines for x in line.x})
+    numbers = sorted({x for line in lines for x in (*line.x, *line.published)})
     if not panel.x:
         axes.set_xticks([])
     elif len(numbers) <= FEW:
