@@ -209,13 +209,14 @@ def reproduce(
     reproduction = Reproduction(work, out, options.rows or out / ROWS, resources, sweep_options)
     findings = reproduction.run()
     lines = compare_rows(selected, reproduction.rows)
-    drawn = list(draw_figures(selected, reproduction.rows, out))
+    drawn = draw_figures(selected, reproduction.rows, out)
     files = [write_comparison(lines, out), *drawn]
     if findings is not None:
         record_comparison(out, files, options.quiet)
     if not options.quiet:
         print_comparison(lines, selected, findings)
-        print(*(f"{path}: the paper's figure" for path in drawn), sep="\n", file=sys.stderr)
+        for path in drawn:
+            print(f"{path}: a figure of the paper, from these rows", file=sys.stderr)
     raise SystemExit(0 if findings is None else findings.exit_code)
 
 

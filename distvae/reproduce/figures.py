@@ -1,7 +1,7 @@
 """Draw the figures of a paper from finished rows, with the published values beside ours."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -18,7 +18,7 @@ PLACE = "{}"
 """In the pattern of a line, the number in the names of its rows that is the horizontal axis."""
 WIDTH, HEIGHT, LEGEND = 4.0, 3.6, 1.6
 FEW = 3
-"""The largest number of numbers that an axis names."""
+"""An axis with at most this many values names each of them."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Line:
     published: Mapping[float, float]
 
 
-def draw_figures(table: Table, rows: Path, folder: Path) -> Iterator[Path]:
-    """Draw the figures of a table that have finished rows, and yield their files."""
+def draw_figures(table: Table, rows: Path, folder: Path) -> list[Path]:
+    """Draw the figures of a table that have finished rows, and return their files."""
+    files = []
     groups = group_seeds(read_rows(rows, table.name))
     quoted = {entry.name: entry.published for entry in table.entries}
     for name, drawn in table.figures.items():
@@ -65,7 +66,8 @@ def draw_figures(table: Table, rows: Path, folder: Path) -> Iterator[Path]:
         figure.legend(*labelled, loc="outside right upper", frameon=False, fontsize="small")
         path = folder / f"{table.name}-{name}.png"
         save(figure, path)
-        yield path
+        files.append(path)
+    return files
 
 
 def lines_of(

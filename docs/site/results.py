@@ -530,8 +530,7 @@ def build(docs: Path) -> None:
             ],
         )
         if table in table_names():
-            for path in draw_figures(read_table(table), docs / "results", docs / "images"):
-                print(path)
+            draw_figures(read_table(table), docs / "results", docs / "images")
     write(docs / "results.md", Index(tables, contents).lines())
 
 

@@ -33,7 +33,7 @@ def test_a_line_has_the_seeds_of_its_rows_by_the_number_in_their_names(tmp_path:
 
 def test_a_figure_is_drawn_once_a_row_of_it_is_finished(tmp_path: Path) -> None:
     table = read_table("bars")
-    assert not [*draw_figures(table, tmp_path, tmp_path)]
+    assert draw_figures(table, tmp_path, tmp_path) == []
     put(tmp_path, "fitness-flip-s0", {"reliability": 0.1})
     entries = (*table.entries, Entry("exact", published={"reliability": 0.2}))
     for drawn in (table, replace(table, entries=entries)):
