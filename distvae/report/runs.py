@@ -36,6 +36,7 @@ CAPTIONS = {
     "images": "Originals above their reconstructions.",
     "codes": "How the values of the code are used.",
     "atoms": "What each value of the code adds to the output.",
+    "alone": "The output for one latent alone, each in turn.",
     "dictionary": "The dictionary.",
 }
 """The pictures of an evaluation that a page shows."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Picture = tuple[str, "Figure"]
 """The name of a picture, and the figure."""
 DRAWN = (
-    *("learning", "spectrogram", "images", "codes", "atoms", "dictionary"),
+    *("learning", "spectrogram", "images", "codes", "atoms", "alone", "dictionary"),
     *("traversal", "interpolation", "conditional", "encodings"),
 )
 """The names of the pictures that an evaluation can draw."""

@@ -211,7 +211,7 @@ def test_a_plan_looks_for_no_data_and_writes_nothing(
     monkeypatch.delenv("DISTVAE_DATA", raising=False)
     done = CliRunner().invoke(app, ["reproduce", "house", "--plan", "--only", "tvae-*"])
     assert done.exit_code == 0
-    assert "scale full: 4 models" in done.stdout
+    assert "scale full: 7 models" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -42,7 +42,7 @@ from tests.tasks.conftest import trained
 TABLES = {
     f"{name}.{kind}" for name in ("files", "speakers", "refused") for kind in ("csv", "parquet")
 }
-DRAWN = {"images.png", "codes.png", "atoms.png", "learning.png", "summary.json"}
+DRAWN = {"images.png", "codes.png", "atoms.png", "alone.png", "learning.png", "summary.json"}
 
 
 def test_what_a_latent_adds_is_its_weight_in_a_linear_decoder() -> None:
