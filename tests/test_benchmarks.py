@@ -46,22 +46,27 @@ def test_events_of_a_gpu_are_counted_by_their_names() -> None:
     assert gpu.count_events(counts) == {"launches": 6, "copies": 4}
 
 
+def slower(*cases: tuple[list[str], str]) -> list["pytest.ParameterSet"]:
+    return [pytest.param(*case, marks=pytest.mark.long) for case in cases]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "row"),
     [
         (["steps", "speech-vae", "--steps", "5"], "speech-vae"),
-        (["tvae", "small", "--rows", "1024", "--epochs", "1"], "tvae-small"),
-        (["gpu", "sdm-1024", "--device", "cpu", "--rows", "1024"], "gpu-sdm-1024-on-cpu"),
-        (["scale", "supports", "--rows", "512", "--check"], "scale-supports-batch-32"),
         (["rows", "--rows", "5000", "--values", "20", "--blocks", "1"], "rows-5000"),
-        pytest.param(
-            ["workers", "speech-sdm", "--rows", "128", "--epochs", "1", "--turns", "1"],
-            "workers-speech-sdm-batch-32",
-            marks=pytest.mark.long,
+        *slower(
+            (["tvae", "small", "--rows", "1024", "--epochs", "1"], "tvae-small"),
+            (["gpu", "sdm-1024", "--device", "cpu", "--rows", "1024"], "gpu-sdm-1024-on-cpu"),
+            (["scale", "supports", "--rows", "512", "--check"], "scale-supports-batch-32"),
+            (
+                ["workers", "speech-sdm", "--rows", "128", "--epochs", "1", "--turns", "1"],
+                "workers-speech-sdm-batch-32",
+            ),
         ),
     ],
-    ids=["steps", "tvae", "gpu", "scale", "rows", "workers"],
+    ids=["steps", "rows", "tvae", "gpu", "scale", "workers"],
 )
 def test_each_prints_its_figures_and_keeps_them_as_a_row(
     tmp_path: Path,
