@@ -49,8 +49,9 @@ class TuneOptions:
     """The options of `distvae tune`."""
 
     data: Data = None
-    out: Annotated[Path | None, typer.Option("-o", "--out")] = None
-    """Folder of the sweep; default runs/SPACE, or runs/SPACE-sweep where a recipe has that name."""
+    out: Annotated[str | None, typer.Option("-o", "--out", metavar="FOLDER|URI")] = None
+    """Folder of the sweep; default runs/SPACE, or runs/SPACE-sweep where a recipe has that name.
+    s3://bucket/NAME keeps the trials in a bucket and the sweep in runs/NAME."""
     trials: Annotated[int | None, typer.Option(min=1, max=10000)] = None
     """Number of trials, or size of a population; default: as the space says."""
     concurrent: Annotated[int | None, typer.Option(min=1, max=10000)] = None
@@ -86,6 +87,10 @@ def tune(
     refuse_missing("a sweep", "ray", "optuna", "mlflow")
     resources = trial_options.resources()
     searched = load_space(space)
+    out, storage = Path(options.out or RUNS / sweep_name(searched.name)), ""
+    if options.out and "://" in options.out:
+        storage, place = options.out, options.out.partition("?")[0]
+        out = RUNS / place.rstrip("/").rpartition("/")[2]
     sweep_options = SweepOptions(
         assignments=parse_assignments(assignments or []),
         data=options.data or "",
@@ -95,10 +100,9 @@ def tune(
         force=options.force,
         keep_tune=options.keep_tune,
         quiet=options.quiet,
+        storage=storage,
     )
-    findings = run_sweep(
-        searched, options.out or RUNS / sweep_name(searched.name), sweep_options, resources
-    )
+    findings = run_sweep(searched, out, sweep_options, resources)
     if not options.quiet:
         print_findings(findings)
     write_and_log(findings.folder, RUNS, options.quiet)

@@ -93,14 +93,9 @@ def complete_words(command: Command, words: list[str]) -> list[str]:
             " can read and write"
         )
     runs = f"{storage.rstrip('/')}/runs"
-    if "://" not in storage:
-        return [*completed, "--out", f"{runs}/{_name_of(command, words)}"]
-    if command == "tune":
-        raise Refusal(
-            f"{STORAGE}: {storage}; a sweep needs a folder on a disk that all machines see: --out"
-            " expected"
-        )
-    return [*completed, "--storage", runs]
+    if "://" in storage and command == "train":
+        return [*completed, "--storage", runs]
+    return [*completed, "--out", f"{runs}/{_name_of(command, words)}"]
 
 
 def _name_of(command: Command, words: Sequence[str]) -> str:

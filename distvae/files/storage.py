@@ -6,9 +6,10 @@ import hashlib
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from distvae.files.refusal import Refusal, cause, refusing_full_disk
 from distvae.files.untrusted import (
     WRITTEN_FILE,
     check_plain,
+    check_relative,
     decoding,
     is_text,
     path_inside,
@@ -33,8 +35,12 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
+Stamp = tuple[int, int]
+"""The size of a file, and the nanosecond of its last change: a file with another has changed."""
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 """File systems in which a closed file appears complete, and moving a file copies it."""
+COPIED_BYTES = 2**20
+"""Bytes of a file that are copied at once."""
 GOOGLE = ("gs://", "gcs://")
 RETRY_LIMIT, RETRY_SECONDS = "retry_limit_seconds", 3
 """The option for the seconds of retries when Google storage does not answer, and its value."""
@@ -213,16 +219,44 @@ class Folder:
 
     def find(self, *names: str) -> list[str]:
         """Return the sorted paths of files with these names in its subfolders, at any depth."""
+        paths = [PurePosixPath(path) for path in self.stamps()]
+        return sorted(str(path) for path in paths if path.name in names and len(path.parts) > 1)
+
+    def stamps(self, below: str = "") -> dict[str, Stamp]:
+        """Return the files at any depth, or those in a subfolder, by their paths in this folder."""
         from pyarrow.fs import FileSelector, FileType
 
-        below = FileSelector(self.path, allow_not_found=True, recursive=True)
         within = self.path.rstrip("/") + "/"
-        paths = [
-            info.path.removeprefix(within)
-            for info in self.system.get_file_info(below)
-            if info.type == FileType.File and info.base_name in names
-        ]
-        return sorted(path for path in paths if "/" in path)
+        chosen = FileSelector((within + below).rstrip("/"), allow_not_found=True, recursive=True)
+        return {
+            info.path.removeprefix(within): (info.size, info.mtime_ns)
+            for info in self.system.get_file_info(chosen)
+            if info.type == FileType.File
+        }
+
+    def upload(self, file: Path, name: str) -> None:
+        """Copy a file of this machine here, under a name that may have folders."""
+        place, _, plain = name.rpartition("/")
+        with (
+            (self.subfolder(place) if place else self).create(plain) as sink,
+            file.open("rb") as source,
+        ):
+            shutil.copyfileobj(source, sink, COPIED_BYTES)
+
+    def download(self, name: str, file: Path) -> None:
+        """Copy a file, whose name may have folders, to this machine."""
+        path = f"{self.path.rstrip('/')}/{check_relative(name, str(self))}"
+        with (
+            self.system.open_input_stream(path) as source,
+            replaced_file(file) as partial,
+            partial.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, COPIED_BYTES)
+
+    def remove_file(self, name: str) -> None:
+        """Delete a file whose name may have folders, if it exists."""
+        with suppress(FileNotFoundError):
+            self.system.delete_file(f"{self.path.rstrip('/')}/{check_relative(name, str(self))}")
 
     def _names_of(self, kind: "FileType") -> list[str]:
         from pyarrow.fs import FileSelector

@@ -183,7 +183,7 @@ def _beside(baselines: Sequence[Result], front: Sequence[Result], metrics: Direc
 
 def _lead(sweep: Sweep) -> str:
     """Return the margin of the best trial over the next, and whether its seeds differ by more."""
-    if len(sweep.metrics) > 1:
+    if len(sweep.metrics) > 1 or len(sweep.finished) < 2:
         return ""
     (name,) = sweep.metrics
     first, second = (trial.result.figures for trial in sweep.finished[:2])

@@ -521,21 +521,26 @@ def state_folder(local: Path, storage: str | None, resume: bool, force: bool) ->
             raise Refusal(f"{local}: its state is in {kept}; --resume --storage {above} expected")
         return Folder(local)
     folder = Folder(storage).subfolder(local.name)
+    check_storage("--storage", folder)
+    if not resume and not Folder(local).is_empty():
+        delete_run(local, force)
+    local.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_storage(option: str, folder: Folder) -> None:
+    """Refuse a place that does not keep a file, before anything is computed."""
     checked, name, content = folder.with_short_timeout(), partial_name("look"), b"a look"
-    try:  # before anything is computed
+    try:
         checked.write(name, content)
         returned = checked.read(name)
         checked.delete(name)
     except OSError as error:
         raise Refusal(
-            f"--storage: {folder}: {cause(error)}; a place that can be written expected"
+            f"{option}: {folder}: {cause(error)}; a place that can be written expected"
         ) from error
     if returned != content:
-        raise Refusal(f"--storage: {folder}: returns other bytes than were written")
-    if not resume and not Folder(local).is_empty():
-        delete_run(local, force)
-    local.mkdir(parents=True, exist_ok=True)
-    return folder
+        raise Refusal(f"{option}: {folder}: returns other bytes than were written")
 
 
 def update_local_copy(folder: Folder, local_path: Path) -> None:

@@ -19,6 +19,7 @@ from distvae.files.refusal import Refusal, shown
 from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain, Tree, read_json, refuse_strange_entries
 from distvae.train.run_folder import FREE_TO_CHANGE, refuse_others_inside
+from distvae.tune.mirror import Mirror
 from distvae.tune.resources import TrialResources
 from distvae.tune.space import Space, as_written, in_yaml
 from distvae.tune.study import read_trials
@@ -41,7 +42,7 @@ DECIDED_BY_MACHINE = ("train.threads", "train.products")
 """Settings that the machine decides when a sweep begins; a resume keeps them."""
 MAY_GROW = ("trials", "concurrent")
 """Facts that may differ in a resume; a population keeps its trials."""
-NOT_COMPARED = ("name", "about", "arithmetic", "axes", "config", "rows", "baselines")
+NOT_COMPARED = ("name", "about", "arithmetic", "axes", "config", "rows", "baselines", "storage")
 """Facts that a resume may change, or that are compared by parts or elsewhere."""
 DIGITS = 12
 """Characters of a digest that a message shows."""
@@ -108,7 +109,9 @@ def refuse_folder(
         raise Refusal(f"{out}: exists and holds no sweep; another name expected")
 
 
-def prepare_sweep_folder(space: Space, out: Path, resume: bool, resources: TrialResources) -> None:
+def prepare_sweep_folder(
+    space: Space, out: Path, resume: bool, resources: TrialResources, mirror: Mirror | None = None
+) -> None:
     """Write sweep.json, after deleting an earlier sweep that is not resumed."""
     from distvae.train.session import agree_on_arithmetic
 
@@ -116,6 +119,8 @@ def prepare_sweep_folder(space: Space, out: Path, resume: bool, resources: Trial
         clear_folder(out)
     shutil.rmtree(out / NOTES, ignore_errors=True)
     facts = describe_sweep(space)
+    if mirror:
+        facts["storage"] = str(mirror.there)
     if not resources.address:  # trials elsewhere record their own arithmetic
         arithmetic = agree_on_arithmetic(space.base.train, _device(space, resources))
         facts["arithmetic"] = arithmetic.facts()

@@ -4,6 +4,7 @@ Optuna chooses the trials and stores their results (`OptunaStudy`); Tune only ru
 imports Ray, so it is imported where a sweep runs and nowhere else.
 """
 
+import math
 import os
 import shutil
 import time
@@ -23,12 +24,18 @@ from ray.tune.trainable.trainable import Trainable
 
 from distvae.files.untrusted import Plain
 from distvae.machines.worker import assigned_gpus
+from distvae.tune.mirror import Mirror
 from distvae.tune.recorder import MAX_PROCESSES, Recorder
 from distvae.tune.results import EndedEpoch
+from distvae.tune.study import is_judged
 from distvae.tune.trial import Report, Trials, run_trial
 
 REPORT_SECONDS = 0.3
 """Epochs of this time are reported together, because each report takes some milliseconds."""
+SEND_SECONDS = 30.0
+"""Seconds between two copies of a trial to the object store that keeps it. A machine that is lost
+takes the epochs since the last copy with it.
+"""
 
 
 class TrialConfig(TypedDict):
@@ -47,6 +54,8 @@ class TuneReport(Report, total=False):
     done: bool
     node: str
     """The machine of Ray that the process runs on."""
+    sent: bool
+    """Whether the trial was copied to the object store that keeps it."""
 
 
 def run_trials(
@@ -89,6 +98,9 @@ class TrialProcess(Trainable):
     """A process that runs one trial after another."""
 
     reports: Generator[Report, None, None] | None = None
+    next_copy = math.inf
+    mirror: Mirror | None = None
+    """The copy of the trial in an object store, if one keeps the sweep."""
 
     def setup(
         self,
@@ -102,6 +114,9 @@ class TrialProcess(Trainable):
         (self.node,) = (node["NodeName"] for node in ray.nodes() if node["NodeID"] == node_id)
         place = {"node": self.node, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
         self.trials = replace(trials, place=place, gpus=assigned_gpus())
+        if trials.storage:
+            here = Path(self.logdir) / "trials"
+            self.trials = replace(self.trials, folder=here, home=trials.folder)
         self.report_seconds = report_seconds
         self.reset_config(config)
 
@@ -109,18 +124,37 @@ class TrialProcess(Trainable):
         """Close the trial before, and open another."""
         self.cleanup()
         config = cast(TrialConfig, new_config)
+        if self.trials.storage:
+            number, here = config["number"], self.trials.folder_of(config["number"])
+            shutil.rmtree(here, ignore_errors=True)
+            self.mirror = Mirror(here, self.trials.shared.subfolder(str(number)))
+            self.mirror.pull()
+            self.next_copy = time.monotonic() + SEND_SECONDS
         self.reports = run_trial(self.trials, config["number"], config["values"], config["until"])
         return True
 
     def step(self) -> dict[str, object]:
         """Train for a while."""
         found = collect_reports(self.reports or iter(()), self.report_seconds)
-        return found | {"node": self.node}
+        return found | {"node": self.node, "sent": self._send_if_due(cast(TuneReport, found))}
+
+    def _send_if_due(self, found: TuneReport) -> bool:
+        """Copy the trial to its object store now and then, and where the sweep has to see it."""
+        judged = any(is_judged(self.trials.space, ended.epoch) for ended in found["epochs"])
+        is_due = found.get("done") or judged or time.monotonic() > self.next_copy
+        if self.mirror is None or not is_due:
+            return False
+        self.mirror.push()
+        self.next_copy = time.monotonic() + SEND_SECONDS
+        return True
 
     def cleanup(self) -> None:
         """Close the trial."""
         if self.reports:
             self.reports.close()
+        if self.mirror:
+            self.mirror.push()
+            shutil.rmtree(self.mirror.here, ignore_errors=True)
 
 
 def collect_reports(reports: Iterator[Report], seconds: float) -> dict[str, object]:
@@ -184,8 +218,9 @@ class EarlyStopping(FIFOScheduler):
         self, tune_controller: object, trial: Trial, result: Mapping[str, object]
     ) -> str:
         """Decide whether a trial goes on after some epochs."""
-        epochs = cast(TuneReport, result)["epochs"]
-        if self.recorder.study.should_stop(trial.config["number"], epochs):
+        report = cast(TuneReport, result)
+        epochs, sent = report["epochs"], report.get("sent", False)
+        if self.recorder.should_stop(trial.config["number"], epochs, sent):
             return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
 

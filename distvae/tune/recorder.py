@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
-from distvae.files.storage import Folder
 from distvae.files.untrusted import Plain
 from distvae.machines.worker import request_stop
 from distvae.numerics.metrics import brief, counted
 from distvae.track import Sending
 from distvae.track.tracker import recorded_folders
 from distvae.train.progress import Mark, NotebookOutput, format_duration, in_notebook, recent_pace
+from distvae.tune.mirror import Mirror
 from distvae.tune.results import EndedEpoch, Result, html_table, progress_table
 from distvae.tune.space import ROW, Space
 from distvae.tune.study import NextTrial, OptunaStudy
@@ -213,12 +213,14 @@ class Recorder:
     display: SweepDisplay
     sending: Sending
     stop: Callable[[], object]
+    mirror: Mirror | None = None
+    """The copy of the sweep in an object store, if one keeps it."""
     stop_requested: bool = False
 
     def pass_on_stop(self) -> None:
         """Ask the trials to stop if the sweep was asked to."""
         if self.stop() and not self.stop_requested:
-            request_stop(Folder(self.trials.folder), self.trials.owner)
+            request_stop(self.trials.shared, self.trials.owner)
             self.stop_requested = True
 
     def next_trial(self) -> NextTrial | None:
@@ -241,6 +243,17 @@ class Recorder:
         self._notify(result.number)
         self.study.record_result(result)
 
+    def fetch(self, number: int) -> None:
+        """Copy here what an object store keeps of a trial."""
+        if self.mirror:
+            self.mirror.pull(f"trials/{number}")
+
+    def should_stop(self, number: int, epochs: Sequence[EndedEpoch], sent: bool) -> bool:
+        """Return whether the scheduler stops a trial, whose judgments may have been sent."""
+        if sent:
+            self.fetch(number)
+        return self.study.should_stop(number, epochs)
+
     def _notify(self, number: int) -> None:
         """Have MLflow told of a trial, or of each of its seeds."""
         for folder in recorded_folders(self.trials.folder_of(number)):
@@ -255,6 +268,7 @@ class Recorder:
 
     def recovered(self, number: int, values: Mapping[str, Plain]) -> None:
         """Show a trial whose process died, and which another process continues."""
+        self.fetch(number)
         self.started(number, values)
         epoch = self.display.results[number].epoch
         text = f": its process died at epoch {epoch}; another continues it"
@@ -268,6 +282,7 @@ class Recorder:
 
     def ended(self, number: int, last: Report, node: str) -> None:
         """Record how a trial ended, unless it was asked to stop and can be resumed."""
+        self.fetch(number)
         result = self.display.results[number]
         result.node = node
         if "paused" in last:
@@ -284,6 +299,8 @@ class Recorder:
             cause = f"worse than others by epoch {result.epoch}"
             self.display.trial_ended(number, "halted", cause)
             self._record_halted(result)
+        if self.mirror:
+            self.mirror.push()
 
     def died(self, number: int) -> None:
         """Record a trial whose last process died."""

@@ -20,6 +20,7 @@ from distvae.system import available_cores
 from distvae.track import Sending, Status, Store, Tracker, refuse_missing_packages
 from distvae.track.tracker import recorded_folders
 from distvae.train.progress import stop_signals
+from distvae.train.run_folder import check_storage
 from distvae.tune.baselines import add_baseline, missing_baselines, read_baselines
 from distvae.tune.folder import (
     DECIDED_BY_MACHINE,
@@ -31,6 +32,7 @@ from distvae.tune.folder import (
     refuse_folder,
     refuse_other_data,
 )
+from distvae.tune.mirror import Mirror
 from distvae.tune.population import open_study
 from distvae.tune.recorder import Recorder, SweepDisplay
 from distvae.tune.resources import TrialResources, wait_for_capacity
@@ -42,6 +44,8 @@ from distvae.tune.validation import check_memory, check_ranking, check_scheduler
 if TYPE_CHECKING:
     from distvae.data.dataset import Dataset
 
+POPULATIONS = "population-"
+"""The beginning of the names of files that only the process of a trial needs."""
 STATUS: dict[int, Status] = {0: "FINISHED", 1: "FAILED"}
 """MLflow's status of a sweep by its exit code; any other code means that it was asked to stop."""
 STATUS_OF_TRIAL: dict[str, Status] = {"failed": "FAILED", "stopped": "KILLED", "halted": "KILLED"}
@@ -66,6 +70,10 @@ class SweepOptions:
     keep_tune: bool = False
     """Keep the experiment of Ray Tune in the folder of the sweep."""
     quiet: bool = False
+    storage: str = ""
+    """The URI of the folder of an object store that keeps the trials; empty for the sweep's own
+    folder, which all machines must see.
+    """
     root: Path = Path("runs")
     """The folder of the MLflow records, where no server is set."""
 
@@ -83,11 +91,12 @@ def run_sweep(
 ) -> Findings:
     """Run the trials of a space into the folder `out`, and return their findings."""
     check_writable_folder(out)
+    mirror = _open_mirror(space, out, options, resources)
     space = _settle(space, out, options, resources)
     display = SweepDisplay(space, options.quiet)
     with stop_signals() as stop, locked_folder(out):
         if options.resume and (out / SWEEP_FILE).is_file() and open_study(space, out).is_done:
-            return _run_in_folder(space, out, options, resources, display, stop, None)
+            return _run_in_folder(space, out, options, resources, display, stop, mirror, None)
         where = f"joining the Ray at {resources.address}"
         display.say(where if resources.address else "starting Ray, which takes some seconds")
         device, threads = space.base.train.device, space.base.train.threads or 1
@@ -98,8 +107,13 @@ def run_sweep(
             machines = wait_for_capacity(ray, resources, threads, stop, wanted, device)
             resources = resources.with_gpus(machines, device)
             space = limit_concurrency(space, resources, machines, options.concurrent)
-            check_cluster(ray, Folder(out), "--out with a path on a shared disk")
-            prepare_sweep_folder(space, out, options.resume, resources)
+            shared = mirror.there if mirror else Folder(out)
+            check_cluster(ray, shared, "--out with a path on a shared disk, or s3://bucket/sweep")
+            if mirror and not options.resume:
+                mirror.there.remove()
+            prepare_sweep_folder(space, out, options.resume, resources, mirror)
+            if mirror:
+                display.say(f"trials are kept in {mirror.there}, the sweep in {out}")
             request = resources.tune_request(machines, threads, space.concurrent or 1)
             experiment = new_experiment(out.absolute(), space, options.keep_tune)
 
@@ -108,7 +122,37 @@ def run_sweep(
 
                 run_trials(recorder, experiment, request, options.keep_tune)
 
-            return _run_in_folder(space, out, options, resources, display, stop, run)
+            return _run_in_folder(space, out, options, resources, display, stop, mirror, run)
+
+
+def _open_mirror(
+    space: Space, out: Path, options: SweepOptions, resources: TrialResources
+) -> Mirror | None:
+    """Return the copy of the sweep in an object store; None without one.
+
+    A sweep that is resumed on a machine without its folder is copied from there.
+    """
+    recorded = recorded_facts(out).get("storage", "") if options.resume else ""
+    if not options.storage:
+        if recorded:
+            raise Refusal(f"{out}: its trials are in {recorded}; -o with that place expected")
+        return None
+    folder = Folder(options.storage)
+    if recorded not in ("", str(folder)):
+        raise Refusal(f"{out}: its trials are in {recorded}, not in {folder}; the former expected")
+    if resources.group or space.scheduler == "population":
+        reason = "scheduler: population" if space.scheduler == "population" else "--workers"
+        raise Refusal(f"{reason}: trials whose folder all machines see expected, not {folder}")
+    check_storage("--out", folder)
+    if not folder.has(SWEEP_FILE):
+        if not (options.resume or folder.is_empty()):
+            raise Refusal(f"{folder}: holds other files; an empty place expected")
+    elif not (options.resume or options.force):
+        raise Refusal(f"{folder}: holds a sweep; --resume continues it, --force replaces it")
+    mirror = Mirror(out, folder, POPULATIONS)
+    if options.resume:  # the study here may be newer than its copy; trials are newer there
+        mirror.pull("trials" if (out / SWEEP_FILE).is_file() else "")
+    return mirror
 
 
 def _settle(space: Space, out: Path, options: SweepOptions, resources: TrialResources) -> Space:
@@ -243,6 +287,7 @@ def _run_in_folder(
     resources: TrialResources,
     display: SweepDisplay,
     stop: Callable[[], int],
+    mirror: Mirror | None,
     run: Callable[[Recorder], None] | None,
 ) -> Findings:
     """Run the trials, draw the pictures of the report, and return the findings.
@@ -253,8 +298,8 @@ def _run_in_folder(
     study, sending = open_study(space, out), Sending(Store.find(options.root), out)
     record = _sweep_record(space, out, sending)
     record.begin()
-    trials = Trials(space, out.absolute() / "trials", resources.group)
-    recorder = Recorder(trials, study, display, sending, stop)
+    trials = Trials(space, out.absolute() / "trials", resources.group, storage=options.storage)
+    recorder = Recorder(trials, study, display, sending, stop, mirror)
     try:
         run_recorded(recorder, run)
         ranked = rank(list(display.results.values()), space.metrics)
@@ -271,6 +316,8 @@ def _run_in_folder(
         for folder in recorded_folders(trials.folder):  # also of processes that ended long ago
             sending.notify(folder)
         findings = _conclude(recorder, record, stop())
+        if mirror:
+            mirror.push()
     return findings
 
 
@@ -322,7 +369,7 @@ def run_recorded(recorder: Recorder, run: Callable[[Recorder], None] | None) -> 
             run(recorder)
     finally:
         recorder.interrupted()
-        (trials.folder / STOP_FILE.format(trials.owner)).unlink(missing_ok=True)
+        trials.shared.delete(STOP_FILE.format(trials.owner))
         for number, result in display.results.items():
             if result.state == "training":
                 result.state = "stopped"

@@ -86,8 +86,17 @@ class Trials:
     gpus: tuple[int, ...] | None = None
     """The GPUs that Ray assigned to this process, as indices of the visible GPUs; None without Ray.
     """
+    storage: str = ""
+    """The URI of the folder of an object store that keeps the sweep; empty for none."""
+    home: Path | None = None
+    """The folder of the trials on the machine of the sweep; None if it is `folder`."""
     owner: str = field(default_factory=partial(secrets.token_hex, 8))
     """A name of this sweep: trials ignore a request to stop an earlier sweep in the folder."""
+
+    @property
+    def shared(self) -> Folder:
+        """The folder of the trials that all processes see."""
+        return Folder(self.storage).subfolder("trials") if self.storage else Folder(self.folder)
 
     def folder_of(self, number: int) -> Path:
         """Return the folder of a trial."""
@@ -193,8 +202,9 @@ class TrialRun:
         with suppress(Refusal):  # training will raise it again
             config = space.config(self.values)
             params, sinks = flatten(config), config.train.sinks
-        sweep_folder = self.trials.folder.parent
-        tags = run_tags(space.row_of(self.values).recipe, self.folder, sweep_folder)
+        home = self.trials.home or self.trials.folder
+        sweep_folder, folder = home.parent, home / self.folder.relative_to(self.trials.folder)
+        tags = run_tags(space.row_of(self.values).recipe, folder, sweep_folder)
         tags |= dict(self.trials.place)
         lineage = read_info(self.folder).get("lineage") if self.begun else None
         tags |= {f"lineage.{name}": str(value) for name, value in (lineage or {}).items()}
@@ -203,7 +213,7 @@ class TrialRun:
         name = f"{self.name} {label}"
         tags["mlflow.note.content"] = (
             f"Trial {self.name} of {space.name}: {label}. To use its model, type"
-            f" `distvae encode {self.folder} DATA -o codes.parquet`."
+            f" `distvae encode {folder} DATA -o codes.parquet`."
         )
         return Tracker(self.folder, None, space.name, name, params, tags, sweep_folder, sinks)
 
@@ -292,7 +302,7 @@ class TrialRun:
         config = trials.space.config(self.values)
         recipe = trials.space.row_of(self.values).recipe
         dataset = open_dataset(config.data, quiet=True)
-        stop = stop_requested(Folder(trials.folder), trials.owner)
+        stop = stop_requested(trials.shared, trials.owner)
         if trials.group is None:
             device = select_device(config.train.device, trials.gpus)
             every = trials.space.judge.interval if trials.space.judge else 0

@@ -48,15 +48,14 @@ def test_results_are_kept_on_the_shared_disk_under_the_name_of_the_space_or_reci
     assert " ".join(completed) == f"{typed} {ADDED} {added}"
 
 
-def test_a_training_is_kept_on_any_storage_and_a_sweep_in_a_folder(
+def test_trainings_and_sweeps_are_kept_in_a_bucket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(STORAGE, "s3://bucket/distvae")
     words = complete_words("train", ["bars", "--workers", "2"])
     assert words[words.index("--storage") + 1] == "s3://bucket/distvae/runs"
-    refused = "s3://bucket/distvae; a sweep needs a folder on a disk that all machines see"
-    with pytest.raises(Refusal, match=refused):
-        complete_words("tune", ["speech"])
+    words = complete_words("tune", ["speech"])
+    assert words[words.index("--out") + 1] == "s3://bucket/distvae/runs/speech-sweep"
     monkeypatch.delenv(STORAGE)
     missing = r"DISTVAE_STORAGE: not set on the head; --(out|storage) expected"
     for command in get_args(Command):

@@ -103,6 +103,14 @@ def test_every_trial_is_in_the_table_with_its_figures_as_text_and_nothing_else(
     assert {GLOSSARY[name] for name in known} <= {head.get("title") for head in page.heads}
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_best_trial_is_told_with_its_lead_if_there_is_another(folder: Path, count: int) -> None:
+    folders.sweep(folder, trials=count, metrics={"hoyer": "max"})
+    text = read(folder).text
+    assert "best hoyer" in text
+    assert ("from the next" in text) == (count > 1)
+
+
 def test_nothing_is_asked_of_anybody(folder: Path) -> None:
     first, second = folders.sweep(folder, trials=2)
     for result in (first, second):
