@@ -142,7 +142,7 @@ def _open_mirror(
         raise Refusal(f"{out}: its trials are in {recorded}, not in {folder}; the former expected")
     if resources.group or space.scheduler == "population":
         reason = "scheduler: population" if space.scheduler == "population" else "--workers"
-        raise Refusal(f"{reason}: trials whose folder all machines see expected, not {folder}")
+        raise Refusal(f"{reason} with {folder}: -o with a folder that all machines share expected")
     check_storage("--out", folder)
     if not folder.has(SWEEP_FILE):
         if not (options.resume or folder.is_empty()):
