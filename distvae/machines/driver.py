@@ -415,7 +415,9 @@ def _fit(job: Job, folder: Folder, group: WorkerGroup, threads: int) -> bool:
             scaling_config=scaling_config(group, threads),
             run_config=RunConfig(
                 name="workers",
-                storage_path=ray_folder.place,
+                # without a URI, whose password Ray's dashboard would show
+                storage_path=ray_folder.path,
+                storage_filesystem=ray_folder.system if ray_folder.remote else None,
                 failure_config=FailureConfig(max_failures=RESTARTS),
             ),
         )

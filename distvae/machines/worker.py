@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -150,7 +150,7 @@ class Job:
     config: Mapping[str, object]
     """The configuration as plain values."""
     recipe: str
-    place: str
+    place: str = field(repr=False)  # it may have a password, and Ray's dashboard shows a job
     """The run folder: a path or a URI."""
     owner: str
     """The training that owns the run folder."""

@@ -70,7 +70,7 @@ class SweepOptions:
     keep_tune: bool = False
     """Keep the experiment of Ray Tune in the folder of the sweep."""
     quiet: bool = False
-    storage: str = ""
+    storage: str = field(default="", repr=False)
     """The URI of the folder of an object store that keeps the trials; empty for the sweep's own
     folder, which all machines must see.
     """

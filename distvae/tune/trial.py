@@ -86,7 +86,7 @@ class Trials:
     gpus: tuple[int, ...] | None = None
     """The GPUs that Ray assigned to this process, as indices of the visible GPUs; None without Ray.
     """
-    storage: str = ""
+    storage: str = field(default="", repr=False)
     """The URI of the folder of an object store that keeps the sweep; empty for none."""
     home: Path | None = None
     """The folder of the trials on the machine of the sweep; None if it is `folder`."""

@@ -1,5 +1,8 @@
 """A run kept in an object store: resumed to the same numbers, its password never shown."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +79,26 @@ def test_a_run_is_what_it_would_be_here(store: str, tmp_path: Path) -> None:
     assert not any(SECRET.encode() in path.read_bytes() for path in (tmp_path / "run").iterdir())
     assert "bucket/runs/run" in read_info(tmp_path / "run")["storage"]
     assert SECRET not in str(there)
+
+
+@pytest.mark.long
+def test_two_workers_keep_in_a_bucket_what_one_keeps_here(store: str, tmp_path: Path) -> None:
+    bounds = []
+    for words in ((), ("--workers", "2", "--storage", store)):
+        out = tmp_path / f"by-{len(words)}"
+        command = ["train", "bars", "train.epochs=2", "-o", str(out), "--no-track", *words]
+        settings = os.environ | {"OMP_NUM_THREADS": "1"}
+        said = subprocess.run(
+            [sys.executable, "-m", "distvae", *command],
+            env=settings,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert said.returncode == 0, said.stderr
+        assert SECRET not in said.stdout + said.stderr
+        bounds.append([epoch["val_bound"] for epoch in read_epochs(out)])
+    assert bounds[1] == pytest.approx(bounds[0])
 
 
 @pytest.mark.slow

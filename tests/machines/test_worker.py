@@ -201,6 +201,7 @@ def test_folders_of_ray_are_removed_or_told_of_and_hide_no_outcome(
     remove_ray_folders(Folder(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation", "ray-notes.txt"]
     job = Job(config={}, recipe="", place=str(tmp_path), owner="owner")
+    assert str(tmp_path) not in str(job)  # Ray's dashboard shows it, and a URI has a password
     # Ray Train refuses two to one workers before it starts anything.
     group = WorkerGroup(min_workers=2, max_workers=1)
     assert isinstance(run_workers(job, Busy(tmp_path), group, 1), ValueError)
