@@ -14,6 +14,11 @@ from distvae.files.refusal import Refusal, cause
 from distvae.files.storage import Folder, Stamp
 from distvae.files.untrusted import path_inside
 
+STORE_TICK = 2 * 10**9
+"""Nanoseconds in which a store may give two versions of a file the same time."""
+UNSETTLED: Stamp = (-1, -1)
+"""Stands for a file so new that a later version could look the same: it is copied again."""
+
 
 @dataclass
 class Mirror:
@@ -38,13 +43,15 @@ class Mirror:
         """
         with self._naming_the_store():
             kept = self._wanted(self.there.stamps(below))
+            newest = max((changed for _, changed in kept.values()), default=0)
             for name, stamp in kept.items():
                 if self._pulled.get(name) != stamp:
                     path = path_inside(self.here, name)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with suppress(FileNotFoundError):  # replaced since; the next call copies it
                         self.there.download(name, path)
-                        self._pulled[name] = stamp
+                        settled = stamp[1] < newest - STORE_TICK
+                        self._pulled[name] = stamp if settled else UNSETTLED
                         self._pushed[name] = _stamp(path)
         within = f"{below}/" if below else ""
         for name in [name for name in self._pulled if name.startswith(within)]:

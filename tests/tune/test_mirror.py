@@ -46,6 +46,7 @@ def test_what_is_pushed_here_is_pulled_elsewhere(
     store = Folder(f"file://{top}/store")
     sender, receiver = Mirror(top / "here", store), Mirror(top / "there", store, "population-")
     for tree in trees:
+        time.sleep(0.01)  # longer than a tick of a file system's clock
         write(top / "here", tree)
         sender.push()
         receiver.pull()
